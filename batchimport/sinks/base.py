@@ -1,0 +1,128 @@
+"""What a sink is: a destination that stores a chunk and its ledger row in one atomic action."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import polars as pl
+
+    from batchimport.job import Chunk, ChunkResult, Committed, FieldError, Job, Reject
+    from batchimport.schema import Column
+
+Rejecter = Callable[[int, "Sequence[FieldError]"], "Reject"]
+"""Makes the reject of stage `store` for the row at this position of the frame."""
+
+
+@dataclass(frozen=True, slots=True)
+class SinkHints:
+    """What a sink knows about its own speed and promise.
+
+    Attributes:
+        writers: Transactions that help when they run side by side.
+        preferred_records: Records per transaction that suit it.
+        delivery: The promise it can keep, in words for the summary.
+    """
+
+    writers: int
+    preferred_records: int
+    delivery: str = "exactly-once"
+
+
+@dataclass(frozen=True, slots=True)
+class JobRecord:
+    """The job's row in the destination.
+
+    Attributes:
+        job: The job as it was given, without the address.
+        schema: The JSON Schema in force, inferred or given.
+        columns: The columns of the table that the job writes; empty until decided.
+        state: `running`, `completed` or `abandoned` (by `--restart`).
+        epoch: Fencing number: who holds the highest may commit.
+        rows_before: Rows of the table that no ledger accounts for; None when unknown.
+    """
+
+    job_id: str
+    target_hash: str
+    fingerprint: str
+    modified: str
+    configuration_hash: str
+    schema: dict[str, Any]
+    columns: tuple[Column, ...]
+    total_items: int | None = None
+    size: int = 0
+    state: str = "running"
+    epoch: int = 0
+    rows_before: int | None = None
+    created_at: str = ""
+    configuration: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class StoreRequest:
+    """All that a sink needs to commit a chunk.
+
+    Attributes:
+        frame: One column per column of the job's table, in that order; plus `_extra` when some
+            record has keys that no column was made for.
+        rejects: Records that earlier stages refused.
+        filtered: Records that the transform filtered out.
+        rejecter: Makes a reject of a row that the destination refuses.
+    """
+
+    chunk: Chunk
+    frame: pl.DataFrame
+    rejects: Sequence[Reject]
+    filtered: int
+    digest: str
+    attempt: int
+    rejecter: Rejecter
+
+
+class Sink(Protocol):
+    """A destination. `store` may be called from several threads at once."""
+
+    hints: SinkHints
+
+    def jobs(self, target_hash: str | None = None) -> list[JobRecord]:
+        """Return the jobs that this destination knows, oldest first."""
+        ...
+
+    def claim(self, job: Job, record: JobRecord, owner: str) -> JobRecord:
+        """Make ledger and table ready and take the job with a new epoch.
+
+        Raises:
+            UsageError: If the table cannot take the job's columns, or `--if-exists fail`.
+            JobRunningElsewhereError: If a living process owns the job.
+        """
+        ...
+
+    def committed(self, job_id: str) -> list[Committed]:
+        """Return the ledger of a job, in order of position."""
+        ...
+
+    def store(self, request: StoreRequest) -> ChunkResult:
+        """Commit ledger row, rows and rejects in one transaction, or nothing of them.
+
+        Raises:
+            JobRunningElsewhereError: If another process has taken the job since.
+            TransientError: If another attempt may succeed.
+            FatalError: If no attempt can.
+        """
+        ...
+
+    def rejects(self, job_id: str) -> Iterator[Reject]:
+        """Yield the rejects of a job in order of record."""
+        ...
+
+    def finish(self, job_id: str, state: str, total_items: int | None) -> int | None:
+        """Record how the run ended; return how many rows the table has more than it should."""
+        ...
+
+    def close(self) -> None:
+        """Let go of connections."""
+        ...
