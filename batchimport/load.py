@@ -1,0 +1,91 @@
+"""Readings of the machine's load: the only place that asks psutil."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+
+from batchimport.sizing import LoadReading
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MEMORY_SHARE = 0.75
+SECONDS_BETWEEN_READINGS = 0.5
+
+
+class LoadReader:
+    """Reads CPU and memory, at most twice a second: a reading over less time is noise."""
+
+    def __init__(
+        self, max_memory_bytes: int | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._process = psutil.Process()
+        self._clock = clock
+        self._limit = max_memory_bytes or int(MEMORY_SHARE * available_memory_bytes())
+        self._cpus = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+        psutil.cpu_percent()
+        self._process.cpu_percent()
+        self._taken_at = clock()
+        self._last = self._read(0.0, 0.0)
+
+    def read(self) -> LoadReading:
+        """Return the latest reading."""
+        now = self._clock()
+        if now - self._taken_at >= SECONDS_BETWEEN_READINGS:
+            self._taken_at = now
+            own = self._process.cpu_percent() / (psutil.cpu_count() or 1)
+            self._last = self._read(psutil.cpu_percent() / 100, own / 100)
+        return self._last
+
+    def _read(self, cpu: float, own_cpu: float) -> LoadReading:
+        return LoadReading(
+            cpu=cpu,
+            own_cpu=own_cpu,
+            memory=psutil.virtual_memory().percent / 100,
+            process_bytes=self._process.memory_info().rss,
+            limit_bytes=self._limit,
+            cpus=self._cpus,
+        )
+
+
+def available_memory_bytes() -> int:
+    """Return the memory that is free here: the machine's, or less in a container (cgroup v2)."""
+    free = int(psutil.virtual_memory().available)
+    try:
+        limit = int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii"))
+        used = int(Path("/sys/fs/cgroup/memory.current").read_text(encoding="ascii"))
+    except (OSError, ValueError):  # no cgroup v2, or "max"
+        return free
+    return max(0, min(free, limit - used))
+
+
+def peak_memory_bytes() -> int:
+    """Return the highest resident memory that this process had."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def owner_id() -> str:
+    """Return what tells this process from every other: host, boot, pid and its start."""
+    process = psutil.Process()
+    return f"{os.uname().nodename}|{psutil.boot_time():.0f}|{process.pid}|{process.create_time():.2f}"
+
+
+def owner_is_gone(owner: str) -> bool | None:
+    """Say whether the owner's process has ended; None when it lives on another host."""
+    host, boot, pid, started = owner.rsplit("|", 3)
+    if host != os.uname().nodename:
+        return None
+    if abs(float(boot) - psutil.boot_time()) > 60:
+        return True
+    try:
+        return abs(psutil.Process(int(pid)).create_time() - float(started)) > 1
+    except psutil.NoSuchProcess:
+        return True

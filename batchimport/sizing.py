@@ -1,0 +1,148 @@
+"""How many records the next chunk takes and how many chunks are in flight. Pure.
+
+A sizer sees only readings and finished chunks, so that a recorded series replays in a test.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from batchimport.events import SizeDecided
+
+if TYPE_CHECKING:
+    from batchimport.job import RunOptions
+
+BUSY_CPU = 0.8
+MODERATE_CPU = 0.5
+TARGET_CHUNK_BYTES = 6 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class LoadReading:
+    """The machine at one moment; shares are 0 to 1.
+
+    Attributes:
+        cpu: CPU in use by everything.
+        own_cpu: CPU in use by this process and its children.
+        memory: Memory in use by everything.
+        process_bytes: Resident memory of this process.
+        limit_bytes: What this process may use.
+        cpus: Processors that this process may run on.
+    """
+
+    cpu: float
+    own_cpu: float
+    memory: float
+    process_bytes: int
+    limit_bytes: int
+    cpus: int
+
+    @property
+    def others(self) -> float:
+        """CPU in use by other programs."""
+        return max(0.0, self.cpu - self.own_cpu)
+
+    @property
+    def memory_is_short(self) -> bool:
+        """Say whether this process is close to its limit."""
+        return self.process_bytes > 0.9 * self.limit_bytes
+
+
+class Sizer(Protocol):
+    """Decides before each chunk is cut."""
+
+    def decide(self, reading: LoadReading) -> SizeDecided:
+        """Return the limit of the next chunk and the number of chunks in flight."""
+        ...
+
+
+def _decided(limit: int, in_flight: int, reason: str, reading: LoadReading) -> SizeDecided:
+    if reading.memory_is_short:
+        in_flight, reason = 1, "memory is short: one chunk at a time"
+    return SizeDecided(limit, in_flight, reason, reading.cpu, reading.memory)
+
+
+@dataclass(frozen=True, slots=True)
+class FixedSizer:
+    """Always the same limit; memory pressure still lowers the number in flight."""
+
+    limit: int
+    max_parallel: int
+
+    def decide(self, reading: LoadReading) -> SizeDecided:
+        """Return the fixed size."""
+        return _decided(self.limit, self.max_parallel, "fixed size", reading)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadSizer:
+    """The original design's rule: cpu < 0.5 takes the maximum, < 0.8 the middle, else the minimum."""
+
+    smallest: int
+    largest: int
+    max_parallel: int
+
+    def decide(self, reading: LoadReading) -> SizeDecided:
+        """Apply the rule to the CPU load of the whole machine."""
+        if reading.cpu < MODERATE_CPU:
+            limit = self.largest
+        elif reading.cpu < BUSY_CPU:
+            limit = (self.smallest + self.largest) // 2
+        else:
+            limit = self.smallest
+        return _decided(limit, self.max_parallel, f"cpu at {reading.cpu:.0%}", reading)
+
+
+@dataclass(frozen=True, slots=True)
+class AutoSizer:
+    """Size by what suits the sink and the width of records, lowered only by others' load.
+
+    Attributes:
+        preferred: Records per transaction that suit the sink.
+        writers: Transactions that the sink runs side by side.
+        bytes_per_record: Width of the records, from the head of the source; 0 when unknown.
+    """
+
+    smallest: int
+    largest: int
+    max_parallel: int
+    preferred: int
+    writers: int
+    bytes_per_record: float = 0.0
+
+    def decide(self, reading: LoadReading) -> SizeDecided:
+        """Return a size that keeps chunks near 6 MiB and leaves room for other programs."""
+        limit, reason = self.preferred, "what suits the destination"
+        if self.bytes_per_record * limit > TARGET_CHUNK_BYTES:
+            limit, reason = int(TARGET_CHUNK_BYTES / self.bytes_per_record), "wide records"
+        in_flight = min(self.max_parallel, reading.cpus + self.writers)
+        if reading.others >= BUSY_CPU:
+            limit, in_flight = limit // 4, 1
+            reason = f"other programs use {reading.others:.0%} of the CPU"
+        elif reading.others >= MODERATE_CPU:
+            limit, in_flight = limit // 2, max(1, in_flight // 2)
+            reason = f"other programs use {reading.others:.0%} of the CPU"
+        limit = max(self.smallest, min(self.largest, limit))
+        return _decided(limit, in_flight, reason, reading)
+
+
+def choose_sizer(
+    options: RunOptions, *, preferred: int, writers: int, bytes_per_record: float
+) -> Sizer:
+    """Return the sizer that the options ask for."""
+    if options.chunk_size is not None:
+        return FixedSizer(options.chunk_size, options.max_parallel)
+    if options.adaptive == "off":
+        middle = max(options.min_chunk_size, min(options.max_chunk_size, preferred))
+        return FixedSizer(middle, options.max_parallel)
+    if options.adaptive == "load":
+        return LoadSizer(options.min_chunk_size, options.max_chunk_size, options.max_parallel)
+    return AutoSizer(
+        options.min_chunk_size,
+        options.max_chunk_size,
+        options.max_parallel,
+        preferred,
+        writers,
+        bytes_per_record,
+    )
