@@ -5,12 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from batchimport.errors import AccountsError
-from batchimport.job import Mark
+from batchimport.job import Chunk, Mark
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-
-    from batchimport.job import Chunk
 
     Cutter = Callable[[Mark, int, int], Chunk | None]
     """`(start, limit, max_bytes)` to the chunk that begins there; None at the end."""
@@ -35,7 +33,10 @@ class Plan:
                 max_bytes = min(max_bytes, stop.position - at.position)
             if self._limit is not None:
                 room = min(room, self._limit - at.record)
-            chunk = cut(at, room, max_bytes) if room > 0 else None
+            if stop is not None and stop.record == at.record:  # nothing but blank lines
+                chunk: Chunk | None = Chunk(at, stop)
+            else:
+                chunk = cut(at, room, max_bytes) if room > 0 else None
             if chunk is None:
                 self._gaps.pop(0)
                 self._at = None

@@ -1,0 +1,140 @@
+"""The state directory: what each job is and how far it got, for `status`, `jobs` and `resume`.
+
+A mirror for quick reading; the ledger in the destination is the truth. A damaged file is treated
+as a missing one.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import tempfile
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from batchimport.errors import FatalError, JobRunningElsewhereError, UsageError
+from batchimport.job import JOB_ID_PATTERN
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+FORMAT_VERSION = 1
+
+
+def write_atomically(path: Path, parts: Iterable[bytes]) -> None:
+    """Replace a file so that a reader, or a crash, finds the old content or the new, never a part.
+
+    Raises:
+        FatalError: If the disk does not take it.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not path.is_file():  # /dev/stdout, a pipe
+            with path.open("wb") as stream:
+                stream.writelines(parts)
+            return
+        handle, name = tempfile.mkstemp(prefix=f".{path.name[:100]}.", dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                stream.writelines(parts)
+                stream.flush()
+                os.fsync(stream.fileno())
+            Path(name).replace(path)
+        except BaseException:
+            with suppress(OSError):
+                Path(name).unlink()
+            raise
+        _sync_directory(path.parent)
+    except OSError as error:
+        raise FatalError(
+            f"cannot write the file: {error.strerror or error}",
+            where=str(path),
+            hint="make room or choose another place, then run the same command again",
+        ) from error
+
+
+def _sync_directory(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+class StateDirectory:
+    """One folder a job, one lock file a target."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def folder(self, job_id: str) -> Path:
+        """Return where the files of a job are.
+
+        Raises:
+            UsageError: If the id could not be one.
+        """
+        if not JOB_ID_PATTERN.fullmatch(job_id):
+            raise UsageError(
+                f"not a job id: {job_id!r}",
+                hint="letters, digits, dot, dash and underscore, at most 128 of them",
+            )
+        return self.path / job_id
+
+    def save(self, job_id: str, document: dict[str, Any]) -> None:
+        """Write the checkpoint of a job."""
+        body = {"format_version": FORMAT_VERSION, **document}
+        text = json.dumps(body, ensure_ascii=False, indent=1, default=str)
+        write_atomically(self.folder(job_id) / "job.json", [text.encode(errors="replace")])
+
+    def load(self, job_id: str) -> dict[str, Any] | None:
+        """Return the checkpoint of a job; None if there is none that can be read."""
+        try:
+            document = json.loads((self.folder(job_id) / "job.json").read_bytes())
+        except (OSError, ValueError, RecursionError):
+            return None
+        readable = isinstance(document, dict) and document.get("format_version") == FORMAT_VERSION
+        return document if readable else None
+
+    def jobs(self) -> list[dict[str, Any]]:
+        """Return all checkpoints, the last changed first."""
+        try:
+            names = [entry.name for entry in self.path.iterdir() if entry.is_dir()]
+        except OSError:
+            return []
+        found = [self.load(name) for name in names if JOB_ID_PATTERN.fullmatch(name)]
+        known = [document for document in found if document is not None]
+        return sorted(known, key=lambda document: str(document.get("saved_at")), reverse=True)
+
+    @contextmanager
+    def lock(self, target: str) -> Iterator[None]:
+        """Hold the lock of a target; the kernel lets go of it when the process ends.
+
+        Raises:
+            JobRunningElsewhereError: If another process holds it.
+            FatalError: If the state directory cannot be written.
+        """
+        try:
+            (self.path / "locks").mkdir(parents=True, exist_ok=True)
+            handle = os.open(
+                self.path / "locks" / target, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
+            )
+        except OSError as error:
+            raise FatalError(
+                f"cannot write the state directory: {error.strerror or error}",
+                where=str(self.path),
+                hint="choose another with --state-dir",
+            ) from error
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(handle)
+            raise JobRunningElsewhereError(
+                "another process is running this job",
+                hint="watch it with: batchimport status --watch",
+            ) from error
+        try:
+            yield
+        finally:
+            os.close(handle)

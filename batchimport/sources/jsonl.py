@@ -1,0 +1,377 @@
+"""JSON Lines: one JSON object a line, decoded straight into typed columns.
+
+The typed decoder accepts only what certainly fits the columns; every other line is left to the one
+authority, the validator, by way of `JsonLines`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+import polars as pl
+
+from batchimport.errors import SourceChangedError
+from batchimport.job import EXTRA_COLUMN, Chunk, FieldError, Mark, Reject, Stage
+from batchimport.sources.base import INDEX, Batch, UnreadableRecordError
+from batchimport.sources.codec import HEAD_BYTES, digest_of
+from batchimport.sources.framing import BLANK, count_lines, cut_lines
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from batchimport.job import SourceOptions
+    from batchimport.schema import Column, RecordSchema
+    from batchimport.sources.codec import TextFile
+
+BOM = b"\xef\xbb\xbf"
+INT64 = 2**63
+SAMPLE_PLACES = 20
+_DETACHED_COLON = re.compile(rb'"[ \t\r]+:')
+_Int64 = Annotated[int, msgspec.Meta(ge=-INT64, le=INT64 - 1)]
+_TYPES: dict[str, Any] = {"integer": _Int64, "number": float, "boolean": bool, "json": msgspec.Raw}
+_decode_raw = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+class JsonLinesSource:
+    """One file of JSON lines."""
+
+    format = "jsonl"
+
+    def __init__(self, text: TextFile, name: str, options: SourceOptions) -> None:
+        self.name = name
+        self.size = text.size
+        self.fingerprint = text.fingerprint
+        self.modified = text.modified
+        self.notes: tuple[str, ...] = ()
+        self._text = text
+        self._max_record_bytes = options.max_record_bytes
+        self._decoders: dict[tuple[Column, ...], _TypedLines] = {}
+
+    def cut(self, start: Mark, limit: int, max_bytes: int) -> Chunk | None:
+        """Return the chunk of at most `limit` lines that begins at `start`; None at the end."""
+        return cut_lines(self._text, start, limit, max_bytes)
+
+    def read(self, chunk: Chunk, schema: RecordSchema) -> Batch:
+        """Read and parse a chunk."""
+        size = chunk.hi - chunk.lo
+        typed = self._decoders.setdefault(schema.columns, _TypedLines(schema.columns))
+        if chunk.records == 1 and size > self._max_record_bytes:
+            head = self._text.read_at(chunk.lo, HEAD_BYTES)
+            origin = JsonLines(self, chunk, [head], schema.columns, too_long=frozenset({0}))
+            digest = self._text.digest(chunk.lo, chunk.hi)
+            return Batch(chunk, typed.frame([], []), [0], origin, digest)
+        data = self._text.read_at(chunk.lo, size)
+        lines = data.split(b"\n")
+        if not lines[-1]:
+            lines.pop()
+        if chunk.lo == 0 and lines and lines[0].startswith(BOM):
+            lines[0] = lines[0][len(BOM) :]
+        numbers = None
+        if len(lines) != chunk.records:
+            numbers = [at for at, line in enumerate(lines) if line.strip(BLANK)]
+            lines = [lines[at] for at in numbers]
+        if len(lines) != chunk.records:
+            raise SourceChangedError("the file changed while it was read", where=self.name)
+        too_long = frozenset(
+            at for at, line in enumerate(lines) if len(line) > self._max_record_bytes
+        )
+        origin = JsonLines(self, chunk, lines, schema.columns, too_long, numbers)
+        frame, doubtful = typed.parse(lines, data, too_long)
+        return Batch(chunk, frame, doubtful, origin, digest_of(data))
+
+    def digest(self, chunk: Chunk) -> str:
+        """Return the hash of the chunk's bytes."""
+        return self._text.digest(chunk.lo, chunk.hi)
+
+    def count(self) -> int:
+        """Count the lines that are not blank."""
+        return count_lines(self._text)
+
+    def sample(self, records: int | None) -> Iterator[dict[str, Any]]:
+        """Yield readable records: all of them, or about `records` from twenty places."""
+        for line in self._sample_lines(records):
+            try:
+                record = msgspec.json.decode(line)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                continue
+            if isinstance(record, dict):
+                yield record
+
+    def _sample_lines(self, records: int | None) -> Iterator[bytes]:
+        whole = cut_lines(self._text, Mark(), records, 64 * 1024 * 1024) if records else None
+        if records is None or (whole is not None and whole.hi == self.size):
+            starts, wanted = [0], self.size
+        else:
+            starts = [self.size * place // SAMPLE_PLACES for place in range(SAMPLE_PLACES)]
+            wanted = max(1, records // SAMPLE_PLACES)
+        for start in starts:
+            at = Mark(self._next_line(start))
+            left = wanted
+            while left > 0 and (chunk := cut_lines(self._text, at, min(left, 4000), 1 << 24)):
+                if chunk.hi - chunk.lo <= 1 << 24:
+                    yield from self._lines(chunk)
+                left -= chunk.records
+                at = chunk.end
+
+    def _lines(self, chunk: Chunk) -> list[bytes]:
+        data = self._text.read_at(chunk.lo, chunk.hi - chunk.lo)
+        return data.removeprefix(BOM).split(b"\n")
+
+    def _next_line(self, position: int) -> int:
+        if position == 0:
+            return 0
+        chunk = cut_lines(self._text, Mark(position - 1), 1, 1 << 24)
+        return chunk.hi if chunk else position
+
+    def close(self) -> None:
+        """Close the file."""
+        self._text.close()
+
+
+class JsonLines:
+    """The lines of one chunk, one at a time."""
+
+    def __init__(
+        self,
+        source: JsonLinesSource,
+        chunk: Chunk,
+        lines: list[bytes],
+        columns: tuple[Column, ...],
+        too_long: frozenset[int] = frozenset(),
+        numbers: list[int] | None = None,
+    ) -> None:
+        self._source = source
+        self._chunk = chunk
+        self._lines = lines
+        self._columns = columns
+        self._too_long = too_long
+        self._numbers = numbers
+
+    def values(self, index: int) -> dict[str, Any]:
+        """Return the line's object, if it is one and has no key twice."""
+        if index in self._too_long:
+            raise _unreadable("record_too_long", "longer than --max-record-bytes allows")
+        line = self._lines[index]
+        try:
+            line.decode()
+            record = msgspec.json.decode(line)
+        except UnicodeDecodeError as error:
+            raise _unreadable("invalid_utf8", f"not UTF-8 at byte {error.start}") from error
+        except msgspec.ValidationError as error:
+            raise _unreadable("number_out_of_range", str(error)) from error
+        except msgspec.DecodeError as error:
+            raise _unreadable("malformed_json", _explain(line, str(error))) from error
+        except RecursionError as error:
+            raise _unreadable("too_deep", "nested too deeply") from error
+        if not isinstance(record, dict):
+            name = type(record).__name__
+            raise _unreadable("not_an_object", f"expected a JSON object, found {name}")
+        twice = _repeated_keys(line)
+        if twice:
+            raise UnreadableRecordError(
+                *(FieldError("duplicate_key", key, "the key is there more than once") for key in twice)
+            )
+        return record
+
+    def row(self, index: int) -> dict[str, Any]:
+        """Return the values of the columns; nested ones as the JSON text that stands there."""
+        raw = _decode_raw(self._lines[index])
+        row: dict[str, Any] = {}
+        for column in self._columns:
+            if column.name in raw:
+                row[column.name] = _convert(column, raw.pop(column.name))
+        if raw:
+            pairs = (f"{json.dumps(key)}:{bytes(value).decode()}" for key, value in raw.items())
+            row[EXTRA_COLUMN] = "{" + ",".join(pairs) + "}"
+        return row
+
+    def reject(self, index: int, stage: Stage, errors: Sequence[FieldError]) -> Reject:
+        """Return the reject of a line."""
+        number = self._numbers[index] if self._numbers else index
+        line = self._lines[index]
+        return Reject(
+            record=self._chunk.offset + index,
+            source=self._source.name,
+            line=self._chunk.start.line + number,
+            byte_offset=self._offset(index),
+            stage=stage,
+            errors=tuple(errors),
+            raw=(line[:HEAD_BYTES] if index in self._too_long else line).removesuffix(b"\r"),
+        )
+
+    def _offset(self, index: int) -> int:
+        """Count the bytes before a line; blank lines and a BOM make it worth a second look."""
+        if self._numbers is None and self._chunk.lo:
+            return self._chunk.lo + sum(map(len, self._lines[:index])) + index
+        size = self._chunk.hi - self._chunk.lo
+        data = self._source._text.read_at(self._chunk.lo, size if index else 0)  # noqa: SLF001 - its own lines
+        number = self._numbers[index] if self._numbers else index
+        before = data.split(b"\n", number)[:number]
+        return self._chunk.lo + sum(map(len, before)) + number
+
+
+class _TypedLines:
+    """Lines into a frame with the columns of a schema."""
+
+    def __init__(self, columns: tuple[Column, ...]) -> None:
+        self._columns = columns
+        self._fields = [f"f{at}" for at in range(len(columns))]
+        record = msgspec.defstruct(
+            "Record",
+            [
+                (field, *_field_type(column))
+                for field, column in zip(self._fields, columns, strict=True)
+            ],
+            rename=dict(
+                zip(self._fields, (column.name for column in columns), strict=True)
+            ),
+            forbid_unknown_fields=True,
+            gc=False,
+            kw_only=True,
+        )
+        self._decode = msgspec.json.Decoder(record).decode
+
+    def parse(
+        self, lines: list[bytes], data: bytes, too_long: frozenset[int]
+    ) -> tuple[pl.DataFrame, list[int]]:
+        """Return the frame of the lines that certainly fit, and the indices of the others."""
+        records: list[Any] = []
+        doubtful: list[int] = sorted(too_long)
+        decoded = map(self._decode, lines)
+        while True:
+            try:
+                records.extend(decoded)
+                break
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                doubtful.append(len(records))
+                records.append(None)
+        unfit = set(doubtful)
+        unfit.update(self._suspicious(records, lines, data))
+        if unfit:
+            index = [at for at in range(len(lines)) if at not in unfit]
+            records = [records[at] for at in index]
+        else:
+            index = list(range(len(lines)))
+        try:
+            frame = self.frame(records, index)
+        except UnicodeDecodeError:
+            bad = {at for at, line in enumerate(lines) if not _is_utf8(line)}
+            kept = [(record, at) for record, at in zip(records, index, strict=True) if at not in bad]
+            unfit |= bad
+            frame = self.frame([record for record, _ in kept], [at for _, at in kept])
+        return frame, sorted(unfit)
+
+    def frame(self, records: list[Any], index: list[int]) -> pl.DataFrame:
+        """Return the columns of decoded records."""
+        series = [pl.Series(INDEX, index, dtype=pl.UInt32)]
+        for field, column in zip(self._fields, self._columns, strict=True):
+            values = [
+                None if (value := getattr(record, field)) is msgspec.UNSET else value
+                for record in records
+            ]
+            if column.kind == "json":
+                series.append(_json_texts(column.name, values))
+            else:
+                series.append(pl.Series(column.name, values, dtype=column.dtype))
+        return pl.DataFrame(series)
+
+    def _suspicious(self, records: list[Any], lines: list[bytes], data: bytes) -> list[int]:
+        """Find lines that may have a key twice, which msgspec hides: the last one would win.
+
+        Every key adds one `":` to the text. Counted for the whole chunk first: it nearly always
+        comes out even, unless strings contain `":` too.
+        """
+        good = [(at, record) for at, record in enumerate(records) if record is not None]
+        if _DETACHED_COLON.search(data):
+            return [at for at, _ in good if _repeated_keys(lines[at])]
+        if len(good) == len(lines):
+            found = data.count(b'":')
+        else:
+            found = sum(lines[at].count(b'":') for at, _ in good)
+        if found == sum(self._keys(record) for _, record in good):
+            return []
+        return [
+            at
+            for at, record in good
+            if lines[at].count(b'":') != self._keys(record) and _repeated_keys(lines[at])
+        ]
+
+    def _keys(self, record: Any) -> int:
+        count = 0
+        for field, column in zip(self._fields, self._columns, strict=True):
+            value = getattr(record, field)
+            if value is not msgspec.UNSET:
+                count += 1
+                if column.kind == "json":
+                    count += bytes(value).count(b'":')
+        return count
+
+
+def _field_type(column: Column) -> tuple[Any, ...]:
+    kind = _TYPES.get(column.kind, str)
+    if column.nullable and column.kind != "json":
+        kind = kind | None
+    return (kind,) if column.required else (kind | msgspec.UnsetType, msgspec.UNSET)
+
+
+def _json_texts(name: str, values: list[Any]) -> pl.Series:
+    """Return raw JSON values as text; `null` becomes null.
+
+    Raises:
+        UnicodeDecodeError: If a value is not UTF-8.
+    """
+    raws = [b"null" if value is None else value for value in values]
+    texts = b"\n".join(raws).decode().split("\n") if raws else []
+    series = pl.Series(name, texts, dtype=pl.String)
+    return series.set(series == "null", None)
+
+
+def _is_utf8(line: bytes) -> bool:
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _convert(column: Column, raw: msgspec.Raw) -> Any:
+    value = msgspec.json.decode(raw)
+    if value is None:
+        return None
+    if column.kind == "json":
+        return bytes(raw).decode()
+    if column.kind == "integer":
+        value = int(value)
+        if not -INT64 <= value < INT64:
+            error = FieldError("integer_out_of_range", column.name, "beyond 64 bits", str(value)[:80])
+            raise UnreadableRecordError(error)
+    elif column.kind == "number":
+        value = float(value)
+    return value
+
+
+def _repeated_keys(line: bytes) -> list[str]:
+    """Return the keys that the line's own object has more than once."""
+    outermost: list[str] = []
+
+    def remember(pairs: list[tuple[str, Any]]) -> None:
+        outermost[:] = [key for key, _ in pairs]  # the outermost object comes last
+
+    try:
+        json.loads(line, object_pairs_hook=remember)
+    except (ValueError, RecursionError):
+        return []
+    return sorted({key for key in outermost if outermost.count(key) > 1})
+
+
+def _unreadable(code: str, message: str) -> UnreadableRecordError:
+    return UnreadableRecordError(FieldError(code, "", message))
+
+
+def _explain(line: bytes, message: str) -> str:
+    if "truncated" in message and b"\\u" in line:
+        return "ends too soon, or has half of a surrogate pair"
+    return message[:1].lower() + message[1:]
