@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import polars as pl
 
@@ -42,3 +42,36 @@ class Column:
     def dtype(self) -> pl.DataType:
         """Type of the column in a frame."""
         return DTYPES[self.kind]
+
+
+_KINDS: dict[str, Kind] = {
+    "integer": "integer",
+    "number": "number",
+    "boolean": "boolean",
+    "string": "string",
+}
+_FORMATS: dict[str, Kind] = {"date": "date", "date-time": "date-time", "uuid": "uuid"}
+
+
+def columns_of(document: dict[str, Any]) -> tuple[Column, ...]:
+    """Return the columns that the top-level properties of a schema describe."""
+    properties = document.get("properties")
+    if not isinstance(properties, dict):
+        return ()
+    required = document.get("required")
+    names = set(required) if isinstance(required, list) else set()
+    return tuple(_column(name, rule, name in names) for name, rule in properties.items())
+
+
+def _column(name: str, rule: Any, required: bool) -> Column:  # noqa: FBT001 - a property of the column
+    given = rule.get("type") if isinstance(rule, dict) else None
+    types = [given] if isinstance(given, str) else list(given or ())
+    scalars = [kind for kind in types if kind != "null"]
+    kind: Kind = "json"
+    if set(scalars) == {"integer", "number"}:
+        kind = "number"
+    elif len(scalars) == 1:
+        kind = _KINDS.get(scalars[0], "json")
+    if kind == "string":
+        kind = _FORMATS.get(str(rule.get("format")), "string")
+    return Column(name, kind, required, nullable=not types or "null" in types)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from operator import attrgetter
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
@@ -62,7 +63,7 @@ class JsonLinesSource:
             head = self._text.read_at(chunk.lo, HEAD_BYTES)
             origin = JsonLines(self, chunk, [head], schema.columns, too_long=frozenset({0}))
             digest = self._text.digest(chunk.lo, chunk.hi)
-            return Batch(chunk, typed.frame([], []), [0], origin, digest)
+            return Batch(chunk, typed.empty(), [0], origin, digest)
         data = self._text.read_at(chunk.lo, size)
         lines = data.split(b"\n")
         if not lines[-1]:
@@ -249,65 +250,55 @@ class _TypedLines:
                 doubtful.append(len(records))
                 records.append(None)
         unfit = set(doubtful)
-        unfit.update(self._suspicious(records, lines, data))
-        if unfit:
-            index = [at for at in range(len(lines)) if at not in unfit]
-            records = [records[at] for at in index]
-        else:
-            index = list(range(len(lines)))
-        try:
-            frame = self.frame(records, index)
-        except UnicodeDecodeError:
-            bad = {at for at, line in enumerate(lines) if not _is_utf8(line)}
-            kept = [(record, at) for record, at in zip(records, index, strict=True) if at not in bad]
-            unfit |= bad
-            frame = self.frame([record for record, _ in kept], [at for _, at in kept])
+        if not _is_utf8(data):  # msgspec does not look inside of raw values
+            unfit.update(at for at, line in enumerate(lines) if not _is_utf8(line))
+        frame, keys = self._frame(records, unfit)
+        twice = self._lines_with_repeated_keys(lines, data, unfit, keys)
+        if twice:
+            unfit.update(twice)
+            frame, _ = self._frame(records, unfit)
         return frame, sorted(unfit)
 
-    def frame(self, records: list[Any], index: list[int]) -> pl.DataFrame:
-        """Return the columns of decoded records."""
+    def empty(self) -> pl.DataFrame:
+        """Return a frame of no records."""
+        return self._frame([], set())[0]
+
+    def _frame(self, records: list[Any], without: set[int]) -> tuple[pl.DataFrame, int]:
+        """Return the columns of decoded records, and how many keys their text has."""
+        index = range(len(records))
+        if without:
+            index = [at for at in index if at not in without]  # type: ignore[assignment]  # a sequence
+            records = [records[at] for at in index]
         series = [pl.Series(INDEX, index, dtype=pl.UInt32)]
+        keys = 0
         for field, column in zip(self._fields, self._columns, strict=True):
-            values = [
-                None if (value := getattr(record, field)) is msgspec.UNSET else value
-                for record in records
-            ]
+            values = list(map(attrgetter(field), records))
+            if not column.required:
+                missing = values.count(msgspec.UNSET)
+                keys -= missing
+                if missing:
+                    values = [None if value is msgspec.UNSET else value for value in values]
+            keys += len(values)
             if column.kind == "json":
-                series.append(_json_texts(column.name, values))
+                text = b"\n".join([b"null" if value is None else value for value in values])
+                keys += text.count(b'":')
+                series.append(_json_texts(column.name, text, len(values)))
             else:
                 series.append(pl.Series(column.name, values, dtype=column.dtype))
-        return pl.DataFrame(series)
+        return pl.DataFrame(series), keys
 
-    def _suspicious(self, records: list[Any], lines: list[bytes], data: bytes) -> list[int]:
-        """Find lines that may have a key twice, which msgspec hides: the last one would win.
+    def _lines_with_repeated_keys(
+        self, lines: list[bytes], data: bytes, unfit: set[int], keys: int
+    ) -> list[int]:
+        """Find lines that have a key twice, which msgspec hides: the last one would win.
 
-        Every key adds one `":` to the text. Counted for the whole chunk first: it nearly always
-        comes out even, unless strings contain `":` too.
+        Every key adds one `":` to the text. Counted for the whole chunk first: that comes out even
+        unless strings contain `":` or spaces part a key from its colon.
         """
-        good = [(at, record) for at, record in enumerate(records) if record is not None]
-        if _DETACHED_COLON.search(data):
-            return [at for at, _ in good if _repeated_keys(lines[at])]
-        if len(good) == len(lines):
-            found = data.count(b'":')
-        else:
-            found = sum(lines[at].count(b'":') for at, _ in good)
-        if found == sum(self._keys(record) for _, record in good):
+        found = data.count(b'":') - sum(lines[at].count(b'":') for at in unfit)
+        if found == keys and not _DETACHED_COLON.search(data):
             return []
-        return [
-            at
-            for at, record in good
-            if lines[at].count(b'":') != self._keys(record) and _repeated_keys(lines[at])
-        ]
-
-    def _keys(self, record: Any) -> int:
-        count = 0
-        for field, column in zip(self._fields, self._columns, strict=True):
-            value = getattr(record, field)
-            if value is not msgspec.UNSET:
-                count += 1
-                if column.kind == "json":
-                    count += bytes(value).count(b'":')
-        return count
+        return [at for at, line in enumerate(lines) if at not in unfit and _repeated_keys(line)]
 
 
 def _field_type(column: Column) -> tuple[Any, ...]:
@@ -317,21 +308,16 @@ def _field_type(column: Column) -> tuple[Any, ...]:
     return (kind,) if column.required else (kind | msgspec.UnsetType, msgspec.UNSET)
 
 
-def _json_texts(name: str, values: list[Any]) -> pl.Series:
-    """Return raw JSON values as text; `null` becomes null.
-
-    Raises:
-        UnicodeDecodeError: If a value is not UTF-8.
-    """
-    raws = [b"null" if value is None else value for value in values]
-    texts = b"\n".join(raws).decode().split("\n") if raws else []
-    series = pl.Series(name, texts, dtype=pl.String)
+def _json_texts(name: str, text: bytes, count: int) -> pl.Series:
+    """Return raw JSON values, one a line, as text; `null` becomes null."""
+    values = text.decode().split("\n") if count else []
+    series = pl.Series(name, values, dtype=pl.String)
     return series.set(series == "null", None)
 
 
-def _is_utf8(line: bytes) -> bool:
+def _is_utf8(text: bytes) -> bool:
     try:
-        line.decode()
+        text.decode()
     except UnicodeDecodeError:
         return False
     return True

@@ -1,0 +1,127 @@
+"""A JSON Schema from records, as a careful person would type them.
+
+An inferred schema never makes null or a missing key a reason to reject: the records that were
+looked at may not show them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from datetime import date, datetime
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+INT64 = 2**63
+EXACT_IN_FLOAT = 2**53
+WITNESSES_FOR_FORMAT = 20
+"""So many values must agree before a text column is held to be dates or UUIDs."""
+
+_INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,17})")
+_DECIMAL = re.compile(r"-?(0|[1-9][0-9]*)\.[0-9]+")
+_SIGNIFICANT_DIGITS = 15
+_BOOLEANS = ({"true", "false"}, {"True", "False"}, {"TRUE", "FALSE"})
+_UUID = re.compile(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_DATE_TIME = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?(Z|[+-][0-9]{2}:[0-9]{2})"
+)
+
+
+def infer_schema(records: Iterable[dict[str, Any]], *, text: bool = False) -> dict[str, Any]:
+    """Return the schema that fits the records.
+
+    Args:
+        text: The values are cells of delimited text, so that types are read out of their form.
+    """
+    columns: dict[str, _Evidence] = {}
+    for record in records:
+        for name, value in record.items():
+            columns.setdefault(name, _Evidence()).add(value, text=text)
+    properties = {name: evidence.rule(text=text) for name, evidence in columns.items()}
+    return {"$schema": DIALECT, "type": "object", "properties": properties}
+
+
+class _Evidence:
+    """What the values of one column have in common."""
+
+    def __init__(self) -> None:
+        self.types: Counter[str] = Counter()
+        self.formats: Counter[str] = Counter()
+        self.spellings: set[str] = set()
+
+    def add(self, value: Any, *, text: bool) -> None:
+        if value is None:
+            return
+        kind = _type_of_text(value) if text else _type_of(value)
+        if kind == "boolean" and text:
+            self.spellings.add(value)
+        self.types[kind] += 1
+        if isinstance(value, str) and (found := _format_of(value)):
+            self.formats[found] += 1
+
+    def rule(self, *, text: bool) -> dict[str, Any]:
+        kinds = set(self.types)
+        if not kinds:
+            return {"type": ["string", "null"]} if text else {}
+        if kinds <= {"integer", "long"}:
+            kinds = {"integer"}
+        elif kinds == {"integer", "number"}:
+            kinds = {"number"}
+        if text and (len(kinds) > 1 or not self._one_spelling()):
+            kinds = {"string"}
+        if len(kinds) > 1 or kinds & {"huge"}:
+            return {}
+        kind = kinds.pop()
+        rule: dict[str, Any] = {"type": [kind, "null"]}
+        total = self.types.total()
+        if kind == "string" and total >= WITNESSES_FOR_FORMAT:
+            rule |= {"format": name for name, seen in self.formats.items() if seen == total}
+        return rule
+
+    def _one_spelling(self) -> bool:
+        return any(self.spellings <= spelling for spelling in _BOOLEANS)
+
+
+def _type_of(value: Any) -> str:
+    if isinstance(value, bool):
+        return "boolean"
+    if isinstance(value, int):
+        if abs(value) <= EXACT_IN_FLOAT:
+            return "integer"
+        return "long" if -INT64 <= value < INT64 else "huge"
+    if isinstance(value, float):
+        return "number"
+    if isinstance(value, str):
+        return "string"
+    return "array" if isinstance(value, list) else "object"
+
+
+def _type_of_text(value: str) -> str:
+    if _INTEGER.fullmatch(value):
+        return "integer"
+    if _DECIMAL.fullmatch(value):
+        digits = len(value.lstrip("-").replace(".", "").lstrip("0"))
+        return "number" if digits <= _SIGNIFICANT_DIGITS else "string"
+    return "boolean" if any(value in spelling for spelling in _BOOLEANS) else "string"
+
+
+def _format_of(value: str) -> str | None:
+    for name, shape, parse in _FORMATS:
+        if shape.fullmatch(value):
+            try:
+                parse(value)
+            except ValueError:
+                return None
+            return name
+    return None
+
+
+_FORMATS: tuple[tuple[str, re.Pattern[str], Callable[[str], object]], ...] = (
+    ("date", _DATE, date.fromisoformat),
+    ("date-time", _DATE_TIME, datetime.fromisoformat),
+    ("uuid", _UUID, str),
+)
