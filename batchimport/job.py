@@ -11,8 +11,12 @@ import base64
 import hashlib
 import json
 import re
+from collections import Counter
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 Stage = Literal["parse", "validate", "transform", "store"]
 IfExists = Literal["append", "truncate", "replace", "fail"]
@@ -329,3 +333,8 @@ class Summary:
 
 def _hash(facts: object) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def count_codes(rejects: Iterable[Reject]) -> dict[str, int]:
+    """Count rejects by the code of their first error."""
+    return dict(Counter(reject.errors[0].code for reject in rejects if reject.errors))

@@ -1,0 +1,482 @@
+"""SQLite: rows, ledger and rejects of a chunk in one transaction of one file.
+
+Only ADBC opens the file here. Its driver brings an SQLite of its own, and a second one in the same
+process (Python's `sqlite3`) would drop the first one's POSIX locks when it closes the file.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote as url_quote
+from urllib.parse import unquote
+
+import polars as pl
+from adbc_driver_manager import Error as DriverError
+from adbc_driver_sqlite import dbapi
+
+from batchimport.errors import (
+    BatchImportError,
+    DataError,
+    FatalError,
+    JobRunningElsewhereError,
+    TransientError,
+    UsageError,
+)
+from batchimport.job import EXTRA_COLUMN, ChunkResult, FieldError, count_codes
+from batchimport.sinks import sql
+from batchimport.sinks.base import SinkHints
+from batchimport.sinks.sql import CHUNKS, JOBS, REJECTS, quote
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from batchimport.job import Committed, Job, Reject
+    from batchimport.schema import Column, Kind
+    from batchimport.sinks.base import JobRecord, StoreRequest
+
+BUSY_SECONDS = 30
+PREFIX = "sqlite:///"
+TYPES: dict[Kind, str] = {
+    "integer": "INTEGER",
+    "number": "REAL",
+    "boolean": "INTEGER",
+}
+_PRAGMAS = (
+    f"PRAGMA busy_timeout={BUSY_SECONDS * 1000}",
+    "PRAGMA journal_mode=WAL",
+    "PRAGMA synchronous=FULL",
+    "PRAGMA foreign_keys=ON",
+)
+_CONSTRAINT = re.compile(r"(UNIQUE|NOT NULL|CHECK|FOREIGN KEY) constraint failed(?:: (.+))?")
+_STRICT = re.compile(r"cannot store \w+ value in \w+ column (.+)|datatype mismatch")
+
+
+class SqliteSink:
+    """One SQLite file, one writing connection, shared by the threads of this process."""
+
+    hints = SinkHints(writers=1, preferred_records=20_000)
+
+    def __init__(self, address: str, *, create: bool = True) -> None:
+        if not address.startswith(PREFIX) or len(address) == len(PREFIX):
+            raise UsageError(
+                "an SQLite address has three slashes and a path",
+                where=f"--to {address}",
+                hint="relative: sqlite:///users.db, absolute: sqlite:////data/users.db",
+            )
+        self.path = Path(unquote(address.removeprefix(PREFIX)))
+        self._lock = threading.RLock()
+        self._job: JobRecord | None = None
+        self._table = ""
+        self._names: list[str] = []
+        self._has_triggers = False
+        if not create and not self.path.exists():
+            raise UsageError("no such database", where=str(self.path))
+        if self.path.is_dir() or not self.path.parent.is_dir():
+            raise UsageError(
+                "is a directory" if self.path.is_dir() else "its directory does not exist",
+                where=str(self.path),
+                hint="name a file in a directory that exists",
+            )
+        try:
+            mode = "rwc" if create else "rw"
+            self._connection = dbapi.connect(
+                f"file:{url_quote(str(self.path))}?mode={mode}", autocommit=True
+            )
+            for pragma in _PRAGMAS:
+                self._run(pragma)
+        except DriverError as error:
+            raise _opening(error, self.path) from error
+        except (FatalError, TransientError, DataError) as error:
+            self.close()
+            raise _opening(error, self.path) from error
+
+    # -- the ledger, read ---------------------------------------------------------------------
+
+    def jobs(self, target_hash: str | None = None) -> list[JobRecord]:
+        """Return the jobs that the file knows, oldest first."""
+        if not self._exists(JOBS):
+            return []
+        where, values = ("WHERE target_hash = ?", (target_hash,)) if target_hash else ("", ())
+        rows = self._rows(
+            f"SELECT {sql.JOB_COLUMNS} FROM {JOBS} {where} ORDER BY created_at, job_id", values
+        )
+        return [sql.job_record(row) for row in rows]
+
+    def committed(self, job_id: str) -> list[Committed]:
+        """Return the ledger of a job, in order of position."""
+        rows = self._rows(
+            f"SELECT {sql.CHUNK_COLUMNS} FROM {CHUNKS} WHERE job_id = ? ORDER BY lo", (job_id,)
+        )
+        return [sql.committed(row) for row in rows]
+
+    def rejects(self, job_id: str) -> Iterator[Reject]:
+        """Yield the rejects of a job in order of record."""
+        last = -1
+        while rows := self._rows(
+            f"SELECT {sql.REJECT_COLUMNS} FROM {REJECTS} WHERE job_id = ? AND record > ? "
+            "ORDER BY record LIMIT 5000",
+            (job_id, last),
+        ):
+            yield from map(sql.reject, rows)
+            last = rows[-1][1]
+
+    # -- the job ------------------------------------------------------------------------------
+
+    def claim(self, job: Job, record: JobRecord, owner: str) -> JobRecord:
+        """Make ledger and table ready and take the job with a new epoch."""
+        now = _now()
+        with self._transaction():
+            for statement in sql.CREATE_LEDGER:
+                self._run(statement)
+            known = self._rows(
+                f"SELECT {sql.JOB_COLUMNS} FROM {JOBS} WHERE job_id = ?", (record.job_id,)
+            )
+            if known:
+                record = replace(sql.job_record(known[0]), state="running")
+                record = replace(record, epoch=record.epoch + 1, modified=record.modified)
+                self._run(
+                    f"UPDATE {JOBS} SET epoch = ?, owner = ?, state = 'running', heartbeat_at = ? "
+                    "WHERE job_id = ?",
+                    (record.epoch, owner, now, record.job_id),
+                )
+            else:
+                created = self._make_table(job, record.columns)
+                rows = None if not created else self._count(job.table)
+                record = replace(record, epoch=1, rows_before=rows, created_at=now)
+                values = sql.job_values(record, job.table, owner, now)
+                self._insert(JOBS, sql.JOB_COLUMNS, [values])
+        self._job, self._table = record, job.table
+        self._names = [column.name for column in record.columns]
+        self._has_triggers = bool(
+            self._rows(
+                "SELECT 1 FROM sqlite_schema WHERE type = 'trigger' AND lower(tbl_name) = lower(?)",
+                (job.table,),
+            )
+        )
+        return record
+
+    def owner(self, job_id: str) -> str | None:
+        """Return who claimed the job last."""
+        if not self._exists(JOBS):
+            return None
+        rows = self._rows(f"SELECT owner FROM {JOBS} WHERE job_id = ?", (job_id,))
+        return str(rows[0][0]) if rows else None
+
+    def abandon(self, job_id: str) -> None:
+        """Forget the ledger of a job, so that it can begin again."""
+        with self._transaction():
+            for table in (CHUNKS, REJECTS, JOBS):
+                self._run(f"DELETE FROM {table} WHERE job_id = ?", (job_id,))
+
+    def finish(self, job_id: str, state: str, total_items: int | None) -> int | None:
+        """Record how the run ended; return how many rows too many the table has."""
+        with self._transaction():
+            self._fence()
+            self._run(
+                f"UPDATE {JOBS} SET state = ?, total_items = ?, heartbeat_at = ? WHERE job_id = ?",
+                (state, -1 if total_items is None else total_items, _now(), job_id),
+            )
+            return self._surplus()
+
+    def _surplus(self) -> int | None:
+        """Compare the table with the ledgers, where the table was made by this job."""
+        if self._job is None or self._job.rows_before is None:
+            return None
+        stored = self._rows(
+            f"SELECT coalesce(sum(c.successful), 0) FROM {CHUNKS} c JOIN {JOBS} j USING (job_id) "
+            "WHERE lower(j.table_name) = lower(?) AND j.created_at >= ?",
+            (self._table, self._job.created_at),
+        )
+        return self._count(self._table) - self._job.rows_before - int(stored[0][0])
+
+    def _make_table(self, job: Job, columns: Sequence[Column]) -> bool:
+        """Make or check the table; return whether no row was in it that no job accounts for."""
+        exists = self._exists(job.table)
+        if exists and job.if_exists == "fail":
+            raise UsageError(
+                "the table exists", where=job.table, hint="--if-exists append, truncate or replace"
+            )
+        if exists and job.if_exists == "replace":
+            self._run(f"DROP TABLE {quote(job.table)}")
+            exists = False
+        if exists:
+            self._check_table(job.table, columns)
+            if job.if_exists == "truncate":
+                self._run(f"DELETE FROM {quote(job.table)}")
+            return job.if_exists == "truncate"
+        clash = _clash([column.name for column in columns])
+        if clash:
+            raise UsageError(
+                f"SQLite holds these keys to be one column: {clash}", where=job.table,
+                hint="rename one of them with --transform or --sql",
+            )
+        lines = [f"{quote(column.name)} {TYPES.get(column.kind, 'TEXT')}" for column in columns]
+        if job.key:
+            unknown = [name for name in job.key if name not in {each.name for each in columns}]
+            if unknown:
+                raise UsageError(f"no such column: {', '.join(unknown)}", where="--key")
+            lines.append(f"UNIQUE ({', '.join(map(quote, job.key))})")
+        self._run(f"CREATE TABLE {quote(job.table)} ({', '.join(lines)})")
+        return True
+
+    def _check_table(self, table: str, columns: Sequence[Column]) -> None:
+        """Refuse a table that cannot take the columns without changing or losing values."""
+        info = self._rows(f"SELECT name, type, \"notnull\", dflt_value FROM pragma_table_info({_text(table)})")
+        types = {name.lower(): declared.upper() for name, declared, _, _ in info}
+        names = {column.name.lower() for column in columns}
+        missing = [column.name for column in columns if column.name.lower() not in types]
+        if missing:
+            raise UsageError(
+                f"the table has no column {', '.join(missing)}", where=table,
+                hint="add the columns, choose another --table, or drop the keys with --sql",
+            )
+        needed = [name for name, _, notnull, default in info if notnull and default is None and name.lower() not in names]
+        if needed:
+            raise UsageError(
+                f"the table's column {', '.join(needed)} may not be null and no record has it",
+                where=table, hint="give it a default, or make it with --transform or --sql",
+            )
+        for column in columns:
+            declared = types[column.name.lower()]
+            if column.kind in ("string", "json") and _is_numeric(declared):
+                raise UsageError(
+                    f"text does not fit column {column.name} of type {declared}", where=table,
+                    hint="name the type in a --schema, or choose another --table",
+                )
+
+    # -- a chunk ------------------------------------------------------------------------------
+
+    def store(self, request: StoreRequest) -> ChunkResult:
+        """Commit ledger row, rows and rejects in one transaction, or nothing of them."""
+        assert self._job is not None, "claim comes first"  # noqa: S101 - a mistake in this program
+        job_id, chunk = self._job.job_id, request.chunk
+        with self._lock:
+            with self._transaction():
+                self._fence()
+                known = self._rows(
+                    f"SELECT {sql.CHUNK_COLUMNS} FROM {CHUNKS} WHERE job_id = ? AND lo < ? AND hi > ?",
+                    (job_id, chunk.hi, chunk.lo),
+                )
+                if known:
+                    return _already(chunk, [sql.committed(row) for row in known])
+                ledger = (0, 0, 0)
+                values = sql.chunk_values(job_id, request, ledger, self._job.epoch, _now())
+                self._insert(CHUNKS, sql.CHUNK_COLUMNS, [values])
+                refused = self._insert_rows(request.frame)
+                rejects = [*request.rejects, *(request.rejecter(at, [why]) for at, why in refused)]
+                if rejects:
+                    rows = [sql.reject_values(job_id, reject) for reject in rejects]
+                    self._insert(REJECTS, sql.REJECT_COLUMNS, rows)
+                stored = request.frame.height - len(refused)
+                self._run(
+                    f"UPDATE {CHUNKS} SET successful = ?, failed = ?, filtered = ? "
+                    "WHERE job_id = ? AND lo = ?",
+                    (stored, len(rejects), request.filtered, job_id, chunk.lo),
+                )
+        return ChunkResult(
+            chunk, stored, len(rejects), request.filtered, request.digest, bool(refused),
+            rejects_by_code=count_codes(rejects),
+        )
+
+    def _insert_rows(self, frame: pl.DataFrame) -> list[tuple[int, FieldError]]:
+        """Insert all rows that the table takes; return the others with the database's reason.
+
+        The driver runs one statement a row, so those before a refused row are in, and
+        `total_changes` says how many they are. Triggers would blur that count: then row by row.
+        """
+        names = list(self._names)
+        if EXTRA_COLUMN in frame.columns:
+            names.append(EXTRA_COLUMN)
+            self._ensure_extra_column()
+        frame = frame.select(names)
+        columns = ", ".join(map(quote, names))
+        marks = ", ".join("?" * len(names))
+        statement = f"INSERT INTO {quote(self._table)} ({columns}) VALUES ({marks})"
+        refused: list[tuple[int, FieldError]] = []
+        step = 1 if self._has_triggers else max(1, frame.height)
+        at = 0
+        while at < frame.height:
+            before = self._changes()
+            piece = frame.slice(at, step)
+            try:
+                self._run_many(statement, piece)
+                at += piece.height
+            except DataError as error:
+                at += 0 if self._has_triggers else self._changes() - before
+                refused.append((at, _field_error(error)))
+                at += 1
+        return refused
+
+    def _ensure_extra_column(self) -> None:
+        info = self._rows(f"SELECT name FROM pragma_table_info({_text(self._table)})")
+        if EXTRA_COLUMN not in {name.lower() for (name,) in info}:
+            self._run(f"ALTER TABLE {quote(self._table)} ADD COLUMN {quote(EXTRA_COLUMN)} TEXT")
+
+    def _fence(self) -> None:
+        """Make sure that the job is still ours, and show that we are alive."""
+        assert self._job is not None, "claim comes first"  # noqa: S101 - a mistake in this program
+        self._run(
+            f"UPDATE {JOBS} SET heartbeat_at = ? WHERE job_id = ? AND epoch = ?",
+            (_now(), self._job.job_id, self._job.epoch),
+        )
+        if self._rows("SELECT changes()")[0][0] != 1:
+            raise JobRunningElsewhereError(
+                "another process has taken over this job", where=f"job {self._job.job_id}",
+                hint="watch it with: batchimport status --watch",
+            )
+
+    # -- statements ---------------------------------------------------------------------------
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._lock:
+            self._run("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._run("COMMIT")
+            except BaseException:
+                self._roll_back()
+                raise
+
+    def _roll_back(self) -> None:
+        try:
+            self._run("ROLLBACK")
+        except BatchImportError:
+            return  # SQLite has rolled back by itself
+
+    def _run(self, statement: str, values: Sequence[Any] = ()) -> None:
+        with self._lock, _translated(self.path), self._connection.cursor() as cursor:
+            cursor.execute(statement, tuple(values) if values else None)
+
+    def _run_many(self, statement: str, frame: pl.DataFrame) -> None:
+        with self._lock, _translated(self.path), self._connection.cursor() as cursor:
+            cursor.executemany(statement, frame)
+
+    def _rows(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        with self._lock, _translated(self.path), self._connection.cursor() as cursor:
+            cursor.execute(statement, tuple(values) if values else None)
+            return pl.DataFrame(cursor.fetch_arrow()).rows()
+
+    def _insert(self, table: str, columns: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        names = columns.split(", ")
+        frame = pl.DataFrame(rows, schema=names, orient="row", infer_schema_length=None)
+        marks = ", ".join("?" * len(names))
+        self._run_many(f"INSERT INTO {table} ({columns}) VALUES ({marks})", frame)
+
+    def _exists(self, table: str) -> bool:
+        found = self._rows(
+            "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND lower(name) = lower(?)", (table,)
+        )
+        return bool(found)
+
+    def _count(self, table: str) -> int:
+        return int(self._rows(f"SELECT count(*) FROM {quote(table)}")[0][0])
+
+    def _changes(self) -> int:
+        return int(self._rows("SELECT total_changes()")[0][0])
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
+
+
+@contextmanager
+def _translated(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except DriverError as error:
+        raise translate(error, path) from error
+
+
+def translate(error: DriverError, path: Path) -> BatchImportError:
+    """Say what a driver error means for the runner.
+
+    By SQLite's own fixed messages, since the driver passes on no result code.
+    """
+    text = str(error)
+    if _CONSTRAINT.search(text) or _STRICT.search(text):
+        return DataError(text)
+    if "locked" in text or "busy" in text:
+        return TransientError("the database is locked by another program", where=str(path))
+    if "disk is full" in text:
+        return FatalError("the disk is full", where=str(path), hint="make room, then run again")
+    if "readonly" in text or "read-only" in text:
+        return FatalError("the database cannot be written", where=str(path), hint="check its mode")
+    if "not a database" in text:
+        return UsageError("is not an SQLite database", where=str(path), hint="choose another --to")
+    return FatalError(f"SQLite says: {text}", where=str(path))
+
+
+def _opening(error: Exception, path: Path) -> BatchImportError:
+    found = error if isinstance(error, BatchImportError) else translate(error, path)  # type: ignore[arg-type]  # the driver's
+    if isinstance(found, TransientError):
+        return JobRunningElsewhereError(found.message, str(path), "wait for it, or stop it")
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Names:
+    code: str
+    message: str
+
+
+_CODES = {
+    "UNIQUE": _Names("unique", "another row has this value"),
+    "NOT NULL": _Names("not_null", "may not be null"),
+    "CHECK": _Names("check", "breaks the table's check"),
+    "FOREIGN KEY": _Names("foreign_key", "refers to a row that is not there"),
+}
+
+
+def _field_error(error: DataError) -> FieldError:
+    found = _CONSTRAINT.search(error.message)
+    if not found:
+        return FieldError("type", "", error.message[-200:])
+    names, what = _CODES[found[1]], (found[2] or "").strip()
+    columns = ", ".join(part.strip().rpartition(".")[2] for part in what.split(","))
+    field = columns if found[1] in ("UNIQUE", "NOT NULL") else ""
+    return FieldError(names.code, field, f"{names.message} ({found[0].strip()})")
+
+
+def _already(chunk: Any, known: Sequence[Committed]) -> ChunkResult:
+    if len(known) == 1 and known[0].chunk == chunk:
+        one = known[0]
+        return ChunkResult(
+            chunk, one.successful, one.failed, one.filtered, one.digest, already_committed=True
+        )
+    raise FatalError(
+        "the ledger has an overlapping chunk", where=f"positions {chunk.lo} to {chunk.hi}",
+        hint="run the same command again: it continues from the ledger",
+    )
+
+
+def _clash(names: Sequence[str]) -> str:
+    seen: dict[str, str] = {}
+    for name in names:
+        if name.lower() in seen:
+            return f"{seen[name.lower()]}, {name}"
+        seen[name.lower()] = name
+    return ""
+
+
+def _is_numeric(declared: str) -> bool:
+    """Say whether a column would turn text into numbers (https://sqlite.org/datatype3.html 3.1)."""
+    if "INT" in declared:
+        return True
+    if any(word in declared for word in ("CHAR", "CLOB", "TEXT", "BLOB", "DATE", "TIME", "JSON", "UUID")):
+        return False
+    return bool(declared)
+
+
+def _text(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
