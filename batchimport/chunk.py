@@ -1,0 +1,97 @@
+"""The way of a chunk: read, validate, transform, store. Both engines call this one function."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from batchimport.errors import TransientError
+from batchimport.job import EXTRA_COLUMN, ChunkResult, FieldError, Reject
+from batchimport.sinks.base import StoreRequest
+from batchimport.sources.base import INDEX, UnreadableRecordError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from batchimport.job import Chunk
+    from batchimport.schema import Column, RecordSchema
+    from batchimport.sinks.base import Sink
+    from batchimport.sources.base import Batch, Source
+    from batchimport.transform import Transform
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a chunk passes on its way; shared by all chunks of a run."""
+
+    source: Source
+    schema: RecordSchema
+    transform: Transform
+    columns: tuple[Column, ...]
+    sink: Sink
+
+
+def process_chunk(
+    work: Work, chunk: Chunk, attempt: int, is_cancelled: Callable[[], bool]
+) -> ChunkResult:
+    """Import one chunk: in the end it is committed as a whole, or not at all.
+
+    Raises:
+        TransientError: If it was cancelled, or another attempt may succeed.
+        BatchImportError: If it may not.
+    """
+    batch = work.source.read(chunk, work.schema)
+    frame, rejects = judge(batch, work.schema)
+    done = work.transform.apply(frame, work.columns)
+    rejects += [
+        batch.origin.reject(index, "transform", [error]) for index, error in done.failures
+    ]
+    if is_cancelled():
+        raise TransientError("the attempt was cancelled")
+
+    def reject_row(at: int, errors: Sequence[FieldError]) -> Reject:
+        return batch.origin.reject(done.locate(at), "store", errors)
+
+    request = StoreRequest(
+        chunk, done.frame, rejects, done.filtered, batch.digest, attempt, reject_row
+    )
+    return work.sink.store(request)
+
+
+def judge(batch: Batch, schema: RecordSchema) -> tuple[pl.DataFrame, list[Reject]]:
+    """Split a batch into valid records and rejects.
+
+    What the compiled rules prove valid is valid; every other record is asked of the authority.
+    """
+    proven = schema.proven(batch.frame)
+    frame, open_cases = batch.frame, batch.doubtful
+    if not proven.all():
+        unproven = frame.filter(~proven).get_column(INDEX).to_list()
+        open_cases = sorted([*open_cases, *unproven])
+        frame = frame.filter(proven)
+    accepted, rejects = [], []
+    for index in open_cases:
+        verdict = _judge_one(batch, schema, index)
+        if isinstance(verdict, Reject):
+            rejects.append(verdict)
+        else:
+            accepted.append({INDEX: index, **verdict})
+    if accepted:
+        types = dict(batch.frame.schema)
+        if any(EXTRA_COLUMN in row for row in accepted):
+            types[EXTRA_COLUMN] = pl.String()
+        more = pl.DataFrame(accepted, schema=types)
+        frame = pl.concat([frame, more], how="diagonal").sort(INDEX)
+    return frame, rejects
+
+
+def _judge_one(batch: Batch, schema: RecordSchema, index: int) -> dict[str, object] | Reject:
+    try:
+        errors = schema.errors(batch.origin.values(index))
+        if not errors:
+            return batch.origin.row(index)
+    except UnreadableRecordError as error:
+        return batch.origin.reject(index, "parse", error.errors)
+    return batch.origin.reject(index, "validate", errors)

@@ -1,0 +1,407 @@
+"""The user's own step between validation and store: a function over frames or records, or SQL.
+
+Frames come in chunks, so a frame function or query must look at each row by itself. The hidden
+column `__record__` tells which record a row came from; keep it or not, as you like.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import json
+import sys
+import threading
+from bisect import bisect_left
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import polars as pl
+
+from batchimport.errors import FatalError, UsageError
+from batchimport.job import EXTRA_COLUMN, FieldError
+from batchimport.schema import Column, Kind, RecordSchema, infer_schema
+from batchimport.sources.base import INDEX
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Sequence
+
+    from batchimport.job import Job
+
+MAX_CONCURRENT_RECORDS = 100
+_PYTHON_TYPES: dict[Kind, tuple[type, ...]] = {
+    "integer": (int,),
+    "number": (int, float),
+    "boolean": (bool,),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Transformed:
+    """What became of a chunk's valid records.
+
+    Attributes:
+        frame: The table's columns; plus `_extra` where there are keys without a column.
+        locate: The record (its index in the chunk) that a row of the frame came from.
+        failures: Records whose transformation failed.
+    """
+
+    frame: pl.DataFrame
+    locate: Callable[[int], int]
+    filtered: int = 0
+    failures: list[tuple[int, FieldError]] = field(default_factory=list)
+
+
+class Transform(Protocol):
+    """Turns valid records into rows."""
+
+    def columns(self, sample: pl.DataFrame, schema: RecordSchema) -> tuple[Column, ...]:
+        """Decide the table's columns, once for the whole job, from some valid records."""
+        ...
+
+    def apply(self, frame: pl.DataFrame, columns: Sequence[Column]) -> Transformed:
+        """Transform a chunk."""
+        ...
+
+
+def load_transform(job: Job) -> Transform:
+    """Return the transform that a job asks for.
+
+    Raises:
+        UsageError: If there is no such module or function.
+    """
+    if job.sql is not None:
+        return FrameTransform(_sql(job.sql))
+    if job.transform is None:
+        return Identity()
+    function = _load_function(job.transform)
+    if _takes_frames(function):
+        return FrameTransform(function)
+    return RecordTransform(function)
+
+
+def transform_digest(spec: str) -> str:
+    """Hash the file of a transform's module: a changed function is another configuration."""
+    source = inspect.getsourcefile(_load_function(spec))
+    return hashlib.sha256(Path(source).read_bytes() if source else b"").hexdigest()[:16]
+
+
+class Identity:
+    """No transform: records are rows."""
+
+    def columns(self, sample: pl.DataFrame, schema: RecordSchema) -> tuple[Column, ...]:
+        """Return the schema's own columns."""
+        del sample
+        return schema.columns
+
+    def apply(self, frame: pl.DataFrame, columns: Sequence[Column]) -> Transformed:
+        """Return the frame as it is."""
+        del columns
+        indices = frame.get_column(INDEX)
+        return Transformed(frame.drop(INDEX), lambda at: int(indices[at]))
+
+
+class FrameTransform:
+    """`f(LazyFrame) -> LazyFrame`, or a query."""
+
+    def __init__(self, function: Callable[[pl.LazyFrame], pl.LazyFrame]) -> None:
+        self._function = function
+
+    def columns(self, sample: pl.DataFrame, schema: RecordSchema) -> tuple[Column, ...]:
+        """Return the columns of the function's result."""
+        self._kinds = {column.name: column.kind for column in schema.columns}
+        try:
+            result = self._run(sample)
+        except Exception as error:
+            raise UsageError(
+                f"the transform fails on a sample of the records: {type(error).__name__}: {error}",
+                hint="mend it and run the same command again",
+            ) from error
+        return tuple(
+            Column(name, self._kind(name, dtype))
+            for name, dtype in result.schema.items()
+            if name not in (INDEX, EXTRA_COLUMN)
+        )
+
+    def apply(self, frame: pl.DataFrame, columns: Sequence[Column]) -> Transformed:
+        """Run the function; records that make it fail are found by halving."""
+        failures: list[tuple[int, FieldError]] = []
+        pieces = self._isolate(frame, failures)
+        result = pl.concat(pieces, how="diagonal_relaxed") if pieces else frame.clear()
+        if failures:
+            bad = pl.Series([at for at, _ in failures], dtype=pl.UInt32)
+            frame = frame.filter(~pl.col(INDEX).is_in(bad.implode()))
+        if result.height > frame.height:
+            raise FatalError(
+                "the transform returned more rows than it was given",
+                hint="one record may become one row or none",
+            )
+        rows = result.select([_as_stored(result, column) for column in columns])
+        return Transformed(
+            rows, self._locator(frame, result), frame.height - result.height, failures
+        )
+
+    def _run(self, frame: pl.DataFrame) -> pl.DataFrame:
+        typed = frame.with_columns(
+            _typed(name, kind) for name, kind in self._kinds.items() if kind in ("date", "date-time")
+        )
+        result = self._function(typed.lazy())
+        return result.collect() if isinstance(result, pl.LazyFrame) else pl.DataFrame(result)
+
+    def _isolate(
+        self, frame: pl.DataFrame, failures: list[tuple[int, FieldError]]
+    ) -> list[pl.DataFrame]:
+        try:
+            return [self._run(frame)]
+        except Exception as error:  # noqa: BLE001 - the user's code may raise anything
+            if frame.height <= 1:
+                at = int(frame.get_column(INDEX)[0]) if frame.height else 0
+                failures.append((at, _failure(error)))
+                return []
+        half = frame.height // 2
+        return self._isolate(frame.head(half), failures) + self._isolate(
+            frame.slice(half), failures
+        )
+
+    def _locator(self, frame: pl.DataFrame, result: pl.DataFrame) -> Callable[[int], int]:
+        if INDEX in result.columns:
+            kept = result.get_column(INDEX)
+            return lambda at: int(kept[at])
+        given = frame.get_column(INDEX)
+        if result.height == frame.height:
+            return lambda at: int(given[at])
+
+        def search(at: int) -> int:
+            """Find the shortest head of the chunk that yields the row."""
+            heads = range(frame.height + 1)
+            end = bisect_left(heads, at + 1, key=lambda size: self._run(frame.head(size)).height)
+            return int(given[end - 1])
+
+        return search
+
+    def _kind(self, name: str, dtype: pl.DataType) -> Kind:
+        if dtype == pl.String and name in self._kinds:
+            given = self._kinds[name]
+            return given if given in ("json", "uuid") else "string"
+        return _kind_of(dtype)
+
+
+class RecordTransform:
+    """`f(dict) -> dict | None`, sync or async; None filters the record out."""
+
+    def __init__(self, function: Callable[[dict[str, Any]], Any]) -> None:
+        self._function = function
+        self._is_async = inspect.iscoroutinefunction(function)
+
+    def columns(self, sample: pl.DataFrame, schema: RecordSchema) -> tuple[Column, ...]:
+        """Return the columns that the function's results show."""
+        self._schema = schema
+        results = [result for result in self._call_all(sample) if isinstance(result, dict)]
+        if not results:
+            return schema.columns
+        known = {column.name: column.kind for column in schema.columns}
+        found = RecordSchema(infer_schema(results)).columns
+        return tuple(
+            Column(column.name, known[column.name])
+            if column.name in known and all(item.get(column.name) is None for item in results)
+            else Column(column.name, column.kind)
+            for column in found
+            if column.name != EXTRA_COLUMN
+        )
+
+    def apply(self, frame: pl.DataFrame, columns: Sequence[Column]) -> Transformed:
+        """Call the function for each record; one that raises rejects that record only."""
+        failures: list[tuple[int, FieldError]] = []
+        kept: list[int] = []
+        rows: list[dict[str, Any]] = []
+        indices = frame.get_column(INDEX).to_list()
+        filtered = 0
+        for at, result in zip(indices, self._call_all(frame), strict=True):
+            if result is None:
+                filtered += 1
+                continue
+            fitted = result if isinstance(result, FieldError) else _fit(result, columns)
+            if isinstance(fitted, FieldError):
+                failures.append((at, fitted))
+            else:
+                kept.append(at)
+                rows.append(fitted)
+        types = {column.name: column.dtype for column in columns}
+        if any(EXTRA_COLUMN in row for row in rows):
+            types[EXTRA_COLUMN] = pl.String()
+        return Transformed(
+            pl.DataFrame(rows, schema=types), kept.__getitem__, filtered, failures
+        )
+
+    def _call_all(self, frame: pl.DataFrame) -> list[Any]:
+        records = [_as_record(row, self._schema.columns) for row in frame.drop(INDEX).to_dicts()]
+        if self._is_async:
+            return _background_loop().run(self._gather(records))
+        return [self._call(record) for record in records]
+
+    def _call(self, record: dict[str, Any]) -> Any:
+        try:
+            return self._function(record)
+        except Exception as error:  # noqa: BLE001 - the user's code may raise anything
+            return _failure(error)
+
+    async def _gather(self, records: list[dict[str, Any]]) -> list[Any]:
+        room = asyncio.Semaphore(MAX_CONCURRENT_RECORDS)
+
+        async def call(record: dict[str, Any]) -> Any:
+            async with room:
+                try:
+                    return await self._function(record)
+                except Exception as error:  # noqa: BLE001 - the user's code may raise anything
+                    return _failure(error)
+
+        return list(await asyncio.gather(*map(call, records)))
+
+
+class _BackgroundLoop:
+    """One event loop for all async transforms, so that their clients and pools stay valid."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=self._loop.run_forever, name="transform", daemon=True).start()
+
+    def run(self, work: Coroutine[Any, Any, list[Any]]) -> list[Any]:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+
+_loops: list[_BackgroundLoop] = []
+_loops_lock = threading.Lock()
+
+
+def _background_loop() -> _BackgroundLoop:
+    with _loops_lock:
+        if not _loops:
+            _loops.append(_BackgroundLoop())
+        return _loops[0]
+
+
+def _load_function(spec: str) -> Callable[..., Any]:
+    module_name, _, name = spec.rpartition(":")
+    if not module_name or not name:
+        raise UsageError(f"not MODULE:FUNC: {spec!r}", where="--transform")
+    try:
+        module = _load_file(module_name) if module_name.endswith(".py") else _load_module(module_name)
+        function = getattr(module, name)
+    except Exception as error:
+        raise UsageError(
+            f"cannot load {spec}: {type(error).__name__}: {error}", where="--transform",
+            hint="module names are looked up in the current directory and the Python path",
+        ) from error
+    if not callable(function):
+        raise UsageError(f"{spec} is not a function", where="--transform")
+    return function  # type: ignore[no-any-return]  # checked above
+
+
+def _load_module(name: str) -> Any:
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    return importlib.import_module(name)
+
+
+def _load_file(path: str) -> Any:
+    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _takes_frames(function: Callable[..., Any]) -> bool:
+    notes = inspect.get_annotations(inspect.unwrap(function))
+    return any("LazyFrame" in str(note) or "DataFrame" in str(note) for note in notes.values())
+
+
+def _sql(query: str) -> Callable[[pl.LazyFrame], pl.LazyFrame]:
+    def run(frame: pl.LazyFrame) -> pl.LazyFrame:
+        return pl.SQLContext(records=frame).execute(query)
+
+    return run
+
+
+def _failure(error: Exception) -> FieldError:
+    return FieldError("transform_failed", "", f"{type(error).__name__}: {error}"[:300])
+
+
+def _typed(name: str, kind: Kind) -> pl.Expr:
+    if kind == "date":
+        return pl.col(name).str.to_date("%Y-%m-%d")
+    return pl.col(name).str.to_datetime(time_unit="us", time_zone="UTC")
+
+
+def _kind_of(dtype: pl.DataType) -> Kind:
+    if dtype.is_integer():
+        return "integer"
+    if dtype.is_float() or dtype.is_decimal():
+        return "number"
+    if dtype == pl.Boolean:
+        return "boolean"
+    if dtype == pl.Date:
+        return "date"
+    if isinstance(dtype, pl.Datetime):
+        return "date-time"
+    return "json" if dtype.is_nested() else "string"
+
+
+def _as_stored(result: pl.DataFrame, column: Column) -> pl.Expr:
+    """Return a column of a result in the type in which it is stored."""
+    if column.name not in result.columns:
+        return pl.lit(None, dtype=column.dtype).alias(column.name)
+    dtype, value = result.schema[column.name], pl.col(column.name)
+    if isinstance(dtype, pl.Datetime):
+        zone = "Z" if dtype.time_zone else ""
+        return value.dt.strftime(f"%Y-%m-%dT%H:%M:%S%.f{zone}")
+    if dtype.is_nested():
+        return value.map_elements(_json_of, return_dtype=pl.String, skip_nulls=True)
+    if column.kind == "json" and dtype != pl.String:
+        return value.map_elements(_json_of, return_dtype=pl.String, skip_nulls=True)
+    return value.cast(column.dtype)
+
+
+def _json_of(value: Any) -> str:
+    plain = value.to_list() if isinstance(value, pl.Series) else value
+    return json.dumps(plain, ensure_ascii=False, default=str)
+
+
+def _as_record(row: dict[str, Any], columns: Sequence[Column]) -> dict[str, Any]:
+    for column in columns:
+        value = row.get(column.name)
+        if column.kind == "json" and value is not None:
+            row[column.name] = json.loads(value)
+    extra = row.pop(EXTRA_COLUMN, None)
+    return row | json.loads(extra) if extra else row
+
+
+def _fit(result: Any, columns: Sequence[Column]) -> dict[str, Any] | FieldError:
+    """Return a function's result as a row of the table, or why it is none."""
+    if not isinstance(result, dict):
+        name = type(result).__name__
+        return FieldError("transform_failed", "", f"returned {name}, expected dict or None")
+    row: dict[str, Any] = {}
+    rest = dict(result)
+    for column in columns:
+        value = rest.pop(column.name, None)
+        allowed = _PYTHON_TYPES.get(column.kind)
+        if value is None:
+            row[column.name] = None
+        elif column.kind == "json":
+            row[column.name] = _json_of(value)
+        elif allowed:
+            if not isinstance(value, allowed) or (column.kind != "boolean" and value is True):
+                message = f"expected {column.kind}, as in the first records"
+                return FieldError("type", column.name, message, str(value)[:200])
+            row[column.name] = value
+        else:
+            row[column.name] = value if isinstance(value, str) else str(value)
+    if rest:
+        row[EXTRA_COLUMN] = _json_of(rest)
+    return row
