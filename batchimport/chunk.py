@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from batchimport.errors import TransientError
-from batchimport.job import EXTRA_COLUMN, ChunkResult, FieldError, Reject
+from batchimport.job import EXTRA_COLUMN, INDEX, ChunkResult, FieldError, Reject
 from batchimport.sinks.base import StoreRequest
-from batchimport.sources.base import INDEX, UnreadableRecordError
+from batchimport.sources.base import UnreadableRecordError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

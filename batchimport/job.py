@@ -26,6 +26,9 @@ SUMMARY_VERSION = 1
 EXTRA_COLUMN = "_extra"
 """The column that keeps, as a JSON object, the keys of a record which no column was made for."""
 
+INDEX = "__record__"
+"""Hidden column of a frame: number of the record within its chunk (UInt32)."""
+
 JOB_ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 

@@ -22,9 +22,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import polars as pl
 
 from batchimport.errors import FatalError, UsageError
-from batchimport.job import EXTRA_COLUMN, FieldError
+from batchimport.job import EXTRA_COLUMN, INDEX, FieldError
 from batchimport.schema import Column, Kind, RecordSchema, infer_schema
-from batchimport.sources.base import INDEX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from batchimport.job import Chunk, FieldError, Mark, Reject, Stage
     from batchimport.schema import RecordSchema
 
-INDEX = "__record__"
-"""Hidden column of a batch: number of the record within its chunk (UInt32)."""
 
 
 class UnreadableRecordError(Exception):

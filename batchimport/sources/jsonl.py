@@ -15,8 +15,8 @@ import msgspec
 import polars as pl
 
 from batchimport.errors import SourceChangedError
-from batchimport.job import EXTRA_COLUMN, Chunk, FieldError, Mark, Reject, Stage
-from batchimport.sources.base import INDEX, Batch, UnreadableRecordError
+from batchimport.job import EXTRA_COLUMN, INDEX, Chunk, FieldError, Mark, Reject, Stage
+from batchimport.sources.base import Batch, UnreadableRecordError
 from batchimport.sources.codec import HEAD_BYTES, digest_of
 from batchimport.sources.framing import BLANK, count_lines, cut_lines
 

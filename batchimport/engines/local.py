@@ -1,0 +1,224 @@
+"""Chunks in this process: a sliding window of asyncio tasks over threads.
+
+A chunk's work is done in a thread (Polars and the driver let go of the GIL); the event loop only
+decides, waits and tells.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from batchimport.chunk import process_chunk
+from batchimport.errors import (
+    BatchImportError,
+    ChunkError,
+    FatalError,
+    JobInterrupted,
+    Stop,
+    TooManyRejects,
+    TransientError,
+)
+from batchimport.events import (
+    ChunkFailed,
+    ChunkFinished,
+    ChunkRetried,
+    ChunkStarted,
+    Draining,
+    Observer,
+)
+from batchimport.retry import attempts
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from tenacity import RetryCallState
+
+    from batchimport.chunk import Work
+    from batchimport.job import Chunk, ChunkResult, RunOptions
+    from batchimport.planner import Plan
+    from batchimport.sizing import LoadReading, Sizer
+
+GRACE_SECONDS = 30.0
+FAILURES_IN_A_ROW = 3
+"""So many chunks failing one after the other mean that the destination is gone."""
+SHARE_COUNTS_AFTER = 1000
+
+
+@dataclass(slots=True)
+class Allowance:
+    """How many rejects the job may have, over all of its runs."""
+
+    options: RunOptions
+    failed: int
+    processed: int
+
+    def add(self, result: ChunkResult) -> None:
+        """Count a chunk."""
+        self.failed += result.failed
+        self.processed += result.chunk.records
+
+    def is_used_up(self) -> bool:
+        """Say whether there are more rejects than `--max-errors` allows."""
+        most, share = self.options.max_errors, self.options.max_errors_share
+        if most is not None and self.failed > most:
+            return True
+        enough = self.processed >= SHARE_COUNTS_AFTER
+        return share is not None and enough and self.failed > share * self.processed
+
+
+class LocalEngine:
+    """Runs a plan to its end, or until it is told to stop."""
+
+    def __init__(  # noqa: PLR0913 - everything that varies is injected
+        self,
+        work: Work,
+        plan: Plan,
+        sizer: Sizer,
+        options: RunOptions,
+        allowance: Allowance,
+        *,
+        observer: Observer,
+        read_load: Callable[[], LoadReading],
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._work, self._plan, self._sizer, self._options = work, plan, sizer, options
+        self._allowance, self._observer = allowance, observer
+        self._read_load, self._sleep = read_load, sleep
+        self._pool = ThreadPoolExecutor(options.max_parallel + 2, thread_name_prefix="chunk")
+        self._running: set[asyncio.Task[None]] = set()
+        self._reason: BatchImportError | None = None
+        self._given_up = threading.Event()
+        self._stopping = asyncio.Event()
+        self._failures_in_a_row = 0
+
+    def interrupt(self, reason: str) -> None:
+        """Start no more chunks; those in flight end."""
+        self._stop(JobInterrupted(reason))
+
+    async def run(self) -> None:
+        """Import all chunks of the plan.
+
+        Raises:
+            Stop: If it ended early on purpose.
+            BatchImportError: If the job cannot go on.
+        """
+        try:
+            while not self._stopping.is_set():
+                decision = self._sizer.decide(self._read_load())
+                if len(self._running) >= max(1, decision.in_flight):
+                    await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
+                    continue
+                chunk = await asyncio.to_thread(
+                    self._plan.take, self._work.source.cut, decision.limit, self._options.chunk_bytes
+                )
+                if chunk is None:
+                    break
+                self._observer(decision)
+                self._observer(ChunkStarted(chunk))
+                task = asyncio.create_task(self._import(chunk))
+                self._running.add(task)
+                task.add_done_callback(self._running.discard)
+            await self._drain()
+        finally:
+            self._given_up.set()
+            self._pool.shutdown(wait=False, cancel_futures=True)
+        if self._reason is not None:
+            raise self._reason
+
+    async def _drain(self) -> None:
+        """Wait for the chunks in flight: to their end, or once stopped for the grace period."""
+        stopped = asyncio.create_task(self._stopping.wait())
+        while self._running and not self._stopping.is_set():
+            await asyncio.wait({stopped, *self._running}, return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        if self._running:
+            _, late = await asyncio.wait(self._running, timeout=GRACE_SECONDS)
+            self._given_up.set()
+            for task in late:
+                task.cancel()
+
+    async def _import(self, chunk: Chunk) -> None:
+        """Bring a chunk to its end; never raises, for one chunk must not stop the others."""
+        began = time.monotonic()
+        try:
+            result = await self._attempts(chunk)
+        except Exception as error:  # noqa: BLE001 - what it means is decided here
+            self._failed(chunk, error)
+            return
+        self._failures_in_a_row = 0
+        self._allowance.add(result)
+        self._observer(ChunkFinished(result, time.monotonic() - began))
+        if self._allowance.is_used_up():
+            self._stop(
+                TooManyRejects(
+                    f"{self._allowance.failed:,} records were rejected, more than --max-errors",
+                    hint="look at them with `batchimport rejects`, then resume with a higher limit",
+                )
+            )
+
+    async def _attempts(self, chunk: Chunk) -> ChunkResult:
+        def announce(state: RetryCallState) -> None:
+            error = state.outcome.exception() if state.outcome else None
+            wait = state.next_action.sleep if state.next_action else 0.0
+            self._observer(ChunkRetried(chunk, state.attempt_number, wait, str(error)))
+
+        async for attempt in attempts(self._options, sleep=self._pause, before_sleep=announce):
+            with attempt:
+                return await self._attempt(chunk, attempt.retry_state.attempt_number)
+        raise TransientError("no attempt was made")  # tenacity returns or raises before
+
+    async def _attempt(self, chunk: Chunk, number: int) -> ChunkResult:
+        """Run one attempt; a timeout tells its thread to stop before it stores."""
+        cancelled = threading.Event()
+        work = asyncio.get_running_loop().run_in_executor(
+            self._pool,
+            process_chunk,
+            self._work,
+            chunk,
+            number,
+            lambda: cancelled.is_set() or self._given_up.is_set(),
+        )
+        try:
+            async with asyncio.timeout(self._options.chunk_timeout_seconds):
+                return await work
+        except TimeoutError as error:
+            limit = self._options.chunk_timeout_seconds
+            raise TransientError(f"took longer than --chunk-timeout {limit:g} s") from error
+        finally:
+            cancelled.set()
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait before the next attempt, but not when the run is stopping."""
+        if self._stopping.is_set():
+            raise TransientError("stopped before another attempt")
+        sleeping = asyncio.ensure_future(self._sleep(seconds))
+        stopped = asyncio.ensure_future(self._stopping.wait())
+        await asyncio.wait({sleeping, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        sleeping.cancel()
+        stopped.cancel()
+
+    def _failed(self, chunk: Chunk, error: Exception) -> None:
+        self._observer(ChunkFailed(chunk, str(error)))
+        if isinstance(error, BatchImportError) and not isinstance(error, ChunkError):
+            self._stop(error)
+            return
+        self._failures_in_a_row += 1
+        if self._failures_in_a_row >= FAILURES_IN_A_ROW:
+            self._stop(
+                FatalError(
+                    f"{FAILURES_IN_A_ROW} chunks in a row failed, the last with: {error}",
+                    hint="mend the cause, then run the same command again",
+                )
+            )
+
+    def _stop(self, reason: BatchImportError) -> None:
+        if self._reason is None or isinstance(self._reason, Stop):
+            self._reason = reason
+        if not self._stopping.is_set():
+            self._observer(Draining(reason.message))
+            self._stopping.set()
