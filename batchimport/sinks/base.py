@@ -115,6 +115,14 @@ class Sink(Protocol):
         """
         ...
 
+    def owner(self, job_id: str) -> str | None:
+        """Return who claimed the job last."""
+        ...
+
+    def abandon(self, job_id: str) -> None:
+        """Forget the ledger of a job; its rows stay."""
+        ...
+
     def rejects(self, job_id: str) -> Iterator[Reject]:
         """Yield the rejects of a job in order of record."""
         ...

@@ -1,0 +1,6 @@
+"""`python -m batchimport`."""
+
+from batchimport.cli import main
+
+if __name__ == "__main__":
+    main()

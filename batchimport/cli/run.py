@@ -1,0 +1,226 @@
+"""`run` and `resume`: options into a request, an outcome into words and an exit code."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import typer
+
+from batchimport.checkpoint import StateDirectory, write_atomically
+from batchimport.cli import options as o
+from batchimport.display import open_display
+from batchimport.display.report import final_report, print_error
+from batchimport.errors import UsageError
+from batchimport.job import JOB_ID_PATTERN, Job, RunOptions, SourceOptions
+
+if TYPE_CHECKING:
+    from batchimport.importer import Outcome, Request
+
+
+def run(  # noqa: PLR0913 - one parameter an option
+    source: o.Source,
+    *,
+    to: o.To = None,
+    table: o.Table = None,
+    schema: o.Schema = None,
+    transform: o.Transform = None,
+    sql: o.Sql = None,
+    if_exists: o.IfExistsOption = o.IfExists.append,
+    key: o.Key = None,
+    max_parallel: o.MaxParallel = 10,
+    chunk_size: o.ChunkSize = None,
+    min_chunk_size: o.MinChunkSize = 1000,
+    max_chunk_size: o.MaxChunkSize = 100_000,
+    chunk_bytes: o.ChunkBytes = "32MiB",
+    adaptive: o.AdaptiveOption = o.Adaptive.auto,
+    max_memory: o.MaxMemory = None,
+    max_attempts: o.MaxAttempts = 3,
+    retry_initial: o.RetryInitial = 1.0,
+    retry_max: o.RetryMax = 10.0,
+    retry_backoff: o.RetryBackoff = 2.0,
+    chunk_timeout: o.ChunkTimeout = 300.0,
+    max_errors: o.MaxErrors = None,
+    rejects: o.Rejects = None,
+    format: o.FormatOption = None,  # noqa: A002 - the option's name
+    delimiter: o.Delimiter = None,
+    quote: o.Quote = None,
+    no_header: o.NoHeader = False,
+    null_string: o.NullString = None,
+    skip_lines: o.SkipLines = 0,
+    max_record_bytes: o.MaxRecordBytes = "16MiB",
+    infer_rows: o.InferRows = "10000",
+    job_id: o.JobIdOption = None,
+    restart: o.Restart = False,
+    allow_duplicates: o.AllowDuplicates = False,
+    limit: o.Limit = None,
+    json_: o.Json = False,
+    summary: o.SummaryPath = None,
+    progress: o.Progress = o.ProgressMode.auto,
+    state_dir: o.StateDir = o.STATE_DIR,
+    exit_zero_on_rejects: o.ExitZero = False,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
+) -> None:
+    """Import a file; if the same job was interrupted, continue it."""
+    from batchimport.importer import Request  # noqa: PLC0415 - imports Polars
+    from batchimport.transform import transform_digest  # noqa: PLC0415 - imports Polars
+
+    if min_chunk_size > max_chunk_size:
+        raise UsageError("--min-chunk-size is larger than --max-chunk-size")
+    if sql is not None and transform is not None:
+        raise UsageError("--sql and --transform exclude each other")
+    if job_id is not None and not JOB_ID_PATTERN.fullmatch(job_id):
+        raise UsageError(
+            f"not a job id: {job_id!r}", where="--job-id",
+            hint="letters, digits, dot, dash and underscore, at most 128 of them",
+        )
+    path = Path(source).absolute()
+    stem = path.name.partition(".")[0] or "records"
+    count, share = o.parse_max_errors(max_errors) if max_errors else (None, None)
+    job = Job(
+        sources=(str(path),),
+        destination=absolute(to or f"sqlite:///{stem}.db"),
+        table=table or stem,
+        options=SourceOptions(
+            format=format.value if format else None,
+            delimiter=_one_character(delimiter, "--delimiter"),
+            quote=_one_character(quote, "--quote"),
+            header=not no_header,
+            null_string=null_string,
+            skip_lines=skip_lines,
+            max_record_bytes=o.parse_size(max_record_bytes, "--max-record-bytes"),
+        ),
+        schema=_load_schema(schema) if schema else None,
+        infer_records=o.parse_infer_records(infer_rows),
+        transform=transform,
+        transform_digest=transform_digest(transform) if transform else None,
+        sql=sql,
+        if_exists=if_exists.value,
+        key=tuple(name.strip() for name in key.split(",")) if key else (),
+        limit=limit,
+    )
+    options = RunOptions(
+        max_parallel=max_parallel,
+        chunk_size=chunk_size,
+        min_chunk_size=min_chunk_size,
+        max_chunk_size=max_chunk_size,
+        chunk_bytes=o.parse_size(chunk_bytes, "--chunk-bytes"),
+        adaptive=adaptive.value,
+        max_memory_bytes=o.parse_size(max_memory, "--max-memory") if max_memory else None,
+        max_attempts=max_attempts,
+        retry_initial_seconds=retry_initial,
+        retry_max_seconds=retry_max,
+        retry_backoff=retry_backoff,
+        chunk_timeout_seconds=chunk_timeout,
+        max_errors=count,
+        max_errors_share=share,
+        rejects_path=str(rejects) if rejects else None,
+    )
+    request = Request(
+        job, options, StateDirectory(state_dir), job_id, restart, allow_duplicates,
+        handle_signals=True,
+    )
+    _execute(request, progress, summary, as_json=json_, quiet=quiet, zero=exit_zero_on_rejects)
+    del verbose  # read by `main`, which prints errors
+
+
+def resume(
+    job: o.JobId,
+    *,
+    to: o.To = None,
+    max_errors: o.MaxErrors = None,
+    json_: o.Json = False,
+    summary: o.SummaryPath = None,
+    progress: o.Progress = o.ProgressMode.auto,
+    state_dir: o.StateDir = o.STATE_DIR,
+    exit_zero_on_rejects: o.ExitZero = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Continue an interrupted job with the options that it was begun with."""
+    from batchimport.importer import Request, job_from  # noqa: PLC0415 - imports Polars
+
+    state = StateDirectory(state_dir)
+    document = state.load(job)
+    if document is None:
+        raise UsageError(
+            "no such job", where=f"job {job}",
+            hint="see `batchimport jobs`; without a state directory use the `run` command again",
+        )
+    known = {each.name for each in fields(RunOptions)}
+    given = {name: value for name, value in document["options"].items() if name in known}
+    options = RunOptions(**given)
+    if max_errors:
+        count, share = o.parse_max_errors(max_errors)
+        options = replace(options, max_errors=count, max_errors_share=share)
+    destination = absolute(to) if to else document["destination"]
+    request = Request(
+        job_from(document["job"], destination), options, state, job, must_exist=True,
+        handle_signals=True,
+    )
+    _execute(request, progress, summary, as_json=json_, quiet=quiet, zero=exit_zero_on_rejects)
+
+
+def absolute(address: str) -> str:
+    """Return an address whose relative path no longer depends on the current directory."""
+    scheme, mark, path = address.partition(":///")
+    if not mark or not path or path.startswith("/") or scheme != "sqlite":
+        return address
+    return f"{scheme}:///{Path(path).absolute()}"
+
+
+def _execute(
+    request: Request,
+    progress: o.ProgressMode,
+    summary: Path | None,
+    *,
+    as_json: bool,
+    quiet: bool,
+    zero: bool,
+) -> None:
+    from batchimport.importer import import_file  # noqa: PLC0415 - imports Polars
+
+    mode = cast('Literal["auto", "rich", "plain", "json", "none"]', progress.value)
+    with open_display("none" if quiet else mode) as display:
+        outcome = import_file(request, display)
+    _report(outcome, as_json=as_json, quiet=quiet)
+    if summary is not None:
+        body = json.dumps(outcome.summary.to_dict(), indent=1) + "\n"
+        write_atomically(summary, [body.encode()])
+    code = 0 if zero and outcome.summary.chunks.failed == 0 and _only_rejects(outcome) else None
+    raise typer.Exit(outcome.exit_code if code is None else code)
+
+
+def _only_rejects(outcome: Outcome) -> bool:
+    return outcome.exit_code == 3 and outcome.error is None
+
+
+def _report(outcome: Outcome, *, as_json: bool, quiet: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(outcome.summary.to_dict()))
+    elif not quiet:
+        final_report(outcome.summary, outcome.examples)
+    if outcome.error is not None:
+        print_error(outcome.error, verbose="--verbose" in sys.argv)
+
+
+def _load_schema(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_bytes())
+    except OSError as error:
+        raise UsageError(f"cannot be read: {error.strerror}", where=f"--schema {path}") from error
+    except ValueError as error:
+        raise UsageError(f"is not JSON: {error}", where=f"--schema {path}") from error
+    if not isinstance(document, dict):
+        raise UsageError("is not a JSON object", where=f"--schema {path}")
+    return document
+
+
+def _one_character(text: str | None, option: str) -> str | None:
+    text = "\t" if text == "\\t" else text
+    if text is not None and (len(text) != 1 or not text.isascii()):
+        raise UsageError(f"one ASCII character is needed, not {text!r}", where=option)
+    return text

@@ -1,0 +1,53 @@
+"""What a run looks like while it runs: rich on a terminal, lines elsewhere; always on stderr."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Literal, Protocol, TextIO
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+    from batchimport.events import Event
+
+Mode = Literal["auto", "rich", "plain", "json", "none"]
+
+
+class Display(Protocol):
+    """An observer that is open for the time of a run."""
+
+    def __call__(self, event: Event) -> None:
+        """Hear of an event; returns at once."""
+        ...
+
+    def __enter__(self) -> Self:
+        """Begin to draw."""
+        ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Leave the terminal as it was found."""
+        ...
+
+
+def open_display(mode: Mode, stream: TextIO | None = None) -> Display:
+    """Return the display for a mode; `auto` looks whether the stream is a terminal."""
+    stream = stream or sys.stderr
+    if mode == "auto":
+        capable = stream.isatty() and os.environ.get("TERM") != "dumb"
+        mode = "rich" if capable else "plain"
+    if mode == "rich":
+        from batchimport.display.live import LiveDisplay  # noqa: PLC0415 - imports Rich
+
+        return LiveDisplay(stream)
+    from batchimport.display.plain import JsonDisplay, NoDisplay, PlainDisplay  # noqa: PLC0415
+
+    if mode == "none":
+        return NoDisplay()
+    return JsonDisplay(stream) if mode == "json" else PlainDisplay(stream)

@@ -1,0 +1,139 @@
+"""Progress as lines: for logs and pipes, for programs, or not at all."""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import suppress
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Self, TextIO
+
+from batchimport.display.safe_text import safe
+from batchimport.events import ChunkFailed, ChunkRetried, Draining, JobFinished, JobStarted
+from batchimport.tally import Tally
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from batchimport.events import Event
+
+SECONDS_BETWEEN_LINES = 5.0
+MOST_WARNINGS = 5
+
+
+class NoDisplay:
+    """Shows nothing."""
+
+    def __call__(self, event: Event) -> None:
+        """Do nothing."""
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Do nothing."""
+
+
+class PlainDisplay(NoDisplay):
+    """A line every few seconds, and one for each thing that goes wrong, up to five of a kind."""
+
+    seconds_between_lines = SECONDS_BETWEEN_LINES
+
+    def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
+        self._stream, self._clock = stream, clock
+        self._tally = Tally(clock)
+        self._last = clock()
+        self._warnings = Warnings()
+
+    def __call__(self, event: Event) -> None:
+        """Print a line if it is time for one."""
+        self._tally(event)
+        for line in describe(event, self._warnings):
+            self._print(line)
+        edge = isinstance(event, JobStarted | JobFinished)
+        if edge or self._clock() - self._last >= self.seconds_between_lines:
+            self._last = self._clock()
+            self._print(self._line())
+
+    def _line(self) -> str:
+        return progress_line(self._tally)
+
+    def _print(self, line: str) -> None:
+        with suppress(OSError, ValueError):  # a closed pipe must not stop the import
+            self._stream.write(line + "\n")
+            self._stream.flush()
+
+
+class JsonDisplay(PlainDisplay):
+    """The progress as one JSON object a line, at most one a second."""
+
+    seconds_between_lines = 1.0
+
+    def __call__(self, event: Event) -> None:
+        """Print an object if it is time for one."""
+        self._tally(event)
+        edge = isinstance(event, JobStarted | JobFinished)
+        if edge or self._clock() - self._last >= self.seconds_between_lines:
+            self._last = self._clock()
+            self._print(json.dumps(asdict(self._tally.progress())))
+
+
+class Warnings:
+    """Lets the first few of each kind through."""
+
+    def __init__(self) -> None:
+        self._seen: dict[type, int] = {}
+
+    def admit(self, event: Event) -> int:
+        """Return how many more of this kind may be shown, this one included."""
+        seen = self._seen[type(event)] = self._seen.get(type(event), 0) + 1
+        return MOST_WARNINGS + 1 - seen
+
+
+def describe(event: Event, warnings: Warnings) -> list[str]:
+    """Return what a person should read about an event."""
+    match event:
+        case JobStarted():
+            lines = [f"job {event.job_id}: into {safe(event.table)} of {safe(event.destination)}"]
+            if event.done.processed:
+                lines.append(f"continuing: {event.done.processed:,} records are done already")
+            return lines + [safe(note, 200) for note in event.notes]
+        case ChunkRetried():
+            what = f"{_place(event)}: attempt {event.attempt} failed: {safe(event.error, 200)}"
+        case ChunkFailed():
+            what = f"{_place(event)}: given up: {safe(event.error, 200)}"
+        case Draining():
+            return [f"{safe(event.reason, 200)}; finishing the chunks in flight"]
+        case _:
+            return []
+    left = warnings.admit(event)
+    return [what] if left > 1 else [f"{what} … and more like this"] if left == 1 else []
+
+
+def _place(event: ChunkRetried | ChunkFailed) -> str:
+    chunk = event.chunk
+    return f"records {chunk.offset:,} to {chunk.offset + chunk.records:,}"
+
+
+def progress_line(tally: Tally) -> str:
+    """Return the moment in one line."""
+    totals = tally.totals
+    parts = [f"{tally.share():6.1%}", f"{totals.processed:,}"]
+    parts[-1] += f" of {tally.total:,} records" if tally.total is not None else " records"
+    parts.append(f"{tally.rate():,.0f}/s")
+    eta = tally.eta_seconds()
+    if eta is not None and tally.stage != "finished":
+        parts.append(f"ETA {clock_time(eta)}")
+    parts.append(f"stored {totals.successful:,}")
+    parts.append(f"rejected {totals.failed:,}")
+    if tally.decision is not None:
+        parts.append(f"chunk {tally.decision.limit:,}")
+    return "  ".join(parts)
+
+
+def clock_time(seconds: float) -> str:
+    """Return a duration as m:ss or h:mm:ss."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

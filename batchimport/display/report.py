@@ -1,0 +1,130 @@
+"""What stands on the screen when a command is done."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from batchimport.display.plain import clock_time
+from batchimport.display.safe_text import safe
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from batchimport.errors import BatchImportError
+    from batchimport.job import Reject, Summary
+
+_WORDS = {
+    "completed": ("completed: every record is stored", "green"),
+    "completed_with_rejects": ("completed with rejects", "yellow"),
+    "already_completed": ("already completed: nothing to do", "green"),
+    "interrupted": ("interrupted: can be continued", "yellow"),
+    "stopped": ("stopped: too many rejects", "yellow"),
+    "failed": ("failed: can be continued", "red"),
+    "refused": ("refused", "red"),
+}
+
+
+def print_error(error: BatchImportError, *, verbose: bool = False) -> None:
+    """Print what happened, where, and what to do; the cause only when asked for."""
+    console = Console(file=sys.stderr, highlight=False, soft_wrap=True)
+    place = f"{safe(error.where, 300)}: " if error.where else ""
+    console.print(Text(f"error: {place}{safe(error.message, 600)}"))
+    if error.hint:
+        console.print(Text(f"hint: {safe(error.hint, 300)}"))
+    if verbose and error.__cause__ is not None:
+        console.print(Text(f"cause: {safe(repr(error.__cause__), 2000)}"))
+
+
+def final_report(summary: Summary, examples: Sequence[Reject]) -> None:
+    """Print the outcome of a run, the rejects by reason, and the next command to type."""
+    console = Console(highlight=False)
+    words, style = _WORDS.get(summary.status, (summary.status, ""))
+    console.print(Text(words, style=f"bold {style}"))
+    table = Table.grid(padding=(0, 2))
+    for name, value in _facts(summary):
+        table.add_row(Text(name, style="dim"), Text(value))
+    console.print(table)
+    if summary.rejects_by_code:
+        console.print(Text("rejects by reason", style="bold"))
+        reasons = Table.grid(padding=(0, 2))
+        for code, count in sorted(summary.rejects_by_code.items(), key=lambda item: -item[1]):
+            reasons.add_row(Text(f"{count:,}", justify="right"), Text(safe(code)))
+        console.print(reasons)
+        for reject in examples:
+            for line in reject_lines(reject):
+                console.print(Text(line, style="dim", overflow="ellipsis", no_wrap=True))
+    if summary.rejects_file:
+        console.print(Text(f"rejects file: {summary.rejects_file}"), soft_wrap=True)
+    command = summary.resume_command or (
+        f"batchimport rejects {summary.job_id}" if summary.failed else None
+    )
+    if command:
+        console.print(Text(f"next: {command}"), soft_wrap=True)
+
+
+def _facts(summary: Summary) -> list[tuple[str, str]]:
+    this_run, total = summary.this_run, summary.total_items
+    facts = [
+        ("job", summary.job_id),
+        ("destination", f"{safe(summary.destination, 200)}, table {safe(summary.table)}"),
+        ("stored", f"{summary.successful:,}" + (f" of {total:,}" if total is not None else "")),
+        ("rejected", f"{summary.failed:,}"),
+    ]
+    if summary.filtered:
+        facts.append(("filtered", f"{summary.filtered:,}"))
+    if summary.resumed:
+        facts.append(("this run", f"{this_run.processed:,} records"))
+    rate = f"{summary.records_per_second:,.0f} records/s"
+    facts.append(("time", f"{clock_time(summary.duration_seconds)}, {rate}"))
+    if summary.chunks.failed:
+        facts.append(("failed chunks", f"{summary.chunks.failed:,}"))
+    return facts
+
+
+def reject_lines(reject: Reject) -> list[str]:
+    """Return one line for each error of a record."""
+    place = f"{safe(reject.source)}:{reject.line}" if reject.line else safe(reject.source)
+    lines = []
+    for error in reject.errors:
+        field = f" {safe(error.field)}:" if error.field else ""
+        lines.append(f"{place}{field} {safe(error.message, 160)} [{safe(error.code)}]")
+    return lines
+
+
+def show_progress(progress: dict[str, Any]) -> None:
+    """Print where a job stands."""
+    console = Console(highlight=False)
+    table = Table.grid(padding=(0, 2))
+    for name, value in progress.items():
+        if value is not None:
+            table.add_row(Text(name.replace("_", " "), style="dim"), Text(safe(value)))
+    console.print(table)
+
+
+def show_jobs(jobs: Iterable[dict[str, Any]]) -> None:
+    """Print the known jobs as a table."""
+    console = Console(highlight=False)
+    table = Table("job", "status", "done", "stored", "rejected", "updated", box=None, pad_edge=False)
+    for job in jobs:
+        table.add_row(
+            Text(safe(job["job_id"], 140)),
+            Text(safe(job["status"])),
+            f"{job['progress_percentage']:.1f}%",
+            f"{job['successful_items']:,}",
+            f"{job['failed_items']:,}",
+            Text(safe(job["updated_at"])),
+        )
+    console.print(table)
+
+
+def show_rejects(rejects: Iterable[Reject]) -> None:
+    """Print rejects, one line an error."""
+    console = Console(highlight=False)
+    for reject in rejects:
+        for line in reject_lines(reject):
+            console.print(Text(line), soft_wrap=True)
