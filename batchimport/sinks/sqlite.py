@@ -179,9 +179,13 @@ class SqliteSink:
         with self._transaction():
             self._fence()
             self._run(
-                f"UPDATE {JOBS} SET state = ?, total_items = ?, heartbeat_at = ? WHERE job_id = ?",
-                (state, -1 if total_items is None else total_items, _now(), job_id),
+                f"UPDATE {JOBS} SET state = ?, heartbeat_at = ? WHERE job_id = ?",
+                (state, _now(), job_id),
             )
+            if total_items is not None:
+                self._run(
+                    f"UPDATE {JOBS} SET total_items = ? WHERE job_id = ?", (total_items, job_id)
+                )
             return self._surplus()
 
     def _surplus(self) -> int | None:
@@ -366,6 +370,7 @@ class SqliteSink:
     def _insert(self, table: str, columns: str, rows: Sequence[tuple[Any, ...]]) -> None:
         names = columns.split(", ")
         frame = pl.DataFrame(rows, schema=names, orient="row", infer_schema_length=None)
+        frame = frame.with_columns(pl.col(pl.Null).cast(pl.Int64))  # the driver has no null type
         marks = ", ".join("?" * len(names))
         self._run_many(f"INSERT INTO {table} ({columns}) VALUES ({marks})", frame)
 
