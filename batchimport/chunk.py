@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from batchimport.errors import TransientError
 from batchimport.job import EXTRA_COLUMN, INDEX, ChunkResult, FieldError, Reject
 from batchimport.sinks.base import StoreRequest
 from batchimport.sources.base import UnreadableRecordError
@@ -34,12 +33,16 @@ class Work:
 
 
 def process_chunk(
-    work: Work, chunk: Chunk, attempt: int, is_cancelled: Callable[[], bool]
+    work: Work, chunk: Chunk, attempt: int, before_store: Callable[[], None]
 ) -> ChunkResult:
     """Import one chunk: in the end it is committed as a whole, or not at all.
 
+    Args:
+        before_store: Called when all is ready to be stored; may wait for its turn, and raises
+            TransientError if the attempt was cancelled meanwhile.
+
     Raises:
-        TransientError: If it was cancelled, or another attempt may succeed.
+        TransientError: If another attempt may succeed.
         BatchImportError: If it may not.
     """
     batch = work.source.read(chunk, work.schema)
@@ -48,8 +51,7 @@ def process_chunk(
     rejects += [
         batch.origin.reject(index, "transform", [error]) for index, error in done.failures
     ]
-    if is_cancelled():
-        raise TransientError("the attempt was cancelled")
+    before_store()
 
     def reject_row(at: int, errors: Sequence[FieldError]) -> Reject:
         return batch.origin.reject(done.locate(at), "store", errors)

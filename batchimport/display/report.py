@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from batchimport.errors import BatchImportError
     from batchimport.job import Reject, Summary
 
+WIDE = 400
 _WORDS = {
     "completed": ("completed: every record is stored", "green"),
     "completed_with_rejects": ("completed with rejects", "yellow"),
@@ -40,9 +41,15 @@ def print_error(error: BatchImportError, *, verbose: bool = False) -> None:
         console.print(Text(f"cause: {safe(repr(error.__cause__), 2000)}"))
 
 
+def _console() -> Console:
+    """Return the console of stdout; where that is no terminal, lines are as long as they are."""
+    width = None if sys.stdout.isatty() else WIDE
+    return Console(highlight=False, width=width)
+
+
 def final_report(summary: Summary, examples: Sequence[Reject]) -> None:
     """Print the outcome of a run, the rejects by reason, and the next command to type."""
-    console = Console(highlight=False)
+    console = _console()
     words, style = _WORDS.get(summary.status, (summary.status, ""))
     console.print(Text(words, style=f"bold {style}"))
     table = Table.grid(padding=(0, 2))
@@ -98,7 +105,7 @@ def reject_lines(reject: Reject) -> list[str]:
 
 def show_progress(progress: dict[str, Any]) -> None:
     """Print where a job stands."""
-    console = Console(highlight=False)
+    console = _console()
     table = Table.grid(padding=(0, 2))
     for name, value in progress.items():
         if value is not None:
@@ -108,7 +115,7 @@ def show_progress(progress: dict[str, Any]) -> None:
 
 def show_jobs(jobs: Iterable[dict[str, Any]]) -> None:
     """Print the known jobs as a table."""
-    console = Console(highlight=False)
+    console = _console()
     table = Table("job", "status", "done", "stored", "rejected", "updated", box=None, pad_edge=False)
     for job in jobs:
         table.add_row(
@@ -124,7 +131,7 @@ def show_jobs(jobs: Iterable[dict[str, Any]]) -> None:
 
 def show_rejects(rejects: Iterable[Reject]) -> None:
     """Print rejects, one line an error."""
-    console = Console(highlight=False)
+    console = _console()
     for reject in rejects:
         for line in reject_lines(reject):
             console.print(Text(line), soft_wrap=True)

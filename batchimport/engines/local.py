@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from batchimport.sizing import LoadReading, Sizer
 
 GRACE_SECONDS = 30.0
+SECONDS_BETWEEN_LOOKS = 0.1
 FAILURES_IN_A_ROW = 3
 """So many chunks failing one after the other mean that the destination is gone."""
 SHARE_COUNTS_AFTER = 1000
@@ -71,6 +72,33 @@ class Allowance:
         return share is not None and enough and self.failed > share * self.processed
 
 
+class _Turn:
+    """A place in the queue for a sink with one writer, so that rows are stored in source order.
+
+    A record that repeats a unique key then loses to the same earlier one in every run.
+    """
+
+    def __init__(self, before: _Turn | None) -> None:
+        self._before = before.ended if before else None
+        self.ended = threading.Event()
+
+    def wait(self, is_cancelled: Callable[[], bool]) -> None:
+        """Wait until the chunk before has ended.
+
+        Raises:
+            TransientError: If the attempt was cancelled.
+        """
+        while self._before is not None and not self._before.wait(SECONDS_BETWEEN_LOOKS):
+            if is_cancelled():
+                break
+        if is_cancelled():
+            raise TransientError("the attempt was cancelled")
+
+    def end(self) -> None:
+        """Let the next chunk in."""
+        self.ended.set()
+
+
 class LocalEngine:
     """Runs a plan to its end, or until it is told to stop."""
 
@@ -91,6 +119,7 @@ class LocalEngine:
         self._read_load, self._sleep = read_load, sleep
         self._pool = ThreadPoolExecutor(options.max_parallel + 2, thread_name_prefix="chunk")
         self._running: set[asyncio.Task[None]] = set()
+        self._last: _Turn | None = None
         self._reason: BatchImportError | None = None
         self._given_up = threading.Event()
         self._stopping = asyncio.Event()
@@ -120,7 +149,7 @@ class LocalEngine:
                     break
                 self._observer(decision)
                 self._observer(ChunkStarted(chunk))
-                task = asyncio.create_task(self._import(chunk))
+                task = asyncio.create_task(self._import(chunk, self._next_turn()))
                 self._running.add(task)
                 task.add_done_callback(self._running.discard)
             await self._drain()
@@ -142,14 +171,21 @@ class LocalEngine:
             for task in late:
                 task.cancel()
 
-    async def _import(self, chunk: Chunk) -> None:
+    def _next_turn(self) -> _Turn:
+        """Queue up behind the last chunk, where the sink has one writer."""
+        self._last = _Turn(self._last if self._work.sink.hints.writers == 1 else None)
+        return self._last
+
+    async def _import(self, chunk: Chunk, turn: _Turn) -> None:
         """Bring a chunk to its end; never raises, for one chunk must not stop the others."""
         began = time.monotonic()
         try:
-            result = await self._attempts(chunk)
+            result = await self._attempts(chunk, turn)
         except Exception as error:  # noqa: BLE001 - what it means is decided here
             self._failed(chunk, error)
             return
+        finally:
+            turn.end()
         self._failures_in_a_row = 0
         self._allowance.add(result)
         self._observer(ChunkFinished(result, time.monotonic() - began))
@@ -161,7 +197,7 @@ class LocalEngine:
                 )
             )
 
-    async def _attempts(self, chunk: Chunk) -> ChunkResult:
+    async def _attempts(self, chunk: Chunk, turn: _Turn) -> ChunkResult:
         def announce(state: RetryCallState) -> None:
             error = state.outcome.exception() if state.outcome else None
             wait = state.next_action.sleep if state.next_action else 0.0
@@ -169,19 +205,23 @@ class LocalEngine:
 
         async for attempt in attempts(self._options, sleep=self._pause, before_sleep=announce):
             with attempt:
-                return await self._attempt(chunk, attempt.retry_state.attempt_number)
+                return await self._attempt(chunk, attempt.retry_state.attempt_number, turn)
         raise TransientError("no attempt was made")  # tenacity returns or raises before
 
-    async def _attempt(self, chunk: Chunk, number: int) -> ChunkResult:
+    async def _attempt(self, chunk: Chunk, number: int, turn: _Turn) -> ChunkResult:
         """Run one attempt; a timeout tells its thread to stop before it stores."""
         cancelled = threading.Event()
+
+        def before_store() -> None:
+            turn.wait(lambda: cancelled.is_set() or self._given_up.is_set())
+
         work = asyncio.get_running_loop().run_in_executor(
             self._pool,
             process_chunk,
             self._work,
             chunk,
             number,
-            lambda: cancelled.is_set() or self._given_up.is_set(),
+            before_store,
         )
         try:
             async with asyncio.timeout(self._options.chunk_timeout_seconds):
@@ -191,6 +231,7 @@ class LocalEngine:
             raise TransientError(f"took longer than --chunk-timeout {limit:g} s") from error
         finally:
             cancelled.set()
+            turn.end()  # committed, or others shall not wait for the next attempt
 
     async def _pause(self, seconds: float) -> None:
         """Wait before the next attempt, but not when the run is stopping."""
