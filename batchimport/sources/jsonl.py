@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import re
+from functools import cached_property
+from itertools import accumulate
 from operator import attrgetter
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -61,16 +63,16 @@ class JsonLinesSource:
         typed = self._decoders.setdefault(schema.columns, _TypedLines(schema.columns))
         if chunk.records == 1 and size > self._max_record_bytes:
             head = self._text.read_at(chunk.lo, HEAD_BYTES)
-            origin = JsonLines(self, chunk, [head], schema.columns, too_long=frozenset({0}))
+            origin = JsonLines(self.name, chunk, schema.columns, [head], frozenset({0}))
             digest = self._text.digest(chunk.lo, chunk.hi)
             return Batch(chunk, typed.empty(), [0], origin, digest)
         data = self._text.read_at(chunk.lo, size)
-        lines = data.split(b"\n")
+        all_lines = lines = data.split(b"\n")
         if not lines[-1]:
             lines.pop()
         if chunk.lo == 0 and lines and lines[0].startswith(BOM):
-            lines[0] = lines[0][len(BOM) :]
-        numbers = None
+            lines = [lines[0][len(BOM) :], *lines[1:]]
+        numbers: Sequence[int] = range(len(lines))
         if len(lines) != chunk.records:
             numbers = [at for at, line in enumerate(lines) if line.strip(BLANK)]
             lines = [lines[at] for at in numbers]
@@ -79,7 +81,9 @@ class JsonLinesSource:
         too_long = frozenset(
             at for at, line in enumerate(lines) if len(line) > self._max_record_bytes
         )
-        origin = JsonLines(self, chunk, lines, schema.columns, too_long, numbers)
+        origin = JsonLines(
+            self.name, chunk, schema.columns, lines, too_long, numbers, all_lines
+        )
         frame, doubtful = typed.parse(lines, data, too_long)
         return Batch(chunk, frame, doubtful, origin, digest_of(data))
 
@@ -137,19 +141,21 @@ class JsonLines:
 
     def __init__(
         self,
-        source: JsonLinesSource,
+        name: str,
         chunk: Chunk,
-        lines: list[bytes],
         columns: tuple[Column, ...],
+        lines: Sequence[bytes],
         too_long: frozenset[int] = frozenset(),
-        numbers: list[int] | None = None,
+        numbers: Sequence[int] = (0,),
+        all_lines: Sequence[bytes] = (),
     ) -> None:
-        self._source = source
+        self._name = name
         self._chunk = chunk
-        self._lines = lines
         self._columns = columns
+        self._lines = lines
         self._too_long = too_long
         self._numbers = numbers
+        self._all_lines = all_lines
 
     def values(self, index: int) -> dict[str, Any]:
         """Return the line's object, if it is one and has no key twice."""
@@ -191,27 +197,23 @@ class JsonLines:
 
     def reject(self, index: int, stage: Stage, errors: Sequence[FieldError]) -> Reject:
         """Return the reject of a line."""
-        number = self._numbers[index] if self._numbers else index
+        number = self._numbers[index]
         line = self._lines[index]
         return Reject(
             record=self._chunk.offset + index,
-            source=self._source.name,
+            source=self._name,
             line=self._chunk.start.line + number,
-            byte_offset=self._offset(index),
+            byte_offset=self._offsets[number],
             stage=stage,
             errors=tuple(errors),
             raw=(line[:HEAD_BYTES] if index in self._too_long else line).removesuffix(b"\r"),
         )
 
-    def _offset(self, index: int) -> int:
-        """Count the bytes before a line; blank lines and a BOM make it worth a second look."""
-        if self._numbers is None and self._chunk.lo:
-            return self._chunk.lo + sum(map(len, self._lines[:index])) + index
-        size = self._chunk.hi - self._chunk.lo
-        data = self._source._text.read_at(self._chunk.lo, size if index else 0)  # noqa: SLF001 - its own lines
-        number = self._numbers[index] if self._numbers else index
-        before = data.split(b"\n", number)[:number]
-        return self._chunk.lo + sum(map(len, before)) + number
+    @cached_property
+    def _offsets(self) -> list[int]:
+        """Where each line of the chunk begins in the file, blank ones included."""
+        lengths = (len(line) + 1 for line in self._all_lines)
+        return list(accumulate(lengths, initial=self._chunk.lo))
 
 
 class _TypedLines:
