@@ -263,32 +263,40 @@ class SqliteSink:
         with self._lock:
             with self._transaction():
                 self._fence()
-                known = self._rows(
-                    f"SELECT {sql.CHUNK_COLUMNS} FROM {CHUNKS} WHERE job_id = ? AND lo < ? AND hi > ?",
-                    (job_id, chunk.hi, chunk.lo),
-                )
+                changes, known = self._overlaps(chunk)
                 if known:
-                    return _already(chunk, [sql.committed(row) for row in known])
-                ledger = (0, 0, 0)
-                values = sql.chunk_values(job_id, request, ledger, self._job.epoch, _now())
+                    return _already(chunk, known)
+                expected = (request.frame.height, len(request.rejects), request.filtered)
+                values = sql.chunk_values(job_id, request, expected, self._job.epoch, _now())
                 self._insert(CHUNKS, sql.CHUNK_COLUMNS, [values])
-                refused = self._insert_rows(request.frame)
+                refused = self._insert_rows(request.frame, changes + 1)
                 rejects = [*request.rejects, *(request.rejecter(at, [why]) for at, why in refused)]
                 if rejects:
                     rows = [sql.reject_values(job_id, reject) for reject in rejects]
                     self._insert(REJECTS, sql.REJECT_COLUMNS, rows)
                 stored = request.frame.height - len(refused)
-                self._run(
-                    f"UPDATE {CHUNKS} SET successful = ?, failed = ?, filtered = ? "
-                    "WHERE job_id = ? AND lo = ?",
-                    (stored, len(rejects), request.filtered, job_id, chunk.lo),
-                )
+                if refused:
+                    self._run(
+                        f"UPDATE {CHUNKS} SET successful = ?, failed = ? "
+                        "WHERE job_id = ? AND lo = ?",
+                        (stored, len(rejects), job_id, chunk.lo),
+                    )
         return ChunkResult(
             chunk, stored, len(rejects), request.filtered, request.digest, bool(refused),
             rejects_by_code=count_codes(rejects),
         )
 
-    def _insert_rows(self, frame: pl.DataFrame) -> list[tuple[int, FieldError]]:
+    def _overlaps(self, chunk: Chunk) -> tuple[int, list[Committed]]:
+        """Return SQLite's count of changes, and the ledger rows that share positions."""
+        rows = self._rows(
+            f"SELECT total_changes(), {sql.CHUNK_COLUMNS} FROM (SELECT 1) LEFT JOIN {CHUNKS} "
+            "ON job_id = ? AND lo < ? AND hi > ?",
+            (self._job and self._job.job_id, chunk.hi, chunk.lo),
+        )
+        known = [sql.committed(row[1:]) for row in rows if row[1] is not None]
+        return int(rows[0][0]), known
+
+    def _insert_rows(self, frame: pl.DataFrame, before: int) -> list[tuple[int, FieldError]]:
         """Insert all rows that the table takes; return the others with the database's reason.
 
         The driver runs one statement a row, so those before a refused row are in, and
@@ -298,6 +306,7 @@ class SqliteSink:
         if EXTRA_COLUMN in frame.columns:
             names.append(EXTRA_COLUMN)
             self._ensure_extra_column()
+            before = self._changes()
         frame = frame.select(names)
         columns = ", ".join(map(quote, names))
         marks = ", ".join("?" * len(names))
@@ -306,13 +315,14 @@ class SqliteSink:
         step = 1 if self._has_triggers else max(1, frame.height)
         at = 0
         while at < frame.height:
-            before = self._changes()
             piece = frame.slice(at, step)
             try:
                 self._run_many(statement, piece)
                 at += piece.height
             except DataError as error:
-                at += 0 if self._has_triggers else self._changes() - before
+                after = self._changes()
+                at += 0 if self._has_triggers else after - before
+                before = after
                 refused.append((at, _field_error(error)))
                 at += 1
         return refused
@@ -325,11 +335,11 @@ class SqliteSink:
     def _fence(self) -> None:
         """Make sure that the job is still ours, and show that we are alive."""
         assert self._job is not None, "claim comes first"  # noqa: S101 - a mistake in this program
-        self._run(
-            f"UPDATE {JOBS} SET heartbeat_at = ? WHERE job_id = ? AND epoch = ?",
+        ours = self._rows(
+            f"UPDATE {JOBS} SET heartbeat_at = ? WHERE job_id = ? AND epoch = ? RETURNING 1",
             (_now(), self._job.job_id, self._job.epoch),
         )
-        if self._rows("SELECT changes()")[0][0] != 1:
+        if not ours:
             raise JobRunningElsewhereError(
                 "another process has taken over this job", where=f"job {self._job.job_id}",
                 hint="watch it with: batchimport status --watch",

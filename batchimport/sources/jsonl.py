@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, islice
 from operator import attrgetter
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -78,9 +78,10 @@ class JsonLinesSource:
             lines = [lines[at] for at in numbers]
         if len(lines) != chunk.records:
             raise SourceChangedError("the file changed while it was read", where=self.name)
-        too_long = frozenset(
-            at for at, line in enumerate(lines) if len(line) > self._max_record_bytes
-        )
+        too_long: frozenset[int] = frozenset()
+        if max(map(len, lines), default=0) > self._max_record_bytes:
+            sizes = enumerate(map(len, lines))
+            too_long = frozenset(at for at, size in sizes if size > self._max_record_bytes)
         origin = JsonLines(
             self.name, chunk, schema.columns, lines, too_long, numbers, all_lines
         )
@@ -244,17 +245,18 @@ class _TypedLines:
         records: list[Any] = []
         doubtful: list[int] = sorted(too_long)
         decoded = map(self._decode, lines)
-        while True:
-            try:
-                records.extend(decoded)
-                break
+        while len(records) < len(lines):
+            try:  # by the thousand, so that other threads get a turn
+                records.extend(islice(decoded, 1000))
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 doubtful.append(len(records))
                 records.append(None)
         unfit = set(doubtful)
-        if not _is_utf8(data):  # msgspec does not look inside of raw values
+        try:
+            frame, keys = self._frame(records, unfit)
+        except pl.exceptions.PolarsError:  # not UTF-8: msgspec does not look into raw values
             unfit.update(at for at, line in enumerate(lines) if not _is_utf8(line))
-        frame, keys = self._frame(records, unfit)
+            frame, keys = self._frame(records, unfit)
         twice = self._lines_with_repeated_keys(lines, data, unfit, keys)
         if twice:
             unfit.update(twice)
@@ -298,7 +300,7 @@ class _TypedLines:
         unless strings contain `":` or spaces part a key from its colon.
         """
         found = data.count(b'":') - sum(lines[at].count(b'":') for at in unfit)
-        if found == keys and not _DETACHED_COLON.search(data):
+        if found == keys and not _has_detached_colon(data):
             return []
         return [at for at, line in enumerate(lines) if at not in unfit and _repeated_keys(line)]
 
@@ -311,10 +313,21 @@ def _field_type(column: Column) -> tuple[Any, ...]:
 
 
 def _json_texts(name: str, text: bytes, count: int) -> pl.Series:
-    """Return raw JSON values, one a line, as text; `null` becomes null."""
-    values = text.decode().split("\n") if count else []
-    series = pl.Series(name, values, dtype=pl.String)
+    """Return raw JSON values, one a line, as text; `null` becomes null.
+
+    Split by Polars, which lets other threads run meanwhile and refuses what is not UTF-8.
+    """
+    if not count:
+        return pl.Series(name, [], dtype=pl.String)
+    whole = pl.Series(name, [text], dtype=pl.Binary).cast(pl.String)
+    series = whole.str.split("\n").explode()
     return series.set(series == "null", None)
+
+
+def _has_detached_colon(data: bytes) -> bool:
+    """Say whether spaces part some key from its colon; plain search is faster than the pattern."""
+    suspicious = b" :" in data or b"\t" in data or b"\r" in data
+    return suspicious and _DETACHED_COLON.search(data) is not None
 
 
 def _is_utf8(text: bytes) -> bool:
