@@ -5,13 +5,15 @@ The Python API is `import_file`; it is loaded on first use, so that this package
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from batchimport.errors import BatchImportError
 from batchimport.job import Job, RunOptions, SourceOptions, Summary
 
 if TYPE_CHECKING:
-    from batchimport.importer import Outcome, Request, import_file
+    from batchimport.identity import Request
+    from batchimport.importer import Outcome, import_file
 
 __version__ = "0.1.0"
 __all__ = [
@@ -26,9 +28,14 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name in ("Outcome", "Request", "import_file"):
-        from batchimport import importer  # noqa: PLC0415 - imports Polars
+_HOMES = {
+    "Outcome": "batchimport.importer",
+    "Request": "batchimport.identity",
+    "import_file": "batchimport.importer",
+}
 
-        return getattr(importer, name)
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -48,9 +48,7 @@ def process_chunk(
     batch = work.source.read(chunk, work.schema)
     frame, rejects = judge(batch, work.schema)
     done = work.transform.apply(frame, work.columns)
-    rejects += [
-        batch.origin.reject(index, "transform", [error]) for index, error in done.failures
-    ]
+    rejects += [batch.origin.reject(index, "transform", [error]) for index, error in done.failures]
     before_store()
 
     def reject_row(at: int, errors: Sequence[FieldError]) -> Reject:

@@ -3,37 +3,42 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
-import os
-import re
-import signal
 import threading
 import time
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from collections import Counter
+from contextlib import ExitStack, nullcontext, suppress
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batchimport.checkpoint import StateDirectory, write_atomically
+from batchimport.accounts import reconcile
+from batchimport.checkpoint import write_atomically
 from batchimport.chunk import Work, judge
+from batchimport.engines.interrupt import draining_signals
 from batchimport.engines.local import Allowance, LocalEngine
 from batchimport.errors import (
     AccountsError,
     BatchImportError,
-    ConfigurationChangedError,
     FatalError,
     JobInterrupted,
     JobRunningElsewhereError,
     RefusedError,
-    SourceChangedError,
     TooManyRejects,
     UsageError,
 )
 from batchimport.events import Event, JobFinished, JobStarted, Observer, RecordsCounted
-from batchimport.job import Chunk, Counts, Job, Mark, RunOptions, SourceOptions, Summary
+from batchimport.identity import (
+    Request,
+    hash_of,
+    identify,
+    new_job_id,
+    verify_unchanged,
+    without_address,
+)
+from batchimport.job import Chunk, Counts, Mark, Summary
 from batchimport.load import LoadReader, owner_id, owner_is_gone, peak_memory_bytes
-from batchimport.planner import Plan, find_gaps
+from batchimport.planner import Plan
 from batchimport.schema import RecordSchema, infer_schema
 from batchimport.sinks import open_sink, redact
 from batchimport.sinks.base import JobRecord
@@ -45,7 +50,7 @@ from batchimport.transform import load_transform
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from batchimport.job import Committed, Reject
+    from batchimport.job import Committed, Job, Reject
     from batchimport.schema import Column
     from batchimport.sinks.base import Sink
     from batchimport.sources.base import Source
@@ -71,37 +76,45 @@ class Outcome:
     error: BatchImportError | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """All that one call of `import_file` is asked to do."""
-
-    job: Job
-    options: RunOptions = RunOptions()
-    state: StateDirectory = StateDirectory(Path(".batchimport"))
-    job_id: str | None = None
-    restart: bool = False
-    allow_duplicates: bool = False
-    must_exist: bool = False
-    handle_signals: bool = False
-
-
 def import_file(request: Request, observer: Observer = lambda _: None) -> Outcome:
     """Import a source, or continue the job if it was interrupted.
 
-    Raises:
-        BatchImportError: If nothing was begun: bad usage, or refused.
+    What goes wrong is told by the outcome: its summary, exit code and error.
     """
-    job = request.job
-    with ExitStack() as stack:
-        source = open_source(job.sources[0], job.options)
-        stack.callback(source.close)
-        transform = load_transform(job)
-        lock = f"{job.target_hash()}-{_hash_of(job.destination)}"
-        stack.enter_context(request.state.lock(lock))
-        sink = open_sink(job.destination)
-        stack.callback(sink.close)
-        run = _Run(request, source, transform, sink, observer)
-        return run.execute()
+    job_id = request.job_id or ""
+    try:
+        with ExitStack() as stack:
+            source = open_source(request.job.sources[0], request.job.options)
+            stack.callback(source.close)
+            job_id = job_id or new_job_id(request.job, source)
+            transform = load_transform(request.job)
+            lock = f"{request.job.target_hash()}-{hash_of(request.job.destination)}"
+            stack.enter_context(request.state.lock(lock))
+            sink = open_sink(request.job.destination)
+            stack.callback(sink.close)
+            return _Run(request, source, transform, sink, observer).execute()
+    except BatchImportError as error:
+        return _not_begun(request.job, job_id, error)
+
+
+def _not_begun(job: Job, job_id: str, error: BatchImportError) -> Outcome:
+    summary = Summary(
+        job_id=job_id,
+        status="refused" if isinstance(error, RefusedError) else "failed",
+        sources=job.sources,
+        destination=redact(job.destination),
+        table=job.table,
+        peak_memory_bytes=peak_memory_bytes(),
+        error=str(error),
+    )
+    return Outcome(summary, error.exit_code, error=error)
+
+
+@dataclass(frozen=True, slots=True)
+class _Exported:
+    path: str | None = None
+    examples: tuple[Reject, ...] = ()
+    codes: dict[str, int] = field(default_factory=dict)
 
 
 class _Run:
@@ -135,7 +148,7 @@ class _Run:
         record = self._record = self._sink.claim(self._job, record, owner_id())
         committed = self._sink.committed(record.job_id)
         if record.modified != self._source.modified:
-            _verify_unchanged(self._source, committed)
+            verify_unchanged(self._source, committed)
         work = Work(self._source, schema, self._transform, columns, self._sink)
         self._tell_start(record, committed)
         error: BatchImportError | None = None
@@ -171,7 +184,7 @@ class _Run:
             schema=document,
             columns=columns,
             size=source.size,
-            configuration=_without_address(job),
+            configuration=without_address(job),
         )
 
     def _decide_columns(self, schema: RecordSchema) -> tuple[Column, ...]:
@@ -187,7 +200,8 @@ class _Run:
             return
         if owner_is_gone(str(owner)) is False:
             raise JobRunningElsewhereError(
-                "another process is running this job", where=f"job {record.job_id}",
+                "another process is running this job",
+                where=f"job {record.job_id}",
                 hint=f"watch it with: batchimport status {record.job_id} --watch",
             )
 
@@ -202,19 +216,23 @@ class _Run:
             self._save()
 
     def _save(self) -> None:
+        """Write the checkpoint; it is a mirror, so that the import goes on without it."""
         if self._record is None:
             return
-        self._request.state.save(
-            self._record.job_id,
-            {
-                "job_id": self._record.job_id,
-                "saved_at": utc_now(),
-                "destination": redact(self._job.destination),
-                "job": _without_address(self._job) | {"destination": redact(self._job.destination)},
-                "options": asdict(self._request.options),
-                "progress": asdict(self._tally.progress()),
-            },
-        )
+        with suppress(FatalError):
+            self._request.state.save(
+                self._record.job_id,
+                {
+                    "job_id": self._record.job_id,
+                    "saved_at": utc_now(),
+                    "owner": owner_id(),
+                    "destination": redact(self._job.destination),
+                    "job": without_address(self._job)
+                    | {"destination": redact(self._job.destination)},
+                    "options": asdict(self._request.options),
+                    "progress": asdict(self._tally.progress()),
+                },
+            )
 
     def _tell_start(self, record: JobRecord, committed: Sequence[Committed]) -> None:
         done = Counts()
@@ -248,7 +266,9 @@ class _Run:
         counter.start()
         asyncio.run(
             self._engine(
-                work, Plan(self._source.size, chunks, self._job.limit), sizer,
+                work,
+                Plan(self._source.size, chunks, self._job.limit),
+                sizer,
                 Allowance(options, totals.failed, totals.processed),
             )
         )
@@ -257,10 +277,15 @@ class _Run:
     async def _engine(self, work: Work, plan: Plan, sizer: Any, allowance: Allowance) -> None:
         reader = LoadReader(self._request.options.max_memory_bytes)
         engine = LocalEngine(
-            work, plan, sizer, self._request.options, allowance,
-            observer=self._tell, read_load=reader.read,
+            work,
+            plan,
+            sizer,
+            self._request.options,
+            allowance,
+            observer=self._tell,
+            read_load=reader.read,
         )
-        with _signals(engine) if self._request.handle_signals else suppress():
+        with draining_signals(engine.interrupt) if self._request.handle_signals else nullcontext():
             await engine.run()
 
     def _count(self) -> None:
@@ -276,20 +301,21 @@ class _Run:
         state = "interrupted"
         try:
             if error is None and not self._tally.chunks.failed:
-                self._reconcile(record)
+                committed = self._sink.committed(record.job_id)
+                reconcile(committed, self._source.size, self._total, self._job.limit)
                 state = "completed"
             self._finish(record, state)
         except BatchImportError as raised:
             error = error or raised
-        rejects_file, examples = None, ()
+        rejects = _Exported()
         try:
-            rejects_file, examples = self._export_rejects(record)
+            rejects = self._export_rejects(record)
         except BatchImportError as raised:
             error = error or raised
         status, code = _verdict(self._tally, error)
-        summary = self._summary(record, status, error, rejects_file)
+        summary = self._summary(record, status, error, rejects)
         self._tell(JobFinished(summary))
-        return Outcome(summary, code, examples, error)
+        return Outcome(summary, code, rejects.examples, error)
 
     def _finish(self, record: JobRecord, state: str) -> None:
         surplus = self._sink.finish(record.job_id, state, self._total)
@@ -302,45 +328,29 @@ class _Run:
                 hint="did another program write to it while the job ran?",
             )
 
-    def _reconcile(self, record: JobRecord) -> None:
-        """Check that the ledger tiles the source and that every record has one outcome.
-
-        Raises:
-            AccountsError: If not.
-        """
-        committed = self._sink.committed(record.job_id)
-        gaps = find_gaps(self._source.size, [row.chunk for row in committed])
-        records = sum(row.chunk.records for row in committed)
-        outcomes = sum(row.successful + row.failed + row.filtered for row in committed)
-        limited = self._job.limit is not None and records == self._job.limit
-        hint = "nothing is lost: run the same command again, and report this"
-        if gaps and not limited:
-            raise AccountsError(f"{len(gaps)} parts of the source are not committed", hint=hint)
-        if not records == outcomes == self._total:
-            raise AccountsError(
-                f"the source has {self._total} records, the ledger {records}, outcomes {outcomes}",
-                hint=hint,
-            )
-
-    def _export_rejects(self, record: JobRecord) -> tuple[str | None, tuple[Reject, ...]]:
-        """Write the rejects file; without rejects there is none."""
+    def _export_rejects(self, record: JobRecord) -> _Exported:
+        """Write the rejects file; without rejects there is none, unless it was asked for."""
+        options = self._request.options
+        if not self._tally.totals.failed and not options.rejects_path:
+            return _Exported()
         default = self._request.state.folder(record.job_id) / "rejects.jsonl"
-        path = Path(self._request.options.rejects_path or default)
+        path = Path(options.rejects_path or default)
         examples: list[Reject] = []
+        codes: Counter[str] = Counter()
 
         def lines() -> Iterator[bytes]:
             for reject in self._sink.rejects(record.job_id):
                 if len(examples) < EXAMPLES:
                     examples.append(reject)
-                yield json.dumps(reject.to_dict(), ensure_ascii=False).encode(errors="replace") + b"\n"
+                codes[reject.errors[0].code] += 1
+                text = json.dumps(reject.to_dict(), ensure_ascii=False)
+                yield text.encode(errors="replace") + b"\n"
 
-        if not self._tally.totals.failed and not self._request.options.rejects_path:
-            return None, ()
         write_atomically(path, lines())
-        return str(path), tuple(examples)
+        return _Exported(str(path), tuple(examples), dict(sorted(codes.items())))
 
     def _summary(
-        self, record: JobRecord, status: str, error: BatchImportError | None, rejects: str | None
+        self, record: JobRecord, status: str, error: BatchImportError | None, rejects: _Exported
     ) -> Summary:
         tally, seconds = self._tally, time.monotonic() - self._began
         totals = tally.totals
@@ -365,8 +375,8 @@ class _Run:
             peak_memory_bytes=peak_memory_bytes(),
             chunks=tally.chunks,
             chunk_size=tally.sizes,
-            rejects_by_code=_count_codes(self._sink, record.job_id) if totals.failed else {},
-            rejects_file=rejects,
+            rejects_by_code=rejects.codes,
+            rejects_file=rejects.path,
             resume_command=f"batchimport resume {record.job_id}" if resumable else None,
             error=str(error) if error else None,
         )
@@ -375,129 +385,13 @@ class _Run:
         self._record, self._total = record, record.total_items
         committed = self._sink.committed(record.job_id)
         if record.modified != self._source.modified:
-            _verify_unchanged(self._source, committed)
+            verify_unchanged(self._source, committed)
         self._resumed = True
         self._tell_start(record, committed)
-        rejects, examples = self._export_rejects(record)
+        rejects = self._export_rejects(record)
         summary = self._summary(record, "already_completed", None, rejects)
         self._tell(JobFinished(summary))
-        return Outcome(summary, 3 if summary.failed else 0, examples)
-
-
-def identify(request: Request, source: Source, sink: Sink) -> JobRecord | None:
-    """Find the job that this call continues; None if it begins a new one.
-
-    Raises:
-        RefusedError: If an unfinished job stands in the way.
-        UsageError: If there is nothing to continue, or a restart would duplicate rows.
-    """
-    job, wanted = request.job, request.job_id
-    records = sink.jobs() if wanted else sink.jobs(job.target_hash())
-    if wanted:
-        records = [record for record in records if record.job_id == wanted]
-    unfinished = [record for record in records if record.state != "completed"]
-    same = [record for record in records if _is_same(record, job, source, sink)]
-    found = unfinished[-1] if unfinished else same[-1] if same else None
-    if request.restart:
-        for record in [*unfinished, *same]:
-            _check_restart(request, record, sink)
-            sink.abandon(record.job_id)
-        return None
-    if found is None:
-        if request.must_exist:
-            raise UsageError("nothing to continue", hint="see `batchimport jobs`")
-        if wanted and records:
-            raise SourceChangedError(
-                "the source is not the file that this job imported", where=f"job {wanted}",
-                hint="choose another --job-id, or start over with --restart",
-            )
-        return None
-    if found.state != "completed":
-        _check_unchanged(found, job, source)
-    return found
-
-
-def _is_same(record: JobRecord, job: Job, source: Source, sink: Sink) -> bool:
-    if (record.fingerprint, record.configuration_hash) != (source.fingerprint, job.configuration_hash()):
-        return False
-    if record.modified == source.modified:
-        return True
-    try:
-        _verify_unchanged(source, sink.committed(record.job_id))
-    except SourceChangedError:
-        return False
-    return True
-
-
-def _check_unchanged(record: JobRecord, job: Job, source: Source) -> None:
-    where = f"job {record.job_id}"
-    if record.fingerprint != source.fingerprint:
-        raise SourceChangedError(
-            "the source has changed since this unfinished job began", where=where,
-            hint="finish it with the old file, or start over with --restart",
-        )
-    if record.configuration_hash != job.configuration_hash():
-        raise ConfigurationChangedError(
-            "schema, transform, table or format options differ from those this unfinished job "
-            "began with",
-            where=where,
-            hint=f"continue it as it was with `batchimport resume {record.job_id}`, "
-            "or start over with --restart",
-        )
-
-
-def _check_restart(request: Request, record: JobRecord, sink: Sink) -> None:
-    stored = any(row.successful for row in sink.committed(record.job_id))
-    if stored and request.job.if_exists in ("append", "fail") and not request.allow_duplicates:
-        raise UsageError(
-            "--restart would store again what this job has stored", where=f"job {record.job_id}",
-            hint="add --if-exists truncate or replace, or --allow-duplicates if you want that",
-        )
-
-
-def _verify_unchanged(source: Source, committed: Sequence[Committed]) -> None:
-    """Hash again what is committed, since the file's times differ."""
-    for row in committed:
-        if source.digest(row.chunk) != row.digest:
-            raise SourceChangedError(
-                "records that are already stored have changed in the source",
-                where=f"{source.name} line {row.chunk.start.line}",
-                hint="finish the job with the old file, or start over with --restart",
-            )
-
-
-def new_job_id(job: Job, source: Source) -> str:
-    """Return the id of a new job: the source's stem and a hash of all that makes its identity."""
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(job.sources[0]).stem).strip("-._") or "job"
-    facts = [
-        job.sources, source.fingerprint, source.modified, redact(job.destination), job.table,
-        job.configuration_hash(),
-    ]
-    return f"{stem[:80]}-{_hash_of(facts)[:8]}"
-
-
-@contextmanager
-def _signals(engine: LocalEngine) -> Iterator[None]:
-    """Let the first SIGINT or SIGTERM drain; a second one ends the process at once."""
-    loop = asyncio.get_running_loop()
-
-    def first(number: signal.Signals) -> None:
-        for each in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(each)
-            signal.signal(each, _leave_at_once)
-        engine.interrupt(f"interrupted by {number.name}")
-
-    for each in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(each, first, each)
-    try:
-        yield
-    finally:
-        for each in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(each)
-
-
-def _leave_at_once(number: int, _frame: object) -> None:
-    os._exit(128 + number)
+        return Outcome(summary, 3 if summary.failed else 0, rejects.examples)
 
 
 def _verdict(tally: Tally, error: BatchImportError | None) -> tuple[str, int]:
@@ -514,41 +408,6 @@ def _verdict(tally: Tally, error: BatchImportError | None) -> tuple[str, int]:
     return ("completed_with_rejects", 3) if tally.totals.failed else ("completed", 0)
 
 
-def _count_codes(sink: Sink, job_id: str) -> dict[str, int]:
-    codes: dict[str, int] = {}
-    for reject in sink.rejects(job_id):
-        code = reject.errors[0].code
-        codes[code] = codes.get(code, 0) + 1
-    return dict(sorted(codes.items()))
-
-
 def _bytes_per_record(source: Source) -> float:
     chunk: Chunk | None = source.cut(Mark(), 1000, 4 << 20)
     return (chunk.hi - chunk.lo) / chunk.records if chunk and chunk.records else 0.0
-
-
-def _without_address(job: Job) -> dict[str, Any]:
-    facts = asdict(job)
-    del facts["destination"]
-    return facts
-
-
-def job_from(facts: dict[str, Any], destination: str) -> Job:
-    """Return the job that a checkpoint recorded.
-
-    Raises:
-        FatalError: If the record is not one.
-    """
-    try:
-        options = SourceOptions(**facts["options"])
-        rest = {key: value for key, value in facts.items() if key not in ("options", "destination")}
-        rest["sources"], rest["key"] = tuple(rest["sources"]), tuple(rest["key"])
-        return replace(Job(**rest, destination=destination), options=options)
-    except (KeyError, TypeError) as error:
-        raise FatalError(
-            "the job's checkpoint cannot be read", hint="use the `run` command again"
-        ) from error
-
-
-def _hash_of(facts: object) -> str:
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]

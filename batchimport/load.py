@@ -29,7 +29,9 @@ class LoadReader:
         self._process = psutil.Process()
         self._clock = clock
         self._limit = max_memory_bytes or int(MEMORY_SHARE * available_memory_bytes())
-        self._cpus = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+        self._cpus = (
+            len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+        )
         psutil.cpu_percent()
         self._process.cpu_percent()
         self._taken_at = clock()
@@ -75,7 +77,9 @@ def peak_memory_bytes() -> int:
 def owner_id() -> str:
     """Return what tells this process from every other: host, boot, pid and its start."""
     process = psutil.Process()
-    return f"{os.uname().nodename}|{psutil.boot_time():.0f}|{process.pid}|{process.create_time():.2f}"
+    return (
+        f"{os.uname().nodename}|{psutil.boot_time():.0f}|{process.pid}|{process.create_time():.2f}"
+    )
 
 
 def owner_is_gone(owner: str) -> bool | None:
@@ -86,6 +90,6 @@ def owner_is_gone(owner: str) -> bool | None:
     if abs(float(boot) - psutil.boot_time()) > 60:
         return True
     try:
-        return abs(psutil.Process(int(pid)).create_time() - float(started)) > 1
+        return bool(abs(psutil.Process(int(pid)).create_time() - float(started)) > 1)
     except psutil.NoSuchProcess:
         return True

@@ -11,7 +11,6 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
-import json
 import sys
 import threading
 from bisect import bisect_left
@@ -24,6 +23,7 @@ import polars as pl
 from batchimport.errors import FatalError, UsageError
 from batchimport.job import EXTRA_COLUMN, INDEX, FieldError
 from batchimport.schema import Column, Kind, RecordSchema, infer_schema
+from batchimport.schema.fit import as_record, as_stored, fit, kind_of, typed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -31,11 +31,6 @@ if TYPE_CHECKING:
     from batchimport.job import Job
 
 MAX_CONCURRENT_RECORDS = 100
-_PYTHON_TYPES: dict[Kind, tuple[type, ...]] = {
-    "integer": (int,),
-    "number": (int, float),
-    "boolean": (bool,),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,16 +133,21 @@ class FrameTransform:
                 "the transform returned more rows than it was given",
                 hint="one record may become one row or none",
             )
-        rows = result.select([_as_stored(result, column) for column in columns])
-        return Transformed(
-            rows, self._locator(frame, result), frame.height - result.height, failures
-        )
+        rows = result.select([as_stored(result, column) for column in columns])
+        locate = self._locator(frame, result)
+        filtered = frame.height - result.height
+        misfits = _misfits(result, rows)
+        if misfits:
+            failures += [(locate(at), error) for at, error in misfits.items()]
+            kept = [at for at in range(rows.height) if at not in misfits]
+            return Transformed(rows[kept], lambda at: locate(kept[at]), filtered, failures)
+        return Transformed(rows, locate, filtered, failures)
 
     def _run(self, frame: pl.DataFrame) -> pl.DataFrame:
-        typed = frame.with_columns(
-            _typed(name, kind) for name, kind in self._kinds.items() if kind in ("date", "date-time")
+        parsed = frame.with_columns(
+            typed(name, kind) for name, kind in self._kinds.items() if kind in ("date", "date-time")
         )
-        result = self._function(typed.lazy())
+        result: Any = self._function(parsed.lazy())
         return result.collect() if isinstance(result, pl.LazyFrame) else pl.DataFrame(result)
 
     def _isolate(
@@ -185,7 +185,7 @@ class FrameTransform:
         if dtype == pl.String and name in self._kinds:
             given = self._kinds[name]
             return given if given in ("json", "uuid") else "string"
-        return _kind_of(dtype)
+        return kind_of(dtype)
 
 
 class RecordTransform:
@@ -222,7 +222,7 @@ class RecordTransform:
             if result is None:
                 filtered += 1
                 continue
-            fitted = result if isinstance(result, FieldError) else _fit(result, columns)
+            fitted = result if isinstance(result, FieldError) else fit(result, columns)
             if isinstance(fitted, FieldError):
                 failures.append((at, fitted))
             else:
@@ -231,12 +231,10 @@ class RecordTransform:
         types = {column.name: column.dtype for column in columns}
         if any(EXTRA_COLUMN in row for row in rows):
             types[EXTRA_COLUMN] = pl.String()
-        return Transformed(
-            pl.DataFrame(rows, schema=types), kept.__getitem__, filtered, failures
-        )
+        return Transformed(pl.DataFrame(rows, schema=types), kept.__getitem__, filtered, failures)
 
     def _call_all(self, frame: pl.DataFrame) -> list[Any]:
-        records = [_as_record(row, self._schema.columns) for row in frame.drop(INDEX).to_dicts()]
+        records = [as_record(row, self._schema.columns) for row in frame.drop(INDEX).to_dicts()]
         if self._is_async:
             return _background_loop().run(self._gather(records))
         return [self._call(record) for record in records]
@@ -287,11 +285,14 @@ def _load_function(spec: str) -> Callable[..., Any]:
     if not module_name or not name:
         raise UsageError(f"not MODULE:FUNC: {spec!r}", where="--transform")
     try:
-        module = _load_file(module_name) if module_name.endswith(".py") else _load_module(module_name)
+        module = (
+            _load_file(module_name) if module_name.endswith(".py") else _load_module(module_name)
+        )
         function = getattr(module, name)
     except Exception as error:
         raise UsageError(
-            f"cannot load {spec}: {type(error).__name__}: {error}", where="--transform",
+            f"cannot load {spec}: {type(error).__name__}: {error}",
+            where="--transform",
             hint="module names are looked up in the current directory and the Python path",
         ) from error
     if not callable(function):
@@ -327,80 +328,19 @@ def _sql(query: str) -> Callable[[pl.LazyFrame], pl.LazyFrame]:
     return run
 
 
+def _misfits(result: pl.DataFrame, rows: pl.DataFrame) -> dict[int, FieldError]:
+    """Return the rows in which a value was lost because it does not fit its column."""
+    misfits: dict[int, FieldError] = {}
+    for name in rows.columns:
+        if name not in result.columns or rows.get_column(name).null_count() == 0:
+            continue
+        lost = rows.get_column(name).is_null() & result.get_column(name).is_not_null()
+        for at in lost.arg_true().to_list():
+            value, kind = result.get_column(name)[at], rows.schema[name]
+            message = f"the transform's value does not fit a column of {kind}"
+            misfits.setdefault(at, FieldError("type", name, message, str(value)[:200]))
+    return misfits
+
+
 def _failure(error: Exception) -> FieldError:
     return FieldError("transform_failed", "", f"{type(error).__name__}: {error}"[:300])
-
-
-def _typed(name: str, kind: Kind) -> pl.Expr:
-    if kind == "date":
-        return pl.col(name).str.to_date("%Y-%m-%d")
-    return pl.col(name).str.to_datetime(time_unit="us", time_zone="UTC")
-
-
-def _kind_of(dtype: pl.DataType) -> Kind:
-    if dtype.is_integer():
-        return "integer"
-    if dtype.is_float() or dtype.is_decimal():
-        return "number"
-    if dtype == pl.Boolean:
-        return "boolean"
-    if dtype == pl.Date:
-        return "date"
-    if isinstance(dtype, pl.Datetime):
-        return "date-time"
-    return "json" if dtype.is_nested() else "string"
-
-
-def _as_stored(result: pl.DataFrame, column: Column) -> pl.Expr:
-    """Return a column of a result in the type in which it is stored."""
-    if column.name not in result.columns:
-        return pl.lit(None, dtype=column.dtype).alias(column.name)
-    dtype, value = result.schema[column.name], pl.col(column.name)
-    if isinstance(dtype, pl.Datetime):
-        zone = "Z" if dtype.time_zone else ""
-        return value.dt.strftime(f"%Y-%m-%dT%H:%M:%S%.f{zone}")
-    if dtype.is_nested():
-        return value.map_elements(_json_of, return_dtype=pl.String, skip_nulls=True)
-    if column.kind == "json" and dtype != pl.String:
-        return value.map_elements(_json_of, return_dtype=pl.String, skip_nulls=True)
-    return value.cast(column.dtype)
-
-
-def _json_of(value: Any) -> str:
-    plain = value.to_list() if isinstance(value, pl.Series) else value
-    return json.dumps(plain, ensure_ascii=False, default=str)
-
-
-def _as_record(row: dict[str, Any], columns: Sequence[Column]) -> dict[str, Any]:
-    for column in columns:
-        value = row.get(column.name)
-        if column.kind == "json" and value is not None:
-            row[column.name] = json.loads(value)
-    extra = row.pop(EXTRA_COLUMN, None)
-    return row | json.loads(extra) if extra else row
-
-
-def _fit(result: Any, columns: Sequence[Column]) -> dict[str, Any] | FieldError:
-    """Return a function's result as a row of the table, or why it is none."""
-    if not isinstance(result, dict):
-        name = type(result).__name__
-        return FieldError("transform_failed", "", f"returned {name}, expected dict or None")
-    row: dict[str, Any] = {}
-    rest = dict(result)
-    for column in columns:
-        value = rest.pop(column.name, None)
-        allowed = _PYTHON_TYPES.get(column.kind)
-        if value is None:
-            row[column.name] = None
-        elif column.kind == "json":
-            row[column.name] = _json_of(value)
-        elif allowed:
-            if not isinstance(value, allowed) or (column.kind != "boolean" and value is True):
-                message = f"expected {column.kind}, as in the first records"
-                return FieldError("type", column.name, message, str(value)[:200])
-            row[column.name] = value
-        else:
-            row[column.name] = value if isinstance(value, str) else str(value)
-    if rest:
-        row[EXTRA_COLUMN] = _json_of(rest)
-    return row

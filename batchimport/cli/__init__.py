@@ -30,7 +30,7 @@ app.command("jobs")(inspect_.jobs)
 app.command("rejects")(inspect_.rejects)
 
 
-def _print_version(wanted: bool) -> None:  # noqa: FBT001 - Typer's callback
+def _print_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"batchimport {__version__}")
         raise typer.Exit

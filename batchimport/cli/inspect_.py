@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-import time
+import threading
 from typing import Annotated, Any
 
 import typer
@@ -13,6 +13,7 @@ from batchimport.checkpoint import StateDirectory
 from batchimport.cli import options as o
 from batchimport.display import report
 from batchimport.errors import UsageError
+from batchimport.load import owner_is_gone
 
 SECONDS_BETWEEN_LOOKS = 1.0
 ENDED = {"completed", "completed_with_rejects", "already_completed", "interrupted", "stopped"}
@@ -36,15 +37,12 @@ def status(
             report.show_progress(progress)
         if not watch or progress["status"] in ENDED:
             return
-        _wait(SECONDS_BETWEEN_LOOKS)
-
-
-_wait = time.sleep
+        threading.Event().wait(SECONDS_BETWEEN_LOOKS)
 
 
 def jobs(*, json_: o.Json = False, state_dir: o.StateDir = o.STATE_DIR) -> None:
     """List all known jobs, the latest first."""
-    known = [document["progress"] for document in StateDirectory(state_dir).jobs()]
+    known = [_progress_of(document) for document in StateDirectory(state_dir).jobs()]
     if json_:
         typer.echo(json.dumps(known))
     elif known:
@@ -87,5 +85,12 @@ def _progress(state: StateDirectory, job: str | None) -> dict[str, Any]:
     if document is None:
         where = f"job {job}" if job else str(state.path)
         raise UsageError("no such job", where=where, hint="see `batchimport jobs`")
-    return dict(document["progress"])
+    return _progress_of(document)
 
+
+def _progress_of(document: dict[str, Any]) -> dict[str, Any]:
+    """Return the progress of a checkpoint; a killed process cannot say itself that it ended."""
+    progress = dict(document["progress"])
+    if progress["status"] == "running" and owner_is_gone(str(document.get("owner"))):
+        progress |= {"status": "interrupted", "current_stage": "finished", "in_flight": 0}
+    return progress

@@ -21,7 +21,7 @@ class IfExists(StrEnum):
 
     append = "append"
     truncate = "truncate"
-    replace = "replace"
+    replace = "replace"  # type: ignore[assignment]  # hides str.replace, which is not needed here
     fail = "fail"
 
 
@@ -77,7 +77,9 @@ def parse_max_errors(text: str) -> tuple[int | None, float | None]:
         return int(number), None
     except ValueError:
         raise UsageError(
-            f"not a number or a percentage: {text!r}", where="--max-errors", hint="such as 100 or 2%"
+            f"not a number or a percentage: {text!r}",
+            where="--max-errors",
+            hint="such as 100 or 2%",
         ) from None
 
 

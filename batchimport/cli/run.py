@@ -6,7 +6,7 @@ import json
 import sys
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -18,7 +18,8 @@ from batchimport.errors import UsageError
 from batchimport.job import JOB_ID_PATTERN, Job, RunOptions, SourceOptions
 
 if TYPE_CHECKING:
-    from batchimport.importer import Outcome, Request
+    from batchimport.identity import Request
+    from batchimport.importer import Outcome
 
 
 def run(  # noqa: PLR0913 - one parameter an option
@@ -66,7 +67,7 @@ def run(  # noqa: PLR0913 - one parameter an option
     verbose: o.Verbose = False,
 ) -> None:
     """Import a file; if the same job was interrupted, continue it."""
-    from batchimport.importer import Request  # noqa: PLC0415 - imports Polars
+    from batchimport.identity import Request  # noqa: PLC0415 - imports Polars
     from batchimport.transform import transform_digest  # noqa: PLC0415 - imports Polars
 
     if min_chunk_size > max_chunk_size:
@@ -75,7 +76,8 @@ def run(  # noqa: PLR0913 - one parameter an option
         raise UsageError("--sql and --transform exclude each other")
     if job_id is not None and not JOB_ID_PATTERN.fullmatch(job_id):
         raise UsageError(
-            f"not a job id: {job_id!r}", where="--job-id",
+            f"not a job id: {job_id!r}",
+            where="--job-id",
             hint="letters, digits, dot, dash and underscore, at most 128 of them",
         )
     path = Path(source).absolute()
@@ -121,14 +123,19 @@ def run(  # noqa: PLR0913 - one parameter an option
         rejects_path=str(rejects) if rejects else None,
     )
     request = Request(
-        job, options, StateDirectory(state_dir), job_id, restart, allow_duplicates,
+        job,
+        options,
+        StateDirectory(state_dir),
+        job_id,
+        restart,
+        allow_duplicates,
         handle_signals=True,
     )
     _execute(request, progress, summary, as_json=json_, quiet=quiet, zero=exit_zero_on_rejects)
     del verbose  # read by `main`, which prints errors
 
 
-def resume(
+def resume(  # noqa: PLR0913 - one parameter an option
     job: o.JobId,
     *,
     to: o.To = None,
@@ -141,13 +148,14 @@ def resume(
     quiet: o.Quiet = False,
 ) -> None:
     """Continue an interrupted job with the options that it was begun with."""
-    from batchimport.importer import Request, job_from  # noqa: PLC0415 - imports Polars
+    from batchimport.identity import Request, job_from  # noqa: PLC0415 - imports Polars
 
     state = StateDirectory(state_dir)
     document = state.load(job)
     if document is None:
         raise UsageError(
-            "no such job", where=f"job {job}",
+            "no such job",
+            where=f"job {job}",
             hint="see `batchimport jobs`; without a state directory use the `run` command again",
         )
     known = {each.name for each in fields(RunOptions)}
@@ -158,7 +166,11 @@ def resume(
         options = replace(options, max_errors=count, max_errors_share=share)
     destination = absolute(to) if to else document["destination"]
     request = Request(
-        job_from(document["job"], destination), options, state, job, must_exist=True,
+        job_from(document["job"], destination),
+        options,
+        state,
+        job,
+        must_exist=True,
         handle_signals=True,
     )
     _execute(request, progress, summary, as_json=json_, quiet=quiet, zero=exit_zero_on_rejects)
@@ -183,8 +195,7 @@ def _execute(
 ) -> None:
     from batchimport.importer import import_file  # noqa: PLC0415 - imports Polars
 
-    mode = cast('Literal["auto", "rich", "plain", "json", "none"]', progress.value)
-    with open_display("none" if quiet else mode) as display:
+    with open_display("none" if quiet else progress.value) as display:
         outcome = import_file(request, display)
     _report(outcome, as_json=as_json, quiet=quiet)
     if summary is not None:

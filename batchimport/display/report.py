@@ -116,7 +116,9 @@ def show_progress(progress: dict[str, Any]) -> None:
 def show_jobs(jobs: Iterable[dict[str, Any]]) -> None:
     """Print the known jobs as a table."""
     console = _console()
-    table = Table("job", "status", "done", "stored", "rejected", "updated", box=None, pad_edge=False)
+    table = Table(
+        "job", "status", "done", "stored", "rejected", "updated", box=None, pad_edge=False
+    )
     for job in jobs:
         table.add_row(
             Text(safe(job["job_id"], 140)),

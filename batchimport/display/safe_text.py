@@ -19,4 +19,6 @@ def _spell(letter: str) -> str:
     if unicodedata.category(letter) not in HARMFUL:
         return letter
     code = ord(letter)
-    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" if code < 65536 else f"\\U{code:08x}"
+    return (
+        f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" if code < 65536 else f"\\U{code:08x}"
+    )

@@ -79,8 +79,8 @@ class _Turn:
     """
 
     def __init__(self, before: _Turn | None) -> None:
-        self._before = before.ended if before else None
-        self.ended = threading.Event()
+        self._before: threading.Event | None = before.ended if before else None
+        self.ended: threading.Event = threading.Event()
 
     def wait(self, is_cancelled: Callable[[], bool]) -> None:
         """Wait until the chunk before has ended.
@@ -143,7 +143,10 @@ class LocalEngine:
                     await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
                     continue
                 chunk = await asyncio.to_thread(
-                    self._plan.take, self._work.source.cut, decision.limit, self._options.chunk_bytes
+                    self._plan.take,
+                    self._work.source.cut,
+                    decision.limit,
+                    self._options.chunk_bytes,
                 )
                 if chunk is None:
                     break

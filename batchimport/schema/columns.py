@@ -63,7 +63,7 @@ def columns_of(document: dict[str, Any]) -> tuple[Column, ...]:
     return tuple(_column(name, rule, name in names) for name, rule in properties.items())
 
 
-def _column(name: str, rule: Any, required: bool) -> Column:  # noqa: FBT001 - a property of the column
+def _column(name: str, rule: Any, required: bool) -> Column:
     given = rule.get("type") if isinstance(rule, dict) else None
     types = [given] if isinstance(given, str) else list(given or ())
     scalars = [kind for kind in types if kind != "null"]

@@ -104,7 +104,7 @@ def _compile(document: dict[str, Any], column: Column) -> ColumnRule:
     if rule is True or rule == {}:
         return ColumnRule(column.name, column.kind)
     words = {word: value for word, value in rule.items() if word not in ANNOTATIONS} if rule else {}
-    expressions = []
+    expressions: list[pl.Expr] = []
     for word, value in words.items():
         expression = _expression(column, word, value)
         if expression is None:
@@ -118,7 +118,9 @@ def _compile(document: dict[str, Any], column: Column) -> ColumnRule:
 
 def _column_validator(document: dict[str, Any], rule: Any) -> jsonschema_rs.Validator:
     """Return a validator of one property, with the definitions that it may refer to."""
-    shared = {key: document[key] for key in ("$schema", "$id", "$defs", "definitions") if key in document}
+    shared: dict[str, Any] = {
+        key: document[key] for key in ("$schema", "$id", "$defs", "definitions") if key in document
+    }
     return jsonschema_rs.validator_for(
         {**shared, "allOf": [rule]}, validate_formats=True, offline=True
     )

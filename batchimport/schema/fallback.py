@@ -25,10 +25,10 @@ def _errors(error: jsonschema_rs.ValidationError) -> Iterator[FieldError]:
     path = list(error.instance_path)
     word = _keyword(error)
     if word == "required":
-        name = str(error.kind.property)  # type: ignore[union-attr]  # what Required has
+        name = str(error.kind.property)  # type: ignore[attr-defined]  # what Required has
         yield FieldError("required", field_path([*path, name]), "is missing")
     elif word == "additional_properties":
-        for name in error.kind.unexpected:  # type: ignore[union-attr]  # what it has
+        for name in error.kind.unexpected:  # type: ignore[attr-defined]  # what it has
             value = error.instance.get(name) if isinstance(error.instance, dict) else None
             message = "the schema allows no such key"
             yield FieldError(word, field_path([*path, name]), message, shorten(value))

@@ -79,7 +79,9 @@ class _Evidence:
         rule: dict[str, Any] = {"type": [kind, "null"]}
         total = self.types.total()
         if kind == "string" and total >= WITNESSES_FOR_FORMAT:
-            rule |= {"format": name for name, seen in self.formats.items() if seen == total}
+            name, seen = next(iter(self.formats.most_common(1)), ("", 0))
+            if seen == total:
+                rule["format"] = name
         return rule
 
     def _one_spelling(self) -> bool:

@@ -8,10 +8,11 @@ from __future__ import annotations
 import base64
 import json
 from dataclasses import asdict, fields
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from batchimport.errors import FatalError
-from batchimport.job import Chunk, Committed, FieldError, Mark, Reject
+from batchimport.job import Chunk, ChunkResult, Committed, FieldError, Mark, Reject
 from batchimport.schema import Column
 from batchimport.sinks.base import JobRecord
 
@@ -105,7 +106,10 @@ def job_record(row: Sequence[Any]) -> JobRecord:
             hint="use the version of batchimport that began the job",
         )
     names = {each.name for each in fields(Column)}
-    columns = [{key: value for key, value in column.items() if key in names} for column in json.loads(row[8])]
+    columns = [
+        {key: value for key, value in column.items() if key in names}
+        for column in json.loads(row[8])
+    ]
     return JobRecord(
         job_id=row[0],
         target_hash=row[1],
@@ -179,3 +183,26 @@ def reject(row: Sequence[Any]) -> Reject:
     raw = base64.b64decode(row[7]) if row[8] else row[7].encode()
     errors = tuple(FieldError(**error) for error in json.loads(row[6]))
     return Reject(row[1], row[2], row[3], row[4], row[5], errors, raw)
+
+
+def already_committed(chunk: Chunk, known: Sequence[Committed]) -> ChunkResult:
+    """Return the result of a chunk that an earlier attempt has committed.
+
+    Raises:
+        FatalError: If the ledger cut the source otherwise.
+    """
+    if len(known) == 1 and known[0].chunk == chunk:
+        one = known[0]
+        return ChunkResult(
+            chunk, one.successful, one.failed, one.filtered, one.digest, already_committed=True
+        )
+    raise FatalError(
+        "the ledger has an overlapping chunk",
+        where=f"positions {chunk.lo} to {chunk.hi}",
+        hint="run the same command again: it continues from the ledger",
+    )
+
+
+def now() -> str:
+    """Return the time, as the ledger writes it."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

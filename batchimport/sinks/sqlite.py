@@ -6,11 +6,9 @@ process (Python's `sqlite3`) would drop the first one's POSIX locks when it clos
 
 from __future__ import annotations
 
-import re
 import threading
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote as url_quote
@@ -32,29 +30,31 @@ from batchimport.job import EXTRA_COLUMN, ChunkResult, FieldError, count_codes
 from batchimport.sinks import sql
 from batchimport.sinks.base import SinkHints
 from batchimport.sinks.sql import CHUNKS, JOBS, REJECTS, quote
+from batchimport.sinks.sqlite_dialect import (
+    TYPES,
+    check_table,
+    clash,
+    field_error,
+    opening,
+    text_literal,
+    translate,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from batchimport.job import Committed, Job, Reject
-    from batchimport.schema import Column, Kind
+    from batchimport.job import Chunk, Committed, Job, Reject
+    from batchimport.schema import Column
     from batchimport.sinks.base import JobRecord, StoreRequest
 
 BUSY_SECONDS = 30
 PREFIX = "sqlite:///"
-TYPES: dict[Kind, str] = {
-    "integer": "INTEGER",
-    "number": "REAL",
-    "boolean": "INTEGER",
-}
 _PRAGMAS = (
     f"PRAGMA busy_timeout={BUSY_SECONDS * 1000}",
     "PRAGMA journal_mode=WAL",
     "PRAGMA synchronous=FULL",
     "PRAGMA foreign_keys=ON",
 )
-_CONSTRAINT = re.compile(r"(UNIQUE|NOT NULL|CHECK|FOREIGN KEY) constraint failed(?:: (.+))?")
-_STRICT = re.compile(r"cannot store \w+ value in \w+ column (.+)|datatype mismatch")
 
 
 class SqliteSink:
@@ -91,10 +91,10 @@ class SqliteSink:
             for pragma in _PRAGMAS:
                 self._run(pragma)
         except DriverError as error:
-            raise _opening(error, self.path) from error
+            raise opening(error, self.path) from error
         except (FatalError, TransientError, DataError) as error:
             self.close()
-            raise _opening(error, self.path) from error
+            raise opening(error, self.path) from error
 
     # -- the ledger, read ---------------------------------------------------------------------
 
@@ -130,7 +130,7 @@ class SqliteSink:
 
     def claim(self, job: Job, record: JobRecord, owner: str) -> JobRecord:
         """Make ledger and table ready and take the job with a new epoch."""
-        now = _now()
+        now = sql.now()
         with self._transaction():
             for statement in sql.CREATE_LEDGER:
                 self._run(statement)
@@ -180,7 +180,7 @@ class SqliteSink:
             self._fence()
             self._run(
                 f"UPDATE {JOBS} SET state = ?, heartbeat_at = ? WHERE job_id = ?",
-                (state, _now(), job_id),
+                (state, sql.now(), job_id),
             )
             if total_items is not None:
                 self._run(
@@ -210,14 +210,19 @@ class SqliteSink:
             self._run(f"DROP TABLE {quote(job.table)}")
             exists = False
         if exists:
-            self._check_table(job.table, columns)
+            info = self._rows(
+                'SELECT name, type, "notnull", dflt_value '
+                f"FROM pragma_table_info({text_literal(job.table)})"
+            )
+            check_table(job.table, info, columns)
             if job.if_exists == "truncate":
                 self._run(f"DELETE FROM {quote(job.table)}")
             return job.if_exists == "truncate"
-        clash = _clash([column.name for column in columns])
-        if clash:
+        same = clash([column.name for column in columns])
+        if same:
             raise UsageError(
-                f"SQLite holds these keys to be one column: {clash}", where=job.table,
+                f"SQLite holds these keys to be one column: {same}",
+                where=job.table,
                 hint="rename one of them with --transform or --sql",
             )
         lines = [f"{quote(column.name)} {TYPES.get(column.kind, 'TEXT')}" for column in columns]
@@ -229,60 +234,38 @@ class SqliteSink:
         self._run(f"CREATE TABLE {quote(job.table)} ({', '.join(lines)})")
         return True
 
-    def _check_table(self, table: str, columns: Sequence[Column]) -> None:
-        """Refuse a table that cannot take the columns without changing or losing values."""
-        info = self._rows(f"SELECT name, type, \"notnull\", dflt_value FROM pragma_table_info({_text(table)})")
-        types = {name.lower(): declared.upper() for name, declared, _, _ in info}
-        names = {column.name.lower() for column in columns}
-        missing = [column.name for column in columns if column.name.lower() not in types]
-        if missing:
-            raise UsageError(
-                f"the table has no column {', '.join(missing)}", where=table,
-                hint="add the columns, choose another --table, or drop the keys with --sql",
-            )
-        needed = [name for name, _, notnull, default in info if notnull and default is None and name.lower() not in names]
-        if needed:
-            raise UsageError(
-                f"the table's column {', '.join(needed)} may not be null and no record has it",
-                where=table, hint="give it a default, or make it with --transform or --sql",
-            )
-        for column in columns:
-            declared = types[column.name.lower()]
-            if column.kind in ("string", "json") and _is_numeric(declared):
-                raise UsageError(
-                    f"text does not fit column {column.name} of type {declared}", where=table,
-                    hint="name the type in a --schema, or choose another --table",
-                )
-
     # -- a chunk ------------------------------------------------------------------------------
 
     def store(self, request: StoreRequest) -> ChunkResult:
         """Commit ledger row, rows and rejects in one transaction, or nothing of them."""
         assert self._job is not None, "claim comes first"  # noqa: S101 - a mistake in this program
         job_id, chunk = self._job.job_id, request.chunk
-        with self._lock:
-            with self._transaction():
-                self._fence()
-                changes, known = self._overlaps(chunk)
-                if known:
-                    return _already(chunk, known)
-                expected = (request.frame.height, len(request.rejects), request.filtered)
-                values = sql.chunk_values(job_id, request, expected, self._job.epoch, _now())
-                self._insert(CHUNKS, sql.CHUNK_COLUMNS, [values])
-                refused = self._insert_rows(request.frame, changes + 1)
-                rejects = [*request.rejects, *(request.rejecter(at, [why]) for at, why in refused)]
-                if rejects:
-                    rows = [sql.reject_values(job_id, reject) for reject in rejects]
-                    self._insert(REJECTS, sql.REJECT_COLUMNS, rows)
-                stored = request.frame.height - len(refused)
-                if refused:
-                    self._run(
-                        f"UPDATE {CHUNKS} SET successful = ?, failed = ? "
-                        "WHERE job_id = ? AND lo = ?",
-                        (stored, len(rejects), job_id, chunk.lo),
-                    )
+        with self._lock, self._transaction():
+            self._fence()
+            changes, known = self._overlaps(chunk)
+            if known:
+                return sql.already_committed(chunk, known)
+            expected = (request.frame.height, len(request.rejects), request.filtered)
+            values = sql.chunk_values(job_id, request, expected, self._job.epoch, sql.now())
+            self._insert(CHUNKS, sql.CHUNK_COLUMNS, [values])
+            refused = self._insert_rows(request.frame, changes + 1)
+            rejects = [*request.rejects, *(request.rejecter(at, [why]) for at, why in refused)]
+            if rejects:
+                rows = [sql.reject_values(job_id, reject) for reject in rejects]
+                self._insert(REJECTS, sql.REJECT_COLUMNS, rows)
+            stored = request.frame.height - len(refused)
+            if refused:
+                self._run(
+                    f"UPDATE {CHUNKS} SET successful = ?, failed = ? WHERE job_id = ? AND lo = ?",
+                    (stored, len(rejects), job_id, chunk.lo),
+                )
         return ChunkResult(
-            chunk, stored, len(rejects), request.filtered, request.digest, bool(refused),
+            chunk,
+            stored,
+            len(rejects),
+            request.filtered,
+            request.digest,
+            bool(refused),
             rejects_by_code=count_codes(rejects),
         )
 
@@ -323,12 +306,12 @@ class SqliteSink:
                 after = self._changes()
                 at += 0 if self._has_triggers else after - before
                 before = after
-                refused.append((at, _field_error(error)))
+                refused.append((at, field_error(error)))
                 at += 1
         return refused
 
     def _ensure_extra_column(self) -> None:
-        info = self._rows(f"SELECT name FROM pragma_table_info({_text(self._table)})")
+        info = self._rows(f"SELECT name FROM pragma_table_info({text_literal(self._table)})")
         if EXTRA_COLUMN not in {name.lower() for (name,) in info}:
             self._run(f"ALTER TABLE {quote(self._table)} ADD COLUMN {quote(EXTRA_COLUMN)} TEXT")
 
@@ -337,11 +320,12 @@ class SqliteSink:
         assert self._job is not None, "claim comes first"  # noqa: S101 - a mistake in this program
         ours = self._rows(
             f"UPDATE {JOBS} SET heartbeat_at = ? WHERE job_id = ? AND epoch = ? RETURNING 1",
-            (_now(), self._job.job_id, self._job.epoch),
+            (sql.now(), self._job.job_id, self._job.epoch),
         )
         if not ours:
             raise JobRunningElsewhereError(
-                "another process has taken over this job", where=f"job {self._job.job_id}",
+                "another process has taken over this job",
+                where=f"job {self._job.job_id}",
                 hint="watch it with: batchimport status --watch",
             )
 
@@ -407,91 +391,3 @@ def _translated(path: Path) -> Iterator[None]:
         yield
     except DriverError as error:
         raise translate(error, path) from error
-
-
-def translate(error: DriverError, path: Path) -> BatchImportError:
-    """Say what a driver error means for the runner.
-
-    By SQLite's own fixed messages, since the driver passes on no result code.
-    """
-    text = str(error)
-    if _CONSTRAINT.search(text) or _STRICT.search(text):
-        return DataError(text)
-    if "locked" in text or "busy" in text:
-        return TransientError("the database is locked by another program", where=str(path))
-    if "disk is full" in text:
-        return FatalError("the disk is full", where=str(path), hint="make room, then run again")
-    if "readonly" in text or "read-only" in text:
-        return FatalError("the database cannot be written", where=str(path), hint="check its mode")
-    if "not a database" in text:
-        return UsageError("is not an SQLite database", where=str(path), hint="choose another --to")
-    return FatalError(f"SQLite says: {text}", where=str(path))
-
-
-def _opening(error: Exception, path: Path) -> BatchImportError:
-    found = error if isinstance(error, BatchImportError) else translate(error, path)  # type: ignore[arg-type]  # the driver's
-    if isinstance(found, TransientError):
-        return JobRunningElsewhereError(found.message, str(path), "wait for it, or stop it")
-    return found
-
-
-@dataclass(frozen=True, slots=True)
-class _Names:
-    code: str
-    message: str
-
-
-_CODES = {
-    "UNIQUE": _Names("unique", "another row has this value"),
-    "NOT NULL": _Names("not_null", "may not be null"),
-    "CHECK": _Names("check", "breaks the table's check"),
-    "FOREIGN KEY": _Names("foreign_key", "refers to a row that is not there"),
-}
-
-
-def _field_error(error: DataError) -> FieldError:
-    found = _CONSTRAINT.search(error.message)
-    if not found:
-        return FieldError("type", "", error.message[-200:])
-    names, what = _CODES[found[1]], (found[2] or "").strip()
-    columns = ", ".join(part.strip().rpartition(".")[2] for part in what.split(","))
-    field = columns if found[1] in ("UNIQUE", "NOT NULL") else ""
-    return FieldError(names.code, field, f"{names.message} ({found[0].strip()})")
-
-
-def _already(chunk: Any, known: Sequence[Committed]) -> ChunkResult:
-    if len(known) == 1 and known[0].chunk == chunk:
-        one = known[0]
-        return ChunkResult(
-            chunk, one.successful, one.failed, one.filtered, one.digest, already_committed=True
-        )
-    raise FatalError(
-        "the ledger has an overlapping chunk", where=f"positions {chunk.lo} to {chunk.hi}",
-        hint="run the same command again: it continues from the ledger",
-    )
-
-
-def _clash(names: Sequence[str]) -> str:
-    seen: dict[str, str] = {}
-    for name in names:
-        if name.lower() in seen:
-            return f"{seen[name.lower()]}, {name}"
-        seen[name.lower()] = name
-    return ""
-
-
-def _is_numeric(declared: str) -> bool:
-    """Say whether a column would turn text into numbers (https://sqlite.org/datatype3.html 3.1)."""
-    if "INT" in declared:
-        return True
-    if any(word in declared for word in ("CHAR", "CLOB", "TEXT", "BLOB", "DATE", "TIME", "JSON", "UUID")):
-        return False
-    return bool(declared)
-
-
-def _text(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -79,4 +79,6 @@ def _check_content(path: str, kind: str, head: bytes) -> None:
             problem = "is pretty-printed JSON, not a JSON object a line"
         else:
             return
-        raise UsageError(problem, where=path, hint="convert it: jq -c '.[]? // .' FILE > FILE.jsonl")
+        raise UsageError(
+            problem, where=path, hint="convert it: jq -c '.[]? // .' FILE > FILE.jsonl"
+        )

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from batchimport.schema import RecordSchema
 
 
-
 class UnreadableRecordError(Exception):
     """A record that cannot be understood at all; becomes a reject of stage `parse`."""
 

@@ -46,7 +46,10 @@ class TextFile:
         status = os.fstat(self._handle)
         self.size = status.st_size
         self.modified = f"{status.st_mtime_ns}-{status.st_ino}"
-        head, tail = self.read_at(0, HEAD_BYTES), self.read_at(max(0, self.size - HEAD_BYTES), HEAD_BYTES)
+        head, tail = (
+            self.read_at(0, HEAD_BYTES),
+            self.read_at(max(0, self.size - HEAD_BYTES), HEAD_BYTES),
+        )
         self.fingerprint = f"{self.size}-{digest_of(head)}-{digest_of(tail)}"
 
     def read_at(self, position: int, count: int) -> bytes:

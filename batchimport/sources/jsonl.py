@@ -82,9 +82,7 @@ class JsonLinesSource:
         if max(map(len, lines), default=0) > self._max_record_bytes:
             sizes = enumerate(map(len, lines))
             too_long = frozenset(at for at, size in sizes if size > self._max_record_bytes)
-        origin = JsonLines(
-            self.name, chunk, schema.columns, lines, too_long, numbers, all_lines
-        )
+        origin = JsonLines(self.name, chunk, schema.columns, lines, too_long, numbers, all_lines)
         frame, doubtful = typed.parse(lines, data, too_long)
         return Batch(chunk, frame, doubtful, origin, digest_of(data))
 
@@ -180,7 +178,10 @@ class JsonLines:
         twice = _repeated_keys(line)
         if twice:
             raise UnreadableRecordError(
-                *(FieldError("duplicate_key", key, "the key is there more than once") for key in twice)
+                *(
+                    FieldError("duplicate_key", key, "the key is there more than once")
+                    for key in twice
+                )
             )
         return record
 
@@ -229,9 +230,7 @@ class _TypedLines:
                 (field, *_field_type(column))
                 for field, column in zip(self._fields, columns, strict=True)
             ],
-            rename=dict(
-                zip(self._fields, (column.name for column in columns), strict=True)
-            ),
+            rename=dict(zip(self._fields, (column.name for column in columns), strict=True)),
             forbid_unknown_fields=True,
             gc=False,
             kw_only=True,
@@ -347,7 +346,9 @@ def _convert(column: Column, raw: msgspec.Raw) -> Any:
     if column.kind == "integer":
         value = int(value)
         if not -INT64 <= value < INT64:
-            error = FieldError("integer_out_of_range", column.name, "beyond 64 bits", str(value)[:80])
+            error = FieldError(
+                "integer_out_of_range", column.name, "beyond 64 bits", str(value)[:80]
+            )
             raise UnreadableRecordError(error)
     elif column.kind == "number":
         value = float(value)

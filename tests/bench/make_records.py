@@ -95,7 +95,7 @@ def make(
     records: int, bad: float, seed: int, kinds: tuple[str, ...] = tuple(BAD)
 ) -> Iterator[tuple[str, dict[str, Any], str]]:
     """Yield line, record and kind (`good` or one of `BAD`) of each record."""
-    random_ = random.Random(seed)  # noqa: S311 - not for secrets
+    random_ = random.Random(seed)
     for number in range(1, records + 1):
         record = user(number, random_)
         kind = "good"

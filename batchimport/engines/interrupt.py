@@ -1,0 +1,36 @@
+"""SIGINT and SIGTERM: the first one drains, the second one ends the process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+@contextmanager
+def draining_signals(interrupt: Callable[[str], None]) -> Iterator[None]:
+    """Let the first SIGINT or SIGTERM drain; a second one ends the process at once."""
+    loop = asyncio.get_running_loop()
+
+    def first(number: signal.Signals) -> None:
+        for each in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(each)
+            signal.signal(each, _leave_at_once)
+        interrupt(f"interrupted by {number.name}")
+
+    for each in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(each, first, each)
+    try:
+        yield
+    finally:
+        for each in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(each)
+
+
+def _leave_at_once(number: int, _frame: object) -> None:
+    os._exit(128 + number)

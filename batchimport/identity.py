@@ -1,0 +1,176 @@
+"""Which job a call is about: a new one, one to continue, one that is done, or one that forbids it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from batchimport.checkpoint import StateDirectory
+from batchimport.errors import (
+    ConfigurationChangedError,
+    FatalError,
+    SourceChangedError,
+    UsageError,
+)
+from batchimport.job import Job, RunOptions, SourceOptions
+from batchimport.sinks import redact
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from batchimport.job import Committed
+    from batchimport.sinks.base import JobRecord, Sink
+    from batchimport.sources.base import Source
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """All that one call of `import_file` is asked to do."""
+
+    job: Job
+    options: RunOptions = RunOptions()
+    state: StateDirectory = field(default_factory=lambda: StateDirectory(Path(".batchimport")))
+    job_id: str | None = None
+    restart: bool = False
+    allow_duplicates: bool = False
+    must_exist: bool = False
+    handle_signals: bool = False
+
+
+def identify(request: Request, source: Source, sink: Sink) -> JobRecord | None:
+    """Find the job that this call continues; None if it begins a new one.
+
+    Raises:
+        RefusedError: If an unfinished job stands in the way.
+        UsageError: If there is nothing to continue, or a restart would duplicate rows.
+    """
+    job, wanted = request.job, request.job_id
+    records = sink.jobs() if wanted else sink.jobs(job.target_hash())
+    if wanted:
+        records = [record for record in records if record.job_id == wanted]
+    unfinished = [record for record in records if record.state != "completed"]
+    same = [record for record in records if _is_same(record, job, source, sink)]
+    found = unfinished[-1] if unfinished else same[-1] if same else None
+    if request.restart:
+        for record in [*unfinished, *same]:
+            _check_restart(request, record, sink)
+            sink.abandon(record.job_id)
+        return None
+    if found is None:
+        if request.must_exist:
+            raise UsageError("nothing to continue", hint="see `batchimport jobs`")
+        if wanted and records:
+            raise SourceChangedError(
+                "the source is not the file that this job imported",
+                where=f"job {wanted}",
+                hint="choose another --job-id, or start over with --restart",
+            )
+        return None
+    if found.state != "completed":
+        _check_unchanged(found, job, source)
+    return found
+
+
+def _is_same(record: JobRecord, job: Job, source: Source, sink: Sink) -> bool:
+    if (record.fingerprint, record.configuration_hash) != (
+        source.fingerprint,
+        job.configuration_hash(),
+    ):
+        return False
+    if record.modified == source.modified:
+        return True
+    try:
+        verify_unchanged(source, sink.committed(record.job_id))
+    except SourceChangedError:
+        return False
+    return True
+
+
+def _check_unchanged(record: JobRecord, job: Job, source: Source) -> None:
+    where = f"job {record.job_id}"
+    if record.fingerprint != source.fingerprint:
+        raise SourceChangedError(
+            "the source has changed since this unfinished job began",
+            where=where,
+            hint="finish it with the old file, or start over with --restart",
+        )
+    if record.configuration_hash != job.configuration_hash():
+        raise ConfigurationChangedError(
+            "schema, transform, table or format options differ from those this unfinished job "
+            "began with",
+            where=where,
+            hint=f"continue it as it was with `batchimport resume {record.job_id}`, "
+            "or start over with --restart",
+        )
+
+
+def _check_restart(request: Request, record: JobRecord, sink: Sink) -> None:
+    stored = any(row.successful for row in sink.committed(record.job_id))
+    if stored and request.job.if_exists in ("append", "fail") and not request.allow_duplicates:
+        raise UsageError(
+            "--restart would store again what this job has stored",
+            where=f"job {record.job_id}",
+            hint="add --if-exists truncate or replace, or --allow-duplicates if you want that",
+        )
+
+
+def verify_unchanged(source: Source, committed: Sequence[Committed]) -> None:
+    """Hash again what is committed, since the file's times differ.
+
+    Raises:
+        SourceChangedError: If a committed part of the source is not what it was.
+    """
+    for row in committed:
+        if source.digest(row.chunk) != row.digest:
+            raise SourceChangedError(
+                "records that are already stored have changed in the source",
+                where=f"{source.name} line {row.chunk.start.line}",
+                hint="finish the job with the old file, or start over with --restart",
+            )
+
+
+def new_job_id(job: Job, source: Source) -> str:
+    """Return the id of a new job: the source's stem and a hash of all that makes its identity."""
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(job.sources[0]).stem).strip("-._") or "job"
+    facts = [
+        job.sources,
+        source.fingerprint,
+        source.modified,
+        redact(job.destination),
+        job.table,
+        job.configuration_hash(),
+    ]
+    return f"{stem[:80]}-{hash_of(facts)[:8]}"
+
+
+def without_address(job: Job) -> dict[str, Any]:
+    """Return the facts of a job without its destination, which may hold a password."""
+    facts = asdict(job)
+    del facts["destination"]
+    return facts
+
+
+def job_from(facts: dict[str, Any], destination: str) -> Job:
+    """Return the job that a checkpoint recorded.
+
+    Raises:
+        FatalError: If the record is not one.
+    """
+    try:
+        options = SourceOptions(**facts["options"])
+        rest = {key: value for key, value in facts.items() if key not in ("options", "destination")}
+        rest["sources"], rest["key"] = tuple(rest["sources"]), tuple(rest["key"])
+        return replace(Job(**rest, destination=destination), options=options)
+    except (KeyError, TypeError) as error:
+        raise FatalError(
+            "the job's checkpoint cannot be read", hint="use the `run` command again"
+        ) from error
+
+
+def hash_of(facts: object) -> str:
+    """Return a short hash of JSON-compatible facts."""
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]

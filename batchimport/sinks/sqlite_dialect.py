@@ -1,0 +1,151 @@
+"""What is peculiar to SQLite: its types, its names, and what its errors mean."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from batchimport.errors import (
+    BatchImportError,
+    DataError,
+    FatalError,
+    JobRunningElsewhereError,
+    TransientError,
+    UsageError,
+)
+from batchimport.job import FieldError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from adbc_driver_manager import Error as DriverError
+
+    from batchimport.schema import Column, Kind
+
+TYPES: dict[Kind, str] = {
+    "integer": "INTEGER",
+    "number": "REAL",
+    "boolean": "INTEGER",
+}
+_CONSTRAINT = re.compile(r"(UNIQUE|NOT NULL|CHECK|FOREIGN KEY) constraint failed(?:: (.+))?")
+_STRICT = re.compile(r"cannot store \w+ value in \w+ column (.+)|datatype mismatch")
+
+
+def translate(error: DriverError, path: Path) -> BatchImportError:
+    """Say what a driver error means for the runner.
+
+    By SQLite's own fixed messages, since the driver passes on no result code.
+    """
+    text = str(error)
+    if _CONSTRAINT.search(text) or _STRICT.search(text):
+        return DataError(text)
+    if "locked" in text or "busy" in text:
+        return TransientError("the database is locked by another program", where=str(path))
+    if "disk is full" in text:
+        return FatalError("the disk is full", where=str(path), hint="make room, then run again")
+    if "readonly" in text or "read-only" in text:
+        return FatalError("the database cannot be written", where=str(path), hint="check its mode")
+    if "not a database" in text:
+        return UsageError("is not an SQLite database", where=str(path), hint="choose another --to")
+    return FatalError(f"SQLite says: {text}", where=str(path))
+
+
+def opening(error: Exception, path: Path) -> BatchImportError:
+    """Say what an error at opening means: a lock then is another job's, no reason to wait."""
+    found = error if isinstance(error, BatchImportError) else translate(error, path)  # type: ignore[arg-type]  # the driver's
+    if isinstance(found, TransientError):
+        return JobRunningElsewhereError(found.message, str(path), "wait for it, or stop it")
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Names:
+    code: str
+    message: str
+
+
+_CODES = {
+    "UNIQUE": _Names("unique", "another row has this value"),
+    "NOT NULL": _Names("not_null", "may not be null"),
+    "CHECK": _Names("check", "breaks the table's check"),
+    "FOREIGN KEY": _Names("foreign_key", "refers to a row that is not there"),
+}
+
+
+def field_error(error: DataError) -> FieldError:
+    """Say why a row was refused: code, column, and SQLite's own message."""
+    found = _CONSTRAINT.search(error.message)
+    if not found:
+        return FieldError("type", "", error.message[-200:])
+    names, what = _CODES[found[1]], (found[2] or "").strip()
+    columns = ", ".join(part.strip().rpartition(".")[2] for part in what.split(","))
+    field = columns if found[1] in ("UNIQUE", "NOT NULL") else ""
+    return FieldError(names.code, field, f"{names.message} ({found[0].strip()})")
+
+
+def check_table(table: str, info: Sequence[tuple[Any, ...]], columns: Sequence[Column]) -> None:
+    """Check that an existing table can take the columns without changing or losing values.
+
+    Args:
+        info: Name, declared type, whether not null, and default of each of its columns.
+
+    Raises:
+        UsageError: If it cannot.
+    """
+    types = {name.lower(): declared.upper() for name, declared, _, _ in info}
+    names = {column.name.lower() for column in columns}
+    missing = [column.name for column in columns if column.name.lower() not in types]
+    if missing:
+        raise UsageError(
+            f"the table has no column {', '.join(missing)}",
+            where=table,
+            hint="add the columns, choose another --table, or drop the keys with --sql",
+        )
+    needed = [
+        name
+        for name, _, notnull, default in info
+        if notnull and default is None and name.lower() not in names
+    ]
+    if needed:
+        raise UsageError(
+            f"the table's column {', '.join(needed)} may not be null and no record has it",
+            where=table,
+            hint="give it a default, or make it with --transform or --sql",
+        )
+    for column in columns:
+        declared = types[column.name.lower()]
+        if column.kind in ("string", "json") and is_numeric(declared):
+            raise UsageError(
+                f"text does not fit column {column.name} of type {declared}",
+                where=table,
+                hint="name the type in a --schema, or choose another --table",
+            )
+
+
+def clash(names: Sequence[str]) -> str:
+    """Return two names that differ only in case, which SQLite ignores; empty if there are none."""
+    seen: dict[str, str] = {}
+    for name in names:
+        if name.lower() in seen:
+            return f"{seen[name.lower()]}, {name}"
+        seen[name.lower()] = name
+    return ""
+
+
+def is_numeric(declared: str) -> bool:
+    """Say whether a column would turn text into numbers (https://sqlite.org/datatype3.html 3.1)."""
+    if "INT" in declared:
+        return True
+    if any(
+        word in declared
+        for word in ("CHAR", "CLOB", "TEXT", "BLOB", "DATE", "TIME", "JSON", "UUID")
+    ):
+        return False
+    return bool(declared)
+
+
+def text_literal(value: str) -> str:
+    """Return a string as an SQL literal, where no parameter is allowed."""
+    return "'" + value.replace("'", "''") + "'"

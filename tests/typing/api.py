@@ -1,0 +1,20 @@
+"""Checked by mypy, never run: every adapter has the shape of its protocol."""
+
+from batchimport.display import Display
+from batchimport.display.live import LiveDisplay
+from batchimport.display.plain import JsonDisplay, NoDisplay, PlainDisplay
+from batchimport.schema import RecordSchema
+from batchimport.sinks.base import Sink
+from batchimport.sinks.sqlite import SqliteSink
+from batchimport.sizing import AutoSizer, FixedSizer, LoadSizer, Sizer
+from batchimport.sources.base import Origin, Source
+from batchimport.sources.jsonl import JsonLines, JsonLinesSource
+from batchimport.transform import FrameTransform, Identity, RecordTransform, Transform
+
+sinks: list[type[Sink]] = [SqliteSink]
+sources: list[type[Source]] = [JsonLinesSource]
+origins: list[type[Origin]] = [JsonLines]
+sizers: list[type[Sizer]] = [AutoSizer, FixedSizer, LoadSizer]
+transforms: list[type[Transform]] = [FrameTransform, Identity, RecordTransform]
+displays: list[type[Display]] = [JsonDisplay, LiveDisplay, NoDisplay, PlainDisplay]
+schemas: type[RecordSchema] = RecordSchema
