@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import jsonschema_rs
@@ -10,7 +11,7 @@ import polars as pl
 from batchimport.errors import UsageError
 from batchimport.job import FieldError
 from batchimport.schema.columns import DTYPES, Column, Kind, columns_of
-from batchimport.schema.compile import ColumnRule, compile_rules, is_plain
+from batchimport.schema.compile import ColumnRule, allows_null, compile_rules, is_plain
 from batchimport.schema.fallback import explain
 from batchimport.schema.infer import infer_schema
 
@@ -41,7 +42,10 @@ class RecordSchema:
             )
         except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:
             raise _malformed(error) from error
-        self.columns: tuple[Column, ...] = columns_of(document)
+        self.columns: tuple[Column, ...] = tuple(
+            replace(column, nullable=allows_null(document, column.name))
+            for column in columns_of(document)
+        )
         self.closed = document.get("additionalProperties") is False
         self.vectorised = is_plain(document)
         self._rules: Sequence[ColumnRule] = (

@@ -99,6 +99,11 @@ def compile_rules(document: dict[str, Any], columns: Sequence[Column]) -> list[C
     return [rule for rule in rules if rule.expressions or rule.validator is not None]
 
 
+def allows_null(document: dict[str, Any], name: str) -> bool:
+    """Say whether a property's own rule takes null, as the validator sees it."""
+    return _column_validator(document, document["properties"][name]).is_valid(None)
+
+
 def _compile(document: dict[str, Any], column: Column) -> ColumnRule:
     rule = document["properties"][column.name]
     if rule is True or rule == {}:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from batchimport.job import Chunk, Mark
@@ -13,99 +12,111 @@ if TYPE_CHECKING:
     from batchimport.sources.codec import TextFile
 
 BLANK = b" \t\r"
-_BLANK_LINE = re.compile(rb"\n(?=[ \t\r]*\n)")
-"""A line end that is followed by a blank line: lookahead, so that runs of them all count."""
 
 
-def cut_lines(text: TextFile, start: Mark, limit: int, max_bytes: int) -> Chunk | None:
-    """Return the chunk of at most `limit` non-blank lines from `start`; None at the end.
+class Lines:
+    """A text file whose records are its lines, blank ones apart.
 
-    A chunk has at least one line, even if that alone is longer than `max_bytes`.
+    Subclasses whose records may span lines say so by `_mask`.
     """
-    if start.position >= text.size:
-        return None
-    position, records, lines = start.position, 0, 0
-    stop = min(text.size, start.position + max_bytes)
-    while position < stop and records < limit:
-        whole = _whole_lines(text, position, stop)
-        if not whole:
-            break
-        piece = _take(whole, limit - records)
-        position += piece.size
-        records += piece.records
-        lines += piece.lines
-    if position == start.position:
-        position, records, lines = _end_of_line(text, start.position), 1, 1
-    return Chunk(start, Mark(position, start.record + records, start.line + lines))
 
+    def __init__(self, text: TextFile, blank: bytes = BLANK) -> None:
+        self._text = text
+        self._blank = blank
+        blanks = b"[" + re.escape(blank) + b"]*"
+        # A line end that a blank line follows: lookahead, so that runs of them all count.
+        self._blank_line = re.compile(rb"\n(?=" + blanks + rb"\n)")
 
-@dataclass(frozen=True, slots=True)
-class _Piece:
-    size: int
-    records: int
-    lines: int
+    def cut(self, start: Mark, limit: int, max_bytes: int) -> Chunk | None:
+        """Return the chunk of at most `limit` records from `start`; None at the end.
 
+        A chunk has at least one record, even if that alone is longer than `max_bytes`.
+        """
+        if start.position >= self._text.size:
+            return None
+        position, records, lines = start.position, 0, 0
+        stop = min(self._text.size, start.position + max_bytes)
+        while position < stop and records < limit:
+            raw, masked = self._whole_records(position, stop)
+            if not raw:
+                break
+            size, found = self._take(masked, limit - records)
+            lines += raw.count(b"\n", 0, size) + (raw[size - 1 : size] != b"\n")
+            position += size
+            records += found
+        if position == start.position:
+            position, records, lines = self._end_of_record(start.position), 1, 1
+        return Chunk(start, Mark(position, start.record + records, start.line + lines))
 
-def _whole_lines(text: TextFile, position: int, stop: int) -> bytes:
-    """Return whole lines from `position`, about a block of them; nothing if none ends by `stop`."""
-    wanted = BLOCK_BYTES
-    while True:
-        block = text.read_at(position, min(wanted, stop - position))
-        if position + len(block) == text.size:
-            return block
-        end = block.rfind(b"\n") + 1
-        if end or position + len(block) >= stop:
-            return block[:end]
-        wanted *= 4
+    def _mask(self, data: bytes, *, at_end: bool) -> bytes:
+        """Return as many bytes as `data` has, in which every line end is the end of a record."""
+        del at_end
+        return data
 
+    def _whole_records(self, position: int, stop: int) -> tuple[bytes, bytes]:
+        """Return whole records from `position`, about a block of them, and their masked bytes.
 
-def _take(whole: bytes, limit: int) -> _Piece:
-    """Take up to `limit` non-blank lines from the head of whole lines."""
-    lines = whole.count(b"\n") + (not whole.endswith(b"\n"))
-    blanks = _count_blanks(whole)
-    if lines - blanks <= limit:
-        return _Piece(len(whole), lines - blanks, lines)
-    if not blanks:
-        rest = whole.split(b"\n", limit)[limit]
-        return _Piece(len(whole) - len(rest), limit, limit)
-    size = records = taken = 0
-    for line in whole.split(b"\n"):
-        if records == limit:
-            break
-        size += len(line) + 1
-        taken += 1
-        records += bool(line.strip(BLANK))
-    return _Piece(min(size, len(whole)), records, taken)
+        Nothing if none ends by `stop`.
+        """
+        wanted = BLOCK_BYTES
+        while True:
+            raw = self._text.read_at(position, min(wanted, stop - position))
+            at_end = position + len(raw) == self._text.size
+            masked = self._mask(raw, at_end=at_end)
+            if at_end:
+                return raw, masked
+            end = masked.rfind(b"\n") + 1
+            if end or position + len(raw) >= stop:
+                return raw[:end], masked[:end]
+            wanted *= 4
 
+    def _take(self, masked: bytes, limit: int) -> tuple[int, int]:
+        """Return the size and number of up to `limit` records at the head of whole ones."""
+        lines = masked.count(b"\n") + (not masked.endswith(b"\n"))
+        blanks = self._count_blanks(masked)
+        if lines - blanks <= limit:
+            return len(masked), lines - blanks
+        if not blanks:
+            rest = masked.split(b"\n", limit)[limit]
+            return len(masked) - len(rest), limit
+        size = records = 0
+        for line in masked.split(b"\n"):
+            if records == limit:
+                break
+            size += len(line) + 1
+            records += bool(line.strip(self._blank))
+        return min(size, len(masked)), records
 
-def _count_blanks(whole: bytes) -> int:
-    first = whole[: whole.find(b"\n")] if b"\n" in whole else whole
-    blanks = len(_BLANK_LINE.findall(whole)) + (not first.strip(BLANK))
-    last = whole.rfind(b"\n") + 1
-    ends_blank = 0 < last < len(whole) and not whole[last:].strip(BLANK)
-    return blanks + ends_blank
+    def _count_blanks(self, whole: bytes) -> int:
+        first = whole[: whole.find(b"\n")] if b"\n" in whole else whole
+        blanks = len(self._blank_line.findall(whole)) + (not first.strip(self._blank))
+        last = whole.rfind(b"\n") + 1
+        ends_blank = 0 < last < len(whole) and not whole[last:].strip(self._blank)
+        return blanks + ends_blank
 
+    def _end_of_record(self, position: int) -> int:
+        """Find the end of a record that no whole block holds."""
+        return self.end_of_line(position)
 
-def _end_of_line(text: TextFile, position: int) -> int:
-    """Find the end of a line that is too long to be held, block by block."""
-    for block in text.blocks(position):
-        end = block.find(b"\n")
-        if end >= 0:
-            return position + end + 1
-        position += len(block)
-    return position
+    def end_of_line(self, position: int) -> int:
+        """Find the end of a line, block by block, however long it is."""
+        for block in self._text.blocks(position):
+            end = block.find(b"\n")
+            if end >= 0:
+                return position + end + 1
+            position += len(block)
+        return position
 
-
-def count_lines(text: TextFile) -> int:
-    """Count the non-blank lines of a file; shares nothing with `cut_lines`, so as to check it."""
-    records = 0
-    blank_so_far = True
-    for block in text.blocks():
-        first = block.find(b"\n")
-        if first < 0:
-            blank_so_far = blank_so_far and not block.strip(BLANK)
-            continue
-        records += block.count(b"\n") - len(_BLANK_LINE.findall(block))
-        records -= blank_so_far and not block[:first].strip(BLANK)
-        blank_so_far = not block[block.rfind(b"\n") + 1 :].strip(BLANK)
-    return records + (not blank_so_far)
+    def count(self) -> int:
+        """Count the lines that are not blank; shares nothing with `cut`, so as to check it."""
+        records = 0
+        blank_so_far = True
+        for block in self._text.blocks():
+            first = block.find(b"\n")
+            if first < 0:
+                blank_so_far = blank_so_far and not block.strip(self._blank)
+                continue
+            records += block.count(b"\n") - len(self._blank_line.findall(block))
+            records -= blank_so_far and not block[:first].strip(self._blank)
+            blank_so_far = not block[block.rfind(b"\n") + 1 :].strip(self._blank)
+        return records + (not blank_so_far)

@@ -20,7 +20,7 @@ from batchimport.errors import SourceChangedError
 from batchimport.job import EXTRA_COLUMN, INDEX, Chunk, FieldError, Mark, Reject, Stage
 from batchimport.sources.base import Batch, UnreadableRecordError
 from batchimport.sources.codec import HEAD_BYTES, digest_of
-from batchimport.sources.framing import BLANK, count_lines, cut_lines
+from batchimport.sources.framing import BLANK, Lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -50,12 +50,13 @@ class JsonLinesSource:
         self.modified = text.modified
         self.notes: tuple[str, ...] = ()
         self._text = text
+        self._lines = Lines(text)
         self._max_record_bytes = options.max_record_bytes
         self._decoders: dict[tuple[Column, ...], _TypedLines] = {}
 
     def cut(self, start: Mark, limit: int, max_bytes: int) -> Chunk | None:
         """Return the chunk of at most `limit` lines that begins at `start`; None at the end."""
-        return cut_lines(self._text, start, limit, max_bytes)
+        return self._lines.cut(start, limit, max_bytes)
 
     def read(self, chunk: Chunk, schema: RecordSchema) -> Batch:
         """Read and parse a chunk."""
@@ -92,7 +93,7 @@ class JsonLinesSource:
 
     def count(self) -> int:
         """Count the lines that are not blank."""
-        return count_lines(self._text)
+        return self._lines.count()
 
     def sample(self, records: int | None) -> Iterator[dict[str, Any]]:
         """Yield readable records: all of them, or about `records` from twenty places."""
@@ -105,7 +106,7 @@ class JsonLinesSource:
                 yield record
 
     def _sample_lines(self, records: int | None) -> Iterator[bytes]:
-        whole = cut_lines(self._text, Mark(), records, 64 * 1024 * 1024) if records else None
+        whole = self._lines.cut(Mark(), records, 64 * 1024 * 1024) if records else None
         if records is None or (whole is not None and whole.hi == self.size):
             starts, wanted = [0], self.size
         else:
@@ -114,20 +115,20 @@ class JsonLinesSource:
         for start in starts:
             at = Mark(self._next_line(start))
             left = wanted
-            while left > 0 and (chunk := cut_lines(self._text, at, min(left, 4000), 1 << 24)):
+            while left > 0 and (chunk := self._lines.cut(at, min(left, 4000), 1 << 24)):
                 if chunk.hi - chunk.lo <= 1 << 24:
-                    yield from self._lines(chunk)
+                    yield from self._lines_of(chunk)
                 left -= chunk.records
                 at = chunk.end
 
-    def _lines(self, chunk: Chunk) -> list[bytes]:
+    def _lines_of(self, chunk: Chunk) -> list[bytes]:
         data = self._text.read_at(chunk.lo, chunk.hi - chunk.lo)
         return data.removeprefix(BOM).split(b"\n")
 
     def _next_line(self, position: int) -> int:
         if position == 0:
             return 0
-        chunk = cut_lines(self._text, Mark(position - 1), 1, 1 << 24)
+        chunk = self._lines.cut(Mark(position - 1), 1, 1 << 24)
         return chunk.hi if chunk else position
 
     def close(self) -> None:
@@ -252,30 +253,36 @@ class _TypedLines:
                 records.append(None)
         unfit = set(doubtful)
         try:
-            frame, keys = self._frame(records, unfit)
+            frame, keys, nulls = self._frame(records, unfit)
         except pl.exceptions.PolarsError:  # not UTF-8: msgspec does not look into raw values
             unfit.update(at for at, line in enumerate(lines) if not _is_utf8(line))
-            frame, keys = self._frame(records, unfit)
+            frame, keys, nulls = self._frame(records, unfit)
         twice = self._lines_with_repeated_keys(lines, data, unfit, keys)
-        if twice:
-            unfit.update(twice)
-            frame, _ = self._frame(records, unfit)
+        if twice or nulls:
+            unfit.update(twice, nulls)
+            frame, *_ = self._frame(records, unfit)
         return frame, sorted(unfit)
 
     def empty(self) -> pl.DataFrame:
         """Return a frame of no records."""
         return self._frame([], set())[0]
 
-    def _frame(self, records: list[Any], without: set[int]) -> tuple[pl.DataFrame, int]:
-        """Return the columns of decoded records, and how many keys their text has."""
-        index = range(len(records))
+    def _frame(self, records: list[Any], without: set[int]) -> tuple[pl.DataFrame, int, list[int]]:
+        """Return the columns of decoded records, how many keys their text has, and forbidden nulls.
+
+        The last are the records that have null where an object or array must be, which the typed
+        decoder lets pass.
+        """
+        index: Sequence[int] = range(len(records))
+        nulls: list[int] = []
         if without:
-            index = [at for at in index if at not in without]  # type: ignore[assignment]  # a sequence
+            index = [at for at in index if at not in without]
             records = [records[at] for at in index]
         series = [pl.Series(INDEX, index, dtype=pl.UInt32)]
         keys = 0
         for field, column in zip(self._fields, self._columns, strict=True):
             values = list(map(attrgetter(field), records))
+            missing = 0
             if not column.required:
                 missing = values.count(msgspec.UNSET)
                 keys -= missing
@@ -285,10 +292,14 @@ class _TypedLines:
             if column.kind == "json":
                 text = b"\n".join([b"null" if value is None else value for value in values])
                 keys += text.count(b'":')
-                series.append(_json_texts(column.name, text, len(values)))
+                texts = _json_texts(column.name, text, len(values))
+                series.append(texts)
+                if not column.nullable and texts.null_count() > missing:
+                    found = texts.is_null().arg_true().to_list()
+                    nulls += [index[at] for at in found if values[at] is not None]
             else:
                 series.append(pl.Series(column.name, values, dtype=column.dtype))
-        return pl.DataFrame(series), keys
+        return pl.DataFrame(series), keys, nulls
 
     def _lines_with_repeated_keys(
         self, lines: list[bytes], data: bytes, unfit: set[int], keys: int

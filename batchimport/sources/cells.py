@@ -1,0 +1,145 @@
+"""Cells of text as values of a schema: one at a time, and by the column with the same outcome.
+
+A cell is read as the narrowest type that its column's schema allows; where the schema allows no
+type that the text has the form of, it stays text, and the validator says so.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import polars as pl
+
+if TYPE_CHECKING:
+    from batchimport.schema import Column
+
+Types = frozenset[str] | None
+"""JSON types that a schema allows; None for any."""
+
+_NUMBER = r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?"
+_CERTAIN_INTEGER = r"^[+-]?[0-9]{1,18}$"
+_CERTAIN_NUMBER = r"^[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,2})?$"
+_number = re.compile(_NUMBER).fullmatch
+_json_number = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?").fullmatch
+_TRUE, _FALSE = ("true", "t", "yes", "y", "on", "1"), ("false", "f", "no", "n", "off", "0")
+_BOOLEANS = dict.fromkeys(_TRUE, True) | dict.fromkeys(_FALSE, False)
+
+
+def allowed_types(rule: Any, document: dict[str, Any], depth: int = 0) -> Types:
+    """Return the types that a property's schema allows, as far as it says so by itself."""
+    if not isinstance(rule, dict) or depth > 8:
+        return None
+    given = rule.get("type")
+    if given is not None:
+        return frozenset([given] if isinstance(given, str) else given)
+    if "const" in rule or "enum" in rule:
+        values = rule.get("enum", [rule.get("const")])
+        return frozenset(_type_name(value) for value in values)
+    reference = rule.get("$ref")
+    if isinstance(reference, str) and reference.startswith("#/"):
+        return allowed_types(_resolve(reference, document), document, depth + 1)
+    for word in ("anyOf", "oneOf", "allOf"):
+        if isinstance(rule.get(word), list):
+            parts = [allowed_types(part, document, depth + 1) for part in rule[word]]
+            known = [part for part in parts if part is not None]
+            if known and (word == "allOf" or len(known) == len(parts)):
+                return (
+                    frozenset.intersection(*known) if word == "allOf" else frozenset.union(*known)
+                )
+    return None
+
+
+def _resolve(reference: str, document: dict[str, Any]) -> Any:
+    at: Any = document
+    for step in reference[2:].split("/"):
+        at = at.get(step.replace("~1", "/").replace("~0", "~")) if isinstance(at, dict) else None
+    return at
+
+
+def _type_name(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "boolean"
+    names = {str: "string", int: "integer", float: "number", dict: "object", list: "array"}
+    return names[type(value)]
+
+
+def value_of(text: str, types: Types) -> Any:
+    """Return a cell as a JSON value."""
+    for read in (_read_json, _read_number, _read_boolean):
+        value = read(text, types)
+        if value is not None:
+            return value
+    return text
+
+
+def _read_json(text: str, types: Types) -> Any:
+    """Read an object or array; where text is allowed besides, only if that is what it is."""
+    wanted = types is None or not types.isdisjoint(("object", "array"))
+    if not wanted or not text.lstrip().startswith(("{", "[")):
+        return None
+    try:
+        value = msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    return value if types is None or _type_name(value) in types else None
+
+
+def _read_number(text: str, types: Types) -> int | float | None:
+    if types is None or types.isdisjoint(("integer", "number")):
+        return None
+    exact = "string" in types
+    found = _json_number(text) if exact else _number(text := text.strip())
+    if not found:
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        value = float(text)
+    if not math.isfinite(value):
+        return None
+    if "number" not in types:
+        return int(value) if value.is_integer() and abs(value) < 2**53 else None
+    return value
+
+
+def _read_boolean(text: str, types: Types) -> bool | None:
+    if types is None or "boolean" not in types:
+        return None
+    if types <= {"boolean", "null"}:
+        return _BOOLEANS.get(text.strip().lower())
+    return {"true": True, "false": False}.get(text)
+
+
+def json_text(text: str, types: Types) -> str:
+    """Return a cell as JSON text: what is JSON as it stands there, all else encoded."""
+    value = value_of(text, types)
+    return text if isinstance(value, dict | list) else json.dumps(value, ensure_ascii=False)
+
+
+def typed(texts: pl.Series, column: Column, types: Types) -> tuple[pl.Series, pl.Series | None]:
+    """Return a column of cells in its type, and which rows certainly fit; None for all.
+
+    Args:
+        texts: The cells; null where there is none.
+    """
+    name = column.name
+    if column.kind == "integer":
+        values = texts.cast(pl.Int64, strict=False)
+        return values, texts.str.contains(_CERTAIN_INTEGER).fill_null(value=True)
+    if column.kind == "number":
+        values = texts.cast(pl.Float64, strict=False)
+        return values, texts.str.contains(_CERTAIN_NUMBER).fill_null(value=True)
+    if column.kind == "boolean":
+        words = texts.str.to_lowercase()
+        values = words.replace_strict(_BOOLEANS, default=None, return_dtype=pl.Boolean)
+        return values, values.is_not_null() | texts.is_null()
+    if column.kind == "json":
+        cells = [None if text is None else json_text(text, types) for text in texts]
+        return pl.Series(name, cells, dtype=pl.String), None
+    return texts, None

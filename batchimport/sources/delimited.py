@@ -1,0 +1,264 @@
+"""Delimited text: CSV and TSV.
+
+Records whose fields are too few or too many, whose quotes are out of order or whose cells do not
+fit their column are left to the validator, by way of `Records`.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any
+
+from batchimport.errors import SourceChangedError, UsageError
+from batchimport.job import Chunk, FieldError, Mark, Reject, Stage
+from batchimport.sources.base import Batch, UnreadableRecordError
+from batchimport.sources.codec import HEAD_BYTES, digest_of
+from batchimport.sources.dialect import choose_dialect
+from batchimport.sources.quoting import FieldReader, QuotedLines
+from batchimport.sources.tabular import Tabular
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Sequence
+
+    from batchimport.job import SourceOptions
+    from batchimport.schema import RecordSchema
+    from batchimport.sources.codec import TextFile
+    from batchimport.sources.quoting import Cell
+
+BOM = b"\xef\xbb\xbf"
+LINE_END = b"\r\n"
+SAMPLE_PLACES = 20
+SAMPLE_CHUNK_BYTES = 1 << 22
+
+
+class DelimitedSource:
+    """One file of delimited text.
+
+    Attributes:
+        header: Names of the fields.
+    """
+
+    format = "csv"
+
+    def __init__(self, text: TextFile, name: str, options: SourceOptions) -> None:
+        self.name = name
+        self.size = text.size
+        self.fingerprint = text.fingerprint
+        self.modified = text.modified
+        self._text = text
+        self._max_record_bytes = options.max_record_bytes
+        start = self._preamble(options.skip_lines)
+        self._dialect = choose_dialect(text.read_at(start.position, HEAD_BYTES), options)
+        delimiter, quote = self._dialect.delimiter, self._dialect.quote
+        self._lines = QuotedLines(text, delimiter, quote, options.max_record_bytes)
+        self._fields = FieldReader(delimiter, quote)
+        self.header, self._body, notes = self._read_header(start, has_names=options.header)
+        self.notes = tuple(note for note in (self._dialect.note, *notes) if note)
+        self._tables: dict[RecordSchema, Tabular] = {}
+
+    def _preamble(self, skip: int) -> Mark:
+        """Return where the header begins."""
+        position = len(BOM) if self._text.read_at(0, len(BOM)) == BOM else 0
+        lines = QuotedLines(self._text, ",", "")
+        for _ in range(skip):
+            position = lines.end_of_line(position)
+        return Mark(position, 0, 1 + skip)
+
+    def _read_header(self, start: Mark, *, has_names: bool) -> tuple[list[str], Mark, list[str]]:
+        """Return the names of the fields, where the records begin, and what was renamed."""
+        chunk = self._lines.cut(start, 1, HEAD_BYTES)
+        if chunk is None or not chunk.records:
+            return [], start, []
+        raw = self._text.read_at(chunk.lo, min(chunk.hi - chunk.lo, self._max_record_bytes))
+        record = next(part for part in self._lines.split(raw) if part.strip(LINE_END))
+        try:
+            cells = self._fields.read(_without_end(record).decode())
+        except (UnicodeDecodeError, UnreadableRecordError) as error:
+            problem, hint = "is not UTF-8", "convert it: iconv -f LATIN1 -t UTF-8 FILE"
+            if isinstance(error, UnreadableRecordError):
+                problem = f"cannot be read: {error.errors[0].message}"
+                hint = "check --delimiter, --quote and --skip-lines"
+            raise UsageError(
+                f"the first record {problem}", where=f"{self.name}:{chunk.start.line}", hint=hint
+            ) from error
+        if not has_names:
+            return [f"column_{at}" for at in range(1, len(cells) + 1)], start, []
+        names, notes = _distinct([text.strip() for text, _ in cells])
+        return names, Mark(chunk.hi, 0, chunk.end.line), notes
+
+    def cut(self, start: Mark, limit: int, max_bytes: int) -> Chunk | None:
+        """Return the chunk of at most `limit` records that begins at `start`; None at the end.
+
+        The first chunk holds the header besides.
+        """
+        if start.position >= self._body.position:
+            return self._lines.cut(start, limit, max_bytes)
+        chunk = self._lines.cut(self._body, limit, max_bytes)
+        return Chunk(start, chunk.end if chunk else Mark(self.size, 0, self._body.line))
+
+    def read(self, chunk: Chunk, schema: RecordSchema) -> Batch:
+        """Read and parse a chunk."""
+        table = self._tables.setdefault(schema, Tabular(self.header, schema, self._dialect))
+        first = max(chunk.start, self._body)
+        size = chunk.hi - first.position
+        if chunk.records == 1 and size > self._max_record_bytes:
+            head = self._text.read_at(first.position, HEAD_BYTES)
+            origin = Records(
+                self.name, chunk, first, [head], [0], {0}, table=table, fields=self._fields
+            )
+            frame, doubtful = table.parse([], ())[0], [0]
+            return Batch(chunk, frame, doubtful, origin, self.digest(chunk))
+        data = self._text.read_at(chunk.lo, chunk.hi - chunk.lo)
+        parts = self._lines.split(data[first.position - chunk.lo :])
+        kept = [at for at, part in enumerate(parts) if part.strip(LINE_END)]
+        if len(kept) != chunk.records:
+            raise SourceChangedError("the file changed while it was read", where=self.name)
+        records = parts if len(kept) == len(parts) else [parts[at] for at in kept]
+        too_long = {at for at, part in enumerate(records) if len(part) > self._max_record_bytes}
+        frame, doubtful = table.parse(records, too_long)
+        origin = Records(
+            self.name, chunk, first, parts, kept, too_long, table=table, fields=self._fields
+        )
+        return Batch(chunk, frame, doubtful, origin, digest_of(data))
+
+    def digest(self, chunk: Chunk) -> str:
+        """Return the hash of the chunk's bytes."""
+        return self._text.digest(chunk.lo, chunk.hi)
+
+    def count(self) -> int:
+        """Count the records."""
+        return self._lines.count_from(self._body.position)
+
+    def sample(self, records: int | None) -> Iterator[dict[str, Any]]:
+        """Yield readable records: all of them, or about `records` from twenty places.
+
+        The first one is empty, and names the fields for a file that has no records.
+        """
+        yield dict.fromkeys(self.header)
+        null = self._dialect.null
+        for part in self._sample_parts(records):
+            try:
+                cells = self._fields.read(_without_end(part).decode())
+            except (UnicodeDecodeError, UnreadableRecordError):
+                continue
+            if len(cells) == len(self.header):
+                texts = (None if text == null and not quoted else text for text, quoted in cells)
+                yield dict(zip(self.header, texts, strict=True))
+
+    def _sample_parts(self, records: int | None) -> Iterator[bytes]:
+        """Yield records from places where one begins, or seems to."""
+        length = self.size - self._body.position
+        starts = [self._body.position]
+        wanted = self.size if records is None else records
+        if records is not None and not self._holds_at_most(records):
+            places = range(1, SAMPLE_PLACES)
+            begin = self._body.position
+            starts += [
+                self._lines.end_of_line(begin + length * at // SAMPLE_PLACES) for at in places
+            ]
+            wanted = max(1, records // SAMPLE_PLACES)
+        for start in starts:
+            at, left = Mark(start), wanted
+            while left > 0 and (chunk := self._lines.cut(at, left, SAMPLE_CHUNK_BYTES)):
+                if chunk.hi - chunk.lo <= 2 * SAMPLE_CHUNK_BYTES:
+                    data = self._text.read_at(chunk.lo, chunk.hi - chunk.lo)
+                    yield from (part for part in self._lines.split(data) if part.strip(LINE_END))
+                left -= max(1, chunk.records)
+                at = chunk.end
+
+    def _holds_at_most(self, records: int) -> bool:
+        whole = self._lines.cut(self._body, records, 64 * 1024 * 1024)
+        return whole is None or whole.hi == self.size
+
+    def close(self) -> None:
+        """Close the file."""
+        self._text.close()
+
+
+class Records:
+    """The records of one chunk, one at a time.
+
+    Args:
+        first: Where the first part begins.
+        parts: Records and blank lines in order, with their line ends.
+        kept: Which parts are records.
+        too_long: Which records are longer than is allowed.
+    """
+
+    def __init__(  # noqa: PLR0913 - all that a reject must tell
+        self,
+        name: str,
+        chunk: Chunk,
+        first: Mark,
+        parts: Sequence[bytes],
+        kept: Sequence[int],
+        too_long: Collection[int],
+        *,
+        table: Tabular,
+        fields: FieldReader,
+    ) -> None:
+        self._name, self._chunk, self._first = name, chunk, first
+        self._parts, self._kept = parts, kept
+        self._table, self._fields, self._too_long = table, fields, too_long
+
+    def values(self, index: int) -> dict[str, Any]:
+        """Return the record as JSON values, by the types that the schema allows."""
+        return self._table.values(self._cells(index))
+
+    def row(self, index: int) -> dict[str, Any]:
+        """Return the values of the columns."""
+        return self._table.row(self._cells(index))
+
+    def _cells(self, index: int) -> list[Cell]:
+        if index in self._too_long:
+            message = "longer than --max-record-bytes allows"
+            raise UnreadableRecordError(FieldError("record_too_long", "", message))
+        try:
+            text = _without_end(self._parts[self._kept[index]]).decode()
+        except UnicodeDecodeError as error:
+            message = f"not UTF-8 at byte {error.start}"
+            raise UnreadableRecordError(FieldError("invalid_utf8", "", message)) from error
+        return self._fields.read(text)
+
+    def reject(self, index: int, stage: Stage, errors: Sequence[FieldError]) -> Reject:
+        """Return the reject of a record."""
+        part = self._kept[index]
+        raw = self._parts[part]
+        return Reject(
+            record=self._chunk.offset + index,
+            source=self._name,
+            line=self._first.line + self._lines_before[part],
+            byte_offset=self._first.position + self._bytes_before[part],
+            stage=stage,
+            errors=tuple(errors),
+            raw=_without_end(raw[:HEAD_BYTES] if index in self._too_long else raw),
+        )
+
+    @cached_property
+    def _lines_before(self) -> list[int]:
+        return list(accumulate((part.count(b"\n") for part in self._parts), initial=0))
+
+    @cached_property
+    def _bytes_before(self) -> list[int]:
+        return list(accumulate(map(len, self._parts), initial=0))
+
+
+def _without_end(record: bytes) -> bytes:
+    return record.removesuffix(b"\n").removesuffix(b"\r")
+
+
+def _distinct(names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Name what has no name, tell apart what has the same, and say so."""
+    found: list[str] = []
+    notes: list[str] = []
+    for number, name in enumerate(names, start=1):
+        wanted = name or f"column_{number}"
+        distinct, suffix = wanted, 1
+        while distinct in found or (distinct != name and distinct in names):
+            suffix += 1
+            distinct = f"{wanted}_{suffix}"
+        if distinct != name:
+            notes.append(f"field {number} of the header, {name!r}, is called {distinct}")
+        found.append(distinct)
+    return found, notes
