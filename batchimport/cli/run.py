@@ -89,8 +89,8 @@ def run(  # noqa: PLR0913 - one parameter an option
         table=table or stem,
         options=SourceOptions(
             format=format.value if format else None,
-            delimiter=_one_character(delimiter, "--delimiter"),
-            quote=_one_character(quote, "--quote"),
+            delimiter=delimiter,
+            quote=quote,
             header=not no_header,
             null_string=null_string,
             skip_lines=skip_lines,
@@ -229,9 +229,3 @@ def _load_schema(path: Path) -> dict[str, Any]:
         raise UsageError("is not a JSON object", where=f"--schema {path}")
     return document
 
-
-def _one_character(text: str | None, option: str) -> str | None:
-    text = "\t" if text == "\\t" else text
-    if text is not None and (len(text) != 1 or not text.isascii()):
-        raise UsageError(f"one ASCII character is needed, not {text!r}", where=option)
-    return text

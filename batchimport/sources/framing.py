@@ -45,7 +45,8 @@ class Lines:
             position += size
             records += found
         if position == start.position:
-            position, records, lines = self._end_of_record(start.position), 1, 1
+            position = self._end_of_record(start.position)
+            records, lines = self._measure(start.position, position)
         return Chunk(start, Mark(position, start.record + records, start.line + lines))
 
     def _mask(self, data: bytes, *, at_end: bool) -> bytes:
@@ -97,6 +98,15 @@ class Lines:
     def _end_of_record(self, position: int) -> int:
         """Find the end of a record that no whole block holds."""
         return self.end_of_line(position)
+
+    def _measure(self, lo: int, hi: int) -> tuple[int, int]:
+        """Return whether there is a record in `[lo, hi)`, 0 or 1, and how many lines it takes."""
+        is_blank, lines, last = True, 0, b""
+        for block in self._text.blocks(lo, hi):
+            is_blank = is_blank and not block.strip(self._blank + b"\n")
+            lines += block.count(b"\n")
+            last = block[-1:]
+        return int(not is_blank), lines + (last != b"\n")
 
     def end_of_line(self, position: int) -> int:
         """Find the end of a line, block by block, however long it is."""

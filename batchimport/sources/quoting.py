@@ -135,8 +135,9 @@ class QuotedLines(Lines):
                 records += self._take(masked, len(masked) + 1)[1]
                 position += len(raw)
             else:
-                records += 1
-                position = self._end_of_record(position)
+                end = self._end_of_record(position)
+                records += self._measure(position, end)[0]
+                position = end
         return records
 
 

@@ -1,0 +1,77 @@
+"""The command line as users call it: a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+SAMPLE = ROOT / "sample_data"
+COMMAND = [sys.executable, "-m", "batchimport"]
+
+
+def environment(**more: str) -> dict[str, str]:
+    known = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
+    return {**known, "PYTHONPATH": str(ROOT), "TERM": "xterm-256color", "LANG": "C.UTF-8", **more}
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A command that has ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        return json.loads(self.out)
+
+
+class Workdir:
+    """A directory in which commands are run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def write(self, name: str, content: str | bytes) -> Path:
+        path = self.path / name
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return path
+
+    def lines(self, name: str, records: list[Any]) -> Path:
+        """Write JSON lines."""
+        return self.write(name, "".join(json.dumps(record) + "\n" for record in records))
+
+    def start(self, *arguments: object, **more: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [*COMMAND, *map(str, arguments)],
+            cwd=self.path,
+            env=environment(**more),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def call(self, *arguments: object, **more: str) -> Ended:
+        process = self.start(*arguments, **more)
+        out, err = process.communicate(timeout=100)
+        assert "Traceback" not in err, err
+        return Ended(process.returncode, out, err)
+
+    def run(self, *arguments: object) -> dict[str, Any]:
+        """Run an import and return its summary."""
+        ended = self.call("run", *arguments, "--json")
+        return {**ended.summary, "exit_code": ended.code}
+
+    def rejects(self, summary: dict[str, Any]) -> list[dict[str, Any]]:
+        if summary["rejects_file"] is None:
+            return []
+        text = (self.path / summary["rejects_file"]).read_text(encoding="utf-8")
+        return [json.loads(line) for line in text.splitlines()]

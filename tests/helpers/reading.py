@@ -1,0 +1,50 @@
+"""A source read to its end, in chunks, as the engine does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from batchimport.chunk import judge
+from batchimport.job import EXTRA_COLUMN, INDEX, Mark, Reject, SourceOptions
+from batchimport.schema import RecordSchema, infer_schema
+from batchimport.sources import open_source
+
+Rows = list[dict[str, Any]]
+
+
+def read_all(
+    path: Path,
+    schema: dict[str, Any] | None = None,
+    *,
+    limit: int = 1000,
+    max_bytes: int = 1 << 20,
+    **options: Any,
+) -> tuple[Rows, list[Reject]]:
+    """Return the valid records as rows without nulls, and the rejects."""
+    source = open_source(str(path), SourceOptions(**options))
+    try:
+        text = source.format == "csv"
+        document = infer_schema(source.sample(None), text=text) if schema is None else schema
+        checked = RecordSchema(document)
+        rows: Rows = []
+        rejects: list[Reject] = []
+        at = Mark()
+        while chunk := source.cut(at, limit, max_bytes):
+            frame, more = judge(source.read(chunk, checked), checked)
+            assert frame.height + len(more) == chunk.records
+            for row in frame.drop(INDEX).to_dicts():
+                assert EXTRA_COLUMN in row or set(row) == {c.name for c in checked.columns}
+                rows.append({name: value for name, value in row.items() if value is not None})
+            rejects += more
+            at = chunk.end
+        assert at.position == source.size
+        assert source.count() == len(rows) + len(rejects)
+        return rows, rejects
+    finally:
+        source.close()
+
+
+def codes(rejects: list[Reject]) -> list[str]:
+    """Return the codes of all errors, in order."""
+    return [error.code for reject in rejects for error in reject.errors]

@@ -1,0 +1,145 @@
+"""Cells of delimited text: by the column and one at a time, with the same outcome."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from batchimport.errors import UsageError
+from tests.helpers.reading import codes, read_all
+
+SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "required": ["i"],
+    "properties": {
+        "i": {"type": "integer"},
+        "n": {"type": ["number", "null"]},
+        "b": {"type": "boolean"},
+        "s": {"type": "string"},
+        "j": {"type": "array"},
+        "m": {"type": ["integer", "string"]},
+        "u": {},
+    },
+}
+HEADER = "i,n,b,s,j,m,u\n"
+cell = st.sampled_from(
+    ["", "1", "007", "-5", "+3", "1.0", "2.5", "1e3", ".5", "nan", "inf", "1e999", "true", "False"]
+    + ["no", "x", "[1, 2]", "[1,", '{"a": 1}', "9223372036854775808", " 7 ", "1_0", "0x1", "NULL"]
+    + ['q"q', "a,b", "new\nline", "null", "é"]
+)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cells") / "records.csv"
+
+
+def written(rows: list[list[str]], quoted: list[bool]) -> str:
+    marks = iter(quoted * 100)
+    return HEADER + "".join(",".join(_cell(text, next(marks)) for text in row) + "\n" for row in rows)
+
+
+def _cell(text: str, quoted: bool) -> str:
+    needed = any(mark in text for mark in ',"\n')
+    return '"' + text.replace('"', '""') + '"' if needed or quoted else text
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    rows=st.lists(st.lists(cell, min_size=6, max_size=8), max_size=6),
+    quoted=st.lists(st.booleans(), min_size=1, max_size=5),
+    null=st.sampled_from([None, "NULL"]),
+)
+def test_the_fast_way_agrees_with_the_slow(
+    place: Path, rows: list[list[str]], quoted: list[bool], null: str | None
+) -> None:
+    """A schema that is not compiled, and says the same, has the same rows and rejects."""
+    place.write_text(written(rows, quoted), encoding="utf-8")
+    options = {"delimiter": ",", "null_string": null}
+    fast = read_all(place, SCHEMA, **options)
+    assert read_all(place, {**SCHEMA, "minProperties": 0}, **options) == fast
+    assert read_all(place, SCHEMA, limit=1, max_bytes=5, **options) == fast
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ("1,,,,,,", {"i": 1}),
+        ("007,1,yes,,,,", {"i": 7, "n": 1.0, "b": True}),
+        ('1,,,"",,,', {"i": 1, "s": ""}),
+        ("1,,,NA,,,", {"i": 1, "s": "NA"}),
+        ('1,,,,"[1, 2]",,', {"i": 1, "j": "[1, 2]"}),
+        ("1,,,,,007,12", {"i": 1, "m": '"007"', "u": '"12"'}),
+        ("1,,,,,12,", {"i": 1, "m": "12"}),
+        ("1.0,1e3,FALSE,x,,,", {"i": 1, "n": 1000.0, "b": False, "s": "x"}),
+    ],
+)
+def test_cells_become_values(place: Path, row: str, expected: dict[str, Any]) -> None:
+    """The narrowest type that the schema allows."""
+    place.write_text(HEADER + row + "\n", encoding="utf-8")
+    assert read_all(place, SCHEMA, delimiter=",") == ([expected], [])
+
+
+@pytest.mark.parametrize(
+    ("row", "code"),
+    [
+        ("1,,,,,", "too_few_fields"),
+        ("1,,,,,,,", "too_many_fields"),
+        ("x,,,,,,", "type"),
+        (",,,,,,", "required"),
+        ("1,nan,,,,,", "type"),
+        ("1,,maybe,,,,", "type"),
+        ("9223372036854775808,,,,,,", "integer_out_of_range"),
+        ('1,,,"a"b,,,', "malformed_quote"),
+        ('1,,,"open,,,', "unclosed_quote"),
+    ],
+)
+def test_a_bad_row_is_rejected_alone(place: Path, row: str, code: str) -> None:
+    """It shifts nothing and swallows nothing."""
+    place.write_text(f"{HEADER}1,,,,,,\n\n{row}\n2,,,,,,\n", encoding="utf-8")
+    rows, rejects = read_all(place, SCHEMA, delimiter=",")
+    assert [found["i"] for found in rows] == [1, 2]
+    assert codes(rejects) == [code]
+    assert (rejects[0].record, rejects[0].line) == (1, 4)
+    assert rejects[0].raw.decode() == row
+
+
+@pytest.mark.parametrize("mark", [",", ";", "\t", "|"])
+def test_the_delimiter_is_found(place: Path, mark: str) -> None:
+    """By what cuts the head into rows of one width."""
+    other = ";" if mark == "," else ","
+    place.write_text(f"a{mark}b\n1{mark}x{other} y\n2{mark}w\n", encoding="utf-8")
+    assert read_all(place) == ([{"a": 1, "b": f"x{other} y"}, {"a": 2, "b": "w"}], [])
+
+
+def test_header_options(place: Path) -> None:
+    """Names may be missing, repeated or preceded by lines that are no records."""
+    place.write_bytes(b"\xef\xbb\xbfreport of 2026\r\na,a,\r\n1,2,3\r\n")
+    rows, _ = read_all(place, skip_lines=1)
+    assert rows == [{"a": 1, "a_2": 2, "column_3": 3}]
+    rows, _ = read_all(place, skip_lines=1, header=False)
+    assert rows[1] == {"column_1": "1", "column_2": "2", "column_3": 3}
+
+
+def test_unknown_columns_go_to_extra(place: Path) -> None:
+    """A column that the schema does not name is kept."""
+    place.write_text("i,more\n1,x\n2,\n", encoding="utf-8")
+    rows, rejects = read_all(place, SCHEMA)
+    assert rows == [{"i": 1, "_extra": '{"more": "x"}'}, {"i": 2}]
+    assert not rejects
+    closed = {**SCHEMA, "additionalProperties": False}
+    assert codes(read_all(place, closed)[1]) == ["additional_properties"]
+
+
+@pytest.mark.parametrize(
+    "options", [{"delimiter": "ab"}, {"delimiter": "é"}, {"quote": "\n"}, {"delimiter": '"'}]
+)
+def test_bad_dialects_are_refused(place: Path, options: dict[str, str]) -> None:
+    """One ASCII character each, and not the same."""
+    place.write_text("a,b\n", encoding="utf-8")
+    with pytest.raises(UsageError):
+        read_all(place, **options)
