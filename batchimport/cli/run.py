@@ -228,4 +228,3 @@ def _load_schema(path: Path) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise UsageError("is not a JSON object", where=f"--schema {path}")
     return document
-

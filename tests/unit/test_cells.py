@@ -40,7 +40,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def written(rows: list[list[str]], quoted: list[bool]) -> str:
     marks = iter(quoted * 100)
-    return HEADER + "".join(",".join(_cell(text, next(marks)) for text in row) + "\n" for row in rows)
+    return HEADER + "".join(
+        ",".join(_cell(text, next(marks)) for text in row) + "\n" for row in rows
+    )
 
 
 def _cell(text: str, quoted: bool) -> str:

@@ -125,7 +125,7 @@ values = st.recursive(
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=2), inner),
     max_leaves=4,
 )
-records = st.fixed_dictionaries({}, optional={name: values for name in ("id", "x", "s", "o", "y")})
+records = st.fixed_dictionaries({}, optional=dict.fromkeys(("id", "x", "s", "o", "y"), values))
 junk = st.binary(max_size=12).map(lambda data: data.replace(b"\n", b""))
 lines = st.lists(records.map(lambda record: json.dumps(record).encode()) | junk, max_size=12)
 

@@ -81,9 +81,7 @@ def test_the_fast_mask_follows_the_rule(place: Path, data: bytes) -> None:
     ),
     ending=st.sampled_from(["\n", "\r\n"]),
 )
-def test_what_a_writer_wrote_is_read_back(
-    place: Path, rows: list[list[str]], ending: str
-) -> None:
+def test_what_a_writer_wrote_is_read_back(place: Path, rows: list[list[str]], ending: str) -> None:
     """Every row that Python's csv writes comes back cell by cell."""
     stream = io.StringIO()
     csv.writer(stream, lineterminator=ending).writerows(rows)

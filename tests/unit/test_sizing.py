@@ -9,9 +9,7 @@ import pytest
 from batchimport.job import RunOptions
 from batchimport.sizing import AutoSizer, FixedSizer, LoadReading, LoadSizer, choose_sizer
 
-IDLE = LoadReading(
-    cpu=0.1, own_cpu=0.1, memory=0.2, process_bytes=10, limit_bytes=1000, cpus=2
-)
+IDLE = LoadReading(cpu=0.1, own_cpu=0.1, memory=0.2, process_bytes=10, limit_bytes=1000, cpus=2)
 
 
 @pytest.mark.parametrize(
@@ -55,6 +53,4 @@ def test_short_memory_lowers_the_number_in_flight() -> None:
 )
 def test_options_choose_the_sizer(options: RunOptions, kind: type) -> None:
     """`--chunk-size` wins over `--adaptive`."""
-    assert isinstance(
-        choose_sizer(options, preferred=5000, writers=1, bytes_per_record=100), kind
-    )
+    assert isinstance(choose_sizer(options, preferred=5000, writers=1, bytes_per_record=100), kind)
