@@ -10,6 +10,7 @@ import asyncio
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -212,13 +213,20 @@ class LocalEngine:
         raise TransientError("no attempt was made")  # tenacity returns or raises before
 
     async def _attempt(self, chunk: Chunk, number: int, turn: _Turn) -> ChunkResult:
-        """Run one attempt; a timeout tells its thread to stop before it stores."""
+        """Run one attempt; a timeout tells its thread to stop before it stores.
+
+        Waiting for its turn does not count, or one slow chunk would time out those behind it.
+        """
         cancelled = threading.Event()
+        limit = self._options.chunk_timeout_seconds
+        loop, timer = asyncio.get_running_loop(), asyncio.timeout(limit)
 
         def before_store() -> None:
+            loop.call_soon_threadsafe(_set_deadline, timer, None)
             turn.wait(lambda: cancelled.is_set() or self._given_up.is_set())
+            loop.call_soon_threadsafe(_set_deadline, timer, loop.time() + limit)
 
-        work = asyncio.get_running_loop().run_in_executor(
+        work = loop.run_in_executor(
             self._pool,
             process_chunk,
             self._work,
@@ -227,10 +235,9 @@ class LocalEngine:
             before_store,
         )
         try:
-            async with asyncio.timeout(self._options.chunk_timeout_seconds):
+            async with timer:
                 return await work
         except TimeoutError as error:
-            limit = self._options.chunk_timeout_seconds
             raise TransientError(f"took longer than --chunk-timeout {limit:g} s") from error
         finally:
             cancelled.set()
@@ -266,3 +273,9 @@ class LocalEngine:
         if not self._stopping.is_set():
             self._observer(Draining(reason.message))
             self._stopping.set()
+
+
+def _set_deadline(timer: asyncio.Timeout, when: float | None) -> None:
+    """Move the end of an attempt's time, unless the attempt is over."""
+    with suppress(RuntimeError):
+        timer.reschedule(when)

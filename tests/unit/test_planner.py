@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -38,7 +40,7 @@ def test_committed_and_planned_chunks_tile_the_source(
 ) -> None:
     """Any subset of any earlier cutting is completed by chunks of any sizes."""
     cuts = sorted({0, records, *(at for at in borders if at < records)})
-    earlier = [Chunk(mark(a), mark(b)) for a, b in zip(cuts, cuts[1:], strict=False)]
+    earlier = [Chunk(mark(a), mark(b)) for a, b in pairwise(cuts)]
     committed = [chunk for at, chunk in enumerate(earlier) if at in kept]
     plan, done, turn = Plan(records * 10, committed), list(committed), 0
     while chunk := plan.take(cutter(records), limits[turn % len(limits)], max_bytes):
