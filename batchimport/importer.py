@@ -169,7 +169,7 @@ class _Run:
             document = infer_schema(source.sample(job.infer_records), text=text)
         schema = RecordSchema(document)
         columns = self._decide_columns(schema)
-        if not columns and source.size:
+        if not columns and source.count():
             raise UsageError(
                 "no record with a key was found, so no table can be made",
                 where=source.name,

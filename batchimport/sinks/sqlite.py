@@ -201,6 +201,8 @@ class SqliteSink:
 
     def _make_table(self, job: Job, columns: Sequence[Column]) -> bool:
         """Make or check the table; return whether no row was in it that no job accounts for."""
+        if not columns:  # an empty source
+            return False
         exists = self._exists(job.table)
         if exists and job.if_exists == "fail":
             raise UsageError(

@@ -33,6 +33,8 @@ BOM = b"\xef\xbb\xbf"
 INT64 = 2**63
 SAMPLE_PLACES = 20
 _DETACHED_COLON = re.compile(rb'"[ \t\r]+:')
+_ESCAPED = re.compile(r'["\\\x00-\x1f]')
+"""Characters that JSON escapes in a name."""
 _Int64 = Annotated[int, msgspec.Meta(ge=-INT64, le=INT64 - 1)]
 _TYPES: dict[str, Any] = {"integer": _Int64, "number": float, "boolean": bool, "json": msgspec.Raw}
 _decode_raw = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -225,6 +227,9 @@ class _TypedLines:
     def __init__(self, columns: tuple[Column, ...]) -> None:
         self._columns = columns
         self._fields = [f"f{at}" for at in range(len(columns))]
+        self._decode: Any = None
+        if any(map(_ESCAPED.search, (column.name for column in columns))):
+            return  # msgspec takes no such names: every line is doubtful
         record = msgspec.defstruct(
             "Record",
             [
@@ -242,6 +247,8 @@ class _TypedLines:
         self, lines: list[bytes], data: bytes, too_long: frozenset[int]
     ) -> tuple[pl.DataFrame, list[int]]:
         """Return the frame of the lines that certainly fit, and the indices of the others."""
+        if self._decode is None:
+            return self.empty(), list(range(len(lines)))
         records: list[Any] = []
         doubtful: list[int] = sorted(too_long)
         decoded = map(self._decode, lines)
