@@ -93,7 +93,9 @@ def test_a_new_file_of_the_same_name_is_a_new_job(workdir: Workdir) -> None:
 def test_an_unfinished_job_is_continued_or_refused(workdir: Workdir) -> None:
     """Resumed by the same command and by `resume`; refused when source or options changed."""
     good = [{"id": at} for at in range(4000)]
-    path = workdir.lines("u.jsonl", [*good[:2000], *({"id": "bad"} for _ in range(50)), *good[2000:]])
+    path = workdir.lines(
+        "u.jsonl", [*good[:2000], *({"id": "bad"} for _ in range(50)), *good[2000:]]
+    )
     schema = workdir.write("s.json", '{"properties": {"id": {"type": "integer"}}}')
     options = ["--schema", schema, "--chunk-size", 100, "--max-parallel", 1]
     stopped = workdir.run("u.jsonl", *options, "--max-errors", 10)
@@ -222,7 +224,9 @@ def test_usage_errors_leave_with_2(workdir: Workdir, arguments: list[str]) -> No
 def test_rejects_may_be_put_elsewhere_and_forgiven(workdir: Workdir) -> None:
     """`--rejects`, `--exit-zero-on-rejects` and `--quiet`."""
     workdir.write("u.jsonl", '{"id": 1}\nbad\n')
-    ended = workdir.call("run", "u.jsonl", "--rejects", "r.jsonl", "--exit-zero-on-rejects", "--quiet")
+    ended = workdir.call(
+        "run", "u.jsonl", "--rejects", "r.jsonl", "--exit-zero-on-rejects", "--quiet"
+    )
     assert (ended.code, ended.out, ended.err) == (0, "", "")
     assert json.loads((workdir.path / "r.jsonl").read_text())["raw"] == "bad"
 

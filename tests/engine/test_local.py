@@ -193,9 +193,7 @@ def test_a_reply_that_was_lost_does_not_store_twice(shop: Shop) -> None:
 
 def test_a_fatal_error_stops_the_job(shop: Shop) -> None:
     """No attempt is made again, and no further chunk is started."""
-    error = shop.run(
-        numbered(1000), fails(0, error=FatalError("the disk is full")), max_parallel=2
-    )
+    error = shop.run(numbered(1000), fails(0, error=FatalError("the disk is full")), max_parallel=2)
     assert isinstance(error, FatalError)
     assert shop.naps == []
     assert len(shop.of(ChunkStarted)) < 20
