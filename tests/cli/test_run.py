@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -178,8 +180,6 @@ def test_a_source_that_is_none_is_one_line(
     workdir: Workdir, name: str, content: Any, words: str
 ) -> None:
     """What is wrong, where, and what to do; exit 2, and a summary all the same."""
-    import re
-
     if content == "directory":
         (workdir.path / name).mkdir()
     elif content is not None:
@@ -299,8 +299,6 @@ def test_foreign_rows_are_noticed(workdir: Workdir, tmp_path: Path) -> None:
     workdir.write("s.json", '{"properties": {"id": {"type": "integer"}}}')
     options = ["--schema", "s.json", "--chunk-size", 10, "--max-parallel", 1]
     workdir.run("u.jsonl", *options, "--max-errors", 5)
-    import sqlite3
-
     with sqlite3.connect(tmp_path / "u.db") as connection:
         connection.execute("INSERT INTO u (id) VALUES (5)")
     connection.close()
