@@ -132,7 +132,7 @@ def run(  # noqa: PLR0913 - one parameter an option
         handle_signals=True,
     )
     _execute(request, progress, summary, as_json=json_, quiet=quiet, zero=exit_zero_on_rejects)
-    del verbose  # read by `main`, which prints errors
+    del verbose  # read by `main` and `_report`
 
 
 def resume(  # noqa: PLR0913 - one parameter an option
@@ -146,8 +146,10 @@ def resume(  # noqa: PLR0913 - one parameter an option
     state_dir: o.StateDir = o.STATE_DIR,
     exit_zero_on_rejects: o.ExitZero = False,
     quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
 ) -> None:
     """Continue an interrupted job with the options that it was begun with."""
+    del verbose  # read by `main` and `_report`
     from batchimport.identity import Request, job_from  # noqa: PLC0415 - imports Polars
 
     state = StateDirectory(state_dir)

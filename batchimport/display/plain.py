@@ -51,7 +51,7 @@ class PlainDisplay(NoDisplay):
         self._tally(event)
         for line in describe(event, self._warnings):
             self._print(line)
-        edge = isinstance(event, JobStarted | JobFinished)
+        edge = isinstance(event, JobFinished)
         if edge or self._clock() - self._last >= self.seconds_between_lines:
             self._last = self._clock()
             self._print(self._line())
