@@ -11,7 +11,7 @@ import polars as pl
 from batchimport.errors import UsageError
 from batchimport.job import FieldError
 from batchimport.schema.columns import DTYPES, Column, Kind, columns_of
-from batchimport.schema.compile import ColumnRule, allows_null, compile_rules, is_plain
+from batchimport.schema.compile import ColumnRule, allows_null, compile_rules, is_plain, prove
 from batchimport.schema.fallback import explain
 from batchimport.schema.infer import infer_schema
 
@@ -58,10 +58,9 @@ class RecordSchema:
         The frame has one column of the right type per schema column; required keys were present,
         other nulls were missing keys or allowed nulls, and no record had a key without a column.
         """
-        proven = pl.repeat(self.vectorised, frame.height, dtype=pl.Boolean, eager=True)
-        for rule in self._rules:
-            proven &= rule.proven(frame)
-        return proven
+        if not self.vectorised:
+            return pl.repeat(value=False, n=frame.height, dtype=pl.Boolean, eager=True)
+        return prove(self._rules, frame)
 
     def errors(self, record: Any) -> tuple[FieldError, ...]:
         """Return every error of a record, in order of path; nothing if it is valid."""

@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 HEAD_BYTES = 64 * 1024
 BLOCK_BYTES = 1024 * 1024
-DIGEST_BYTES = 16
+DIGEST_DIGITS = 32
 
 
 def digest_of(data: bytes | memoryview) -> str:
     """Return the hash by which the bytes of a chunk are known again."""
-    return hashlib.blake2b(data, digest_size=DIGEST_BYTES).hexdigest()
+    return hashlib.sha256(data).hexdigest()[:DIGEST_DIGITS]
 
 
 class TextFile:
@@ -79,10 +79,10 @@ class TextFile:
 
     def digest(self, lo: int, hi: int) -> str:
         """Return the hash of the bytes `[lo, hi)`."""
-        state = hashlib.blake2b(digest_size=DIGEST_BYTES)
+        state = hashlib.sha256()
         for block in self.blocks(lo, hi):
             state.update(block)
-        return state.hexdigest()
+        return state.hexdigest()[:DIGEST_DIGITS]
 
     def close(self) -> None:
         """Close the file."""

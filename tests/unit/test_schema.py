@@ -29,6 +29,16 @@ RULES: list[dict[str, Any]] = [
     {"type": "boolean", "const": True},
     {"type": "array", "items": {"type": "integer"}, "uniqueItems": True},
     {"type": "object", "required": ["a"], "properties": {"a": {"type": "integer"}}},
+    {
+        "type": "object",
+        "properties": {
+            "a": {"type": "string", "pattern": "^[ab]$", "maxLength": 2},
+            "b": {"type": "integer", "minimum": 1},
+        },
+        "additionalProperties": False,
+    },
+    {"type": "array", "items": {"type": "integer", "exclusiveMaximum": 2}, "minItems": 1},
+    {"type": "array", "items": {"type": "array", "items": {"type": "null"}}},
     {"anyOf": [{"type": "integer"}, {"type": "string", "minLength": 2}]},
     {"not": {"type": "string"}},
     {"type": "string", "not": {"const": "a"}},
@@ -56,7 +66,7 @@ values = (
         + ["6f1ed002-ab5b-4cf6-9c51-0e4e5a5c5b3e", "http://a/b", "a b", "2024-1-01", "x@a.b\n"]
     )
     | st.lists(st.integers(0, 2), max_size=3)
-    | st.dictionaries(st.sampled_from("ab"), st.integers(0, 2) | st.text(max_size=1), max_size=2)
+    | st.dictionaries(st.sampled_from("ab"), st.integers(0, 2) | st.text("ab\n", max_size=2), max_size=2)
 )
 
 
