@@ -7,6 +7,7 @@ distinct value.
 from __future__ import annotations
 
 import operator
+from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -73,14 +74,16 @@ class ColumnRule:
         given = values.to_list()
         if self.decoder is None:
             return list(map(self._is_valid, given))
-        good: list[bool] = []
-        decoded = map(self.decoder.decode, given)
-        while len(good) < len(given):
-            try:
-                good.extend(True for _ in decoded)
+        good = [True] * len(given)
+        left = iter(given)
+        while True:
+            try:  # at the speed of C up to the next one that the decoder does not take
+                deque(map(self.decoder.decode, left), maxlen=0)
             except (ValueError, RecursionError):
-                good.append(self._is_valid(given[len(good)]))
-        return good
+                at = len(given) - operator.length_hint(left) - 1
+                good[at] = self._is_valid(given[at])
+            else:
+                return good
 
     def _is_valid(self, value: Any) -> bool:
         assert self.validator is not None  # noqa: S101 - the caller looked
