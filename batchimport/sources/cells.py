@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import math
+import operator
 import re
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -140,6 +142,31 @@ def typed(texts: pl.Series, column: Column, types: Types) -> tuple[pl.Series, pl
         values = words.replace_strict(_BOOLEANS, default=None, return_dtype=pl.Boolean)
         return values, values.is_not_null() | texts.is_null()
     if column.kind == "json":
-        cells = [None if text is None else json_text(text, types) for text in texts]
-        return pl.Series(name, cells, dtype=pl.String), None
+        return _json_texts(texts, types).alias(name), None
     return texts, None
+
+
+def _json_texts(texts: pl.Series, types: Types) -> pl.Series:
+    given = texts.to_list()
+    only_nested = types is not None and types <= {"object", "array", "null"}
+    decode = _NESTED.get((types or frozenset()) - {"null"}) if only_nested else None
+    if decode is None:
+        cells = [None if text is None else json_text(text, types) for text in given]
+        return pl.Series(cells, dtype=pl.String)
+    left = iter(given)
+    while True:
+        try:  # at the speed of C up to the next one that is null, or not of the type
+            deque(map(decode, left), maxlen=0)
+        except (TypeError, ValueError, RecursionError):
+            at = len(given) - operator.length_hint(left) - 1
+            text = given[at]
+            given[at] = None if text is None else json_text(text, types)
+        else:
+            return pl.Series(given, dtype=pl.String)
+
+
+_NESTED = {
+    frozenset({"object"}): msgspec.json.Decoder(dict).decode,
+    frozenset({"array"}): msgspec.json.Decoder(list).decode,
+    frozenset({"object", "array"}): msgspec.json.Decoder(dict | list).decode,
+}

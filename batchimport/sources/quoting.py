@@ -50,9 +50,8 @@ class QuotedLines(Lines):
         self._broken = re.compile(
             b"(?:" + field + comma + b")*+" + body + b"(?:" + broken + b")" if mark else b"(?!)"
         )
-        self._irregular = re.compile(
-            rb"[^,\n\x01]\x01|\x01(?:[^,\r\n\x01]|\r[^\n])".replace(b",", comma)
-        )
+        self._before = (delimiter.encode() + SEAM, b"\n" + SEAM)
+        self._after = (SEAM + delimiter.encode(), SEAM + b"\n", SEAM + b"\r\n")
 
     def split(self, data: bytes) -> list[bytes]:
         """Return the records of a chunk, blank ones included, each with its line end."""
@@ -80,14 +79,27 @@ class QuotedLines(Lines):
         """Mask by parity, at the speed of `split`; None if some quote is out of order."""
         pieces = data.split(self._quote)
         is_open = len(pieces) % 2 == 0
-        outside = SEAM.join(pieces[::2])
-        if (is_open and at_end) or SEAM in data or self._irregular.search(outside):
+        if (is_open and at_end) or SEAM in data or not self._is_regular(pieces, is_open=is_open):
             return None
         inside = self._quote.join(pieces[1::2])
         if b"\n" not in inside:
             return data
         pieces[1::2] = inside.replace(b"\n", b" ").split(self._quote)
         return self._quote.join(pieces)
+
+    def _is_regular(self, pieces: list[bytes], *, is_open: bool) -> bool:
+        """Say whether every quoted part begins and ends where a field does.
+
+        Between two quotes that stand for one there is nothing outside.
+        """
+        first, *middle = pieces[::2]
+        last = b"" if is_open else middle.pop()
+        middle = list(filter(None, middle))
+        outside = SEAM.join([first, *middle, last])
+        parts = len(middle) + 1
+        before = sum(map(outside.count, self._before)) + (not first)
+        after = sum(map(outside.count, self._after)) + (not last)
+        return before == after == parts
 
     def _mask_slowly(self, data: bytes, *, at_end: bool) -> bytes:
         """Mask record by record, by the rule as it is written."""

@@ -66,7 +66,9 @@ values = (
         + ["6f1ed002-ab5b-4cf6-9c51-0e4e5a5c5b3e", "http://a/b", "a b", "2024-1-01", "x@a.b\n"]
     )
     | st.lists(st.integers(0, 2), max_size=3)
-    | st.dictionaries(st.sampled_from("ab"), st.integers(0, 2) | st.text("ab\n", max_size=2), max_size=2)
+    | st.dictionaries(
+        st.sampled_from("ab"), st.integers(0, 2) | st.text("ab\n", max_size=2), max_size=2
+    )
 )
 
 
