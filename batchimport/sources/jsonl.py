@@ -7,20 +7,18 @@ authority, the validator, by way of `JsonLines`.
 from __future__ import annotations
 
 import json
-import re
 from functools import cached_property
-from itertools import accumulate, islice
-from operator import attrgetter
-from typing import TYPE_CHECKING, Annotated, Any
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-import polars as pl
 
 from batchimport.errors import SourceChangedError
-from batchimport.job import EXTRA_COLUMN, INDEX, Chunk, FieldError, Mark, Reject, Stage
+from batchimport.job import EXTRA_COLUMN, Chunk, FieldError, Mark, Reject, Stage
 from batchimport.sources.base import Batch, UnreadableRecordError
 from batchimport.sources.codec import HEAD_BYTES, digest_of
 from batchimport.sources.framing import BLANK, Lines
+from batchimport.sources.typed_lines import INT64, TypedLines, repeated_keys
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -30,13 +28,7 @@ if TYPE_CHECKING:
     from batchimport.sources.codec import TextFile
 
 BOM = b"\xef\xbb\xbf"
-INT64 = 2**63
 SAMPLE_PLACES = 20
-_DETACHED_COLON = re.compile(rb'"[ \t\r]+:')
-_ESCAPED = re.compile(r'["\\\x00-\x1f]')
-"""Characters that JSON escapes in a name."""
-_Int64 = Annotated[int, msgspec.Meta(ge=-INT64, le=INT64 - 1)]
-_TYPES: dict[str, Any] = {"integer": _Int64, "number": float, "boolean": bool, "json": msgspec.Raw}
 _decode_raw = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
@@ -54,7 +46,7 @@ class JsonLinesSource:
         self._text = text
         self._lines = Lines(text)
         self._max_record_bytes = options.max_record_bytes
-        self._decoders: dict[tuple[Column, ...], _TypedLines] = {}
+        self._decoders: dict[tuple[Column, ...], TypedLines] = {}
 
     def cut(self, start: Mark, limit: int, max_bytes: int) -> Chunk | None:
         """Return the chunk of at most `limit` lines that begins at `start`; None at the end."""
@@ -63,7 +55,7 @@ class JsonLinesSource:
     def read(self, chunk: Chunk, schema: RecordSchema) -> Batch:
         """Read and parse a chunk."""
         size = chunk.hi - chunk.lo
-        typed = self._decoders.setdefault(schema.columns, _TypedLines(schema.columns))
+        typed = self._decoders.setdefault(schema.columns, TypedLines(schema.columns))
         if chunk.records == 1 and size > self._max_record_bytes:
             head = self._text.read_at(chunk.lo, HEAD_BYTES)
             origin = JsonLines(self.name, chunk, schema.columns, [head], frozenset({0}))
@@ -178,7 +170,7 @@ class JsonLines:
         if not isinstance(record, dict):
             name = type(record).__name__
             raise _unreadable("not_an_object", f"expected a JSON object, found {name}")
-        twice = _repeated_keys(line)
+        twice = repeated_keys(line)
         if twice:
             raise UnreadableRecordError(
                 *(
@@ -221,145 +213,6 @@ class JsonLines:
         return list(accumulate(map(len, self._all_lines)))
 
 
-class _TypedLines:
-    """Lines into a frame with the columns of a schema."""
-
-    def __init__(self, columns: tuple[Column, ...]) -> None:
-        self._columns = columns
-        self._fields = [f"f{at}" for at in range(len(columns))]
-        self._decode: Any = None
-        if any(map(_ESCAPED.search, (column.name for column in columns))):
-            return  # msgspec takes no such names: every line is doubtful
-        record = msgspec.defstruct(
-            "Record",
-            [
-                (field, *_field_type(column))
-                for field, column in zip(self._fields, columns, strict=True)
-            ],
-            rename=dict(zip(self._fields, (column.name for column in columns), strict=True)),
-            forbid_unknown_fields=True,
-            gc=False,
-            kw_only=True,
-        )
-        self._decode = msgspec.json.Decoder(record).decode
-
-    def parse(
-        self, lines: list[bytes], data: bytes, too_long: frozenset[int]
-    ) -> tuple[pl.DataFrame, list[int]]:
-        """Return the frame of the lines that certainly fit, and the indices of the others."""
-        if self._decode is None:
-            return self.empty(), list(range(len(lines)))
-        records: list[Any] = []
-        doubtful: list[int] = sorted(too_long)
-        decoded = map(self._decode, lines)
-        while len(records) < len(lines):
-            try:  # by the thousand, so that other threads get a turn
-                records.extend(islice(decoded, 1000))
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-                doubtful.append(len(records))
-                records.append(None)
-        unfit = set(doubtful)
-        try:
-            frame, keys, nulls = self._frame(records, unfit)
-        except pl.exceptions.PolarsError:  # not UTF-8: msgspec does not look into raw values
-            unfit.update(at for at, line in enumerate(lines) if not _is_utf8(line))
-            frame, keys, nulls = self._frame(records, unfit)
-        twice = self._lines_with_repeated_keys(lines, data, unfit, keys)
-        if twice or nulls:
-            unfit.update(twice, nulls)
-            frame, *_ = self._frame(records, unfit)
-        return frame, sorted(unfit)
-
-    def empty(self) -> pl.DataFrame:
-        """Return a frame of no records."""
-        return self._frame([], set())[0]
-
-    def _frame(self, records: list[Any], without: set[int]) -> tuple[pl.DataFrame, int, list[int]]:
-        """Return the columns of decoded records, how many keys their text has, and forbidden nulls.
-
-        The last are the records that have null where an object or array must be, which the typed
-        decoder lets pass.
-        """
-        index: Sequence[int] = range(len(records))
-        nulls: list[int] = []
-        if without:
-            index = [at for at in index if at not in without]
-            records = [records[at] for at in index]
-        series = [pl.Series(INDEX, index, dtype=pl.UInt32)]
-        keys = 0
-        for field, column in zip(self._fields, self._columns, strict=True):
-            values = list(map(attrgetter(field), records))
-            missing = 0
-            if not column.required:
-                missing = values.count(msgspec.UNSET)
-                keys -= missing
-                if missing:
-                    values = [None if value is msgspec.UNSET else value for value in values]
-            keys += len(values)
-            if column.kind == "json":
-                text = b"\n".join([b"null" if value is None else value for value in values])
-                keys += text.count(b'":')
-                texts = _json_texts(column.name, text, len(values))
-                series.append(texts)
-                if not column.nullable and texts.null_count() > missing:
-                    found = texts.is_null().arg_true().to_list()
-                    nulls += [index[at] for at in found if values[at] is not None]
-            else:
-                series.append(pl.Series(column.name, values, dtype=column.dtype))
-        return pl.DataFrame(series), keys, nulls
-
-    def _lines_with_repeated_keys(
-        self, lines: list[bytes], data: bytes, unfit: set[int], keys: int
-    ) -> list[int]:
-        """Find lines that have a key twice, which msgspec hides: the last one would win.
-
-        Every key adds one `":` to the text. Counted for the whole chunk first: that comes out even
-        unless strings contain `":` or spaces part a key from its colon.
-        """
-        found = data.count(b'":') - sum(lines[at].count(b'":') for at in unfit)
-        if found == keys and not _has_detached_colon(data):
-            return []
-        return [at for at, line in enumerate(lines) if at not in unfit and _repeated_keys(line)]
-
-
-def _field_type(column: Column) -> tuple[Any, ...]:
-    kind = _TYPES.get(column.kind, str)
-    if column.nullable and column.kind != "json":
-        kind = kind | None
-    return (kind,) if column.required else (kind | msgspec.UnsetType, msgspec.UNSET)
-
-
-def _json_texts(name: str, text: bytes, count: int) -> pl.Series:
-    """Return raw JSON values, one a line, as text; `null` becomes null.
-
-    Split by Polars, which lets other threads run meanwhile and refuses what is not UTF-8.
-    """
-    if not count:
-        return pl.Series(name, [], dtype=pl.String)
-    whole = pl.Series(name, [text], dtype=pl.Binary).cast(pl.String)
-    series = whole.str.split("\n").explode()
-    return series.set(series == "null", None)
-
-
-def _has_detached_colon(data: bytes) -> bool:
-    """Say whether spaces part some key from its colon; plain search is faster than the pattern."""
-    suspicious = b"\t" in data or b"\r" in data or _contains(data, b" :")
-    return suspicious and _DETACHED_COLON.search(data) is not None
-
-
-def _contains(data: bytes, needle: bytes) -> bool:
-    """Search by Polars: faster than Python's own search, and other threads run meanwhile."""
-    return bool(pl.Series([data], dtype=pl.Binary).bin.contains(needle).any())
-
-
-def _is_utf8(text: bytes) -> bool:
-    try:
-        text.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
 def _convert(column: Column, raw: msgspec.Raw) -> Any:
     value = msgspec.json.decode(raw)
     if value is None:
@@ -376,20 +229,6 @@ def _convert(column: Column, raw: msgspec.Raw) -> Any:
     elif column.kind == "number":
         value = float(value)
     return value
-
-
-def _repeated_keys(line: bytes) -> list[str]:
-    """Return the keys that the line's own object has more than once."""
-    outermost: list[str] = []
-
-    def remember(pairs: list[tuple[str, Any]]) -> None:
-        outermost[:] = [key for key, _ in pairs]  # the outermost object comes last
-
-    try:
-        json.loads(line, object_pairs_hook=remember)
-    except (ValueError, RecursionError):
-        return []
-    return sorted({key for key in outermost if outermost.count(key) > 1})
 
 
 def _unreadable(code: str, message: str) -> UnreadableRecordError:

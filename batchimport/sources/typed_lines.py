@@ -1,0 +1,179 @@
+"""JSON lines into typed columns, at the speed of a decoder that accepts only what certainly fits."""
+
+from __future__ import annotations
+
+import json
+import re
+from itertools import islice
+from operator import attrgetter
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+import polars as pl
+
+from batchimport.job import INDEX
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from batchimport.schema import Column
+
+INT64 = 2**63
+_DETACHED_COLON = re.compile(rb'"[ \t\r]+:')
+_ESCAPED = re.compile(r'["\\\x00-\x1f]')
+"""Characters that JSON escapes in a name."""
+_Int64 = Annotated[int, msgspec.Meta(ge=-INT64, le=INT64 - 1)]
+_TYPES: dict[str, Any] = {"integer": _Int64, "number": float, "boolean": bool, "json": msgspec.Raw}
+
+
+class TypedLines:
+    """Lines into a frame with the columns of a schema."""
+
+    def __init__(self, columns: tuple[Column, ...]) -> None:
+        self._columns = columns
+        self._fields = [f"f{at}" for at in range(len(columns))]
+        self._decode: Any = None
+        if any(map(_ESCAPED.search, (column.name for column in columns))):
+            return  # msgspec takes no such names: every line is doubtful
+        record = msgspec.defstruct(
+            "Record",
+            [
+                (field, *_field_type(column))
+                for field, column in zip(self._fields, columns, strict=True)
+            ],
+            rename=dict(zip(self._fields, (column.name for column in columns), strict=True)),
+            forbid_unknown_fields=True,
+            gc=False,
+            kw_only=True,
+        )
+        self._decode = msgspec.json.Decoder(record).decode
+
+    def parse(
+        self, lines: list[bytes], data: bytes, too_long: frozenset[int]
+    ) -> tuple[pl.DataFrame, list[int]]:
+        """Return the frame of the lines that certainly fit, and the indices of the others."""
+        if self._decode is None:
+            return self.empty(), list(range(len(lines)))
+        records: list[Any] = []
+        doubtful: list[int] = sorted(too_long)
+        decoded = map(self._decode, lines)
+        while len(records) < len(lines):
+            try:  # by the thousand, so that other threads get a turn
+                records.extend(islice(decoded, 1000))
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                doubtful.append(len(records))
+                records.append(None)
+        unfit = set(doubtful)
+        try:
+            frame, keys, nulls = self._frame(records, unfit)
+        except pl.exceptions.PolarsError:  # not UTF-8: msgspec does not look into raw values
+            unfit.update(at for at, line in enumerate(lines) if not _is_utf8(line))
+            frame, keys, nulls = self._frame(records, unfit)
+        twice = self._lines_with_repeated_keys(lines, data, unfit, keys)
+        if twice or nulls:
+            unfit.update(twice, nulls)
+            frame, *_ = self._frame(records, unfit)
+        return frame, sorted(unfit)
+
+    def empty(self) -> pl.DataFrame:
+        """Return a frame of no records."""
+        return self._frame([], set())[0]
+
+    def _frame(self, records: list[Any], without: set[int]) -> tuple[pl.DataFrame, int, list[int]]:
+        """Return the columns of decoded records, how many keys their text has, and forbidden nulls.
+
+        The last are the records that have null where an object or array must be, which the typed
+        decoder lets pass.
+        """
+        index: Sequence[int] = range(len(records))
+        nulls: list[int] = []
+        if without:
+            index = [at for at in index if at not in without]
+            records = [records[at] for at in index]
+        series = [pl.Series(INDEX, index, dtype=pl.UInt32)]
+        keys = 0
+        for field, column in zip(self._fields, self._columns, strict=True):
+            values = list(map(attrgetter(field), records))
+            missing = 0
+            if not column.required:
+                missing = values.count(msgspec.UNSET)
+                keys -= missing
+                if missing:
+                    values = [None if value is msgspec.UNSET else value for value in values]
+            keys += len(values)
+            if column.kind == "json":
+                text = b"\n".join([b"null" if value is None else value for value in values])
+                keys += text.count(b'":')
+                texts = _json_texts(column.name, text, len(values))
+                series.append(texts)
+                if not column.nullable and texts.null_count() > missing:
+                    found = texts.is_null().arg_true().to_list()
+                    nulls += [index[at] for at in found if values[at] is not None]
+            else:
+                series.append(pl.Series(column.name, values, dtype=column.dtype))
+        return pl.DataFrame(series), keys, nulls
+
+    def _lines_with_repeated_keys(
+        self, lines: list[bytes], data: bytes, unfit: set[int], keys: int
+    ) -> list[int]:
+        """Find lines that have a key twice, which msgspec hides: the last one would win.
+
+        Every key adds one `":` to the text. Counted for the whole chunk first: that comes out even
+        unless strings contain `":` or spaces part a key from its colon.
+        """
+        found = data.count(b'":') - sum(lines[at].count(b'":') for at in unfit)
+        if found == keys and not _has_detached_colon(data):
+            return []
+        return [at for at, line in enumerate(lines) if at not in unfit and repeated_keys(line)]
+
+
+def _field_type(column: Column) -> tuple[Any, ...]:
+    kind = _TYPES.get(column.kind, str)
+    if column.nullable and column.kind != "json":
+        kind = kind | None
+    return (kind,) if column.required else (kind | msgspec.UnsetType, msgspec.UNSET)
+
+
+def _json_texts(name: str, text: bytes, count: int) -> pl.Series:
+    """Return raw JSON values, one a line, as text; `null` becomes null.
+
+    Split by Polars, which lets other threads run meanwhile and refuses what is not UTF-8.
+    """
+    if not count:
+        return pl.Series(name, [], dtype=pl.String)
+    whole = pl.Series(name, [text], dtype=pl.Binary).cast(pl.String)
+    series = whole.str.split("\n").explode()
+    return series.set(series == "null", None)
+
+
+def _has_detached_colon(data: bytes) -> bool:
+    """Say whether spaces part some key from its colon; plain search is faster than the pattern."""
+    suspicious = b"\t" in data or b"\r" in data or _contains(data, b" :")
+    return suspicious and _DETACHED_COLON.search(data) is not None
+
+
+def _contains(data: bytes, needle: bytes) -> bool:
+    """Search by Polars: faster than Python's own search, and other threads run meanwhile."""
+    return bool(pl.Series([data], dtype=pl.Binary).bin.contains(needle).any())
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def repeated_keys(line: bytes) -> list[str]:
+    """Return the keys that the line's own object has more than once."""
+    outermost: list[str] = []
+
+    def remember(pairs: list[tuple[str, Any]]) -> None:
+        outermost[:] = [key for key, _ in pairs]  # the outermost object comes last
+
+    try:
+        json.loads(line, object_pairs_hook=remember)
+    except (ValueError, RecursionError):
+        return []
+    return sorted({key for key in outermost if outermost.count(key) > 1})
