@@ -1,0 +1,41 @@
+"""Nothing is called completed that does not add up."""
+
+from __future__ import annotations
+
+import pytest
+
+from batchimport.accounts import reconcile
+from batchimport.errors import AccountsError
+from batchimport.job import Chunk, Committed, Mark
+
+
+def done(first: int, last: int, successful: int, failed: int = 0, filtered: int = 0) -> Committed:
+    chunk = Chunk(Mark(first * 10, first, first + 1), Mark(last * 10, last, last + 1))
+    return Committed(chunk, successful, failed, filtered, "")
+
+
+def test_what_adds_up_passes() -> None:
+    """A tiling ledger with an outcome for each record; a limit may leave the tail."""
+    reconcile([done(0, 5, 3, 1, 1), done(5, 9, 4)], 90, 9, None)
+    reconcile([done(0, 5, 5)], 90, 5, 5)
+    reconcile([], 0, 0, None)
+
+
+@pytest.mark.parametrize(
+    ("ledger", "total"),
+    [
+        ([done(0, 5, 5)], 9),
+        ([done(0, 4, 4), done(5, 9, 4)], 9),
+        ([done(0, 5, 5), done(4, 9, 5)], 9),
+        ([done(0, 5, 4), done(5, 9, 4)], 9),
+        ([done(0, 9, 9)], 10),
+        ([done(0, 9, 9)], None),
+    ],
+    ids=["tail", "gap", "overlap", "outcome", "count", "uncounted"],
+)
+def test_what_does_not_add_up_is_never_completed(
+    ledger: list[Committed], total: int | None
+) -> None:
+    """Whatever is missing, doubled or uncounted."""
+    with pytest.raises(AccountsError):
+        reconcile(ledger, 90, total, None)
