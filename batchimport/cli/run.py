@@ -14,7 +14,7 @@ from batchimport.checkpoint import StateDirectory, write_atomically
 from batchimport.cli import options as o
 from batchimport.display import open_display
 from batchimport.display.report import final_report, print_error
-from batchimport.errors import UsageError
+from batchimport.errors import JobInterrupted, UsageError
 from batchimport.job import JOB_ID_PATTERN, Job, RunOptions, SourceOptions
 
 if TYPE_CHECKING:
@@ -216,7 +216,7 @@ def _report(outcome: Outcome, *, as_json: bool, quiet: bool) -> None:
         typer.echo(json.dumps(outcome.summary.to_dict()))
     elif not quiet:
         final_report(outcome.summary, outcome.examples)
-    if outcome.error is not None:
+    if outcome.error is not None and not isinstance(outcome.error, JobInterrupted):
         print_error(outcome.error, verbose="--verbose" in sys.argv)
 
 
