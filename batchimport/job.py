@@ -91,6 +91,15 @@ class FieldError:
     message: str
     value: Any = None
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON object."""
+        return {
+            "code": self.code,
+            "field": self.field,
+            "message": self.message,
+            "value": self.value,
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Reject:
@@ -122,7 +131,7 @@ class Reject:
             "line": self.line,
             "byte_offset": self.byte_offset,
             "stage": self.stage,
-            "errors": [asdict(error) for error in self.errors],
+            "errors": [error.to_dict() for error in self.errors],
         }
         try:
             body["raw"] = self.raw.decode()

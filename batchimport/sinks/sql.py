@@ -164,7 +164,7 @@ def reject_values(job_id: str, reject: Reject) -> tuple[Any, ...]:
         raw, encoded = "", True
     if encoded:
         raw = base64.b64encode(reject.raw).decode()
-    errors = json.dumps([asdict(error) for error in reject.errors])
+    errors = json.dumps([error.to_dict() for error in reject.errors])
     return (
         job_id,
         reject.record,

@@ -23,6 +23,7 @@ _DETACHED_COLON = re.compile(rb'"[ \t\r]+:')
 _ESCAPED = re.compile(r'["\\\x00-\x1f]')
 """Characters that JSON escapes in a name."""
 _Int64 = Annotated[int, msgspec.Meta(ge=-INT64, le=INT64 - 1)]
+_decode_raw = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _TYPES: dict[str, Any] = {"integer": _Int64, "number": float, "boolean": bool, "json": msgspec.Raw}
 
 
@@ -165,8 +166,20 @@ def _is_utf8(text: bytes) -> bool:
     return True
 
 
+def _has_distinct_keys(line: bytes) -> bool:
+    """Say whether counting alone shows that no key is there twice."""
+    try:
+        raw = _decode_raw(line)
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    keys = line.count(b'":') - sum(bytes(value).count(b'":') for value in raw.values())
+    return keys == len(raw) and not _DETACHED_COLON.search(line)
+
+
 def repeated_keys(line: bytes) -> list[str]:
     """Return the keys that the line's own object has more than once."""
+    if _has_distinct_keys(line):
+        return []
     outermost: list[str] = []
 
     def remember(pairs: list[tuple[str, Any]]) -> None:
