@@ -185,8 +185,7 @@ class _RegularForm:
 
     def find(self, records: Sequence[bytes], without: Collection[int]) -> pl.Series:
         """Return the indices of the regular records."""
-        raw = pl.Series(records, dtype=pl.Binary)
-        lines = raw.cast(pl.String, strict=False).str.strip_suffix("\n").str.strip_suffix("\r")
+        lines = _texts(records).str.strip_suffix("\n").str.strip_suffix("\r")
         quote, delimiter = self._dialect.quote, self._dialect.delimiter
         regular = lines.is_not_null()
         if quote and lines.str.contains(quote, literal=True).any():
@@ -219,3 +218,18 @@ class _RegularForm:
         except pl.exceptions.PolarsError:
             return None
         return texts if texts.shape == (len(chosen), self._width) else None
+
+
+def _texts(records: Sequence[bytes]) -> pl.Series:
+    """Return records as text; null for those that are not UTF-8."""
+    try:
+        return pl.Series(records, dtype=pl.Binary).cast(pl.String)
+    except pl.exceptions.PolarsError:
+        return pl.Series([_text(record) for record in records], dtype=pl.String)
+
+
+def _text(record: bytes) -> str | None:
+    try:
+        return record.decode()
+    except UnicodeDecodeError:
+        return None

@@ -118,6 +118,14 @@ def test_the_delimiter_is_found(place: Path, mark: str) -> None:
     assert read_all(place) == ([{"a": 1, "b": f"x{other} y"}, {"a": 2, "b": "w"}], [])
 
 
+def test_bytes_that_are_no_text_are_rejected_alone(place: Path) -> None:
+    """With their bytes."""
+    place.write_bytes(b"i,s\n1,a\n2,\xff\n3,c\n")
+    rows, rejects = read_all(place, SCHEMA)
+    assert rows == [{"i": 1, "s": "a"}, {"i": 3, "s": "c"}]
+    assert (codes(rejects), rejects[0].raw) == (["invalid_utf8"], b"2,\xff")
+
+
 def test_header_options(place: Path) -> None:
     """Names may be missing, repeated or preceded by lines that are no records."""
     place.write_bytes(b"\xef\xbb\xbfreport of 2026\r\na,a,\r\n1,2,3\r\n")
