@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote as url_quote
@@ -22,13 +21,13 @@ from batchimport.errors import (
     BatchImportError,
     DataError,
     FatalError,
-    JobRunningElsewhereError,
     TransientError,
     UsageError,
 )
 from batchimport.job import EXTRA_COLUMN, ChunkResult, FieldError, count_codes
 from batchimport.sinks import sql
 from batchimport.sinks.base import SinkHints
+from batchimport.sinks.ledger import Ledger
 from batchimport.sinks.sql import CHUNKS, JOBS, REJECTS, quote
 from batchimport.sinks.sqlite_dialect import (
     TYPES,
@@ -43,7 +42,7 @@ from batchimport.sinks.sqlite_dialect import (
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from batchimport.job import Chunk, Committed, Job, Reject
+    from batchimport.job import Chunk, Committed, Job
     from batchimport.schema import Column
     from batchimport.sinks.base import JobRecord, StoreRequest
 
@@ -57,7 +56,7 @@ _PRAGMAS = (
 )
 
 
-class SqliteSink:
+class SqliteSink(Ledger):
     """One SQLite file, one writing connection, shared by the threads of this process."""
 
     hints = SinkHints(writers=1, preferred_records=20_000)
@@ -69,10 +68,9 @@ class SqliteSink:
                 where=f"--to {address}",
                 hint="relative: sqlite:///users.db, absolute: sqlite:////data/users.db",
             )
+        super().__init__()
         self.path = Path(unquote(address.removeprefix(PREFIX)))
         self._lock = threading.RLock()
-        self._job: JobRecord | None = None
-        self._table = ""
         self._names: list[str] = []
         self._has_triggers = False
         if not create and not self.path.exists():
@@ -96,62 +94,11 @@ class SqliteSink:
             self.close()
             raise opening(error, self.path) from error
 
-    # -- the ledger, read ---------------------------------------------------------------------
-
-    def jobs(self, target_hash: str | None = None) -> list[JobRecord]:
-        """Return the jobs that the file knows, oldest first."""
-        if not self._exists(JOBS):
-            return []
-        where, values = ("WHERE target_hash = ?", (target_hash,)) if target_hash else ("", ())
-        rows = self._rows(
-            f"SELECT {sql.JOB_COLUMNS} FROM {JOBS} {where} ORDER BY created_at, job_id", values
-        )
-        return [sql.job_record(row) for row in rows]
-
-    def committed(self, job_id: str) -> list[Committed]:
-        """Return the ledger of a job, in order of position."""
-        rows = self._rows(
-            f"SELECT {sql.CHUNK_COLUMNS} FROM {CHUNKS} WHERE job_id = ? ORDER BY lo", (job_id,)
-        )
-        return [sql.committed(row) for row in rows]
-
-    def rejects(self, job_id: str) -> Iterator[Reject]:
-        """Yield the rejects of a job in order of record."""
-        last = -1
-        while rows := self._rows(
-            f"SELECT {sql.REJECT_COLUMNS} FROM {REJECTS} WHERE job_id = ? AND record > ? "
-            "ORDER BY record LIMIT 5000",
-            (job_id, last),
-        ):
-            yield from map(sql.reject, rows)
-            last = rows[-1][1]
-
     # -- the job ------------------------------------------------------------------------------
 
     def claim(self, job: Job, record: JobRecord, owner: str) -> JobRecord:
         """Make ledger and table ready and take the job with a new epoch."""
-        now = sql.now()
-        with self._transaction():
-            for statement in sql.CREATE_LEDGER:
-                self._run(statement)
-            known = self._rows(
-                f"SELECT {sql.JOB_COLUMNS} FROM {JOBS} WHERE job_id = ?", (record.job_id,)
-            )
-            if known:
-                record = replace(sql.job_record(known[0]), state="running")
-                record = replace(record, epoch=record.epoch + 1, modified=record.modified)
-                self._run(
-                    f"UPDATE {JOBS} SET epoch = ?, owner = ?, state = 'running', heartbeat_at = ? "
-                    "WHERE job_id = ?",
-                    (record.epoch, owner, now, record.job_id),
-                )
-            else:
-                created = self._make_table(job, record.columns)
-                rows = None if not created else self._count(job.table)
-                record = replace(record, epoch=1, rows_before=rows, created_at=now)
-                values = sql.job_values(record, job.table, owner, now)
-                self._insert(JOBS, sql.JOB_COLUMNS, [values])
-        self._job, self._table = record, job.table
+        record = super().claim(job, record, owner)
         self._names = [column.name for column in record.columns]
         self._has_triggers = bool(
             self._rows(
@@ -160,44 +107,6 @@ class SqliteSink:
             )
         )
         return record
-
-    def owner(self, job_id: str) -> str | None:
-        """Return who claimed the job last."""
-        if not self._exists(JOBS):
-            return None
-        rows = self._rows(f"SELECT owner FROM {JOBS} WHERE job_id = ?", (job_id,))
-        return str(rows[0][0]) if rows else None
-
-    def abandon(self, job_id: str) -> None:
-        """Forget the ledger of a job, so that it can begin again."""
-        with self._transaction():
-            for table in (CHUNKS, REJECTS, JOBS):
-                self._run(f"DELETE FROM {table} WHERE job_id = ?", (job_id,))
-
-    def finish(self, job_id: str, state: str, total_items: int | None) -> int | None:
-        """Record how the run ended; return how many rows too many the table has."""
-        with self._transaction():
-            self._fence()
-            self._run(
-                f"UPDATE {JOBS} SET state = ?, heartbeat_at = ? WHERE job_id = ?",
-                (state, sql.now(), job_id),
-            )
-            if total_items is not None:
-                self._run(
-                    f"UPDATE {JOBS} SET total_items = ? WHERE job_id = ?", (total_items, job_id)
-                )
-            return self._surplus()
-
-    def _surplus(self) -> int | None:
-        """Compare the table with the ledgers, where the table was made by this job."""
-        if self._job is None or self._job.rows_before is None:
-            return None
-        stored = self._rows(
-            f"SELECT coalesce(sum(c.successful), 0) FROM {CHUNKS} c JOIN {JOBS} j USING (job_id) "
-            "WHERE lower(j.table_name) = lower(?) AND j.created_at >= ?",
-            (self._table, self._job.created_at),
-        )
-        return self._count(self._table) - self._job.rows_before - int(stored[0][0])
 
     def _make_table(self, job: Job, columns: Sequence[Column]) -> bool:
         """Make or check the table; return whether no row was in it that no job accounts for."""
@@ -240,15 +149,15 @@ class SqliteSink:
 
     def store(self, request: StoreRequest) -> ChunkResult:
         """Commit ledger row, rows and rejects in one transaction, or nothing of them."""
-        assert self._job is not None, "claim comes first"  # noqa: S101 - a mistake in this program
-        job_id, chunk = self._job.job_id, request.chunk
+        chunk = request.chunk
         with self._lock, self._transaction():
-            self._fence()
-            changes, known = self._overlaps(chunk)
+            job = self._fence()
+            job_id = job.job_id
+            changes, known = self._overlaps(job_id, chunk)
             if known:
                 return sql.already_committed(chunk, known)
             expected = (request.frame.height, len(request.rejects), request.filtered)
-            values = sql.chunk_values(job_id, request, expected, self._job.epoch, sql.now())
+            values = sql.chunk_values(job_id, request, expected, job.epoch, sql.now())
             self._insert(CHUNKS, sql.CHUNK_COLUMNS, [values])
             refused = self._insert_rows(request.frame, changes + 1)
             rejects = [*request.rejects, *(request.rejecter(at, [why]) for at, why in refused)]
@@ -271,12 +180,12 @@ class SqliteSink:
             rejects_by_code=count_codes(rejects),
         )
 
-    def _overlaps(self, chunk: Chunk) -> tuple[int, list[Committed]]:
+    def _overlaps(self, job_id: str, chunk: Chunk) -> tuple[int, list[Committed]]:
         """Return SQLite's count of changes, and the ledger rows that share positions."""
         rows = self._rows(
             f"SELECT total_changes(), {sql.CHUNK_COLUMNS} FROM (SELECT 1) LEFT JOIN {CHUNKS} "
             "ON job_id = ? AND lo < ? AND hi > ?",
-            (self._job and self._job.job_id, chunk.hi, chunk.lo),
+            (job_id, chunk.hi, chunk.lo),
         )
         known = [sql.committed(row[1:]) for row in rows if row[1] is not None]
         return int(rows[0][0]), known
@@ -317,19 +226,14 @@ class SqliteSink:
         if EXTRA_COLUMN not in {name.lower() for (name,) in info}:
             self._run(f"ALTER TABLE {quote(self._table)} ADD COLUMN {quote(EXTRA_COLUMN)} TEXT")
 
-    def _fence(self) -> None:
-        """Make sure that the job is still ours, and show that we are alive."""
-        assert self._job is not None, "claim comes first"  # noqa: S101 - a mistake in this program
-        ours = self._rows(
-            f"UPDATE {JOBS} SET heartbeat_at = ? WHERE job_id = ? AND epoch = ? RETURNING 1",
-            (sql.now(), self._job.job_id, self._job.epoch),
-        )
-        if not ours:
-            raise JobRunningElsewhereError(
-                "another process has taken over this job",
-                where=f"job {self._job.job_id}",
-                hint="watch it with: batchimport status --watch",
+    def _is_ours(self, job_id: str, epoch: int) -> bool:
+        """Say whether the epoch is the job's, and show that we are alive."""
+        return bool(
+            self._rows(
+                f"UPDATE {JOBS} SET heartbeat_at = ? WHERE job_id = ? AND epoch = ? RETURNING 1",
+                (sql.now(), job_id, epoch),
             )
+        )
 
     # -- statements ---------------------------------------------------------------------------
 
@@ -351,6 +255,9 @@ class SqliteSink:
             return  # SQLite has rolled back by itself
 
     def _run(self, statement: str, values: Sequence[Any] = ()) -> None:
+        if None in values:
+            self._run_many(statement, _frame([values], [f"v{at}" for at in range(len(values))]))
+            return
         with self._lock, _translated(self.path), self._connection.cursor() as cursor:
             cursor.execute(statement, tuple(values) if values else None)
 
@@ -365,8 +272,7 @@ class SqliteSink:
 
     def _insert(self, table: str, columns: str, rows: Sequence[tuple[Any, ...]]) -> None:
         names = columns.split(", ")
-        frame = pl.DataFrame(rows, schema=names, orient="row", infer_schema_length=None)
-        frame = frame.with_columns(pl.col(pl.Null).cast(pl.Int64))  # the driver has no null type
+        frame = _frame(rows, names)
         marks = ", ".join("?" * len(names))
         self._run_many(f"INSERT INTO {table} ({columns}) VALUES ({marks})", frame)
 
@@ -376,8 +282,8 @@ class SqliteSink:
         )
         return bool(found)
 
-    def _count(self, table: str) -> int:
-        return int(self._rows(f"SELECT count(*) FROM {quote(table)}")[0][0])
+    def _name(self, table: str) -> str:
+        return quote(table)
 
     def _changes(self) -> int:
         return int(self._rows("SELECT total_changes()")[0][0])
@@ -385,6 +291,11 @@ class SqliteSink:
     def close(self) -> None:
         """Close the file."""
         self._connection.close()
+
+
+def _frame(rows: Sequence[Sequence[Any]], names: Sequence[str]) -> pl.DataFrame:
+    frame = pl.DataFrame(rows, schema=names, orient="row", infer_schema_length=None)
+    return frame.with_columns(pl.col(pl.Null).cast(pl.Int64))  # the driver has no null type
 
 
 @contextmanager
