@@ -88,7 +88,7 @@ def import_file(request: Request, observer: Observer = lambda _: None) -> Outcom
             stack.callback(source.close)
             job_id = job_id or new_job_id(request.job, source)
             transform = load_transform(request.job)
-            lock = f"{request.job.target_hash()}-{hash_of(request.job.destination)}"
+            lock = f"{request.job.target_hash()}-{hash_of(redact(request.job.destination))}"
             stack.enter_context(request.state.lock(lock))
             sink = open_sink(request.job.destination)
             stack.callback(sink.close)

@@ -10,7 +10,13 @@ from batchimport.errors import UsageError
 if TYPE_CHECKING:
     from batchimport.sinks.base import Sink
 
-SINKS = {"sqlite": "batchimport.sinks.sqlite:SqliteSink"}
+SINKS = {
+    "sqlite": "batchimport.sinks.sqlite:SqliteSink",
+    "postgresql": "batchimport.sinks.postgres:PostgresSink",
+    "postgres": "batchimport.sinks.postgres:PostgresSink",
+}
+EXTRAS = {"psycopg": "postgres"}
+"""Extra of this package that brings a driver."""
 
 
 def open_sink(address: str, *, create: bool = True) -> Sink:
@@ -31,11 +37,25 @@ def open_sink(address: str, *, create: bool = True) -> Sink:
             hint=f"an address begins with {known}, such as sqlite:///users.db",
         )
     module, _, name = SINKS[scheme].partition(":")
-    return cast("Sink", getattr(import_module(module), name)(address, create=create))
+    try:
+        adapter = getattr(import_module(module), name)
+    except ImportError as error:
+        extra = EXTRAS.get(str(error.name).partition(".")[0])
+        if extra is None:
+            raise
+        raise UsageError(
+            f"the driver for {scheme} is not installed",
+            where=f"--to {redact(address)}",
+            hint=f"pip install 'batchimport[{extra}]'",
+        ) from error
+    return cast("Sink", adapter(address, create=create))
 
 
 def redact(address: str) -> str:
-    """Return an address without its credentials."""
+    """Return an address without its password, wherever that stands."""
     scheme, mark, rest = address.partition("://")
-    place, slash, path = rest.partition("/")
-    return f"{scheme}{mark}{place.rpartition('@')[2]}{slash}{path.partition('?')[0]}"
+    place, question, query = rest.partition("?")
+    login, at, host = place.rpartition("@")
+    user = login.partition(":")[0]
+    options = "&".join(part for part in query.split("&") if "pass" not in part.lower())
+    return f"{scheme}{mark}{user}{at}{host}{question if options else ''}{options}"

