@@ -21,7 +21,7 @@ from batchimport.events import (
     RecordsCounted,
     SizeDecided,
 )
-from batchimport.job import ChunkCounts, ChunkSizes, Counts, Progress
+from batchimport.job import ChunkCounts, ChunkSizes, Counts, Progress, Summary
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -152,4 +152,26 @@ class Tally:
             cpu_usage=decision.cpu_usage if decision else None,
             memory_usage=decision.memory_usage if decision else None,
             updated_at=self._now(),
+        )
+
+    def fill(self, summary: Summary, seconds: float) -> Summary:
+        """Return a summary with the numbers of this account.
+
+        Args:
+            seconds: How long the run took.
+        """
+        this_run = self.this_run
+        return replace(
+            summary,
+            total_items=self.total,
+            total_processed=self.totals.processed,
+            successful=self.totals.successful,
+            failed=self.totals.failed,
+            filtered=self.totals.filtered,
+            this_run=this_run,
+            duration_seconds=round(seconds, 3),
+            records_per_second=round(this_run.processed / seconds, 1) if seconds else 0.0,
+            bytes_read=self.positions - self.positions_before,
+            chunks=self.chunks,
+            chunk_size=self.sizes,
         )

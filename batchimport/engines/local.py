@@ -11,19 +11,10 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from batchimport.chunk import process_chunk
-from batchimport.errors import (
-    BatchImportError,
-    ChunkError,
-    FatalError,
-    JobInterrupted,
-    Stop,
-    TooManyRejects,
-    TransientError,
-)
+from batchimport.errors import BatchImportError, JobInterrupted, Stop, TransientError
 from batchimport.events import (
     ChunkFailed,
     ChunkFinished,
@@ -43,34 +34,10 @@ if TYPE_CHECKING:
     from batchimport.job import Chunk, ChunkResult, RunOptions
     from batchimport.planner import Plan
     from batchimport.sizing import LoadReading, Sizer
+    from batchimport.stopping import StopRule
 
 GRACE_SECONDS = 30.0
 SECONDS_BETWEEN_LOOKS = 0.1
-FAILURES_IN_A_ROW = 3
-"""So many chunks failing one after the other mean that the destination is gone."""
-SHARE_COUNTS_AFTER = 1000
-
-
-@dataclass(slots=True)
-class Allowance:
-    """How many rejects the job may have, over all of its runs."""
-
-    options: RunOptions
-    failed: int
-    processed: int
-
-    def add(self, result: ChunkResult) -> None:
-        """Count a chunk."""
-        self.failed += result.failed
-        self.processed += result.chunk.records
-
-    def is_used_up(self) -> bool:
-        """Say whether there are more rejects than `--max-errors` allows."""
-        most, share = self.options.max_errors, self.options.max_errors_share
-        if most is not None and self.failed > most:
-            return True
-        enough = self.processed >= SHARE_COUNTS_AFTER
-        return share is not None and enough and self.failed > share * self.processed
 
 
 class _Turn:
@@ -109,14 +76,14 @@ class LocalEngine:
         plan: Plan,
         sizer: Sizer,
         options: RunOptions,
-        allowance: Allowance,
+        stop_rule: StopRule,
         *,
         observer: Observer,
         read_load: Callable[[], LoadReading],
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._work, self._plan, self._sizer, self._options = work, plan, sizer, options
-        self._allowance, self._observer = allowance, observer
+        self._stop_rule, self._observer = stop_rule, observer
         self._read_load, self._sleep = read_load, sleep
         self._pool = ThreadPoolExecutor(options.max_parallel + 2, thread_name_prefix="chunk")
         self._running: set[asyncio.Task[None]] = set()
@@ -124,7 +91,6 @@ class LocalEngine:
         self._reason: BatchImportError | None = None
         self._given_up = threading.Event()
         self._stopping = asyncio.Event()
-        self._failures_in_a_row = 0
 
     def interrupt(self, reason: str) -> None:
         """Start no more chunks; those in flight end."""
@@ -190,16 +156,8 @@ class LocalEngine:
             return
         finally:
             turn.end()
-        self._failures_in_a_row = 0
-        self._allowance.add(result)
         self._observer(ChunkFinished(result, time.monotonic() - began))
-        if self._allowance.is_used_up():
-            self._stop(
-                TooManyRejects(
-                    f"{self._allowance.failed:,} records were rejected, more than --max-errors",
-                    hint="look at them with `batchimport rejects`, then resume with a higher limit",
-                )
-            )
+        self._stop_if(self._stop_rule.finished(result))
 
     async def _attempts(self, chunk: Chunk, turn: _Turn) -> ChunkResult:
         def announce(state: RetryCallState) -> None:
@@ -255,17 +213,11 @@ class LocalEngine:
 
     def _failed(self, chunk: Chunk, error: Exception) -> None:
         self._observer(ChunkFailed(chunk, str(error)))
-        if isinstance(error, BatchImportError) and not isinstance(error, ChunkError):
-            self._stop(error)
-            return
-        self._failures_in_a_row += 1
-        if self._failures_in_a_row >= FAILURES_IN_A_ROW:
-            self._stop(
-                FatalError(
-                    f"{FAILURES_IN_A_ROW} chunks in a row failed, the last with: {error}",
-                    hint="mend the cause, then run the same command again",
-                )
-            )
+        self._stop_if(self._stop_rule.failed(error))
+
+    def _stop_if(self, reason: BatchImportError | None) -> None:
+        if reason is not None:
+            self._stop(reason)
 
     def _stop(self, reason: BatchImportError) -> None:
         if self._reason is None or isinstance(self._reason, Stop):

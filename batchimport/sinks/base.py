@@ -101,6 +101,14 @@ class Sink(Protocol):
         """
         ...
 
+    def join(self, job: Job, record: JobRecord) -> None:
+        """Work on a job that `claim` took, here or in another process, at that record's epoch.
+
+        Takes nothing: any number of processes may join one epoch, and a later claim fences them
+        all.
+        """
+        ...
+
     def committed(self, job_id: str) -> list[Committed]:
         """Return the ledger of a job, in order of position."""
         ...

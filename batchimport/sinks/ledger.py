@@ -112,8 +112,12 @@ class Ledger(ABC):
                 values = sql.job_values(record, job.table, owner, now)
                 marks = ", ".join("?" * len(values))
                 self._run(f"INSERT INTO {JOBS} ({sql.JOB_COLUMNS}) VALUES ({marks})", values)
-        self._job, self._table = record, job.table
+        self.join(job, record)
         return record
+
+    def join(self, job: Job, record: JobRecord) -> None:
+        """Work on a job at the epoch of this record, which `claim` returned here or elsewhere."""
+        self._job, self._table = record, job.table
 
     def abandon(self, job_id: str) -> None:
         """Forget the ledger of a job, so that it can begin again."""

@@ -69,7 +69,11 @@ class PostgresSink(Ledger):
     def claim(self, job: Job, record: JobRecord, owner: str) -> JobRecord:
         """Make ledger and table ready and take the job with a new epoch."""
         self._take_lock(job)
-        record = super().claim(job, record, owner)
+        return super().claim(job, record, owner)
+
+    def join(self, job: Job, record: JobRecord) -> None:
+        """Work on a job at the epoch of this record; without a lock, for others may join, too."""
+        super().join(job, record)
         known = {
             each.name: each
             for each in map(table_column, self._rows(CATALOGUE, (self._name(job.table),)))
@@ -78,7 +82,6 @@ class PostgresSink(Ledger):
         self._columns = list(names.items())
         if known and self._has_unique_index(job.table):
             self.hints = SinkHints(writers=1, preferred_records=self.hints.preferred_records)
-        return record
 
     def _take_lock(self, job: Job) -> None:
         """Take the target for this process; the server lets go of it when the connection ends."""

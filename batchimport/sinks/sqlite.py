@@ -96,9 +96,9 @@ class SqliteSink(Ledger):
 
     # -- the job ------------------------------------------------------------------------------
 
-    def claim(self, job: Job, record: JobRecord, owner: str) -> JobRecord:
-        """Make ledger and table ready and take the job with a new epoch."""
-        record = super().claim(job, record, owner)
+    def join(self, job: Job, record: JobRecord) -> None:
+        """Work on a job at the epoch of this record."""
+        super().join(job, record)
         self._names = [column.name for column in record.columns]
         self._has_triggers = bool(
             self._rows(
@@ -106,7 +106,6 @@ class SqliteSink(Ledger):
                 (job.table,),
             )
         )
-        return record
 
     def _make_table(self, job: Job, columns: Sequence[Column]) -> bool:
         """Make or check the table; return whether no row was in it that no job accounts for."""

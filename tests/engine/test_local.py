@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from batchimport.chunk import Work
-from batchimport.engines.local import Allowance, LocalEngine
+from batchimport.engines.local import LocalEngine
 from batchimport.errors import (
     BatchImportError,
     FatalError,
@@ -29,6 +29,7 @@ from batchimport.sinks import open_sink
 from batchimport.sinks.base import StoreRequest
 from batchimport.sizing import FixedSizer, LoadReading
 from batchimport.sources import open_source
+from batchimport.stopping import StopRule
 from batchimport.transform import Identity
 from tests.helpers.stores import a_job, a_record
 from tests.helpers.tables import query
@@ -83,7 +84,7 @@ class Shop:
                 plan,
                 FixedSizer(size, options.max_parallel),
                 options,
-                Allowance(options, 0, 0),
+                StopRule(options, 0, 0),
                 observer=watch,
                 read_load=lambda: IDLE,
                 sleep=nap,

@@ -10,9 +10,7 @@ import pytest
 
 from tests.helpers.cli import ROOT, environment
 
-LONGER_MODULES: dict[str, str] = {
-    "importer.py": "the use cases: one sequence that is read from top to bottom",
-}
+LONGER_MODULES: dict[str, str] = {}
 HEAVY = ("polars", "adbc_driver_sqlite", "psycopg", "duckdb", "temporalio", "jsonschema_rs")
 
 

@@ -1,0 +1,79 @@
+"""How a job ends: the accounts are checked, the outcome is recorded, the rejects are written."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from batchimport.accounts import reconcile
+from batchimport.checkpoint import write_atomically
+from batchimport.errors import AccountsError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from batchimport.job import Job, Reject
+    from batchimport.sinks.base import JobRecord, Sink
+
+EXAMPLES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """The rejects of a job.
+
+    Attributes:
+        path: Where they were written; None if they were not.
+        examples: The first few.
+        codes: How many there are by the code of their first error.
+    """
+
+    path: str | None = None
+    examples: tuple[Reject, ...] = ()
+    codes: dict[str, int] = field(default_factory=dict)
+
+
+def complete(sink: Sink, job: Job, record: JobRecord, size: int, total: int | None) -> None:
+    """Check the accounts and record that the job is completed.
+
+    Args:
+        size: Positions of the source.
+        total: Records of the job, counted independently.
+
+    Raises:
+        AccountsError: If a record has no outcome or more than one, or the table has other rows.
+    """
+    reconcile(sink.committed(record.job_id), size, total, job.limit)
+    surplus = sink.finish(record.job_id, "completed", total)
+    if surplus:
+        sink.finish(record.job_id, "interrupted", total)
+        word = "more" if surplus > 0 else "fewer"
+        raise AccountsError(
+            f"the table has {abs(surplus):,} rows {word} than were stored",
+            where=job.table,
+            hint="did another program write to it while the job ran?",
+        )
+
+
+def export_rejects(sink: Sink, job_id: str, path: Path) -> Exported:
+    """Write the rejects of a job to a file, one JSON object a line, in order of record.
+
+    Raises:
+        FatalError: If the disk does not take it.
+    """
+    examples: list[Reject] = []
+    codes: Counter[str] = Counter()
+
+    def lines() -> Iterator[bytes]:
+        for reject in sink.rejects(job_id):
+            if len(examples) < EXAMPLES:
+                examples.append(reject)
+            codes[reject.errors[0].code] += 1
+            text = json.dumps(reject.to_dict(), ensure_ascii=False)
+            yield text.encode(errors="replace") + b"\n"
+
+    write_atomically(path, lines())
+    return Exported(str(path), tuple(examples), dict(sorted(codes.items())))

@@ -1,0 +1,139 @@
+"""How a job begins: its schema and columns, and the claim that lets this program work on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from batchimport.chunk import Work, judge
+from batchimport.errors import JobRunningElsewhereError, UsageError
+from batchimport.identity import new_job_id, verify_unchanged, without_address
+from batchimport.job import Mark
+from batchimport.load import owner_is_gone
+from batchimport.schema import RecordSchema, infer_schema
+from batchimport.sinks.base import JobRecord
+
+if TYPE_CHECKING:
+    from batchimport.identity import Request
+    from batchimport.job import Committed, Job
+    from batchimport.schema import Column
+    from batchimport.sinks.base import Sink
+    from batchimport.sources.base import Source
+    from batchimport.transform import Transform
+
+SAMPLE_FOR_TRANSFORM = 1000
+SAMPLE_BYTES = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a job works with, open."""
+
+    job: Job
+    source: Source
+    transform: Transform
+    sink: Sink
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A job that may be worked on.
+
+    Attributes:
+        committed: What earlier runs have committed.
+        resumed: Whether there was an earlier run.
+    """
+
+    record: JobRecord
+    work: Work
+    committed: list[Committed]
+    resumed: bool
+
+
+def open_job(request: Request, known: JobRecord | None, parts: Parts, owner: str) -> Opened:
+    """Claim the job that `identify` found, or a new one if it found none.
+
+    Raises:
+        RefusedError: If another program works on it, or the source has changed.
+        UsageError: If the table cannot take the records.
+    """
+    record = known or _describe(request, parts)
+    refuse_if_owned(record, parts.sink, owner)
+    schema = RecordSchema(record.schema)
+    if known is not None:  # the transform learns its columns from the same sample as before
+        _decide_columns(parts, schema)
+    record = parts.sink.claim(parts.job, record, owner)
+    committed = parts.sink.committed(record.job_id)
+    if record.modified != parts.source.modified:
+        verify_unchanged(parts.source, committed)
+    return Opened(record, _work(parts, schema, record), committed, known is not None)
+
+
+def join_job(record: JobRecord, parts: Parts) -> Work:
+    """Return the work of a job that was claimed elsewhere."""
+    schema = RecordSchema(record.schema)
+    _decide_columns(parts, schema)
+    parts.sink.join(parts.job, record)
+    return _work(parts, schema, record)
+
+
+def refuse_if_owned(record: JobRecord, sink: Sink, owner: str) -> None:
+    """Refuse a job that another living process works on.
+
+    Raises:
+        JobRunningElsewhereError: If so.
+    """
+    found = sink.owner(record.job_id)
+    if record.state != "running" or found in (None, owner):
+        return
+    if owner_is_gone(str(found)) is False:
+        raise JobRunningElsewhereError(
+            "another process is running this job",
+            where=f"job {record.job_id}",
+            hint=f"watch it with: batchimport status {record.job_id} --watch",
+        )
+
+
+def bytes_per_record(source: Source) -> float:
+    """Return the width of the records at the head of the source; 0 where there are none."""
+    chunk = source.cut(Mark(), SAMPLE_FOR_TRANSFORM, SAMPLE_BYTES)
+    return (chunk.hi - chunk.lo) / chunk.records if chunk and chunk.records else 0.0
+
+
+def _work(parts: Parts, schema: RecordSchema, record: JobRecord) -> Work:
+    return Work(parts.source, schema, parts.transform, record.columns, parts.sink)
+
+
+def _describe(request: Request, parts: Parts) -> JobRecord:
+    """Describe a new job: its id, schema and columns."""
+    job, source = parts.job, parts.source
+    document = job.schema
+    if document is None:
+        text = source.format in ("csv", "tsv")
+        document = infer_schema(source.sample(job.infer_records), text=text)
+    columns = _decide_columns(parts, RecordSchema(document))
+    if not columns and source.count():
+        raise UsageError(
+            "no record with a key was found, so no table can be made",
+            where=source.name,
+            hint="check --format, or describe the records with --schema",
+        )
+    return JobRecord(
+        job_id=request.job_id or new_job_id(job, source),
+        target_hash=job.target_hash(),
+        fingerprint=source.fingerprint,
+        modified=source.modified,
+        configuration_hash=job.configuration_hash(),
+        schema=document,
+        columns=columns,
+        size=source.size,
+        configuration=without_address(job),
+    )
+
+
+def _decide_columns(parts: Parts, schema: RecordSchema) -> tuple[Column, ...]:
+    chunk = parts.source.cut(Mark(), SAMPLE_FOR_TRANSFORM, SAMPLE_BYTES)
+    if chunk is None:
+        return schema.columns
+    frame, _ = judge(parts.source.read(chunk, schema), schema)
+    return parts.transform.columns(frame, schema)
