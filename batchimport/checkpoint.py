@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from batchimport import failpoints
 from batchimport.errors import FatalError, JobRunningElsewhereError, UsageError
 from batchimport.job import JOB_ID_PATTERN
 
@@ -41,7 +42,9 @@ def write_atomically(path: Path, parts: Iterable[bytes]) -> None:
                 stream.writelines(parts)
                 stream.flush()
                 os.fsync(stream.fileno())
+            failpoints.reach("file-written")
             Path(name).replace(path)
+            failpoints.reach("file-renamed")
         except BaseException:
             with suppress(OSError):
                 Path(name).unlink()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from batchimport import failpoints
 from batchimport.job import EXTRA_COLUMN, INDEX, ChunkResult, FieldError, Reject
 from batchimport.sinks.base import StoreRequest
 from batchimport.sources.base import UnreadableRecordError
@@ -57,7 +58,10 @@ def process_chunk(
     request = StoreRequest(
         chunk, done.frame, rejects, done.filtered, batch.digest, attempt, reject_row
     )
-    return work.sink.store(request)
+    failpoints.reach("before-store")
+    result = work.sink.store(request)
+    failpoints.reach("after-commit")
+    return result
 
 
 def judge(batch: Batch, schema: RecordSchema) -> tuple[pl.DataFrame, list[Reject]]:

@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from batchimport import failpoints
 from batchimport.accounts import reconcile
 from batchimport.checkpoint import write_atomically
 from batchimport.errors import AccountsError
@@ -47,7 +48,9 @@ def complete(sink: Sink, job: Job, record: JobRecord, size: int, total: int | No
         AccountsError: If a record has no outcome or more than one, or the table has other rows.
     """
     reconcile(sink.committed(record.job_id), size, total, job.limit)
+    failpoints.reach("before-finish")
     surplus = sink.finish(record.job_id, "completed", total)
+    failpoints.reach("after-finish")
     if surplus:
         sink.finish(record.job_id, "interrupted", total)
         word = "more" if surplus > 0 else "fewer"
@@ -69,6 +72,7 @@ def export_rejects(sink: Sink, job_id: str, path: Path) -> Exported:
 
     def lines() -> Iterator[bytes]:
         for reject in sink.rejects(job_id):
+            failpoints.reach("during-export")
             if len(examples) < EXAMPLES:
                 examples.append(reject)
             codes[reject.errors[0].code] += 1

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from batchimport import failpoints
 from batchimport.checkpoint import StateDirectory
 from batchimport.errors import (
     ConfigurationChangedError,
@@ -59,6 +60,7 @@ def identify(request: Request, source: Source, sink: Sink) -> JobRecord | None:
         for record in [*unfinished, *same]:
             _check_restart(request, record, sink)
             sink.abandon(record.job_id)
+            failpoints.reach("after-abandon")
         return None
     if found is None:
         if request.must_exist:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from batchimport import failpoints
 from batchimport.chunk import Work, judge
 from batchimport.errors import JobRunningElsewhereError, UsageError
 from batchimport.identity import new_job_id, verify_unchanged, without_address
@@ -62,7 +63,9 @@ def open_job(request: Request, known: JobRecord | None, parts: Parts, owner: str
     schema = RecordSchema(record.schema)
     if known is not None:  # the transform learns its columns from the same sample as before
         _decide_columns(parts, schema)
+    failpoints.reach("before-claim")
     record = parts.sink.claim(parts.job, record, owner)
+    failpoints.reach("after-claim")
     committed = parts.sink.committed(record.job_id)
     if record.modified != parts.source.modified:
         verify_unchanged(parts.source, committed)

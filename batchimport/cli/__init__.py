@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from batchimport import __version__
+from batchimport import __version__, failpoints
 from batchimport.cli import inspect_, run
 from batchimport.display.report import print_error
 from batchimport.errors import BatchImportError
@@ -50,6 +50,7 @@ def _root(
 def main() -> None:
     """Run the command line and leave with the exit code of what happened."""
     try:
+        failpoints.arm(os.environ.get(failpoints.VARIABLE, ""))
         app()
     except BatchImportError as error:
         print_error(error, verbose="--verbose" in sys.argv)

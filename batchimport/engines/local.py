@@ -43,7 +43,8 @@ SECONDS_BETWEEN_LOOKS = 0.1
 class _Turn:
     """A place in the queue for a sink with one writer, so that rows are stored in source order.
 
-    A record that repeats a unique key then loses to the same earlier one in every run.
+    A record that repeats a unique key then loses to the same earlier one in every run. A chunk that
+    must be tried again keeps its place: what hinders it most often hinders those behind it, too.
     """
 
     def __init__(self, before: _Turn | None) -> None:
@@ -199,7 +200,6 @@ class LocalEngine:
             raise TransientError(f"took longer than --chunk-timeout {limit:g} s") from error
         finally:
             cancelled.set()
-            turn.end()  # committed, or others shall not wait for the next attempt
 
     async def _pause(self, seconds: float) -> None:
         """Wait before the next attempt, but not when the run is stopping."""

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from batchimport import failpoints
 from batchimport.errors import JobRunningElsewhereError
 from batchimport.sinks import sql
 from batchimport.sinks.sql import CHUNKS, JOBS, REJECTS, quote
@@ -107,6 +108,7 @@ class Ledger(ABC):
                 )
             else:
                 is_ours = self._make_table(job, record.columns)
+                failpoints.reach("after-table")
                 rows = self._count(job.table) if is_ours else None
                 record = replace(record, epoch=1, rows_before=rows, created_at=now)
                 values = sql.job_values(record, job.table, owner, now)

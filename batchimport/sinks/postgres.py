@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 import psycopg
 
+from batchimport import failpoints
 from batchimport.errors import DataError, JobRunningElsewhereError, TransientError, UsageError
 from batchimport.job import EXTRA_COLUMN, ChunkResult, FieldError, count_codes
 from batchimport.sinks import redact, sql
@@ -159,7 +160,9 @@ class PostgresSink(Ledger):
         )
         if not ours:
             raise _AlreadyCommittedError
+        failpoints.reach("after-ledger-row")
         refused = self._copy_rows(writer, request.frame)
+        failpoints.reach("after-rows")
         rejects = [*request.rejects, *(request.rejecter(at, [why]) for at, why in refused)]
         if rejects:
             rows = [sql.reject_values(job.job_id, reject) for reject in rejects]
@@ -173,6 +176,7 @@ class PostgresSink(Ledger):
                 "RETURNING 1",
                 (stored, len(rejects), job.job_id, request.chunk.lo),
             )
+        failpoints.reach("before-commit")
         return ChunkResult(
             request.chunk,
             stored,

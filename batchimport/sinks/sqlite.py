@@ -17,6 +17,7 @@ import polars as pl
 from adbc_driver_manager import Error as DriverError
 from adbc_driver_sqlite import dbapi
 
+from batchimport import failpoints
 from batchimport.errors import (
     BatchImportError,
     DataError,
@@ -158,7 +159,9 @@ class SqliteSink(Ledger):
             expected = (request.frame.height, len(request.rejects), request.filtered)
             values = sql.chunk_values(job_id, request, expected, job.epoch, sql.now())
             self._insert(CHUNKS, sql.CHUNK_COLUMNS, [values])
+            failpoints.reach("after-ledger-row")
             refused = self._insert_rows(request.frame, changes + 1)
+            failpoints.reach("after-rows")
             rejects = [*request.rejects, *(request.rejecter(at, [why]) for at, why in refused)]
             if rejects:
                 rows = [sql.reject_values(job_id, reject) for reject in rejects]
@@ -169,6 +172,7 @@ class SqliteSink(Ledger):
                     f"UPDATE {CHUNKS} SET successful = ?, failed = ? WHERE job_id = ? AND lo = ?",
                     (stored, len(rejects), job_id, chunk.lo),
                 )
+            failpoints.reach("before-commit")
         return ChunkResult(
             chunk,
             stored,

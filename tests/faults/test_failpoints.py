@@ -1,0 +1,108 @@
+"""Killed at every point that matters, again and again: the job ends like an unbroken run."""
+
+from __future__ import annotations
+
+import random
+import re
+from pathlib import Path
+
+import pytest
+
+from batchimport import failpoints
+from batchimport.errors import UsageError
+from tests.faults.sweep import Ending, Victim, at_passes
+from tests.helpers.cli import ROOT
+from tests.helpers.destinations import KINDS, make_destination
+
+POINTS = tuple(point for point in failpoints.POINTS if point != "after-abandon")
+IN_CHUNK = ("before-store", "after-ledger-row", "after-rows", "before-commit", "after-commit")
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def victim(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> Victim:
+    return new_victim(kind, tmp_path / "broken", request)
+
+
+@pytest.fixture(scope="module")
+def whole(
+    kind: str, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Ending:
+    """The ending of an unbroken run."""
+    return new_victim(kind, tmp_path_factory.mktemp(kind), request).end()
+
+
+def new_victim(kind: str, folder: Path, request: pytest.FixtureRequest, broken: str = "") -> Victim:
+    folder.mkdir(exist_ok=True)
+    place = make_destination(kind, folder, lambda: request.getfixturevalue("postgres"))
+    return Victim(folder, place, broken)
+
+
+def test_the_points_are_those_of_the_program() -> None:
+    """Every point is reached in the code, and no other."""
+    text = "".join(path.read_text() for path in (ROOT / "batchimport").rglob("*.py"))
+    assert set(re.findall(r'failpoints\.reach\("(.+?)"\)', text)) == set(failpoints.POINTS)
+    with pytest.raises(UsageError, match="not a failpoint"):
+        failpoints.arm("before-nothing=kill")
+
+
+def test_killed_at_every_point(victim: Victim, whole: Ending) -> None:
+    """One after the other, each of them in a resume of the one before."""
+    assert victim.end(at_passes(POINTS, [1])) == whole
+    assert victim.kills >= 12, "the points are passed"
+
+
+def test_killed_at_every_chunk(victim: Victim, whole: Ending) -> None:
+    """At the second and third pass, so that chunks before are committed and others are gaps."""
+    assert victim.end(at_passes(IN_CHUNK, [2, 3])) == whole
+    assert victim.kills >= 6
+
+
+def random_points(seed: int, kills: int) -> list[str]:
+    chance = random.Random(seed)
+    return [f"{chance.choice(POINTS)}=kill@{chance.choice([1, 1, 2, 3])}" for _ in range(kills)]
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_killed_at_random_points(victim: Victim, whole: Ending, seed: int) -> None:
+    """In any order."""
+    assert victim.end(random_points(seed, 8)) == whole
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_killed_a_thousand_times(
+    kind: str, tmp_path: Path, whole: Ending, request: pytest.FixtureRequest
+) -> None:
+    """The long sweep: many jobs, each killed at ten random points."""
+    kills = 0
+    for seed in range(100, 160):
+        victim = new_victim(kind, tmp_path / f"job{seed}", request)
+        assert victim.end(random_points(seed, 10)) == whole, seed
+        kills += victim.kills
+    assert kills > 300
+
+
+def test_an_attempt_that_breaks_is_tried_again(victim: Victim, whole: Ending) -> None:
+    """Also when it broke after the commit: the ledger knows, nothing is stored twice."""
+    points = ",".join(f"{point}=error@{at}" for at, point in enumerate(IN_CHUNK, 1))
+    ended = victim.run(points, "--retry-initial", "0.01")
+    assert ended.summary["chunks"]["retried"] == len(IN_CHUNK)
+    assert victim.end() == whole
+
+
+@pytest.mark.parametrize(
+    ("broken", "words"),
+    [("ledger-after-the-data", "but the ledger says"), ("interval-off-by-one", "left with [17]")],
+)
+def test_the_sweep_notices(
+    tmp_path: Path, broken: str, words: str, request: pytest.FixtureRequest
+) -> None:
+    """Negative control: with a deliberate mistake the same kills fail."""
+    victim = new_victim("sqlite", tmp_path / "broken", request, broken)
+    with pytest.raises(AssertionError, match=words):
+        victim.end(at_passes(IN_CHUNK, [1, 2]))
