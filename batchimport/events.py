@@ -50,9 +50,14 @@ class SizeDecided:
 
 @dataclass(frozen=True, slots=True)
 class ChunkStarted:
-    """A chunk entered the window."""
+    """A chunk entered the window.
+
+    Attributes:
+        file: What users call the file that it lies in.
+    """
 
     chunk: Chunk
+    file: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from batchimport.errors import (
 )
 from batchimport.job import Job, RunOptions, SourceOptions
 from batchimport.sinks import redact
+from batchimport.sources.paths import stem_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,9 +51,11 @@ def identify(request: Request, source: Source, sink: Sink) -> JobRecord | None:
         UsageError: If there is nothing to continue, or a restart would duplicate rows.
     """
     job, wanted = request.job, request.job_id
-    records = sink.jobs() if wanted else sink.jobs(job.target_hash())
-    if wanted:
-        records = [record for record in records if record.job_id == wanted]
+    records = [
+        record
+        for record in sink.jobs()
+        if (record.job_id == wanted if wanted else _concerns(record, job))
+    ]
     unfinished = [record for record in records if record.state != "completed"]
     same = [record for record in records if _is_same(record, job, source, sink)]
     found = unfinished[-1] if unfinished else same[-1] if same else None
@@ -77,6 +80,18 @@ def identify(request: Request, source: Source, sink: Sink) -> JobRecord | None:
     return found
 
 
+def _concerns(record: JobRecord, job: Job) -> bool:
+    """Say whether a job has the same target, or is unfinished and shares files and table."""
+    if record.target_hash == job.target_hash():
+        return True
+    configuration = record.configuration
+    return (
+        record.state != "completed"
+        and configuration.get("table") == job.table
+        and not set(job.sources).isdisjoint(configuration.get("sources", ()))
+    )
+
+
 def _is_same(record: JobRecord, job: Job, source: Source, sink: Sink) -> bool:
     if (record.fingerprint, record.configuration_hash) != (
         source.fingerprint,
@@ -94,6 +109,12 @@ def _is_same(record: JobRecord, job: Job, source: Source, sink: Sink) -> bool:
 
 def _check_unchanged(record: JobRecord, job: Job, source: Source) -> None:
     where = f"job {record.job_id}"
+    if record.target_hash != job.target_hash():
+        raise SourceChangedError(
+            "an unfinished job has some of these files, and not the same ones",
+            where=where,
+            hint=f"finish it first with `batchimport resume {record.job_id}`",
+        )
     if record.fingerprint != source.fingerprint:
         raise SourceChangedError(
             "the source has changed since this unfinished job began",
@@ -130,14 +151,14 @@ def verify_unchanged(source: Source, committed: Sequence[Committed]) -> None:
         if source.digest(row.chunk) != row.digest:
             raise SourceChangedError(
                 "records that are already stored have changed in the source",
-                where=f"{source.name} line {row.chunk.start.line}",
+                where=f"{source.file_at(row.chunk.lo)} line {row.chunk.start.line}",
                 hint="finish the job with the old file, or start over with --restart",
             )
 
 
 def new_job_id(job: Job, source: Source) -> str:
     """Return the id of a new job: the source's stem and a hash of all that makes its identity."""
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(job.sources[0]).stem).strip("-._") or "job"
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", stem_of(job.sources[0])).strip("-._") or "job"
     facts = [
         job.sources,
         source.fingerprint,

@@ -68,7 +68,7 @@ def import_file(request: Request, observer: Observer = lambda _: None) -> Outcom
     job_id = request.job_id or ""
     try:
         with ExitStack() as stack:
-            source = open_source(request.job.sources[0], request.job.options)
+            source = open_source(request.job.sources, request.job.options)
             stack.callback(source.close)
             job_id = job_id or new_job_id(request.job, source)
             transform = load_transform(request.job)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from batchimport import failpoints
 from batchimport.chunk import Work, judge
@@ -16,7 +16,7 @@ from batchimport.sinks.base import JobRecord
 
 if TYPE_CHECKING:
     from batchimport.identity import Request
-    from batchimport.job import Committed, Job
+    from batchimport.job import Chunk, Committed, Job
     from batchimport.schema import Column
     from batchimport.sinks.base import Sink
     from batchimport.sources.base import Source
@@ -99,8 +99,16 @@ def refuse_if_owned(record: JobRecord, sink: Sink, owner: str) -> None:
 
 def bytes_per_record(source: Source) -> float:
     """Return the width of the records at the head of the source; 0 where there are none."""
-    chunk = source.cut(Mark(), SAMPLE_FOR_TRANSFORM, SAMPLE_BYTES)
+    chunk = _first_chunk(source)
     return (chunk.hi - chunk.lo) / chunk.records if chunk and chunk.records else 0.0
+
+
+def _first_chunk(source: Source) -> Chunk | None:
+    """Return a chunk of the first records; files that have none may come before them."""
+    chunk = source.cut(Mark(), SAMPLE_FOR_TRANSFORM, SAMPLE_BYTES)
+    while chunk is not None and not chunk.records:
+        chunk = source.cut(chunk.end, SAMPLE_FOR_TRANSFORM, SAMPLE_BYTES)
+    return chunk
 
 
 def _work(parts: Parts, schema: RecordSchema, record: JobRecord) -> Work:
@@ -112,8 +120,7 @@ def _describe(request: Request, parts: Parts) -> JobRecord:
     job, source = parts.job, parts.source
     document = job.schema
     if document is None:
-        text = source.format in ("csv", "tsv")
-        document = infer_schema(source.sample(job.infer_records), text=text)
+        document = _infer(source, job.infer_records)
     columns = _decide_columns(parts, RecordSchema(document))
     if not columns and source.count():
         raise UsageError(
@@ -134,8 +141,19 @@ def _describe(request: Request, parts: Parts) -> JobRecord:
     )
 
 
+def _infer(source: Source, records: int | None) -> dict[str, Any]:
+    if source.format == "mixed":
+        raise UsageError(
+            "the files are of several formats, whose types cannot be inferred together",
+            where=source.name,
+            hint="describe the records with --schema",
+        )
+    text = source.format in ("csv", "tsv")
+    return infer_schema(source.sample(records), text=text)
+
+
 def _decide_columns(parts: Parts, schema: RecordSchema) -> tuple[Column, ...]:
-    chunk = parts.source.cut(Mark(), SAMPLE_FOR_TRANSFORM, SAMPLE_BYTES)
+    chunk = _first_chunk(parts.source)
     if chunk is None:
         return schema.columns
     frame, _ = judge(parts.source.read(chunk, schema), schema)

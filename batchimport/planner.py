@@ -34,7 +34,7 @@ class Plan:
             if self._limit is not None:
                 room = min(room, self._limit - at.record)
             if stop is not None and stop.record == at.record:  # nothing but blank lines
-                chunk: Chunk | None = Chunk(at, stop)
+                chunk: Chunk | None = _cut_blank(cut, at, stop)
             else:
                 chunk = cut(at, room, max_bytes) if room > 0 else None
             if chunk is None:
@@ -47,6 +47,13 @@ class Plan:
                 self._at = None
             return chunk
         return None
+
+
+def _cut_blank(cut: Cutter, at: Mark, stop: Mark) -> Chunk:
+    """Return the chunk from `at` that has no records: to `stop`, or to the end of its file."""
+    chunk = cut(at, 1, stop.position - at.position)
+    ends_before = chunk is not None and not chunk.records and chunk.hi <= stop.position
+    return chunk if chunk is not None and ends_before else Chunk(at, stop)
 
 
 def find_gaps(size: int, committed: Iterable[Chunk]) -> list[tuple[Mark, Mark | None]]:

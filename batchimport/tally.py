@@ -57,6 +57,7 @@ class Tally:
         self.totals, self.this_run = Counts(), Counts()
         self.positions = self.positions_before = 0
         self.in_flight = 0
+        self.file = ""
         self.chunks, self.sizes = ChunkCounts(), ChunkSizes()
         self.codes: Counter[str] = Counter()
         self.decision: SizeDecided | None = None
@@ -75,6 +76,7 @@ class Tally:
                     self._decided(event)
                 case ChunkStarted():
                     self.in_flight += 1
+                    self.file = event.file
                 case ChunkRetried():
                     self.chunks = replace(self.chunks, retried=self.chunks.retried + 1)
                 case ChunkFailed():
@@ -131,6 +133,11 @@ class Tally:
         if self.total is None or rate <= 0:
             return None
         return max(0.0, (self.total - self.totals.processed) / rate)
+
+    def reading(self) -> str:
+        """Return which file is being read, if there are several."""
+        several = self.job is not None and len(self.job.sources) > 1
+        return self.file if several and self.stage != "finished" else ""
 
     def progress(self) -> Progress:
         """Return the moment as `status --json` prints it."""

@@ -96,7 +96,10 @@ def parse_infer_records(text: str) -> int | None:
     raise UsageError(f"not a number or `all`: {text!r}", where="--infer-rows")
 
 
-Source = Annotated[str, typer.Argument(metavar="SOURCE", help="The file to import.")]
+Sources = Annotated[
+    list[str],
+    typer.Argument(metavar="SOURCE...", help="The files to import: paths, quoted patterns."),
+]
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="A job's id; see `batchimport jobs`.")]
 To = Annotated[
     str | None,

@@ -16,6 +16,7 @@ from batchimport.display import open_display
 from batchimport.display.report import final_report, print_error
 from batchimport.errors import JobInterrupted, UsageError
 from batchimport.job import JOB_ID_PATTERN, Job, RunOptions, SourceOptions
+from batchimport.sources.paths import find_sources, stem_of
 
 if TYPE_CHECKING:
     from batchimport.identity import Request
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def run(  # noqa: PLR0913 - one parameter an option
-    source: o.Source,
+    sources: o.Sources,
     *,
     to: o.To = None,
     table: o.Table = None,
@@ -66,7 +67,7 @@ def run(  # noqa: PLR0913 - one parameter an option
     quiet: o.Quiet = False,
     verbose: o.Verbose = False,
 ) -> None:
-    """Import a file; if the same job was interrupted, continue it."""
+    """Import files as one job; if the same job was interrupted, continue it."""
     from batchimport.identity import Request  # noqa: PLC0415 - imports Polars
     from batchimport.transform import transform_digest  # noqa: PLC0415 - imports Polars
 
@@ -80,11 +81,11 @@ def run(  # noqa: PLR0913 - one parameter an option
             where="--job-id",
             hint="letters, digits, dot, dash and underscore, at most 128 of them",
         )
-    path = Path(source).absolute()
-    stem = path.name.partition(".")[0] or "records"
+    paths = find_sources(sources)
+    stem = stem_of(paths[0])
     count, share = o.parse_max_errors(max_errors) if max_errors else (None, None)
     job = Job(
-        sources=(str(path),),
+        sources=paths,
         destination=absolute(to or f"sqlite:///{stem}.db"),
         table=table or stem,
         options=SourceOptions(

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from batchimport.display.plain import Warnings, clock_time, describe
+from batchimport.display.safe_text import safe
 from batchimport.tally import Tally
 
 if TYPE_CHECKING:
@@ -86,4 +87,6 @@ class LiveDisplay:
         parts = [f"{tally.in_flight} in flight", f"chunk {decision.limit:,} ({decision.reason})"]
         if decision.cpu_usage is not None and decision.memory_usage is not None:
             parts.append(f"cpu {decision.cpu_usage:.0%} mem {decision.memory_usage:.0%}")
+        if tally.reading():
+            parts.insert(0, safe(tally.reading(), 40))
         return Text(" · ".join(parts), style="dim", overflow="ellipsis", no_wrap=True)

@@ -129,6 +129,8 @@ def progress_line(tally: Tally) -> str:
     parts.append(f"rejected {totals.failed:,}")
     if tally.decision is not None:
         parts.append(f"chunk {tally.decision.limit:,}")
+    if tally.reading():
+        parts.append(safe(tally.reading(), 60))
     return "  ".join(parts)
 
 

@@ -119,7 +119,7 @@ class LocalEngine:
                 if chunk is None:
                     break
                 self._observer(decision)
-                self._observer(ChunkStarted(chunk))
+                self._observer(ChunkStarted(chunk, self._work.source.file_at(chunk.lo)))
                 task = asyncio.create_task(self._import(chunk, self._next_turn()))
                 self._running.add(task)
                 task.add_done_callback(self._running.discard)

@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, cast
 
 from batchimport.errors import UsageError
 from batchimport.sources.codec import TextFile
+from batchimport.sources.paths import names_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from batchimport.job import SourceOptions
     from batchimport.sources.base import Source
 
@@ -41,12 +44,21 @@ _LOOKS_LIKE = {
 }
 
 
-def open_source(path: str, options: SourceOptions) -> Source:
-    """Open a file as a sequence of records.
+def open_source(paths: Sequence[str], options: SourceOptions) -> Source:
+    """Open files as one sequence of records.
 
     Raises:
-        UsageError: If it cannot be read, or is not what its name or `--format` says.
+        UsageError: If one cannot be read, or is not what its name or `--format` says.
     """
+    if len(paths) == 1:
+        return _open_file(paths[0], Path(paths[0]).name, options)
+    from batchimport.sources.many import ManySource  # noqa: PLC0415 - needed by few
+
+    names = names_of(paths)
+    return ManySource(names, lambda at: _open_file(paths[at], names[at], options))
+
+
+def _open_file(path: str, name: str, options: SourceOptions) -> Source:
     text = TextFile(path)
     try:
         kind = options.format or _SUFFIXES.get(Path(path).suffix.lower())
@@ -54,8 +66,8 @@ def open_source(path: str, options: SourceOptions) -> Source:
         if kind is None:
             kind = "jsonl" if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{") else "csv"
         _check_content(path, kind, head)
-        module, _, name = FORMATS[kind].partition(":")
-        return cast("Source", getattr(import_module(module), name)(text, Path(path).name, options))
+        module, _, factory = FORMATS[kind].partition(":")
+        return cast("Source", getattr(import_module(module), factory)(text, name, options))
     except BaseException:
         text.close()
         raise

@@ -72,7 +72,7 @@ class Source(Protocol):
 
     Attributes:
         name: What users call it.
-        format: `jsonl`, `csv`, `tsv`, `json` or `parquet`.
+        format: `jsonl`, `csv`, `tsv`, `json` or `parquet`; `mixed` if files differ.
         size: Positions in all, as it was when the source was opened.
         fingerprint: What tells another content apart: size, hash of head and of tail.
         modified: Times of last change and identities of the files, a quick hint of sameness.
@@ -108,6 +108,10 @@ class Source(Protocol):
 
     def sample(self, records: int | None) -> Iterator[dict[str, Any]]:
         """Yield about that many readable records, spread over the source; all of them for None."""
+        ...
+
+    def file_at(self, position: int) -> str:
+        """Return what users call the file that holds a position."""
         ...
 
     def close(self) -> None:

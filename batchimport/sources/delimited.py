@@ -171,6 +171,11 @@ class DelimitedSource:
         whole = self._lines.cut(self._body, records, 64 * 1024 * 1024)
         return whole is None or whole.hi == self.size
 
+    def file_at(self, position: int) -> str:
+        """Return the file's name."""
+        del position
+        return self.name
+
     def close(self) -> None:
         """Close the file."""
         self._text.close()

@@ -125,6 +125,11 @@ class JsonLinesSource:
         chunk = self._lines.cut(Mark(position - 1), 1, 1 << 24)
         return chunk.hi if chunk else position
 
+    def file_at(self, position: int) -> str:
+        """Return the file's name."""
+        del position
+        return self.name
+
     def close(self) -> None:
         """Close the file."""
         self._text.close()

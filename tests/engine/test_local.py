@@ -98,7 +98,7 @@ class Shop:
     @contextmanager
     def _opened(self, trouble: Trouble) -> Iterator[Work]:
         address = f"sqlite:///{self.path / 'u.db'}"
-        source = open_source(str(self.path / "u.jsonl"), SourceOptions())
+        source = open_source([str(self.path / "u.jsonl")], SourceOptions())
         sink = open_sink(address)
         job = a_job(address)
         sink.claim(job, a_record(job, columns=SCHEMA.columns, size=source.size), "me")

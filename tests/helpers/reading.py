@@ -22,7 +22,7 @@ def read_all(
     **options: Any,
 ) -> tuple[Rows, list[Reject]]:
     """Return the valid records as rows without nulls, and the rejects."""
-    source = open_source(str(path), SourceOptions(**options))
+    source = open_source([str(path)], SourceOptions(**options))
     try:
         text = source.format == "csv"
         document = infer_schema(source.sample(None), text=text) if schema is None else schema

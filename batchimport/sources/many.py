@@ -1,0 +1,197 @@
+"""Several files as one sequence of records, numbered through; a chunk lies in one file.
+
+Positions are those of the files laid end to end. Files are opened when they are needed, and only so
+many at a time.
+"""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_right
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from batchimport.errors import SourceChangedError
+from batchimport.job import Chunk, Mark
+from batchimport.sources.codec import digest_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from batchimport.schema import RecordSchema
+    from batchimport.sources.base import Batch, Source
+
+OPEN_FILES = 64
+MOST_NOTES = 6
+
+
+class ManySource:
+    """Files one after the other.
+
+    Args:
+        open_file: Opens the file with this name and index.
+    """
+
+    def __init__(self, names: Sequence[str], open_file: Callable[[int], Source]) -> None:
+        self._names = names
+        self._files = _OpenFiles(open_file)
+        facts = [self._files.facts(at) for at in range(len(names))]
+        self._ends = _ends([fact.size for fact in facts])
+        formats = {fact.format for fact in facts}
+        self.name = f"{names[0]} and {len(names) - 1} more"
+        self.format = formats.pop() if len(formats) == 1 else "mixed"
+        self.size = self._ends[-1]
+        self.fingerprint = "\n".join(fact.fingerprint for fact in facts)
+        self.modified = digest_of("\n".join(fact.modified for fact in facts).encode())
+        self.notes = _merge([(name, fact.notes) for name, fact in zip(names, facts, strict=True)])
+
+    def _place(self, position: int) -> tuple[int, int]:
+        """Return which file holds the record that begins at a position, and where that file begins.
+
+        An empty file holds none.
+        """
+        at = min(bisect_right(self._ends, position), len(self._ends) - 1)
+        return at, self._ends[at - 1] if at else 0
+
+    def cut(self, start: Mark, limit: int, max_bytes: int) -> Chunk | None:
+        """Return the chunk of at most `limit` records of one file that begins at `start`."""
+        at, base = self._place(start.position)
+        local = Mark(start.position - base, 0, start.line)
+        with self._files.use(at) as file:
+            chunk = file.cut(local, limit, max_bytes)
+        if chunk is None:
+            return None
+        position, line = base + chunk.hi, chunk.end.line
+        if position == self._ends[at]:
+            line = 1
+        return Chunk(start, Mark(position, start.record + chunk.end.record, line))
+
+    def read(self, chunk: Chunk, schema: RecordSchema) -> Batch:
+        """Read and parse a chunk."""
+        at, local = self._local(chunk)
+        with self._files.use(at) as file:
+            return file.read(local, schema)
+
+    def digest(self, chunk: Chunk) -> str:
+        """Return the hash of the chunk's bytes."""
+        at, local = self._local(chunk)
+        with self._files.use(at) as file:
+            return file.digest(local)
+
+    def _local(self, chunk: Chunk) -> tuple[int, Chunk]:
+        """Return a chunk with its positions in its file; records stay numbered through."""
+        at, base = self._place(chunk.lo)
+        start, end = chunk.start, chunk.end
+        return at, Chunk(
+            Mark(start.position - base, start.record, start.line),
+            Mark(end.position - base, end.record, end.line),
+        )
+
+    def count(self) -> int:
+        """Count all records, file by file."""
+        records = 0
+        for at in range(len(self._names)):
+            with self._files.use(at) as file:
+                records += file.count()
+        return records
+
+    def sample(self, records: int | None) -> Iterator[dict[str, Any]]:
+        """Yield records of every file: half of them evenly, half by the files' sizes."""
+        for at, end in enumerate(self._ends):
+            size = end - (self._ends[at - 1] if at else 0)
+            share = None
+            if records is not None:
+                half = records / 2
+                share = max(1, round(half / len(self._ends) + half * size / max(1, self.size)))
+            with self._files.use(at) as file:
+                yield from file.sample(share)
+
+    def file_at(self, position: int) -> str:
+        """Return the name of the file that holds a position, and which one of them it is."""
+        at, _ = self._place(position)
+        return f"{self._names[at]} ({at + 1} of {len(self._names)})"
+
+    def close(self) -> None:
+        """Close all files."""
+        self._files.close()
+
+
+def _ends(sizes: Sequence[int]) -> list[int]:
+    ends, position = [], 0
+    for size in sizes:
+        position += size
+        ends.append(position)
+    return ends
+
+
+def _merge(found: Sequence[tuple[str, tuple[str, ...]]]) -> tuple[str, ...]:
+    """Return what was found out, once if it is the same for all files, and not too much of it."""
+    if len({notes for _, notes in found}) == 1:
+        return found[0][1]
+    lines = [f"{name}: {note}" for name, notes in found for note in notes]
+    if len(lines) > MOST_NOTES:
+        lines[MOST_NOTES - 1 :] = [f"… and {len(lines) - MOST_NOTES + 1} more such notes"]
+    return tuple(lines)
+
+
+@dataclass(slots=True)
+class _Open:
+    source: Source
+    users: int = 0
+
+
+class _OpenFiles:
+    """Files by index: opened on use, the one that was used least lately is closed first."""
+
+    def __init__(self, open_file: Callable[[int], Source]) -> None:
+        self._open_file = open_file
+        self._lock = threading.Lock()
+        self._open: dict[int, _Open] = {}
+        self._known: dict[int, tuple[str, str]] = {}
+
+    def facts(self, at: int) -> Source:
+        """Return a file whose attributes may be read; it may be closed."""
+        with self.use(at) as source:
+            return source
+
+    @contextmanager
+    def use(self, at: int) -> Iterator[Source]:
+        """Keep a file open for the time of its use.
+
+        Raises:
+            SourceChangedError: If it is not what it was when it was first opened.
+        """
+        with self._lock:
+            entry = self._open.pop(at, None) or _Open(self._reopen(at))
+            self._open[at] = entry
+            entry.users += 1
+            self._close_idle()
+        try:
+            yield entry.source
+        finally:
+            with self._lock:
+                entry.users -= 1
+
+    def _reopen(self, at: int) -> Source:
+        source = self._open_file(at)
+        facts = (source.fingerprint, source.modified)
+        if self._known.setdefault(at, facts) != facts:
+            source.close()
+            raise SourceChangedError(
+                "the file changed while the job ran",
+                where=source.name,
+                hint="finish the job with the old file, or start over with --restart",
+            )
+        return source
+
+    def _close_idle(self) -> None:
+        idle = [at for at, entry in self._open.items() if not entry.users]
+        for at in idle[: max(0, len(self._open) - OPEN_FILES)]:
+            self._open.pop(at).source.close()
+
+    def close(self) -> None:
+        with self._lock:
+            for entry in self._open.values():
+                entry.source.close()
+            self._open.clear()

@@ -1,0 +1,59 @@
+"""Words on the command line and the files that they mean."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from batchimport.errors import UsageError
+from batchimport.sources.paths import find_sources, names_of, stem_of
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Some files in the current directory."""
+    for name in ("b.csv", "a.csv", "x/a.csv", "x/y/c.csv", "[z].csv", "z.csv"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("a\n1\n")
+    (tmp_path / "d.csv").mkdir()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("words", "files"),
+    [
+        (["b.csv", "a.csv"], ["b.csv", "a.csv"]),
+        (["?.csv"], ["a.csv", "b.csv", "z.csv"]),
+        (["**/a.csv"], ["a.csv", "x/a.csv"]),
+        (["x/**"], ["x/a.csv", "x/y/c.csv"]),
+        (["[z].csv"], ["[z].csv"]),
+        (["[yz].csv"], ["z.csv"]),
+        (["b.csv", "./b.csv", "?.csv", "x/../b.csv"], ["b.csv", "a.csv", "z.csv"]),
+        (["nothing.csv"], ["nothing.csv"]),
+        (["n" * 5000], ["n" * 5000]),
+    ],
+)
+def test_words_become_files(folder: Path, words: list[str], files: list[str]) -> None:
+    """In the order of the words, patterns sorted, each file once, no directories by pattern."""
+    assert find_sources(words) == tuple(str(folder / name) for name in files)
+
+
+@pytest.mark.parametrize("word", ["", "no*.csv", "x/[q]/*"])
+def test_words_that_mean_nothing(folder: Path, word: str) -> None:
+    """Are said to."""
+    with pytest.raises(UsageError):
+        find_sources([word])
+
+
+def test_names_tell_files_apart(tmp_path: Path) -> None:
+    """By their folders, if their names are the same."""
+    assert names_of(["/a/b.csv", "/c/d.csv"]) == ["b.csv", "d.csv"]
+    assert names_of(["/a/x/u.csv", "/a/y/u.csv"]) == ["x/u.csv", "y/u.csv"]
+
+
+def test_the_stem_has_no_suffix() -> None:
+    """However many the name has."""
+    assert [stem_of(name) for name in ("/a/u.jsonl.gz", "/a/.hidden")] == ["u", "records"]
