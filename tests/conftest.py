@@ -6,9 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.helpers.cli import Workdir
 from tests.helpers.postgres import PostgresServer
+
+settings.register_profile("house", deadline=None)  # no test depends on the machine's speed
+settings.load_profile("house")
 
 
 @pytest.fixture
