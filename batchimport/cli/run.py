@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from batchimport.importer import Outcome
 
 
+FILES = ("sqlite", "duckdb")
+"""Destinations whose address is a path."""
+
+
 def run(  # noqa: PLR0913 - one parameter an option
     sources: o.Sources,
     *,
@@ -182,7 +186,7 @@ def resume(  # noqa: PLR0913 - one parameter an option
 def absolute(address: str) -> str:
     """Return an address whose relative path no longer depends on the current directory."""
     scheme, mark, path = address.partition(":///")
-    if not mark or not path or path.startswith("/") or scheme != "sqlite":
+    if not mark or not path or path.startswith("/") or scheme not in FILES:
         return address
     return f"{scheme}:///{Path(path).absolute()}"
 

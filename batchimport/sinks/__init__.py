@@ -12,10 +12,11 @@ if TYPE_CHECKING:
 
 SINKS = {
     "sqlite": "batchimport.sinks.sqlite:SqliteSink",
+    "duckdb": "batchimport.sinks.duckdb:DuckdbSink",
     "postgresql": "batchimport.sinks.postgres:PostgresSink",
     "postgres": "batchimport.sinks.postgres:PostgresSink",
 }
-EXTRAS = {"psycopg": "postgres"}
+EXTRAS = {"psycopg": "postgres", "duckdb": "duckdb"}
 """Extra of this package that brings a driver."""
 
 

@@ -69,6 +69,16 @@ def quote(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
+def clash(names: Sequence[str]) -> str:
+    """Return two names that differ only in case, which SQLite and DuckDB ignore; empty if there are none."""
+    seen: dict[str, str] = {}
+    for name in names:
+        if name.lower() in seen:
+            return f"{seen[name.lower()]}, {name}"
+        seen[name.lower()] = name
+    return ""
+
+
 def job_values(record: JobRecord, table: str, owner: str, now: str) -> tuple[Any, ...]:
     """Return the row of a job, in the order of `JOB_COLUMNS`."""
     return (

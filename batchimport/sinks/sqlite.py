@@ -33,7 +33,6 @@ from batchimport.sinks.sql import CHUNKS, JOBS, REJECTS, quote
 from batchimport.sinks.sqlite_dialect import (
     TYPES,
     check_table,
-    clash,
     field_error,
     opening,
     text_literal,
@@ -129,7 +128,7 @@ class SqliteSink(Ledger):
             if job.if_exists == "truncate":
                 self._run(f"DELETE FROM {quote(job.table)}")
             return job.if_exists == "truncate"
-        same = clash([column.name for column in columns])
+        same = sql.clash([column.name for column in columns])
         if same:
             raise UsageError(
                 f"SQLite holds these keys to be one column: {same}",

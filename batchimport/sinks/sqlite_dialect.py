@@ -124,16 +124,6 @@ def check_table(table: str, info: Sequence[tuple[Any, ...]], columns: Sequence[C
             )
 
 
-def clash(names: Sequence[str]) -> str:
-    """Return two names that differ only in case, which SQLite ignores; empty if there are none."""
-    seen: dict[str, str] = {}
-    for name in names:
-        if name.lower() in seen:
-            return f"{seen[name.lower()]}, {name}"
-        seen[name.lower()] = name
-    return ""
-
-
 def is_numeric(declared: str) -> bool:
     """Say whether a column would turn text into numbers (https://sqlite.org/datatype3.html 3.1)."""
     if "INT" in declared:

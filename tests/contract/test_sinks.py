@@ -20,10 +20,10 @@ from tests.helpers.stores import COLUMNS, a_job, a_record, a_reject, a_request, 
 Opener = Callable[[], Sink]
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", "duckdb", "postgresql"])
 def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'users.db'}"
+    if request.param in ("sqlite", "duckdb"):
+        return f"{request.param}:///{tmp_path / 'users.db'}"
     return str(request.getfixturevalue("postgres").new_database())
 
 

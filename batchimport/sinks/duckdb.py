@@ -1,0 +1,383 @@
+"""DuckDB: rows, ledger and rejects of a chunk in one transaction of one file, by way of Arrow."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+import duckdb
+import polars as pl
+
+from batchimport.errors import BatchImportError, DataError, FatalError, UsageError
+from batchimport.job import EXTRA_COLUMN, ChunkResult, count_codes
+from batchimport.schema import Column
+from batchimport.sinks import sql
+from batchimport.sinks.base import SinkHints
+from batchimport.sinks.duckdb_dialect import (
+    CATALOGUE,
+    TYPES,
+    Reading,
+    TableColumn,
+    field_error,
+    match_columns,
+    opening,
+    reading,
+    table_column,
+    translate,
+)
+from batchimport.sinks.duckdb_refusals import Refusals, Refused
+from batchimport.sinks.ledger import Ledger, column_list
+from batchimport.sinks.sql import CHUNKS, JOBS, REJECTS, quote
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from batchimport.job import Committed, Job, Reject
+    from batchimport.sinks.base import JobRecord, StoreRequest
+
+PREFIX = "duckdb:///"
+ROW_GROUP = 122_880
+"""Rows that DuckDB compresses and writes as one; smaller transactions write them twice."""
+
+MAGIC = b"DUCK"
+_VIEW = "batchimport_frame"
+_SETTINGS: dict[str, str | bool | int | float | list[str]] = {
+    "autoinstall_known_extensions": "false"  # nothing is ever fetched from the network
+}
+
+
+class DuckdbSink(Ledger):
+    """One DuckDB file, one connection, shared by the threads of this process.
+
+    The file's lock keeps every other process out for as long as it is open.
+    """
+
+    hints = SinkHints(writers=1, preferred_records=ROW_GROUP)
+
+    def __init__(self, address: str, *, create: bool = True) -> None:
+        super().__init__()
+        self.path = _path_of(address)
+        self._lock = threading.RLock()
+        self._written: tuple[Column, ...] = ()
+        self._columns: list[TableColumn] = []
+        self._readings: dict[str, Reading] = {}
+        _check_place(self.path, create=create)
+        try:
+            self._connection = duckdb.connect(self.path, config=_SETTINGS)
+            self._connection.execute("SET TimeZone = 'UTC'")
+        except duckdb.Error as error:
+            raise opening(error, str(self.path)) from error
+
+    # -- the job ------------------------------------------------------------------------------
+
+    def claim(self, job: Job, record: JobRecord, owner: str) -> JobRecord:
+        """Make ledger and table ready and take the job with a new epoch."""
+        record = super().claim(job, record, owner)
+        if record.columns:
+            self._read_catalogue(record.columns)
+        return record
+
+    def _read_catalogue(self, columns: Sequence[Column]) -> None:
+        """Learn how each column of a frame, shown as `c0`, `c1`, …, gets into the table."""
+        self._written = tuple(columns)
+        self._columns = self._catalogue(self._table)
+        matched = match_columns(self._table, self._columns, columns)
+        self._readings = {
+            matched[column.name].name: reading(
+                column.kind, matched[column.name].type_name, f"c{at}"
+            )
+            for at, column in enumerate(columns)
+        }
+
+    def _catalogue(self, table: str) -> list[TableColumn]:
+        return [table_column(row) for row in self._rows(CATALOGUE, self._place(table))]
+
+    def _make_table(self, job: Job, columns: Sequence[Column]) -> bool:
+        if not columns:  # an empty source
+            return False
+        exists = self._exists(job.table)
+        if exists and job.if_exists == "fail":
+            raise UsageError(
+                "the table exists", where=job.table, hint="--if-exists append, truncate or replace"
+            )
+        name = self._name(job.table)
+        if exists and job.if_exists == "replace":
+            self._run(f"DROP TABLE {name}")
+            exists = False
+        if exists:
+            match_columns(job.table, self._catalogue(job.table), columns)
+            if job.if_exists == "truncate":
+                self._run(f"DELETE FROM {name}")
+            return job.if_exists == "truncate"
+        same = sql.clash([column.name for column in columns])
+        if same:
+            raise UsageError(
+                f"DuckDB holds these keys to be one column: {same}",
+                where=job.table,
+                hint="rename one of them with --transform or --sql",
+            )
+        lines = [f"{quote(column.name)} {TYPES[column.kind]}" for column in columns]
+        if job.key:
+            unknown = [key for key in job.key if key not in {each.name for each in columns}]
+            if unknown:
+                raise UsageError(f"no such column: {', '.join(unknown)}", where="--key")
+            lines.append(f"UNIQUE ({column_list(job.key)})")
+        self._run(f"CREATE TABLE {name} ({', '.join(lines)})")
+        return True
+
+    # -- a chunk ------------------------------------------------------------------------------
+
+    def store(self, request: StoreRequest) -> ChunkResult:
+        """Commit ledger row, rows and rejects in one transaction, or nothing of them."""
+        with self._lock:
+            if EXTRA_COLUMN in request.frame.columns:
+                self._ensure_extra_column()
+            try:
+                self._refuse_changes(request.frame)
+                return self._commit(request, {})
+            except DataError:
+                refused = self._refusals(request.frame)
+            try:
+                return self._commit(request, refused)
+            except DataError:
+                return self._commit(request, self._try_out(request.frame, refused))
+
+    def _commit(self, request: StoreRequest, refused: Refused) -> ChunkResult:
+        chunk, frame = request.chunk, request.frame
+        rejects = [*request.rejects, *(request.rejecter(at, refused[at]) for at in sorted(refused))]
+        outcome = (frame.height - len(refused), len(rejects), request.filtered)
+        with self._transaction():
+            job = self._fence()
+            known = self._overlaps(job.job_id, request)
+            if known:
+                return sql.already_committed(chunk, known)
+            values = sql.chunk_values(job.job_id, request, outcome, job.epoch, sql.now())
+            marks = ", ".join("?" * len(values))
+            self._run(f"INSERT INTO {CHUNKS} ({sql.CHUNK_COLUMNS}) VALUES ({marks})", values)
+            self._insert_rows(_without(frame, refused))
+            self._insert_rejects(job.job_id, rejects)
+        return ChunkResult(
+            chunk,
+            *outcome,
+            request.digest,
+            bisected=bool(refused),
+            rejects_by_code=count_codes(rejects),
+        )
+
+    def _overlaps(self, job_id: str, request: StoreRequest) -> list[Committed]:
+        rows = self._rows(
+            f"SELECT {sql.CHUNK_COLUMNS} FROM {CHUNKS} WHERE job_id = ? AND lo < ? AND hi > ?",
+            (job_id, request.chunk.hi, request.chunk.lo),
+        )
+        return [sql.committed(row) for row in rows]
+
+    def _insert_rows(self, frame: pl.DataFrame) -> None:
+        if frame.height == 0:
+            return
+        casts = ", ".join(each.cast for each in self._readings.values())
+        with self._shown(frame) as view:
+            self._run(
+                f"INSERT INTO {self._name(self._table)} ({column_list(list(self._readings))}) "
+                f"SELECT {casts} FROM {view}"
+            )
+
+    def _insert_rejects(self, job_id: str, rejects: Sequence[Reject]) -> None:
+        if not rejects:
+            return
+        rows = [sql.reject_values(job_id, reject) for reject in rejects]
+        names = sql.REJECT_COLUMNS.split(", ")
+        frame = pl.DataFrame(rows, schema=names, orient="row", infer_schema_length=None)
+        with self._view(frame) as view:
+            self._run(f"INSERT INTO {REJECTS} ({sql.REJECT_COLUMNS}) SELECT * FROM {view}")
+
+    def _ensure_extra_column(self) -> None:
+        if EXTRA_COLUMN in self._readings:
+            return
+        known = self._catalogue(self._table)
+        if EXTRA_COLUMN not in {each.name.lower() for each in known}:
+            self._run(
+                f"ALTER TABLE {self._name(self._table)} ADD COLUMN {quote(EXTRA_COLUMN)} JSON"
+            )
+        self._read_catalogue([*self._written, Column(EXTRA_COLUMN, "json")])
+
+    # -- refused rows -------------------------------------------------------------------------
+
+    def _refuse_changes(self, frame: pl.DataFrame) -> None:
+        """Look for values that DuckDB would store, but as other ones.
+
+        Raises:
+            DataError: If there is one.
+        """
+        guards = [
+            f"({each.value} IS NOT NULL AND NOT coalesce(TRY({each.guard}), false))"
+            for each in self._readings.values()
+            if each.guard
+        ]
+        if not guards:
+            return
+        with self._shown(frame) as view:
+            if self._rows(f"SELECT 1 FROM {view} WHERE {' OR '.join(guards)} LIMIT 1"):
+                raise DataError("a value would be changed")
+
+    def _refusals(self, frame: pl.DataFrame) -> Refused:
+        place = self._place(self._table)
+        with self._shown(frame) as view:
+            return Refusals(self._rows, place, self._columns, self._readings, view).find()
+
+    def _try_out(self, frame: pl.DataFrame, refused: Refused) -> Refused:
+        """Find the rows that make the table fail by storing more and more of them, in vain.
+
+        For faults that no query tells, so that few rows are left to find; after one of them the
+        steps start small and double.
+        """
+        refused, kept = dict(refused), list[int]()
+        open_rows = [at for at in range(frame.height) if at not in refused]
+        at, step = 0, frame.height
+        while at < len(open_rows):
+            piece = open_rows[at : at + step]
+            error = self._trial(frame[[*kept, *piece]])
+            if error is None:
+                kept += piece
+                at, step = at + len(piece), step * 2
+            elif len(piece) == 1:
+                refused[piece[0]] = [field_error(error)]
+                at, step = at + 1, 1
+            else:
+                step = max(1, len(piece) // 2)
+        return refused
+
+    def _trial(self, frame: pl.DataFrame) -> DataError | None:
+        """Store rows and undo it; return the error if there was one."""
+        with self._lock:
+            self._run("BEGIN")
+            try:
+                self._insert_rows(frame)
+            except DataError as error:
+                return error
+            finally:
+                self._run("ROLLBACK")
+        return None
+
+    # -- statements ---------------------------------------------------------------------------
+
+    @contextmanager
+    def _shown(self, frame: pl.DataFrame) -> Iterator[str]:
+        """Show a chunk's frame to SQL: its rows by their number, its columns by their place."""
+        given = [
+            pl.col(column.name) if column.name in frame.columns else pl.lit(None, pl.String())
+            for column in self._written
+        ]
+        placed = frame.select(value.alias(f"c{at}") for at, value in enumerate(given))
+        with self._view(placed.with_row_index("row")) as view:
+            yield view
+
+    @contextmanager
+    def _view(self, frame: pl.DataFrame) -> Iterator[str]:
+        """Show a frame to SQL; a transaction that failed takes the view with it."""
+        self._connection.register(_VIEW, _Stream(frame))
+        try:
+            yield f"temp.{_VIEW}"
+        finally:
+            with suppress(duckdb.Error):
+                self._connection.unregister(_VIEW)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._lock:
+            self._run("BEGIN")
+            try:
+                yield
+                self._run("COMMIT")
+            except BaseException:
+                with suppress(BatchImportError):  # a COMMIT that failed has rolled back
+                    self._run("ROLLBACK")
+                raise
+
+    def _run(self, statement: str, values: Sequence[Any] = ()) -> None:
+        self._rows(statement, values)
+
+    def _rows(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        with self._lock:
+            try:
+                return self._connection.execute(statement, list(values)).fetchall()
+            except duckdb.Error as error:
+                raise translate(error, str(self.path)) from error
+
+    def _is_ours(self, job_id: str, epoch: int) -> bool:
+        """Say whether the epoch is the job's; writing it makes a claim of the same time fail."""
+        return bool(
+            self._rows(
+                f"UPDATE {JOBS} SET heartbeat_at = ? WHERE job_id = ? AND epoch = ? RETURNING 1",
+                (sql.now(), job_id, epoch),
+            )
+        )
+
+    def _exists(self, table: str) -> bool:
+        return bool(
+            self._rows(
+                "SELECT 1 FROM duckdb_tables() WHERE database_name = current_database() "
+                "AND schema_name = ? AND lower(table_name) = lower(?)",
+                self._place(table),
+            )
+        )
+
+    def _place(self, table: str) -> tuple[str, str]:
+        """Return the schema and the name of a table; a dot parts them."""
+        schema, dot, name = table.partition(".")
+        return (schema, name) if dot and schema and name else ("main", table)
+
+    def _name(self, table: str) -> str:
+        return ".".join(map(quote, self._place(table)))
+
+    def close(self) -> None:
+        """Close the file; DuckDB then moves what is in its log into it."""
+        self._connection.close()
+
+
+class _Stream:
+    """A frame as nothing but an Arrow stream, which DuckDB reads without pyarrow."""
+
+    def __init__(self, frame: pl.DataFrame) -> None:
+        self._frame = frame
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        return self._frame.__arrow_c_stream__(requested_schema)
+
+
+def _without(frame: pl.DataFrame, refused: Refused) -> pl.DataFrame:
+    return frame[[at for at in range(frame.height) if at not in refused]] if refused else frame
+
+
+def _path_of(address: str) -> Path:
+    path = unquote(address.removeprefix(PREFIX))
+    if not address.startswith(PREFIX) or not path:
+        raise UsageError(
+            "a DuckDB address has three slashes and a path",
+            where=f"--to {address}",
+            hint="relative: duckdb:///users.duckdb, absolute: duckdb:////data/users.duckdb",
+        )
+    return Path(path).absolute()  # `:memory:` and the like are names of files here
+
+
+def _check_place(path: Path, *, create: bool) -> None:
+    """Check what DuckDB would not: it opens a CSV, JSON or Parquet file as a database in memory."""
+    if not create and not path.exists():
+        raise UsageError("no such database", where=str(path))
+    if path.is_dir() or not path.parent.is_dir():
+        raise UsageError(
+            "is a directory" if path.is_dir() else "its directory does not exist",
+            where=str(path),
+            hint="name a file in a directory that exists",
+        )
+    try:
+        with path.open("rb") as file:
+            head = file.read(12)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise FatalError(f"cannot be opened: {error.strerror}", where=str(path)) from error
+    if head and head[8:] != MAGIC:
+        raise UsageError("is not a DuckDB database", where=str(path), hint="choose another --to")

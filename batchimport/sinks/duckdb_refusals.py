@@ -1,0 +1,213 @@
+"""Which rows of a chunk a DuckDB table refuses, found out before they are stored.
+
+DuckDB has no savepoints, and an error ends the transaction; so the rows are asked about by queries,
+which say all of a row's faults at once and take time in proportion to the chunk.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from batchimport.job import FieldError
+from batchimport.sinks.sql import quote
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from batchimport.sinks.duckdb_dialect import Reading, TableColumn
+
+ROWS = "temp.batchimport_rows"
+"""The chunk's rows as the table would have them; what does not fit is null."""
+
+CONSTRAINTS = """
+    SELECT constraint_type, constraint_text, expression, constraint_column_names,
+           referenced_table, referenced_column_names
+    FROM duckdb_constraints()
+    WHERE database_name = current_database() AND schema_name = ? AND lower(table_name) = lower(?)
+    ORDER BY constraint_index"""
+UNIQUE_INDEXES = """
+    SELECT CAST(expressions AS VARCHAR[]) FROM duckdb_indexes()
+    WHERE database_name = current_database() AND schema_name = ? AND lower(table_name) = lower(?)
+    AND is_unique"""
+
+Refused = dict[int, list[FieldError]]
+_SHOWN = 200
+
+
+Query = Callable[..., list[tuple[Any, ...]]]
+"""Runs a statement, with the values of its marks, and returns its rows."""
+
+
+class Refusals:
+    """Asks one chunk's rows, which stand in the view `source` with their number in `row`."""
+
+    def __init__(
+        self,
+        query: Query,
+        place: tuple[str, str],
+        columns: Sequence[TableColumn],
+        readings: dict[str, Reading],
+        source: str,
+    ) -> None:
+        """Take the table and the chunk.
+
+        Args:
+            place: The table's schema and name.
+            columns: All columns of the table.
+            readings: How a column of the table gets its values, by its name.
+        """
+        self._query, self._place, self._columns = query, place, columns
+        self._readings, self._source = readings, source
+        self._table = ".".join(map(quote, place))
+        self._found: defaultdict[int, list[FieldError]] = defaultdict(list)
+
+    def find(self) -> Refused:
+        """Return the errors of each row that the table refuses, as far as queries can tell."""
+        for name in self._readings:
+            self._find_misfits(name)
+        self._make_rows()
+        constraints = self._query(CONSTRAINTS, self._place)
+        for kind, text, expression, names, parent, parent_names in constraints:
+            if kind == "NOT NULL":
+                self._find_nulls(names[0])
+            elif kind == "CHECK":
+                self._find_broken_checks(text, expression)
+            elif kind == "FOREIGN KEY":
+                self._find_orphans(names, parent, parent_names)
+        self._find_duplicates(
+            [
+                *([quote(name) for name in row[3]] for row in constraints if row[0] in _UNIQUE),
+                *(list(row[0]) for row in self._query(UNIQUE_INDEXES, self._place)),
+            ]
+        )
+        self._query(f"DROP TABLE {ROWS}")
+        return dict(self._found)
+
+    def _find_misfits(self, name: str) -> None:
+        """Find values that cannot be read as the column's type, or would be changed."""
+        reading = self._readings[name]
+        if not reading.may_fail:
+            return
+        guard = f"OR NOT coalesce(TRY({reading.guard}), false)" if reading.guard else ""
+        rows = self._query(
+            f"SELECT row, CAST({reading.value} AS VARCHAR) FROM {self._source} "
+            f"WHERE {reading.value} IS NOT NULL AND (TRY({reading.cast}) IS NULL {guard})"
+        )
+        type_name = next(each.type_name for each in self._columns if each.name == name)
+        for row, text in rows:
+            shown = text[:_SHOWN]
+            message = f"DuckDB cannot convert {shown!r} to {type_name}"
+            self._found[row].append(FieldError("type", name, message, shown))
+
+    def _make_rows(self) -> None:
+        given = [f"TRY({each.cast}) AS {quote(name)}" for name, each in self._readings.items()]
+        absent = [
+            f"{_default(each)} AS {quote(each.name)}"
+            for each in self._columns
+            if each.name not in self._readings and each.generated is None
+        ]
+        generated = [
+            f"TRY({each.generated}) AS {quote(each.name)}"
+            for each in self._columns
+            if each.generated
+        ]
+        inner = f"SELECT row, {', '.join([*given, *absent])} FROM {self._source}"
+        self._query(
+            f"CREATE OR REPLACE TEMP TABLE {ROWS.partition('.')[2]} AS "
+            f"SELECT {', '.join(['*', *generated])} FROM ({inner})"
+        )
+
+    def _find_nulls(self, name: str) -> None:
+        message = f"NOT NULL constraint failed: {self._place[1]}.{name}"
+        for (row,) in self._query(f"SELECT row FROM {ROWS} WHERE {quote(name)} IS NULL"):
+            if not any(error.field == name for error in self._found[row]):
+                self._found[row].append(FieldError("not_null", name, message))
+
+    def _find_broken_checks(self, text: str, expression: str) -> None:
+        message = f"CHECK constraint failed on table {self._place[1]}: {text}"
+        for (row,) in self._query(f"SELECT row FROM {ROWS} WHERE NOT TRY({expression})"):
+            self._found[row].append(FieldError("check", "", message))
+
+    def _find_orphans(self, names: Sequence[str], parent: str, parent_names: Sequence[str]) -> None:
+        """Find rows whose parent is not there."""
+        parents = ".".join(map(quote, (self._place[0], parent)))
+        pairs = list(zip(names, parent_names, strict=True))
+        same = " AND ".join(f"child.{quote(a)} = parent.{quote(b)}" for a, b in pairs)
+        rows = self._query(
+            f"SELECT row, {_shown('child', names)} FROM {ROWS} child "
+            f"WHERE {_all_given('child', names)} "
+            f"AND NOT EXISTS (SELECT 1 FROM {parents} parent WHERE {same})"
+        )
+        for row, key in rows:
+            message = f"key ({key}) does not exist in the referenced table {parent}"
+            self._found[row].append(FieldError("foreign_key", ", ".join(names), message))
+
+    # -- unique keys ---------------------------------------------------------------------------
+
+    def _find_duplicates(self, keys: Sequence[Sequence[str]]) -> None:
+        """Find rows whose key another row has: one of the table, or an earlier one of the chunk.
+
+        A row that is refused anyway takes no key from those behind it.
+        """
+        shared: dict[int, list[tuple[int, int | None, str, str]]] = defaultdict(list)
+        for number, key in enumerate(keys):
+            for row, first, is_stored, shown in self._query(self._duplicates(key)):
+                taken = None if is_stored else first
+                shared[row].append((number, taken, ", ".join(map(_unquoted, key)), shown))
+        taken_keys: set[tuple[int, int]] = set()
+        for row in sorted(shared):
+            if row in self._found:
+                continue
+            errors = [
+                FieldError(
+                    "unique", field, f'Duplicate key "{field}: {shown}" violates unique constraint'
+                )
+                for number, first, field, shown in shared[row]
+                if first is None or (number, first) in taken_keys
+            ]
+            if errors:
+                self._found[row] = errors
+            else:
+                taken_keys |= {
+                    (number, first) for number, first, _, _ in shared[row] if first is not None
+                }
+
+    def _duplicates(self, key: Sequence[str]) -> str:
+        """Select the rows whose key is not theirs alone, with the first row that has it."""
+        names = [f"k{at}" for at in range(len(key))]
+        named = ", ".join(f"{each} AS {name}" for each, name in zip(key, names, strict=True))
+        listed = ", ".join(names)
+        return (
+            f"WITH fresh AS (SELECT row, {named} FROM {ROWS}), "
+            f"shared AS (SELECT row, {listed}, min(row) OVER same AS first, count(*) OVER same AS n "
+            f"FROM fresh WHERE {_all_given('fresh', names)} WINDOW same AS (PARTITION BY {listed})), "
+            f"stored AS (SELECT DISTINCT row FROM fresh JOIN (SELECT {named} FROM {self._table}) "
+            f"USING ({listed})) "
+            f"SELECT row, first, stored.row IS NOT NULL, {_shown('shared', names)} "
+            "FROM shared LEFT JOIN stored USING (row) WHERE n > 1 OR stored.row IS NOT NULL"
+        )
+
+
+_UNIQUE = ("PRIMARY KEY", "UNIQUE")
+
+
+def _default(column: TableColumn) -> str:
+    """Return the SQL of a value that no record has; a sequence is not moved for a question."""
+    if column.default is None or "nextval" in column.default:
+        return f"CAST(NULL AS {column.type_name})"
+    return f"CAST({column.default} AS {column.type_name})"
+
+
+def _all_given(table: str, names: Sequence[str]) -> str:
+    return " AND ".join(f"{table}.{quote(name)} IS NOT NULL" for name in names)
+
+
+def _shown(table: str, names: Sequence[str]) -> str:
+    texts = ", ".join(f"CAST({table}.{quote(name)} AS VARCHAR)" for name in names)
+    return f"left(concat_ws(', ', {texts}), {_SHOWN})"
+
+
+def _unquoted(expression: str) -> str:
+    return expression[1:-1].replace('""', '"') if expression.startswith('"') else expression
