@@ -179,7 +179,7 @@ class SourceOptions:
     encoding: str | None = None
     header: bool = True
     null_string: str | None = None
-    skip_lines: int = 0
+    skip_lines: int | None = None
     max_record_bytes: int = 16 * 1024 * 1024
 
 

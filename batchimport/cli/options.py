@@ -167,12 +167,16 @@ FormatOption = Annotated[
     Format | None, typer.Option("--format", help="What the source is. Default: by its name.")
 ]
 Delimiter = Annotated[str | None, typer.Option(help="CSV: one character. Default: detected.")]
-Quote = Annotated[str | None, typer.Option(help='CSV: one character. Default: ".')]
+Quote = Annotated[
+    str | None, typer.Option(help="CSV: one character, or nothing. Default: detected.")
+]
 NoHeader = Annotated[bool, typer.Option("--no-header", help="CSV: the first row is a record.")]
 NullString = Annotated[
     str | None, typer.Option(help="CSV: the cell that means null. Default: an empty cell.")
 ]
-SkipLines = Annotated[int, typer.Option(min=0, help="CSV: lines to skip before the header.")]
+SkipLines = Annotated[
+    int | None, typer.Option(min=0, help="CSV: lines to skip before the header. Default: detected.")
+]
 MaxRecordBytes = Annotated[
     str, typer.Option(metavar="SIZE", help="A longer record is rejected, not fatal.")
 ]

@@ -56,7 +56,7 @@ def run(  # noqa: PLR0913 - one parameter an option
     quote: o.Quote = None,
     no_header: o.NoHeader = False,
     null_string: o.NullString = None,
-    skip_lines: o.SkipLines = 0,
+    skip_lines: o.SkipLines = None,
     max_record_bytes: o.MaxRecordBytes = "16MiB",
     infer_rows: o.InferRows = "10000",
     job_id: o.JobIdOption = None,

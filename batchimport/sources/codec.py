@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from batchimport.errors import SourceChangedError, UsageError
 
@@ -22,6 +22,43 @@ def digest_of(data: bytes | memoryview) -> str:
     return hashlib.sha256(data).hexdigest()[:DIGEST_DIGITS]
 
 
+class Text(Protocol):
+    """The bytes of a text, read by position.
+
+    Attributes:
+        path: Where it comes from.
+        fingerprint: What tells another content apart.
+        modified: A quick hint of sameness.
+        notes: What was found out by looking and users should know.
+    """
+
+    path: str
+    fingerprint: str
+    modified: str
+    notes: tuple[str, ...]
+
+    @property
+    def size(self) -> int:
+        """Return how many bytes there are in all."""
+        ...
+
+    def read_at(self, position: int, count: int) -> bytes:
+        """Return `count` bytes from `position`; fewer only at the end."""
+        ...
+
+    def blocks(self, position: int = 0, stop: int | None = None) -> Iterator[bytes]:
+        """Yield the bytes of `[position, stop)`, piece by piece."""
+        ...
+
+    def digest(self, lo: int, hi: int) -> str:
+        """Return the hash of the bytes `[lo, hi)`."""
+        ...
+
+    def close(self) -> None:
+        """Let go of files."""
+        ...
+
+
 class TextFile:
     """A file that is read by position, at the size it had when it was opened.
 
@@ -29,6 +66,8 @@ class TextFile:
         fingerprint: Size, hash of the first and of the last 64 KiB.
         modified: Time of last change and inode.
     """
+
+    notes: tuple[str, ...] = ()
 
     def __init__(self, path: str) -> None:
         self.path = path

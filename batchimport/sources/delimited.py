@@ -15,7 +15,7 @@ from batchimport.job import Chunk, FieldError, Mark, Reject, Stage
 from batchimport.sources.base import Batch, UnreadableRecordError
 from batchimport.sources.codec import HEAD_BYTES, digest_of
 from batchimport.sources.dialect import choose_dialect
-from batchimport.sources.quoting import FieldReader, QuotedLines
+from batchimport.sources.quoting import FieldReader, Marks, QuotedLines, without_end
 from batchimport.sources.tabular import Tabular
 
 if TYPE_CHECKING:
@@ -23,11 +23,10 @@ if TYPE_CHECKING:
 
     from batchimport.job import SourceOptions
     from batchimport.schema import RecordSchema
-    from batchimport.sources.codec import TextFile
+    from batchimport.sources.codec import Text
     from batchimport.sources.quoting import Cell
 
 BOM = b"\xef\xbb\xbf"
-LINE_END = b"\r\n"
 SAMPLE_PLACES = 20
 SAMPLE_CHUNK_BYTES = 1 << 22
 
@@ -41,29 +40,33 @@ class DelimitedSource:
 
     format = "csv"
 
-    def __init__(self, text: TextFile, name: str, options: SourceOptions) -> None:
+    def __init__(self, text: Text, name: str, options: SourceOptions) -> None:
         self.name = name
         self.size = text.size
         self.fingerprint = text.fingerprint
         self.modified = text.modified
         self._text = text
         self._max_record_bytes = options.max_record_bytes
-        start = self._preamble(options.skip_lines)
-        self._dialect = choose_dialect(text.read_at(start.position, HEAD_BYTES), options)
-        delimiter, quote = self._dialect.delimiter, self._dialect.quote
-        self._lines = QuotedLines(text, delimiter, quote, options.max_record_bytes)
-        self._fields = FieldReader(delimiter, quote)
+        begin = len(BOM) if text.read_at(0, len(BOM)) == BOM else 0
+        start = self._skip(Mark(begin), options.skip_lines or 0)
+        head = text.read_at(start.position, HEAD_BYTES)
+        is_whole = start.position + len(head) == text.size
+        dialect = choose_dialect(head.decode(errors="replace"), options, is_whole=is_whole)
+        self._dialect = dialect
+        self._lines = QuotedLines(text, dialect.marks, options.max_record_bytes)
+        self._fields = FieldReader(dialect.marks)
+        start = self._skip(start, dialect.preamble)
         self.header, self._body, notes = self._read_header(start, has_names=options.header)
-        self.notes = tuple(note for note in (self._dialect.note, *notes) if note)
+        self._lines.keeps_blank = len(self.header) == 1
+        self.notes = (*text.notes, *dialect.notes, *notes)
         self._tables: dict[RecordSchema, Tabular] = {}
 
-    def _preamble(self, skip: int) -> Mark:
-        """Return where the header begins."""
-        position = len(BOM) if self._text.read_at(0, len(BOM)) == BOM else 0
-        lines = QuotedLines(self._text, ",", "")
-        for _ in range(skip):
-            position = lines.end_of_line(position)
-        return Mark(position, 0, 1 + skip)
+    def _skip(self, start: Mark, lines: int) -> Mark:
+        """Return where the line begins that comes after some others."""
+        reader, position = QuotedLines(self._text, Marks(",", "")), start.position
+        for _ in range(lines):
+            position = reader.end_of_line(position)
+        return Mark(position, 0, start.line + lines)
 
     def _read_header(self, start: Mark, *, has_names: bool) -> tuple[list[str], Mark, list[str]]:
         """Return the names of the fields, where the records begin, and what was renamed."""
@@ -71,9 +74,9 @@ class DelimitedSource:
         if chunk is None or not chunk.records:
             return [], start, []
         raw = self._text.read_at(chunk.lo, min(chunk.hi - chunk.lo, self._max_record_bytes))
-        record = next(part for part in self._lines.split(raw) if part.strip(LINE_END))
+        record = next(filter(self._lines.is_record, self._lines.split(raw)))
         try:
-            cells = self._fields.read(_without_end(record).decode())
+            cells = self._fields.read(without_end(record).decode())
         except (UnicodeDecodeError, UnreadableRecordError) as error:
             problem, hint = "is not UTF-8", "convert it: iconv -f LATIN1 -t UTF-8 FILE"
             if isinstance(error, UnreadableRecordError):
@@ -84,8 +87,16 @@ class DelimitedSource:
             ) from error
         if not has_names:
             return [f"column_{at}" for at in range(1, len(cells) + 1)], start, []
-        names, notes = _distinct([text.strip() for text, _ in cells])
+        names, notes = _distinct(self._fit([text.strip() for text, _ in cells]))
         return names, Mark(chunk.hi, 0, chunk.end.line), notes
+
+    def _fit(self, names: list[str]) -> list[str]:
+        """Let the header end with a delimiter, or not, as the records do."""
+        if self._dialect.width == len(names) + 1 and self._dialect.ends_empty:
+            return [*names, ""]
+        if self._dialect.width == len(names) - 1 and not names[-1]:
+            return names[:-1]
+        return names
 
     def cut(self, start: Mark, limit: int, max_bytes: int) -> Chunk | None:
         """Return the chunk of at most `limit` records that begins at `start`; None at the end.
@@ -104,23 +115,40 @@ class DelimitedSource:
         size = chunk.hi - first.position
         if chunk.records == 1 and size > self._max_record_bytes:
             head = self._text.read_at(first.position, HEAD_BYTES)
-            origin = Records(
-                self.name, chunk, first, [head], [0], {0}, table=table, fields=self._fields
-            )
+            origin = self._origin(chunk, first, [head], [0], {0}, table)
             frame, doubtful = table.parse([], ())[0], [0]
             return Batch(chunk, frame, doubtful, origin, self.digest(chunk))
         data = self._text.read_at(chunk.lo, chunk.hi - chunk.lo)
         parts = self._lines.split(data[first.position - chunk.lo :])
-        kept = [at for at, part in enumerate(parts) if part.strip(LINE_END)]
+        kept = [at for at, part in enumerate(parts) if self._lines.is_record(part)]
         if len(kept) != chunk.records:
             raise SourceChangedError("the file changed while it was read", where=self.name)
         records = parts if len(kept) == len(parts) else [parts[at] for at in kept]
         too_long = {at for at, part in enumerate(records) if len(part) > self._max_record_bytes}
         frame, doubtful = table.parse(records, too_long)
-        origin = Records(
-            self.name, chunk, first, parts, kept, too_long, table=table, fields=self._fields
-        )
+        origin = self._origin(chunk, first, parts, kept, too_long, table)
         return Batch(chunk, frame, doubtful, origin, digest_of(data))
+
+    def _origin(
+        self,
+        chunk: Chunk,
+        first: Mark,
+        parts: Sequence[bytes],
+        kept: Sequence[int],
+        too_long: set[int],
+        table: Tabular,
+    ) -> Records:
+        return Records(
+            self.name,
+            chunk,
+            first,
+            parts,
+            kept,
+            too_long,
+            table=table,
+            fields=self._fields,
+            lines=self._lines,
+        )
 
     def digest(self, chunk: Chunk) -> str:
         """Return the hash of the chunk's bytes."""
@@ -139,7 +167,7 @@ class DelimitedSource:
         null = self._dialect.null
         for part in self._sample_parts(records):
             try:
-                cells = self._fields.read(_without_end(part).decode())
+                cells = self._fields.read(without_end(part).decode())
             except (UnicodeDecodeError, UnreadableRecordError):
                 continue
             if len(cells) == len(self.header):
@@ -163,7 +191,7 @@ class DelimitedSource:
             while left > 0 and (chunk := self._lines.cut(at, left, SAMPLE_CHUNK_BYTES)):
                 if chunk.hi - chunk.lo <= 2 * SAMPLE_CHUNK_BYTES:
                     data = self._text.read_at(chunk.lo, chunk.hi - chunk.lo)
-                    yield from (part for part in self._lines.split(data) if part.strip(LINE_END))
+                    yield from filter(self._lines.is_record, self._lines.split(data))
                 left -= max(1, chunk.records)
                 at = chunk.end
 
@@ -202,8 +230,9 @@ class Records:
         *,
         table: Tabular,
         fields: FieldReader,
+        lines: QuotedLines,
     ) -> None:
-        self._name, self._chunk, self._first = name, chunk, first
+        self._name, self._chunk, self._first, self._lines = name, chunk, first, lines
         self._parts, self._kept = parts, kept
         self._table, self._fields, self._too_long = table, fields, too_long
 
@@ -220,7 +249,7 @@ class Records:
             message = "longer than --max-record-bytes allows"
             raise UnreadableRecordError(FieldError("record_too_long", "", message))
         try:
-            text = _without_end(self._parts[self._kept[index]]).decode()
+            text = without_end(self._parts[self._kept[index]]).decode()
         except UnicodeDecodeError as error:
             message = f"not UTF-8 at byte {error.start}"
             raise UnreadableRecordError(FieldError("invalid_utf8", "", message)) from error
@@ -237,20 +266,16 @@ class Records:
             byte_offset=self._first.position + self._bytes_before[part],
             stage=stage,
             errors=tuple(errors),
-            raw=_without_end(raw[:HEAD_BYTES] if index in self._too_long else raw),
+            raw=without_end(raw[:HEAD_BYTES] if index in self._too_long else raw),
         )
 
     @cached_property
     def _lines_before(self) -> list[int]:
-        return list(accumulate((part.count(b"\n") for part in self._parts), initial=0))
+        return list(accumulate(map(self._lines.ends_in, self._parts), initial=0))
 
     @cached_property
     def _bytes_before(self) -> list[int]:
         return list(accumulate(map(len, self._parts), initial=0))
-
-
-def _without_end(record: bytes) -> bytes:
-    return record.removesuffix(b"\n").removesuffix(b"\r")
 
 
 def _distinct(names: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from batchimport.errors import UsageError
-from batchimport.sources.base import UnreadableRecordError
-from batchimport.sources.quoting import FieldReader
+from batchimport.sources.sniffing import DELIMITERS, Guess, guess
 
 if TYPE_CHECKING:
     from batchimport.job import SourceOptions
+    from batchimport.sources.quoting import Marks
 
-CANDIDATES = (",", ";", "\t", "|")
-LINES_TO_LOOK_AT = 200
-_NAMES = {"\t": "tab", ",": "comma", ";": "semicolon", "|": "pipe"}
+_NAMES = {
+    "\t": "tab",
+    ",": "comma",
+    ";": "semicolon",
+    "|": "pipe",
+    " ": "space",
+    ":": "colon",
+    "'": "single quote",
+}
 _SPELLINGS = {"\\t": "\t", "tab": "\t"}
 
 
@@ -23,41 +29,54 @@ class Dialect:
     """How fields are parted and marked.
 
     Attributes:
-        quote: Empty if there are no quotes.
         null: The unquoted cell that means null.
-        note: What was found out, for the user.
+        preamble: Lines before the header that are no part of the table.
+        width: Fields of most records in the head; 0 if there is none.
+        ends_empty: Most records end with a field that is empty.
+        notes: What was found out, for the user.
     """
 
-    delimiter: str
-    quote: str
+    marks: Marks
     null: str
-    note: str = ""
+    preamble: int = 0
+    width: int = 0
+    ends_empty: bool = False
+    notes: tuple[str, ...] = ()
 
 
-def choose_dialect(head: bytes, options: SourceOptions) -> Dialect:
+def choose_dialect(head: str, options: SourceOptions, *, is_whole: bool) -> Dialect:
     """Return the dialect of a file.
 
     Args:
-        head: Its first bytes, from the header on.
+        head: Its first characters, without the lines that `--skip-lines` names.
+        is_whole: The head is all there is.
 
     Raises:
         UsageError: If an option is no single character.
     """
-    quote = '"' if options.quote is None else options.quote
-    given = options.delimiter
-    given = _SPELLINGS.get(given, given) if given is not None else None
-    _check("--quote", quote, may_be_empty=True)
-    if given is not None:
-        _check("--delimiter", given)
-        if given == quote:
-            raise UsageError("is the same as --quote", where="--delimiter")
-    elif options.format == "tsv":
-        given = "\t"
-    null = options.null_string or ""
-    if given is not None:
-        return Dialect(given, quote, null)
-    found = _detect(head, quote)
-    return Dialect(found, quote, null, f"delimiter: {_NAMES[found]}")
+    delimiter = options.delimiter
+    delimiter = None if delimiter is None else _SPELLINGS.get(delimiter, delimiter)
+    if delimiter is not None:
+        _check("--delimiter", delimiter)
+    if options.quote is not None:
+        _check("--quote", options.quote, may_be_empty=True)
+    if delimiter is not None and delimiter == ('"' if options.quote is None else options.quote):
+        raise UsageError("is the same as --quote", where="--delimiter")
+    if delimiter is None and options.format == "tsv":
+        delimiter = "\t"
+    found = guess(
+        head,
+        delimiters=DELIMITERS if delimiter is None else (delimiter,),
+        quotes=None if options.quote is None else (options.quote,),
+        has_names=options.header,
+        is_whole=is_whole,
+    )
+    if options.skip_lines is not None:
+        found = replace(found, preamble=0)
+    notes = _notes(found, delimiter_is_given=delimiter is not None)
+    return Dialect(
+        found.marks, options.null_string or "", found.preamble, found.width, found.ends_empty, notes
+    )
 
 
 def _check(option: str, value: str, *, may_be_empty: bool = False) -> None:
@@ -70,22 +89,20 @@ def _check(option: str, value: str, *, may_be_empty: bool = False) -> None:
         )
 
 
-def _detect(head: bytes, quote: str) -> str:
-    """Return the candidate that cuts most lines of the head into as many fields as the first."""
-    lines = head.decode(errors="replace").split("\n")[: LINES_TO_LOOK_AT + 1]
-    lines = [line.removesuffix("\r") for line in (lines[:-1] if len(lines) > 1 else lines)]
-    scores = {mark: _score([line for line in lines if line], mark, quote) for mark in CANDIDATES}
-    return max(CANDIDATES, key=lambda mark: scores[mark])
-
-
-def _score(lines: list[str], delimiter: str, quote: str) -> tuple[float, int]:
-    reader = FieldReader(delimiter, quote)
-    counts = []
-    for line in lines:
-        try:
-            counts.append(len(reader.read(line)))
-        except UnreadableRecordError:  # perhaps a field that spans lines
-            continue
-    if not counts or counts[0] < 2:
-        return (0.0, 0)
-    return (counts.count(counts[0]) / len(counts), counts[0])
+def _notes(found: Guess, *, delimiter_is_given: bool) -> tuple[str, ...]:
+    marks = found.marks
+    notes = []
+    if not delimiter_is_given:
+        notes.append(f"delimiter: {_NAMES[marks.delimiter]}")
+    if marks.quote == "'":
+        notes.append("quote: single quote")
+    if marks.escape:
+        notes.append("quotes are escaped by a backslash")
+    if marks.padded:
+        notes.append("spaces around fields are no part of them")
+    if found.preamble:
+        notes.append(
+            f"lines before the header that are no part of the table: {found.preamble} "
+            "(--skip-lines 0 to read them as well)"
+        )
+    return tuple(notes)

@@ -9,18 +9,25 @@ from batchimport.job import Chunk, Mark
 from batchimport.sources.codec import BLOCK_BYTES
 
 if TYPE_CHECKING:
-    from batchimport.sources.codec import TextFile
+    from batchimport.sources.codec import Text
 
 BLANK = b" \t\r"
 
 
 class Lines:
-    """A text file whose records are its lines, blank ones apart.
+    """A text whose records are its lines, blank ones apart.
 
     Subclasses whose records may span lines say so by `_mask`.
+
+    Attributes:
+        line_ends: The bytes that end a line; CR and LF together are one end.
+        keeps_blank: Blank lines are records, too.
     """
 
-    def __init__(self, text: TextFile, blank: bytes = BLANK) -> None:
+    line_ends = b"\n"
+    keeps_blank = False
+
+    def __init__(self, text: Text, blank: bytes = BLANK) -> None:
         self._text = text
         self._blank = blank
         blanks = b"[" + re.escape(blank) + b"]*"
@@ -41,7 +48,7 @@ class Lines:
             if not raw:
                 break
             size, found = self._take(masked, limit - records)
-            lines += raw.count(b"\n", 0, size) + (raw[size - 1 : size] != b"\n")
+            lines += self._lines_in(raw[:size])
             position += size
             records += found
         if position == start.position:
@@ -88,7 +95,19 @@ class Lines:
             records += bool(line.strip(self._blank))
         return min(size, len(masked)), records
 
+    def ends_in(self, data: bytes) -> int:
+        """Count the line ends in a piece of text."""
+        ends = data.count(b"\n")
+        if b"\r" in self.line_ends and b"\r" in data:
+            ends += data.count(b"\r") - data.count(b"\r\n")
+        return ends
+
+    def _lines_in(self, data: bytes) -> int:
+        return self.ends_in(data) + (data[-1:] not in self.line_ends)
+
     def _count_blanks(self, whole: bytes) -> int:
+        if self.keeps_blank:
+            return 0
         first = whole[: whole.find(b"\n")] if b"\n" in whole else whole
         blanks = len(self._blank_line.findall(whole)) + (not first.strip(self._blank))
         last = whole.rfind(b"\n") + 1
@@ -104,9 +123,10 @@ class Lines:
         is_blank, lines, last = True, 0, b""
         for block in self._text.blocks(lo, hi):
             is_blank = is_blank and not block.strip(self._blank + b"\n")
-            lines += block.count(b"\n")
+            is_one_end = last + block[:1] == b"\r\n" and b"\r" in self.line_ends
+            lines += self.ends_in(block) - is_one_end
             last = block[-1:]
-        return int(not is_blank), lines + (last != b"\n")
+        return int(self.keeps_blank or not is_blank), lines + (last not in self.line_ends)
 
     def end_of_line(self, position: int) -> int:
         """Find the end of a line, block by block, however long it is."""

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from batchimport.job import SourceOptions
     from batchimport.schema import Column, RecordSchema
-    from batchimport.sources.codec import TextFile
+    from batchimport.sources.codec import Text
 
 BOM = b"\xef\xbb\xbf"
 SAMPLE_PLACES = 20
@@ -37,12 +37,12 @@ class JsonLinesSource:
 
     format = "jsonl"
 
-    def __init__(self, text: TextFile, name: str, options: SourceOptions) -> None:
+    def __init__(self, text: Text, name: str, options: SourceOptions) -> None:
         self.name = name
         self.size = text.size
         self.fingerprint = text.fingerprint
         self.modified = text.modified
-        self.notes: tuple[str, ...] = ()
+        self.notes = text.notes
         self._text = text
         self._lines = Lines(text)
         self._max_record_bytes = options.max_record_bytes

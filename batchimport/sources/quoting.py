@@ -1,14 +1,15 @@
 """Where the records of delimited text begin and end, and what their fields are.
 
 One rule for both: a record spans several lines only if all its quotes are in order (each opens
-where a field begins, closes where one ends, and is doubled inside) and it is no longer than the
-window; otherwise it is its first line. So a quote that is never closed costs one record, not the
-rest of the file.
+where a field begins, closes where one ends, and is doubled or escaped inside) and it is no longer
+than the window; otherwise it is its first line. So a quote that is never closed costs one record,
+not the rest of the file. A line ends with LF, CRLF or CR, whichever comes, outside of quotes.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from batchimport.job import FieldError
@@ -17,41 +18,90 @@ from batchimport.sources.codec import BLOCK_BYTES
 from batchimport.sources.framing import Lines
 
 if TYPE_CHECKING:
-    from batchimport.sources.codec import TextFile
+    from collections.abc import Sequence
+
+    from batchimport.sources.codec import Text
 
 SEAM = b"\x01"
 """Stands for a quoted part when only what is outside of quotes is looked at."""
 
+LINE_END = b"\r\n"
+"""The bytes of which line ends are made."""
+
 Cell = tuple[str, bool]
 """A field's text, and whether it was quoted."""
+
+_ANY_END = rb"\r\n|\n|\r(?=[^\n])"
+_LONE_CR = re.compile(rb"\r(?=[^\n])")
+_LONE_CR_AT_END = re.compile(rb"\r(?!\n)")
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """The characters that give delimited text its form.
+
+    Attributes:
+        quote: Empty if there are no quotes.
+        escape: Makes a quote, a delimiter or itself plain text; empty if there is none, and quotes
+            are doubled only.
+        padded: Spaces around a field are no part of it, and a quote may follow them.
+    """
+
+    delimiter: str
+    quote: str = '"'
+    escape: str = ""
+    padded: bool = False
+
+    @property
+    def are_plain(self) -> bool:
+        """Whether this is how RFC 4180 writes, apart from the choice of characters."""
+        return not self.escape and not self.padded
+
+    def quoted(self) -> str:
+        """Return the pattern of a quoted field, with its inside as a group."""
+        mark, escape = re.escape(self.quote), re.escape(self.escape)
+        pad = " *+" if self.padded else ""
+        more = rf"|{escape}[\s\S]" if escape else ""
+        return f"{pad}{mark}((?:[^{mark}{escape}]++|{mark}{mark}{more})*+){mark}{pad}"
+
+    def bare(self) -> str:
+        """Return the pattern of a field that is not quoted and ends before its line does."""
+        comma, mark, escape = map(re.escape, (self.delimiter, self.quote, self.escape))
+        opening = f"(?! *{mark})" if self.padded else ""
+        if not escape:
+            return rf"{opening}(?:[^{mark}{comma}\r\n][^{comma}\r\n]*+)?"
+        pair = rf"{escape}(?:[^\r\n]|(?=[\r\n])|\Z)"
+        first, more = rf"[^{mark}{comma}{escape}\r\n]|{pair}", rf"[^{comma}{escape}\r\n]++|{pair}"
+        return f"{opening}(?:(?:{first})(?:{more})*+)?"
 
 
 class QuotedLines(Lines):
     """Records of delimited text."""
 
-    def __init__(
-        self, text: TextFile, delimiter: str, quote: str, max_record_bytes: int = 16 * 1024 * 1024
-    ) -> None:
+    line_ends = LINE_END
+
+    def __init__(self, text: Text, marks: Marks, max_record_bytes: int = 16 * 1024 * 1024) -> None:
         super().__init__(text, blank=b"\r")
-        self._quote = quote.encode()
+        self._marks = marks
+        self._quote = marks.quote.encode()
         self._window = max(max_record_bytes, BLOCK_BYTES)
-        comma, mark = re.escape(delimiter.encode()), re.escape(self._quote)
-        body = rb'"(?:[^"]++|"")*+"'.replace(b'"', mark or b"(?!)")
-        bare = rb'[^",\n][^,\n]*+|' if mark else rb"[^,\n]++|"
-        bare = bare.replace(b'"', mark).replace(b",", comma)
-        after = rb"(?=,|\r?\n)".replace(b",", comma)
-        field = b"(?:" + body + after + b"|" + bare + b")"
-        last = b"(?:" + body + after[:-1] + rb"|\r?\Z)|" + bare + b")"
-        fields, fields_at_end = field + b"(?:" + comma + field + b")*+", last
-        fields_at_end += b"(?:" + comma + last + b")*+"
-        self._record = re.compile(fields + b"\n")
-        self._record_at_end = re.compile(fields_at_end + rb"(?:\n|\Z)")
-        broken = rb'[^,\r\n"]|\r[^\n]'.replace(b'"', mark).replace(b",", comma)
-        self._broken = re.compile(
-            b"(?:" + field + comma + b")*+" + body + b"(?:" + broken + b")" if mark else b"(?!)"
-        )
-        self._before = (delimiter.encode() + SEAM, b"\n" + SEAM)
-        self._after = (SEAM + delimiter.encode(), SEAM + b"\n", SEAM + b"\r\n")
+        comma, mark = re.escape(marks.delimiter), re.escape(marks.quote)
+
+        def record(after: str, end: str) -> re.Pattern[bytes]:
+            quoted = f"{marks.quoted()}(?={comma}|{after})|" if mark else ""
+            field = f"(?:{quoted}{marks.bare()})"
+            return re.compile(f"{field}(?:{comma}{field})*+(?:{end})".encode())
+
+        self._record = record(r"[\r\n]", _ANY_END.decode())
+        self._record_at_end = record(r"[\r\n]|\Z", r"\r\n?|\n|\Z")
+        self._line = re.compile(_ANY_END)
+        self._line_at_end = re.compile(rb"\r\n?|\n|\Z")
+        fields = f"(?:(?:{marks.quoted()}(?={comma})|{marks.bare()}){comma})*+"
+        broken = rf"{fields}{marks.quoted()}[^{comma}{mark}\r\n]"
+        self._broken = re.compile(broken.encode() if mark else b"(?!)")
+        delimiter = marks.delimiter.encode()
+        self._before = (delimiter + SEAM, b"\n" + SEAM)
+        self._after = (SEAM + delimiter, SEAM + b"\n", SEAM + b"\r\n")
 
     def split(self, data: bytes) -> list[bytes]:
         """Return the records of a chunk, blank ones included, each with its line end."""
@@ -64,10 +114,14 @@ class QuotedLines(Lines):
             at += len(line)
         return records
 
+    def is_record(self, part: bytes) -> bool:
+        """Say whether a part that `split` gave is a record, and no blank line."""
+        return self.keeps_blank or bool(part.strip(LINE_END))
+
     def _mask(self, data: bytes, *, at_end: bool) -> bytes:
         if not self._quote or self._quote not in data:
-            return data
-        masked = self._mask_regular(data, at_end=at_end)
+            return _with_feeds(data, at_end=at_end)
+        masked = self._mask_regular(data, at_end=at_end) if self._marks.are_plain else None
         if masked is None:
             return self._mask_slowly(data, at_end=at_end)
         too_wide = masked is not data and len(data) > self._window
@@ -79,12 +133,22 @@ class QuotedLines(Lines):
         """Mask by parity, at the speed of `split`; None if some quote is out of order."""
         pieces = data.split(self._quote)
         is_open = len(pieces) % 2 == 0
-        if (is_open and at_end) or SEAM in data or not self._is_regular(pieces, is_open=is_open):
+        if (is_open and at_end) or SEAM in data:
+            return None
+        has_lone = _has_lone_cr(data)
+        if has_lone:
+            last = -1 if is_open else len(pieces) - 1
+            pieces[::2] = [
+                _with_feeds(piece, at_end=at_end or at != last)
+                for at, piece in zip(range(0, len(pieces), 2), pieces[::2], strict=True)
+            ]
+        if not self._is_regular(pieces, is_open=is_open):
             return None
         inside = self._quote.join(pieces[1::2])
-        if b"\n" not in inside:
+        if b"\n" in inside:
+            pieces[1::2] = inside.replace(b"\n", b" ").split(self._quote)
+        elif not has_lone:
             return data
-        pieces[1::2] = inside.replace(b"\n", b" ").split(self._quote)
         return self._quote.join(pieces)
 
     def _is_regular(self, pieces: list[bytes], *, is_open: bool) -> bool:
@@ -107,12 +171,12 @@ class QuotedLines(Lines):
         at = 0
         while at < len(data):
             end = self._end(data, at, at_end=at_end)
-            stop = len(data) if end is None else end - 1
-            line_end = data.find(b"\n", at, stop)
-            if line_end >= 0:
-                masked[at:stop] = data[at:stop].replace(b"\n", b" ")
+            stop = len(data) if end is None else end
+            masked[at:stop] = data[at:stop].replace(b"\n", b" ")
             if end is None:
                 break
+            if data[end - 1] in LINE_END:
+                masked[end - 1] = LINE_END[1]
             at = end
         return bytes(masked)
 
@@ -126,13 +190,27 @@ class QuotedLines(Lines):
         is_full = is_last or stop < len(data) or self._broken.match(data, at, stop)
         if not is_full:
             return None
-        return data.find(b"\n", at) + 1 or (len(data) if at_end else None)
+        line = (self._line_at_end if at_end else self._line).search(data, at)
+        return line.end() if line else None
 
     def _end_of_record(self, position: int) -> int:
         data = self._text.read_at(position, self._window)
         at_end = position + len(data) == self._text.size
         found = (self._record_at_end if at_end else self._record).match(data)
         return position + found.end() if found else self.end_of_line(position)
+
+    def end_of_line(self, position: int) -> int:
+        """Find the end of a line, block by block, however long it is."""
+        after_cr = False
+        for block in self._text.blocks(position):
+            if after_cr:
+                return position + block.startswith(b"\n")
+            found = self._line.search(block)
+            if found:
+                return position + found.end()
+            after_cr = block.endswith(b"\r")
+            position += len(block)
+        return position
 
     def count(self) -> int:
         """Count the records of the whole file."""
@@ -156,14 +234,17 @@ class QuotedLines(Lines):
 class FieldReader:
     """Fields of one record, with no doubt left about quotes."""
 
-    def __init__(self, delimiter: str, quote: str) -> None:
-        self._quote = quote
-        comma, mark = re.escape(delimiter), re.escape(quote)
-        quoted = f"{mark}((?:[^{mark}]++|{mark}{mark})*+){mark}(?={comma}|\\Z)|" if quote else ""
-        bare = f"((?!{mark})[^{comma}]*+)" if quote else f"([^{comma}]*+)"
-        self._field = re.compile(f"(?:{quoted}{bare})(?:{comma}|\\Z)", re.DOTALL)
-        self._closed = re.compile(f"{mark}(?:[^{mark}]++|{mark}{mark})*+{mark}") if quote else None
-        self._delimiter = delimiter
+    def __init__(self, marks: Marks) -> None:
+        comma, mark, escape = map(re.escape, (marks.delimiter, marks.quote, marks.escape))
+        quoted = rf"{marks.quoted()}(?={comma}|\Z)|" if mark else "(?!)()|"
+        opening = f"(?! *{mark})" if marks.padded else f"(?!{mark})" if mark else ""
+        bare = rf"(?:[^{comma}{escape}]++|{escape}[\s\S]?)*+" if escape else f"[^{comma}]*+"
+        self._field = re.compile(rf"(?:{quoted}{opening}({bare}))({comma}|\Z)")
+        self._closed = re.compile(marks.quoted() if mark else "(?!)")
+        pairs = [f"{escape}([{mark}{escape}{comma}])"] if escape else []
+        self._pair = re.compile("|".join([*pairs, mark + mark])) if mark else None
+        self._escaped = re.compile(pairs[0]) if pairs else None
+        self._marks = marks
 
     def read(self, record: str) -> list[Cell]:
         """Return the fields of a record, which comes without its line end.
@@ -177,26 +258,59 @@ class FieldReader:
             found = self._field.match(record, at)
             if found is None:
                 raise self._out_of_order(record, at, len(cells) + 1)
-            groups = found.groups()
-            if len(groups) == 2 and groups[0] is not None:
-                cells.append((groups[0].replace(self._quote * 2, self._quote), True))
-            else:
-                cells.append((groups[-1], False))
+            inside, bare, delimiter = found.groups()
+            cells.append((self._unquoted(inside), True) if bare is None else self._bare(bare))
+            if not delimiter:
+                return cells
             at = found.end()
-            if at == len(record) and not found[0].endswith(self._delimiter):
-                return cells
-            if at == len(record):
-                cells.append(("", False))
-                return cells
+
+    def _unquoted(self, inside: str) -> str:
+        if self._marks.escape and self._pair is not None:
+            return self._pair.sub(self._plain, inside)
+        return inside.replace(self._marks.quote * 2, self._marks.quote)
+
+    def _bare(self, text: str) -> Cell:
+        text = text.strip(" ") if self._marks.padded else text
+        return (self._escaped.sub(self._plain, text) if self._escaped else text), False
+
+    def _plain(self, pair: re.Match[str]) -> str:
+        return str(pair[1] or self._marks.quote)
 
     def _out_of_order(self, record: str, at: int, number: int) -> UnreadableRecordError:
-        closed = self._closed is not None and self._closed.match(record, at)
-        if closed:
+        if self._closed.match(record, at):
             code, message = "malformed_quote", "text follows the closing quote"
         else:
             code, message = "unclosed_quote", "a quote is opened and not closed"
         error = FieldError(code, "", f"field {number}: {message}", record[at : at + 80])
         return UnreadableRecordError(error)
+
+
+def write_plainly(cells: Sequence[Cell], marks: Marks) -> str:
+    """Return fields as one record of plain marks, without a line end."""
+    mark, special = marks.quote, (marks.delimiter, marks.quote, "\r", "\n")
+
+    def written(text: str, *, quoted: bool) -> str:
+        if mark and (quoted or any(each in text for each in special)):
+            return mark + text.replace(mark, mark * 2) + mark
+        return text
+
+    return marks.delimiter.join(written(text, quoted=quoted) for text, quoted in cells)
+
+
+def without_end(record: bytes) -> bytes:
+    """Return a record without its line end."""
+    return record.removesuffix(b"\n").removesuffix(b"\r")
+
+
+def _has_lone_cr(data: bytes) -> bool:
+    return b"\r" in data and data.count(b"\r") != data.count(b"\r\n")
+
+
+def _with_feeds(data: bytes, *, at_end: bool) -> bytes:
+    """Put LF in the place of each CR that is a line end by itself."""
+    if not _has_lone_cr(data):
+        return data
+    return (_LONE_CR_AT_END if at_end else _LONE_CR).sub(b"\n", data)
 
 
 def _keep_ends(data: bytes) -> list[bytes]:

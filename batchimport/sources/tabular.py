@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -15,6 +16,7 @@ import polars as pl
 from batchimport.job import EXTRA_COLUMN, INDEX, FieldError
 from batchimport.sources.base import UnreadableRecordError
 from batchimport.sources.cells import allowed_types, json_text, typed, value_of
+from batchimport.sources.quoting import FieldReader, without_end, write_plainly
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from batchimport.schema import Column, RecordSchema
     from batchimport.sources.cells import Types
     from batchimport.sources.dialect import Dialect
-    from batchimport.sources.quoting import Cell
+    from batchimport.sources.quoting import Cell, Marks
 
 INT64 = 2**63
 SEAM = "\x01"
@@ -45,7 +47,9 @@ class Tabular:
         self._is_closed = schema.closed and bool(self._extra)
         required = schema.document.get("required")
         self._required = frozenset(required if isinstance(required, list) else ())
-        self._form = _RegularForm(dialect, len(header))
+        self._reader = FieldReader(dialect.marks)
+        self._plain = replace(dialect.marks, escape="", padded=False)
+        self._form = _RegularForm(self._plain, len(header))
 
     def values(self, cells: Sequence[Cell]) -> dict[str, Any]:
         """Return a record as JSON values.
@@ -83,7 +87,9 @@ class Tabular:
         found, expected = len(cells), len(self._header)
         if found != expected:
             code = "too_few_fields" if found < expected else "too_many_fields"
-            message = f"{found} fields where the header has {expected}"
+            message = (
+                f"{found} {'field' if found == 1 else 'fields'} where the header has {expected}"
+            )
             raise UnreadableRecordError(FieldError(code, "", message))
         null = self._dialect.null
         return {
@@ -106,6 +112,8 @@ class Tabular:
         """
         if self._is_closed or not records:
             return self._empty(), list(range(len(records)))
+        if not self._dialect.marks.are_plain:
+            records, without = self._rewrite(records, without)
         regular = self._form.find(records, without)
         texts = self._form.read(records, regular)
         if texts is None:
@@ -130,6 +138,21 @@ class Tabular:
         fitting = set(frame.get_column(INDEX).to_list())
         return frame, [at for at in range(len(records)) if at not in fitting]
 
+    def _rewrite(
+        self, records: Sequence[bytes], without: Collection[int]
+    ) -> tuple[list[bytes], set[int]]:
+        """Write records plainly, for the fast way; name those that need not be looked at."""
+        rewritten, skipped = [], set(without)
+        for at, record in enumerate(records):
+            try:
+                cells = self._reader.read(without_end(record).decode())
+            except (UnicodeDecodeError, UnreadableRecordError):
+                skipped.add(at)
+                rewritten.append(b"\n")
+            else:
+                rewritten.append(write_plainly(cells, self._plain).encode() + b"\n")
+        return rewritten, skipped
+
     def _with_nulls(self, texts: pl.DataFrame) -> tuple[pl.DataFrame, pl.Series]:
         """Put null for the null string; rows that have it are not certain, for it may be quoted."""
         certain = pl.repeat(value=True, n=len(texts), dtype=pl.Boolean, eager=True)
@@ -137,7 +160,7 @@ class Tabular:
         if not null:
             return texts, certain
         texts = texts.with_columns(pl.all().fill_null(""))
-        if self._dialect.quote:
+        if self._dialect.marks.quote:
             has_null = texts.select(pl.any_horizontal(pl.all() == null).alias(INDEX)).to_series()
             return texts, certain & ~has_null
         return texts.with_columns(pl.all().replace(null, None)), certain
@@ -177,16 +200,16 @@ def _as_stored(column: Column, text: str, types: Types) -> Any:
 class _RegularForm:
     """Recognises regular records of a fixed number of fields, and has Polars read them."""
 
-    def __init__(self, dialect: Dialect, width: int) -> None:
-        self._dialect, self._width = dialect, width
-        mark, comma = re.escape(dialect.quote), re.escape(dialect.delimiter)
+    def __init__(self, marks: Marks, width: int) -> None:
+        self._marks, self._width = marks, width
+        mark, comma = re.escape(marks.quote), re.escape(marks.delimiter)
         self._quoted = f"{mark}[^{mark}]*(?:{mark}{mark}[^{mark}]*)*{mark}"
         self._irregular = f"[^{comma}]{SEAM}|{SEAM}[^{comma}]"
 
     def find(self, records: Sequence[bytes], without: Collection[int]) -> pl.Series:
         """Return the indices of the regular records."""
         lines = _texts(records).str.strip_suffix("\n").str.strip_suffix("\r")
-        quote, delimiter = self._dialect.quote, self._dialect.delimiter
+        quote, delimiter = self._marks.quote, self._marks.delimiter
         regular = lines.is_not_null()
         if quote and lines.str.contains(quote, literal=True).any():
             regular &= ~lines.str.contains(SEAM, literal=True)
@@ -207,13 +230,16 @@ class _RegularForm:
             chosen = [records[at] for at in regular]
         if not chosen:
             return None
+        data = b"".join(chosen)
+        if b"\r" in data:  # Polars knows lines that end with CR alone as little as CR in cells
+            data = b"".join([without_end(record) + b"\n" for record in chosen])
         try:
             texts = pl.read_csv(
-                b"".join(chosen),
+                data,
                 has_header=False,
                 schema={f"c{at}": pl.String() for at in range(self._width)},
-                separator=self._dialect.delimiter,
-                quote_char=self._dialect.quote or None,
+                separator=self._marks.delimiter,
+                quote_char=self._marks.quote or None,
             )
         except pl.exceptions.PolarsError:
             return None
