@@ -18,7 +18,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def notes_of(place: Path, **options: Any) -> str:
-    source = open_source(str(place), SourceOptions(**options))
+    source = open_source([str(place)], SourceOptions(**options))
     source.close()
     return "; ".join(source.notes)
 
