@@ -24,13 +24,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a chunk passes on its way; shared by all chunks of a run."""
+    """What a chunk passes on its way; shared by all chunks of a run.
+
+    Attributes:
+        store_seconds: How long a statement of the destination may take.
+    """
 
     source: Source
     schema: RecordSchema
     transform: Transform
     columns: tuple[Column, ...]
     sink: Sink
+    store_seconds: float | None = None
 
 
 def process_chunk(
@@ -56,7 +61,14 @@ def process_chunk(
         return batch.origin.reject(done.locate(at), "store", errors)
 
     request = StoreRequest(
-        chunk, done.frame, rejects, done.filtered, batch.digest, attempt, reject_row
+        chunk,
+        done.frame,
+        rejects,
+        done.filtered,
+        batch.digest,
+        attempt,
+        reject_row,
+        work.store_seconds,
     )
     failpoints.reach("before-store")
     result = work.sink.store(request)

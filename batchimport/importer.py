@@ -28,6 +28,7 @@ from batchimport.load import LoadReader, owner_id, peak_memory_bytes
 from batchimport.opening import Parts, bytes_per_record, open_job
 from batchimport.planner import Plan
 from batchimport.sinks import open_sink, redact
+from batchimport.sinks.base import SinkOptions
 from batchimport.sizing import choose_sizer
 from batchimport.sources import open_source
 from batchimport.stopping import StopRule, verdict
@@ -74,9 +75,11 @@ def import_file(request: Request, observer: Observer = lambda _: None) -> Outcom
             transform = load_transform(request.job)
             lock = f"{request.job.target_hash()}-{hash_of(redact(request.job.destination))}"
             stack.enter_context(request.state.lock(lock))
-            sink = open_sink(request.job.destination)
+            options = SinkOptions(ledger_schema=request.job.ledger_schema)
+            sink = open_sink(request.job.destination, options)
             stack.callback(sink.close)
-            parts = Parts(request.job, source, transform, sink)
+            seconds = request.options.chunk_timeout_seconds
+            parts = Parts(request.job, source, transform, sink, seconds)
             return _Run(request, parts, observer).execute()
     except BatchImportError as error:
         return _not_begun(request.job, job_id, error)

@@ -156,6 +156,11 @@ class ChunkResult:
     already_committed: bool = False
     rejects_by_code: dict[str, int] = field(default_factory=dict)
 
+    @property
+    def counts(self) -> tuple[int, int, int]:
+        """Successful, failed and filtered records."""
+        return self.successful, self.failed, self.filtered
+
 
 @dataclass(frozen=True, slots=True)
 class Committed:
@@ -192,6 +197,7 @@ class Job:
         destination: Address of the sink, credentials included; never print it as it stands.
         schema: The user's JSON Schema document, or None when it is inferred.
         transform_digest: Hash of the transform's own source code.
+        ledger_schema: Schema of the destination in which the ledger is; a part of its address.
     """
 
     sources: tuple[str, ...]
@@ -207,11 +213,12 @@ class Job:
     on_conflict: OnConflict = "error"
     key: tuple[str, ...] = ()
     limit: int | None = None
+    ledger_schema: str | None = None
 
     def configuration_hash(self) -> str:
         """Hash all that must not change between the runs of one job, sources and address apart."""
         facts = asdict(self)
-        for name in ("sources", "destination"):
+        for name in ("sources", "destination", "ledger_schema"):
             del facts[name]
         return _hash(facts)
 

@@ -28,12 +28,17 @@ SAMPLE_BYTES = 4 << 20
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What a job works with, open."""
+    """What a job works with, open.
+
+    Attributes:
+        store_seconds: How long a statement of the destination may take.
+    """
 
     job: Job
     source: Source
     transform: Transform
     sink: Sink
+    store_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +65,7 @@ def open_job(request: Request, known: JobRecord | None, parts: Parts, owner: str
     """
     record = known or _describe(request, parts)
     refuse_if_owned(record, parts.sink, owner)
-    schema = RecordSchema(record.schema)
+    schema = _recorded_schema(record, parts.job)
     if known is not None:  # the transform learns its columns from the same sample as before
         _decide_columns(parts, schema)
     failpoints.reach("before-claim")
@@ -74,7 +79,7 @@ def open_job(request: Request, known: JobRecord | None, parts: Parts, owner: str
 
 def join_job(record: JobRecord, parts: Parts) -> Work:
     """Return the work of a job that was claimed elsewhere."""
-    schema = RecordSchema(record.schema)
+    schema = _recorded_schema(record, parts.job)
     _decide_columns(parts, schema)
     parts.sink.join(parts.job, record)
     return _work(parts, schema, record)
@@ -112,7 +117,24 @@ def _first_chunk(source: Source) -> Chunk | None:
 
 
 def _work(parts: Parts, schema: RecordSchema, record: JobRecord) -> Work:
-    return Work(parts.source, schema, parts.transform, record.columns, parts.sink)
+    return Work(
+        parts.source, schema, parts.transform, record.columns, parts.sink, parts.store_seconds
+    )
+
+
+def _recorded_schema(record: JobRecord, job: Job) -> RecordSchema:
+    exact = (column.name.lower() for column in record.columns if column.kind == "json")
+    return RecordSchema(record.schema, frozenset(exact if _keeps_text(job) else ()))
+
+
+def _exact_columns(job: Job, sink: Sink) -> frozenset[str]:
+    """Return the columns of the table whose numbers must not go through a double on their way."""
+    stays = _keeps_text(job) and job.if_exists != "replace"
+    return sink.exact_columns(job.table) if stays else frozenset()
+
+
+def _keeps_text(job: Job) -> bool:
+    return job.transform is None and job.sql is None
 
 
 def _describe(request: Request, parts: Parts) -> JobRecord:
@@ -121,7 +143,8 @@ def _describe(request: Request, parts: Parts) -> JobRecord:
     document = job.schema
     if document is None:
         document = _infer(source, job.infer_records)
-    columns = _decide_columns(parts, RecordSchema(document))
+    schema = RecordSchema(document, _exact_columns(job, parts.sink))
+    columns = _decide_columns(parts, schema)
     if not columns and source.count():
         raise UsageError(
             "no record with a key was found, so no table can be made",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,8 +23,9 @@ def workdir(tmp_path: Path) -> Workdir:
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
-    """A server for all tests."""
-    server = PostgresServer(tmp_path_factory.mktemp("pg"))
-    yield server
-    server.stop()
+def postgres() -> Iterator[PostgresServer]:
+    """A server for all tests; not under pytest's own directory, which is closed to other users."""
+    with tempfile.TemporaryDirectory(prefix="batchimport-pg-", ignore_cleanup_errors=True) as path:
+        server = PostgresServer(Path(path))
+        yield server
+        server.stop()

@@ -57,15 +57,21 @@ def rejects(
     raw: Annotated[bool, typer.Option("--raw", help="The original records, to stdout.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
     to: o.To = None,
+    ledger_schema: o.LedgerSchema = None,
     state_dir: o.StateDir = o.STATE_DIR,
 ) -> None:
     """Show the records that were rejected, and why."""
     from batchimport.sinks import open_sink  # noqa: PLC0415 - imports drivers
+    from batchimport.sinks.base import SinkOptions  # noqa: PLC0415 - imports drivers
 
     document = StateDirectory(state_dir).load(job)
     if document is None and to is None:
         raise UsageError("no such job", where=f"job {job}", hint="see `batchimport jobs`")
-    sink = open_sink(to or str(document and document["destination"]), create=False)
+    facts = document or {"destination": to, "job": {}}
+    options = SinkOptions(
+        create=False, ledger_schema=ledger_schema or facts["job"].get("ledger_schema")
+    )
+    sink = open_sink(to or facts["destination"], options)
     try:
         found = sink.rejects(job)
         if raw:

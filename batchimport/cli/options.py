@@ -25,6 +25,14 @@ class IfExists(StrEnum):
     fail = "fail"
 
 
+class OnConflict(StrEnum):
+    """What to do with a record whose key is in the table."""
+
+    error = "error"
+    ignore = "ignore"
+    update = "update"
+
+
 class Adaptive(StrEnum):
     """Who chooses the chunk size."""
 
@@ -127,9 +135,21 @@ Sql = Annotated[str | None, typer.Option(metavar="QUERY", help="Polars SQL over 
 IfExistsOption = Annotated[
     IfExists, typer.Option("--if-exists", help="What to do with an existing table in a new job.")
 ]
+OnConflictOption = Annotated[
+    OnConflict,
+    typer.Option(
+        "--on-conflict",
+        help="What to do with a record whose key is in the table: reject it, leave it out, or "
+        "update the row (needs --key).",
+    ),
+]
 Key = Annotated[
     str | None,
-    typer.Option(metavar="COLS", help="Columns that are unique together in the table to be made."),
+    typer.Option(metavar="COLS", help="Columns that are unique together, parted by commas."),
+]
+LedgerSchema = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="PostgreSQL, DuckDB: schema of the ledger's tables."),
 ]
 MaxParallel = Annotated[int, typer.Option(min=1, max=256, help="Chunks in flight, at most.")]
 ChunkSize = Annotated[

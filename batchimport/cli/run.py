@@ -36,7 +36,9 @@ def run(  # noqa: PLR0913 - one parameter an option
     transform: o.Transform = None,
     sql: o.Sql = None,
     if_exists: o.IfExistsOption = o.IfExists.append,
+    on_conflict: o.OnConflictOption = o.OnConflict.error,
     key: o.Key = None,
+    ledger_schema: o.LedgerSchema = None,
     max_parallel: o.MaxParallel = 10,
     chunk_size: o.ChunkSize = None,
     min_chunk_size: o.MinChunkSize = 1000,
@@ -79,6 +81,12 @@ def run(  # noqa: PLR0913 - one parameter an option
         raise UsageError("--min-chunk-size is larger than --max-chunk-size")
     if sql is not None and transform is not None:
         raise UsageError("--sql and --transform exclude each other")
+    if on_conflict is o.OnConflict.update and not key:
+        raise UsageError(
+            "an update must know which row it is about",
+            where="--on-conflict update",
+            hint="name the columns that identify a row, such as --key id",
+        )
     if job_id is not None and not JOB_ID_PATTERN.fullmatch(job_id):
         raise UsageError(
             f"not a job id: {job_id!r}",
@@ -107,8 +115,10 @@ def run(  # noqa: PLR0913 - one parameter an option
         transform_digest=transform_digest(transform) if transform else None,
         sql=sql,
         if_exists=if_exists.value,
+        on_conflict=on_conflict.value,
         key=tuple(name.strip() for name in key.split(",")) if key else (),
         limit=limit,
+        ledger_schema=ledger_schema,
     )
     options = RunOptions(
         max_parallel=max_parallel,

@@ -32,9 +32,12 @@ class RecordSchema:
         columns: The columns that its `properties` describe.
         closed: A key without a column is an error.
         vectorised: The compiled rules cover the whole document.
+
+    Args:
+        exact: Columns, in lower case, whose numbers are kept as they are written.
     """
 
-    def __init__(self, document: dict[str, Any]) -> None:
+    def __init__(self, document: dict[str, Any], exact: frozenset[str] = frozenset()) -> None:
         self.document = document
         try:
             self._validator = jsonschema_rs.validator_for(
@@ -44,7 +47,7 @@ class RecordSchema:
             raise _malformed(error) from error
         self.columns: tuple[Column, ...] = tuple(
             replace(column, nullable=allows_null(document, column.name))
-            for column in columns_of(document)
+            for column in columns_of(document, exact)
         )
         self.closed = document.get("additionalProperties") is False
         self.vectorised = is_plain(document)

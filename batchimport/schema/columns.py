@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import polars as pl
@@ -53,14 +53,24 @@ _KINDS: dict[str, Kind] = {
 _FORMATS: dict[str, Kind] = {"date": "date", "date-time": "date-time", "uuid": "uuid"}
 
 
-def columns_of(document: dict[str, Any]) -> tuple[Column, ...]:
-    """Return the columns that the top-level properties of a schema describe."""
+def columns_of(document: dict[str, Any], exact: frozenset[str] = frozenset()) -> tuple[Column, ...]:
+    """Return the columns that the top-level properties of a schema describe.
+
+    Args:
+        exact: Columns, in lower case, whose numbers are carried as JSON text, lest digits get lost.
+    """
     properties = document.get("properties")
     if not isinstance(properties, dict):
         return ()
     required = document.get("required")
     names = set(required) if isinstance(required, list) else set()
-    return tuple(_column(name, rule, name in names) for name, rule in properties.items())
+    columns = (_column(name, rule, name in names) for name, rule in properties.items())
+    return tuple(
+        replace(column, kind="json")
+        if column.name.lower() in exact and column.kind in ("integer", "number")
+        else column
+        for column in columns
+    )
 
 
 def _column(name: str, rule: Any, required: bool) -> Column:

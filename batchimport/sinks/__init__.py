@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, cast
 
 from batchimport.errors import UsageError
+from batchimport.sinks.base import SinkOptions
 
 if TYPE_CHECKING:
     from batchimport.sinks.base import Sink
@@ -20,11 +21,8 @@ EXTRAS = {"psycopg": "postgres", "duckdb": "duckdb"}
 """Extra of this package that brings a driver."""
 
 
-def open_sink(address: str, *, create: bool = True) -> Sink:
+def open_sink(address: str, options: SinkOptions = SinkOptions()) -> Sink:
     """Return the sink of an address such as `sqlite:///users.db`.
-
-    Args:
-        create: Make the database if it is not there.
 
     Raises:
         UsageError: If the scheme is unknown or the place cannot be opened.
@@ -49,14 +47,17 @@ def open_sink(address: str, *, create: bool = True) -> Sink:
             where=f"--to {redact(address)}",
             hint=f"pip install 'batchimport[{extra}]'",
         ) from error
-    return cast("Sink", adapter(address, create=create))
+    return cast("Sink", adapter(address, options))
 
 
 def redact(address: str) -> str:
-    """Return an address without its password, wherever that stands."""
+    """Return an address without its password, wherever that stands.
+
+    All between the first colon and the last `@` goes, since a password may hold any character.
+    """
     scheme, mark, rest = address.partition("://")
-    place, question, query = rest.partition("?")
-    login, at, host = place.rpartition("@")
+    login, at, place = rest.rpartition("@")
+    place, question, query = place.partition("?")
     user = login.partition(":")[0]
     options = "&".join(part for part in query.split("&") if "pass" not in part.lower())
-    return f"{scheme}{mark}{user}{at}{host}{question if options else ''}{options}"
+    return f"{scheme}{mark}{user}{at}{place}{question if options else ''}{options}"

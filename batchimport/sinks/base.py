@@ -34,6 +34,19 @@ class SinkHints:
 
 
 @dataclass(frozen=True, slots=True)
+class SinkOptions:
+    """How a destination is opened.
+
+    Attributes:
+        create: Make the database if it is not there.
+        ledger_schema: Schema of the ledger's tables, if not where unqualified names are.
+    """
+
+    create: bool = True
+    ledger_schema: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class JobRecord:
     """The job's row in the destination.
 
@@ -72,6 +85,7 @@ class StoreRequest:
         rejects: Records that earlier stages refused.
         filtered: Records that the transform filtered out.
         rejecter: Makes a reject of a row that the destination refuses.
+        timeout_seconds: After so long the destination may give up a statement, if it can.
     """
 
     chunk: Chunk
@@ -81,6 +95,7 @@ class StoreRequest:
     digest: str
     attempt: int
     rejecter: Rejecter
+    timeout_seconds: float | None = None
 
 
 class Sink(Protocol):
@@ -96,7 +111,8 @@ class Sink(Protocol):
         """Make ledger and table ready and take the job with a new epoch.
 
         Raises:
-            UsageError: If the table cannot take the job's columns, or `--if-exists fail`.
+            UsageError: If the table cannot take the job's columns, has no unique index on the
+                job's key, or exists and `--if-exists fail` was asked for.
             JobRunningElsewhereError: If a living process owns the job.
         """
         ...
@@ -107,6 +123,10 @@ class Sink(Protocol):
         Takes nothing: any number of processes may join one epoch, and a later claim fences them
         all.
         """
+        ...
+
+    def exact_columns(self, table: str) -> frozenset[str]:
+        """Return the columns, in lower case, that hold numbers exactly as they are written."""
         ...
 
     def committed(self, job_id: str) -> list[Committed]:

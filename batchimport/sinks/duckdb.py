@@ -12,10 +12,10 @@ import duckdb
 import polars as pl
 
 from batchimport.errors import BatchImportError, DataError, FatalError, UsageError
-from batchimport.job import EXTRA_COLUMN, ChunkResult, count_codes
+from batchimport.job import EXTRA_COLUMN, ChunkResult
 from batchimport.schema import Column
 from batchimport.sinks import sql
-from batchimport.sinks.base import SinkHints
+from batchimport.sinks.base import SinkHints, SinkOptions
 from batchimport.sinks.duckdb_dialect import (
     CATALOGUE,
     TYPES,
@@ -27,10 +27,17 @@ from batchimport.sinks.duckdb_dialect import (
     reading,
     table_column,
     translate,
+    unquoted,
 )
-from batchimport.sinks.duckdb_refusals import Refusals, Refused
+from batchimport.sinks.duckdb_refusals import (
+    CONSTRAINTS,
+    UNIQUE,
+    UNIQUE_INDEXES,
+    Refusals,
+    Refused,
+)
 from batchimport.sinks.ledger import Ledger, column_list
-from batchimport.sinks.sql import CHUNKS, JOBS, REJECTS, quote
+from batchimport.sinks.sql import quote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -56,15 +63,16 @@ class DuckdbSink(Ledger):
     """
 
     hints = SinkHints(writers=1, preferred_records=ROW_GROUP)
+    types = TYPES
 
-    def __init__(self, address: str, *, create: bool = True) -> None:
-        super().__init__()
+    def __init__(self, address: str, options: SinkOptions = SinkOptions()) -> None:
+        super().__init__(options.ledger_schema)
         self.path = _path_of(address)
         self._lock = threading.RLock()
         self._written: tuple[Column, ...] = ()
         self._columns: list[TableColumn] = []
         self._readings: dict[str, Reading] = {}
-        _check_place(self.path, create=create)
+        _check_place(self.path, create=options.create)
         try:
             self._connection = duckdb.connect(self.path, config=_SETTINGS)
             self._connection.execute("SET TimeZone = 'UTC'")
@@ -73,12 +81,13 @@ class DuckdbSink(Ledger):
 
     # -- the job ------------------------------------------------------------------------------
 
-    def claim(self, job: Job, record: JobRecord, owner: str) -> JobRecord:
-        """Make ledger and table ready and take the job with a new epoch."""
-        record = super().claim(job, record, owner)
+    def join(self, job: Job, record: JobRecord) -> None:
+        """Work on a job at the epoch of this record."""
+        if job.on_conflict != "error":
+            raise UsageError("DuckDB cannot do that yet", where=f"--on-conflict {job.on_conflict}")
+        super().join(job, record)
         if record.columns:
             self._read_catalogue(record.columns)
-        return record
 
     def _read_catalogue(self, columns: Sequence[Column]) -> None:
         """Learn how each column of a frame, shown as `c0`, `c1`, …, gets into the table."""
@@ -95,23 +104,11 @@ class DuckdbSink(Ledger):
     def _catalogue(self, table: str) -> list[TableColumn]:
         return [table_column(row) for row in self._rows(CATALOGUE, self._place(table))]
 
-    def _make_table(self, job: Job, columns: Sequence[Column]) -> bool:
-        if not columns:  # an empty source
-            return False
-        exists = self._exists(job.table)
-        if exists and job.if_exists == "fail":
-            raise UsageError(
-                "the table exists", where=job.table, hint="--if-exists append, truncate or replace"
-            )
-        name = self._name(job.table)
-        if exists and job.if_exists == "replace":
-            self._run(f"DROP TABLE {name}")
-            exists = False
-        if exists:
-            match_columns(job.table, self._catalogue(job.table), columns)
-            if job.if_exists == "truncate":
-                self._run(f"DELETE FROM {name}")
-            return job.if_exists == "truncate"
+    def _match(self, table: str, columns: Sequence[Column]) -> dict[str, str]:
+        matched = match_columns(table, self._catalogue(table), columns)
+        return {name: column.name for name, column in matched.items()}
+
+    def _create_table(self, job: Job, columns: Sequence[Column]) -> None:
         same = sql.clash([column.name for column in columns])
         if same:
             raise UsageError(
@@ -119,14 +116,13 @@ class DuckdbSink(Ledger):
                 where=job.table,
                 hint="rename one of them with --transform or --sql",
             )
-        lines = [f"{quote(column.name)} {TYPES[column.kind]}" for column in columns]
-        if job.key:
-            unknown = [key for key in job.key if key not in {each.name for each in columns}]
-            if unknown:
-                raise UsageError(f"no such column: {', '.join(unknown)}", where="--key")
-            lines.append(f"UNIQUE ({column_list(job.key)})")
-        self._run(f"CREATE TABLE {name} ({', '.join(lines)})")
-        return True
+        super()._create_table(job, columns)
+
+    def _unique_keys(self, table: str) -> list[frozenset[str]]:
+        place = self._place(table)
+        constraints = [row[3] for row in self._rows(CONSTRAINTS, place) if row[0] in UNIQUE]
+        indexes = [row[0] for row in self._rows(UNIQUE_INDEXES, place)]
+        return [frozenset(map(unquoted, names)) for names in (*constraints, *indexes)]
 
     # -- a chunk ------------------------------------------------------------------------------
 
@@ -148,28 +144,22 @@ class DuckdbSink(Ledger):
     def _commit(self, request: StoreRequest, refused: Refused) -> ChunkResult:
         chunk, frame = request.chunk, request.frame
         rejects = [*request.rejects, *(request.rejecter(at, refused[at]) for at in sorted(refused))]
-        outcome = (frame.height - len(refused), len(rejects), request.filtered)
+        result = sql.outcome(request, rejects, len(refused), 0)
         with self._transaction():
             job = self._fence()
             known = self._overlaps(job.job_id, request)
             if known:
                 return sql.already_committed(chunk, known)
-            values = sql.chunk_values(job.job_id, request, outcome, job.epoch, sql.now())
+            values = sql.chunk_values(job.job_id, request, result, job.epoch)
             marks = ", ".join("?" * len(values))
-            self._run(f"INSERT INTO {CHUNKS} ({sql.CHUNK_COLUMNS}) VALUES ({marks})", values)
+            self._run(f"INSERT INTO {self._chunks} ({sql.CHUNK_COLUMNS}) VALUES ({marks})", values)
             self._insert_rows(_without(frame, refused))
             self._insert_rejects(job.job_id, rejects)
-        return ChunkResult(
-            chunk,
-            *outcome,
-            request.digest,
-            bisected=bool(refused),
-            rejects_by_code=count_codes(rejects),
-        )
+        return result
 
     def _overlaps(self, job_id: str, request: StoreRequest) -> list[Committed]:
         rows = self._rows(
-            f"SELECT {sql.CHUNK_COLUMNS} FROM {CHUNKS} WHERE job_id = ? AND lo < ? AND hi > ?",
+            f"SELECT {sql.CHUNK_COLUMNS} FROM {self._chunks} WHERE job_id = ? AND lo < ? AND hi > ?",
             (job_id, request.chunk.hi, request.chunk.lo),
         )
         return [sql.committed(row) for row in rows]
@@ -191,7 +181,7 @@ class DuckdbSink(Ledger):
         names = sql.REJECT_COLUMNS.split(", ")
         frame = pl.DataFrame(rows, schema=names, orient="row", infer_schema_length=None)
         with self._view(frame) as view:
-            self._run(f"INSERT INTO {REJECTS} ({sql.REJECT_COLUMNS}) SELECT * FROM {view}")
+            self._run(f"INSERT INTO {self._rejects} ({sql.REJECT_COLUMNS}) SELECT * FROM {view}")
 
     def _ensure_extra_column(self) -> None:
         if EXTRA_COLUMN in self._readings:
@@ -310,7 +300,7 @@ class DuckdbSink(Ledger):
         """Say whether the epoch is the job's; writing it makes a claim of the same time fail."""
         return bool(
             self._rows(
-                f"UPDATE {JOBS} SET heartbeat_at = ? WHERE job_id = ? AND epoch = ? RETURNING 1",
+                f"UPDATE {self._jobs} SET heartbeat_at = ? WHERE job_id = ? AND epoch = ? RETURNING 1",
                 (sql.now(), job_id, epoch),
             )
         )

@@ -93,6 +93,11 @@ def field_error(error: DataError) -> FieldError:
     return FieldError(found[0] if found else "type", "", error.message[:500])
 
 
+def unquoted(name: str) -> str:
+    """Return a name that may stand in quotes without them."""
+    return name[1:-1].replace('""', '"') if name.startswith('"') else name
+
+
 # -- the table --------------------------------------------------------------------------------
 
 

@@ -78,7 +78,7 @@ class Refusals:
                 self._find_orphans(names, parent, parent_names)
         self._find_duplicates(
             [
-                *([quote(name) for name in row[3]] for row in constraints if row[0] in _UNIQUE),
+                *([quote(name) for name in row[3]] for row in constraints if row[0] in UNIQUE),
                 *(list(row[0]) for row in self._query(UNIQUE_INDEXES, self._place)),
             ]
         )
@@ -190,7 +190,7 @@ class Refusals:
         )
 
 
-_UNIQUE = ("PRIMARY KEY", "UNIQUE")
+UNIQUE = ("PRIMARY KEY", "UNIQUE")
 
 
 def _default(column: TableColumn) -> str:

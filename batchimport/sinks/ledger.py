@@ -2,32 +2,51 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from batchimport import failpoints
-from batchimport.errors import JobRunningElsewhereError
+from batchimport.errors import JobRunningElsewhereError, UsageError
 from batchimport.sinks import sql
-from batchimport.sinks.sql import CHUNKS, JOBS, REJECTS, quote
+from batchimport.sinks.sql import LEDGER_TABLES, quote
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
-    from batchimport.job import Committed, Job, Reject
-    from batchimport.schema import Column
+    from batchimport.job import Committed, Job, OnConflict, Reject
+    from batchimport.schema import Column, Kind
     from batchimport.sinks.base import JobRecord
 
 PAGE = 5000
+RECORD = "_record"
+"""In a table of keys: number of the record that wrote the key last."""
 
 
 class Ledger(ABC):
-    """What SQL sinks share; each of them runs the statements, whose parameters are `?`."""
+    """What SQL sinks share; each of them runs the statements, whose parameters are `?`.
 
-    def __init__(self) -> None:
+    Args:
+        schema: Where the ledger's tables are, if not where unqualified names are.
+    """
+
+    types: ClassVar[Mapping[Kind, str]]
+    """The SQL type of each kind of column in a table that is made."""
+
+    def __init__(self, schema: str | None = None) -> None:
         self._job: JobRecord | None = None
         self._table = ""
+        self._on_conflict: OnConflict = "error"
+        self._names: dict[str, str] = {}
+        self._key: list[str] = []
+        self._ledger_schema = schema
+        self._first_table = self._in_ledger(LEDGER_TABLES[0])
+        names = map(self._in_ledger, LEDGER_TABLES)
+        self._jobs, self._chunks, self._rejects = map(self._name, names)
+
+    # -- what each dialect does its own way ----------------------------------------------------
 
     @abstractmethod
     def _rows(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
@@ -50,23 +69,44 @@ class Ledger(ABC):
         """Return a table's name as SQL."""
 
     @abstractmethod
-    def _make_table(self, job: Job, columns: Sequence[Column]) -> bool:
-        """Make or check the table; return whether all of its rows will be the job's."""
+    def _match(self, table: str, columns: Sequence[Column]) -> dict[str, str]:
+        """Return an existing table's own name of each column.
+
+        Raises:
+            UsageError: If the table cannot take the columns.
+        """
+
+    @abstractmethod
+    def _unique_keys(self, table: str) -> list[frozenset[str]]:
+        """Return the sets of columns that are unique together in a table."""
+
+    @abstractmethod
+    def _is_ours(self, job_id: str, epoch: int) -> bool:
+        """Say whether the epoch is the job's, and keep it so until the transaction ends."""
+
+    def exact_columns(self, table: str) -> frozenset[str]:
+        """Return the columns that hold numbers exactly as they are written: none, unless said."""
+        del table
+        return frozenset()
+
+    # -- the job -------------------------------------------------------------------------------
 
     def jobs(self, target_hash: str | None = None) -> list[JobRecord]:
         """Return the jobs that the destination knows, oldest first."""
-        if not self._exists(JOBS):
+        if not self._exists(self._first_table):
             return []
         where, values = ("WHERE target_hash = ?", (target_hash,)) if target_hash else ("", ())
         rows = self._rows(
-            f"SELECT {sql.JOB_COLUMNS} FROM {JOBS} {where} ORDER BY created_at, job_id", values
+            f"SELECT {sql.JOB_COLUMNS} FROM {self._jobs} {where} ORDER BY created_at, job_id",
+            values,
         )
         return [sql.job_record(row) for row in rows]
 
     def committed(self, job_id: str) -> list[Committed]:
         """Return the ledger of a job, in order of position."""
         rows = self._rows(
-            f"SELECT {sql.CHUNK_COLUMNS} FROM {CHUNKS} WHERE job_id = ? ORDER BY lo", (job_id,)
+            f"SELECT {sql.CHUNK_COLUMNS} FROM {self._chunks} WHERE job_id = ? ORDER BY lo",
+            (job_id,),
         )
         return [sql.committed(row) for row in rows]
 
@@ -74,7 +114,7 @@ class Ledger(ABC):
         """Yield the rejects of a job in order of record."""
         last = -1
         while rows := self._rows(
-            f"SELECT {sql.REJECT_COLUMNS} FROM {REJECTS} WHERE job_id = ? AND record > ? "
+            f"SELECT {sql.REJECT_COLUMNS} FROM {self._rejects} WHERE job_id = ? AND record > ? "
             f"ORDER BY record LIMIT {PAGE}",
             (job_id, last),
         ):
@@ -83,71 +123,156 @@ class Ledger(ABC):
 
     def owner(self, job_id: str) -> str | None:
         """Return who claimed the job last."""
-        if not self._exists(JOBS):
+        if not self._exists(self._first_table):
             return None
-        rows = self._rows(f"SELECT owner FROM {JOBS} WHERE job_id = ?", (job_id,))
+        rows = self._rows(f"SELECT owner FROM {self._jobs} WHERE job_id = ?", (job_id,))
         return str(rows[0][0]) if rows else None
 
     def claim(self, job: Job, record: JobRecord, owner: str) -> JobRecord:
         """Make ledger and table ready and take the job with a new epoch."""
         now = sql.now()
         with self._transaction():
-            if not self._exists(JOBS):
-                for statement in sql.CREATE_LEDGER:
-                    self._run(statement)
+            if not self._exists(self._first_table):
+                self._create_ledger()
             known = self._rows(
-                f"SELECT {sql.JOB_COLUMNS} FROM {JOBS} WHERE job_id = ?", (record.job_id,)
+                f"SELECT {sql.JOB_COLUMNS} FROM {self._jobs} WHERE job_id = ?", (record.job_id,)
             )
             if known:
                 record = sql.job_record(known[0])
                 record = replace(record, state="running", epoch=record.epoch + 1)
                 self._run(
-                    f"UPDATE {JOBS} SET epoch = ?, owner = ?, state = 'running', heartbeat_at = ? "
-                    "WHERE job_id = ?",
+                    f"UPDATE {self._jobs} SET epoch = ?, owner = ?, state = 'running', "
+                    "heartbeat_at = ? WHERE job_id = ?",
                     (record.epoch, owner, now, record.job_id),
                 )
             else:
-                is_ours = self._make_table(job, record.columns)
+                rows = self._make_table(job, record.columns)
                 failpoints.reach("after-table")
-                rows = self._count(job.table) if is_ours else None
                 record = replace(record, epoch=1, rows_before=rows, created_at=now)
                 values = sql.job_values(record, job.table, owner, now)
                 marks = ", ".join("?" * len(values))
-                self._run(f"INSERT INTO {JOBS} ({sql.JOB_COLUMNS}) VALUES ({marks})", values)
-        self.join(job, record)
+                self._run(f"INSERT INTO {self._jobs} ({sql.JOB_COLUMNS}) VALUES ({marks})", values)
+            self.join(job, record)
+            if self._key and job.on_conflict == "update":
+                self._create_keys(record.job_id)
         return record
+
+    def _create_ledger(self) -> None:
+        for statement in sql.create_ledger(self._jobs, self._chunks, self._rejects):
+            self._run(statement)
+
+    def _make_table(self, job: Job, columns: Sequence[Column]) -> int | None:
+        """Make the table, or make it ready; return its rows, if all others will be the job's."""
+        if not columns:  # an empty source
+            return None
+        exists, name = self._exists(job.table), self._name(job.table)
+        if exists and job.if_exists == "fail":
+            raise UsageError(
+                "the table exists", where=job.table, hint="--if-exists append, truncate or replace"
+            )
+        if exists and job.if_exists == "replace":
+            self._run(f"DROP TABLE {name}")
+        if exists and job.if_exists != "replace":
+            self._match(job.table, columns)
+            if job.if_exists == "truncate":
+                self._run(f"DELETE FROM {name}")
+        else:
+            self._create_table(job, columns)
+        if job.key:
+            self._check_key(job, columns)
+        counts = (not exists or job.if_exists != "append") and job.on_conflict != "update"
+        return self._count(job.table) if counts else None
+
+    def _create_table(self, job: Job, columns: Sequence[Column]) -> None:
+        lines = [f"{quote(column.name)} {self.types[column.kind]}" for column in columns]
+        if job.key and set(job.key) <= {column.name for column in columns}:
+            lines.append(f"UNIQUE ({column_list(job.key)})")
+        self._run(f"CREATE TABLE {self._name(job.table)} ({', '.join(lines)})")
+
+    def _check_key(self, job: Job, columns: Sequence[Column]) -> None:
+        unknown = [key for key in job.key if key not in {each.name for each in columns}]
+        if unknown:
+            raise UsageError(f"no such column: {', '.join(unknown)}", where="--key")
+        names = self._match(job.table, columns)
+        key = [names[name] for name in job.key]
+        if frozenset(key) not in self._unique_keys(job.table):
+            raise UsageError(
+                f"the table has no unique index on {', '.join(key)}, so they are no key",
+                where=job.table,
+                hint=f"CREATE UNIQUE INDEX … ON {self._name(job.table)} ({column_list(key)})",
+            )
 
     def join(self, job: Job, record: JobRecord) -> None:
         """Work on a job at the epoch of this record, which `claim` returned here or elsewhere."""
-        self._job, self._table = record, job.table
+        self._job, self._table, self._on_conflict = record, job.table, job.on_conflict
+        if record.columns:
+            self._names = self._match(job.table, record.columns)
+            self._key = [self._names[name] for name in job.key]
+
+    # -- upserts -------------------------------------------------------------------------------
+
+    def _keys_table(self, job_id: str) -> str:
+        """Name the table that knows which record wrote each key of the job last.
+
+        With it the last record in source order wins, in whatever order chunks are committed.
+        """
+        return self._in_ledger(
+            f"_batchimport_keys_{hashlib.sha256(job_id.encode()).hexdigest()[:12]}"
+        )
+
+    def _create_keys(self, job_id: str) -> None:
+        keys, names = self._keys_table(job_id), column_list(self._key)
+        self._run(
+            f"CREATE TABLE IF NOT EXISTS {self._name(keys)} AS "
+            f"SELECT {names}, CAST(0 AS BIGINT) AS {quote(RECORD)} "
+            f"FROM {self._name(self._table)} WHERE 1 = 0"
+        )
+        index = quote(keys.rpartition(".")[2] + "_key")
+        self._run(f"CREATE UNIQUE INDEX IF NOT EXISTS {index} ON {self._name(keys)} ({names})")
+
+    def _drop_keys(self, job_id: str) -> None:
+        self._run(f"DROP TABLE IF EXISTS {self._name(self._keys_table(job_id))}")
+
+    def _in_ledger(self, table: str) -> str:
+        return f"{self._ledger_schema}.{table}" if self._ledger_schema else table
+
+    # -- the end -------------------------------------------------------------------------------
 
     def abandon(self, job_id: str) -> None:
         """Forget the ledger of a job, so that it can begin again."""
         with self._transaction():
-            for table in (CHUNKS, REJECTS, JOBS):
+            for table in (self._chunks, self._rejects, self._jobs):
                 self._run(f"DELETE FROM {table} WHERE job_id = ?", (job_id,))
+            self._drop_keys(job_id)
 
     def finish(self, job_id: str, state: str, total_items: int | None) -> int | None:
         """Record how the run ended; return how many rows too many the table has."""
         with self._transaction():
             self._fence()
             self._run(
-                f"UPDATE {JOBS} SET state = ?, heartbeat_at = ?, "
+                f"UPDATE {self._jobs} SET state = ?, heartbeat_at = ?, "
                 "total_items = coalesce(?, total_items) WHERE job_id = ?",
                 (state, sql.now(), total_items, job_id),
             )
+            if state == "completed":
+                self._drop_keys(job_id)
             return self._surplus()
 
     def _surplus(self) -> int | None:
-        """Compare the table with the ledgers, where the table was made by this job."""
+        """Compare the table with the ledgers, where all rows since it was made are theirs."""
         if self._job is None or self._job.rows_before is None:
             return None
-        stored = self._rows(
-            f"SELECT coalesce(sum(c.successful), 0) FROM {CHUNKS} c JOIN {JOBS} j USING (job_id) "
+        surplus, upserts = self._rows(
+            f"SELECT (SELECT count(*) FROM {self._name(self._table)}) - sum(c.successful), "
+            f"sum(CASE WHEN j.configuration LIKE ? THEN 1 ELSE 0 END) "
+            f"FROM {self._chunks} c JOIN {self._jobs} j USING (job_id) "
             "WHERE lower(j.table_name) = lower(?) AND j.created_at >= ?",
-            (self._table, self._job.created_at),
-        )
-        return self._count(self._table) - self._job.rows_before - int(stored[0][0])
+            ('%"on_conflict": "update"%', self._table, self._job.created_at),
+        )[0]
+        if upserts:  # of another job: a row that is written twice is one
+            return None
+        stored = self._count(self._table) if surplus is None else int(surplus)
+        return stored - self._job.rows_before
 
     def _count(self, table: str) -> int:
         return int(self._rows(f"SELECT count(*) FROM {self._name(table)}")[0][0])
@@ -162,10 +287,6 @@ class Ledger(ABC):
                 hint="watch it with: batchimport status --watch",
             )
         return self._job
-
-    @abstractmethod
-    def _is_ours(self, job_id: str, epoch: int) -> bool:
-        """Say whether the epoch is the job's, and keep it so until the transaction ends."""
 
 
 def column_list(names: Sequence[str]) -> str:

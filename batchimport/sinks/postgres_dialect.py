@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import msgspec
 
 from batchimport.errors import (
     BatchImportError,
@@ -33,7 +35,8 @@ TYPES: dict[Kind, str] = {
     "json": "jsonb",
 }
 _TRANSIENT = ("08", "40001", "40P01", "53", "57P01", "57P02", "57P03", "57014", "55P03")
-_DATA = ("22", "23")
+_DATA = ("22", "23", "54", "P0001")
+"""Also a value too large for an index (54), and a trigger that refuses the row (P0001)."""
 _REFUSED = {
     "28": "check user, password and pg_hba.conf",
     "3D": "make the database first, or name another one",
@@ -41,7 +44,6 @@ _REFUSED = {
     "25006": "connect to the primary, or as a role that may write",
     "42501": "grant the role what it needs, or use another one",
 }
-_LINE = re.compile(r"COPY .+?, line (\d+)")
 _CODES = {
     "23505": "unique",
     "23502": "not_null",
@@ -50,8 +52,10 @@ _CODES = {
     "23P01": "exclusion",
     "22001": "too_long",
     "22003": "out_of_range",
+    "54000": "too_long",
+    "P0001": "trigger",
 }
-_CATEGORIES: dict[Kind, str] = {"integer": "NS", "number": "NS", "boolean": "BS", "json": "S"}
+_CATEGORIES: dict[Kind, str] = {"integer": "NS", "number": "NS", "boolean": "BS", "json": "SA"}
 """Categories of pg_type that may take a kind of column, JSON types apart. Texts go into every type:
 PostgreSQL reads them strictly, and refuses the record if they have not its form."""
 
@@ -79,23 +83,18 @@ def opening(error: psycopg.Error, where: str) -> BatchImportError:
     return found
 
 
-def line_of(error: psycopg.Error) -> int | None:
-    """Return the 1-based row of a COPY at which an error arose, if PostgreSQL says so."""
-    found = _LINE.search(error.diag.context or "")
-    return int(found[1]) if found else None
-
-
 def field_error(error: psycopg.Error) -> FieldError:
     """Say why a row was refused: code, column, and PostgreSQL's own message."""
     diag = error.diag
-    code = _CODES.get(error.sqlstate or "", "type")
-    column = diag.column_name or ""
-    if not column:
-        detail = re.match(r"Key \((.+?)\)=", diag.message_detail or "")
-        context = re.search(r", column ([^:]+)(?:$|:)", diag.context or "")
-        column = detail[1] if detail else context[1] if context else ""
-    parts = [diag.message_primary, diag.message_detail]
-    return FieldError(code, column, ": ".join(part for part in parts if part)[:500])
+    return reason(error.sqlstate or "", diag.message_primary, diag.message_detail, diag.column_name)
+
+
+def reason(state: str, message: str | None, detail: str | None, column: str | None) -> FieldError:
+    """Say why a row was refused, from the parts of PostgreSQL's error."""
+    key = re.match(r"Key \((.+?)\)=", detail or "")
+    field = column or (key[1] if key else "")
+    text = ": ".join(part for part in (message, detail) if part)
+    return FieldError(_CODES.get(state, "type"), field, text[:500])
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,29 +102,48 @@ class TableColumn:
     """A column as the catalogue describes it.
 
     Attributes:
-        category: What pg_type calls it: N number, S string, B boolean, …
+        base: Its type without length or domain, as SQL.
+        category: What pg_type calls it: N number, S string, B boolean, A array, …
         is_filled: It has a value when none is given: default, identity, generated, or null.
     """
 
     name: str
     type_name: str
+    base: str
     category: str
     is_filled: bool
     is_generated: bool
 
+    @property
+    def is_exact(self) -> bool:
+        """Say whether it holds numbers of any length as they are written."""
+        return self.base == "numeric"
+
 
 CATALOGUE = """
-    SELECT a.attname, format_type(a.atttypid, a.atttypmod), t.typcategory::text,
-           NOT a.attnotnull OR a.atthasdef OR a.attidentity <> '', a.attgenerated <> ''
+    SELECT a.attname, format_type(a.atttypid, a.atttypmod),
+           format_type(CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE t.oid END, -1),
+           t.typcategory::text,
+           NOT a.attnotnull OR a.atthasdef OR a.attidentity <> '',
+           a.attgenerated <> '' OR a.attidentity = 'a'
     FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
     WHERE a.attrelid = to_regclass(?) AND a.attnum > 0 AND NOT a.attisdropped
     ORDER BY a.attnum"""
 
+UNIQUE_KEYS = """
+    SELECT i.indexrelid::bigint, a.attname
+    FROM pg_index i, unnest(i.indkey::int2[]) WITH ORDINALITY AS k (number, place)
+    JOIN pg_attribute a ON a.attnum = k.number
+    WHERE i.indrelid = to_regclass(?) AND a.attrelid = i.indrelid AND k.place <= i.indnkeyatts
+      AND i.indisunique AND i.indimmediate AND i.indisvalid
+      AND i.indpred IS NULL AND i.indexprs IS NULL"""
+"""Index and column of what ON CONFLICT can name."""
+
 
 def match_columns(
     table: str, known: Sequence[TableColumn], columns: Sequence[Column]
-) -> dict[str, str]:
-    """Return the table's own name of each column.
+) -> dict[str, TableColumn]:
+    """Return the table's own column for each of ours.
 
     Names that SQL would fold (unquoted ones are lower case) match whatever their case.
 
@@ -153,12 +171,13 @@ def match_columns(
             where=table,
             hint="give it a default, or make it with --transform or --sql",
         )
-    return {name: each.name for name, each in matched.items()}
+    return matched
 
 
 def _check_fit(table: str, found: TableColumn, column: Column) -> None:
     allowed = _CATEGORIES.get(column.kind)
-    fits = not allowed or found.category in allowed or found.type_name in ("json", "jsonb")
+    fits = not allowed or found.category in allowed or found.base in ("json", "jsonb")
+    fits = fits or (column.kind == "json" and found.is_exact)
     if found.is_generated or not fits:
         reason = (
             "is generated and takes no values"
@@ -172,6 +191,24 @@ def _check_fit(table: str, found: TableColumn, column: Column) -> None:
         )
 
 
-def table_column(row: Sequence[Any]) -> TableColumn:
-    """Return the column of a row of `CATALOGUE`."""
-    return TableColumn(*row)
+def array_literal(text: str | None) -> str | None:
+    """Return a JSON array as PostgreSQL writes arrays; what is none is left for it to refuse."""
+    if text is None or not text.lstrip().startswith("["):
+        return text
+    return f"{{{','.join(map(_element, _decode_items(text)))}}}"
+
+
+_decode_items = msgspec.json.Decoder(list[msgspec.Raw]).decode
+
+
+def _element(raw: msgspec.Raw) -> str:
+    text = bytes(raw).decode()
+    if text == "null":
+        return "NULL"
+    if text.startswith("["):
+        return array_literal(text) or ""
+    if text.startswith('"'):
+        text = msgspec.json.decode(raw)
+    elif not text.startswith("{"):
+        return text
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'

@@ -12,7 +12,15 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from batchimport.errors import FatalError
-from batchimport.job import Chunk, ChunkResult, Committed, FieldError, Mark, Reject
+from batchimport.job import (
+    Chunk,
+    ChunkResult,
+    Committed,
+    FieldError,
+    Mark,
+    Reject,
+    count_codes,
+)
 from batchimport.schema import Column
 from batchimport.sinks.base import JobRecord
 
@@ -22,29 +30,32 @@ if TYPE_CHECKING:
     from batchimport.sinks.base import StoreRequest
 
 FORMAT_VERSION = 1
-JOBS, CHUNKS, REJECTS = "_batchimport_jobs", "_batchimport_chunks", "_batchimport_rejects"
-LEDGER_TABLES = (JOBS, CHUNKS, REJECTS)
+LEDGER_TABLES = ("_batchimport_jobs", "_batchimport_chunks", "_batchimport_rejects")
 
-CREATE_LEDGER = (
-    f"""CREATE TABLE IF NOT EXISTS {JOBS} (
+
+def create_ledger(jobs: str, chunks: str, rejects: str) -> tuple[str, ...]:
+    """Return the statements that make the tables of the ledger, given their names as SQL."""
+    return (
+        f"""CREATE TABLE IF NOT EXISTS {jobs} (
         job_id TEXT NOT NULL PRIMARY KEY, target_hash TEXT NOT NULL, table_name TEXT NOT NULL,
         source_fingerprint TEXT NOT NULL, source_modified TEXT NOT NULL,
         config_hash TEXT NOT NULL, configuration TEXT NOT NULL, schema TEXT NOT NULL,
         columns TEXT NOT NULL, size BIGINT NOT NULL, total_items BIGINT,
         rows_before BIGINT, state TEXT NOT NULL, epoch BIGINT NOT NULL, owner TEXT NOT NULL,
         created_at TEXT NOT NULL, heartbeat_at TEXT NOT NULL, format_version BIGINT NOT NULL)""",
-    f"""CREATE TABLE IF NOT EXISTS {CHUNKS} (
+        f"""CREATE TABLE IF NOT EXISTS {chunks} (
         job_id TEXT NOT NULL, lo BIGINT NOT NULL, hi BIGINT NOT NULL,
         first_record BIGINT NOT NULL, records BIGINT NOT NULL,
         first_line BIGINT NOT NULL, next_line BIGINT NOT NULL,
         successful BIGINT NOT NULL, failed BIGINT NOT NULL, filtered BIGINT NOT NULL,
         digest TEXT NOT NULL, epoch BIGINT NOT NULL, attempt BIGINT NOT NULL,
         committed_at TEXT NOT NULL, PRIMARY KEY (job_id, lo))""",
-    f"""CREATE TABLE IF NOT EXISTS {REJECTS} (
+        f"""CREATE TABLE IF NOT EXISTS {rejects} (
         job_id TEXT NOT NULL, record BIGINT NOT NULL, source TEXT NOT NULL, line BIGINT,
         byte_offset BIGINT NOT NULL, stage TEXT NOT NULL, errors TEXT NOT NULL,
         raw TEXT NOT NULL, raw_is_base64 BIGINT NOT NULL, PRIMARY KEY (job_id, record))""",
-)
+    )
+
 
 JOB_COLUMNS = (
     "job_id, target_hash, table_name, source_fingerprint, source_modified, config_hash, "
@@ -139,7 +150,7 @@ def job_record(row: Sequence[Any]) -> JobRecord:
 
 
 def chunk_values(
-    job_id: str, request: StoreRequest, outcome: tuple[int, int, int], epoch: int, now: str
+    job_id: str, request: StoreRequest, result: ChunkResult, epoch: int
 ) -> tuple[Any, ...]:
     """Return the ledger row of a chunk, in the order of `CHUNK_COLUMNS`."""
     chunk = request.chunk
@@ -151,11 +162,11 @@ def chunk_values(
         chunk.records,
         chunk.start.line,
         chunk.end.line,
-        *outcome,
+        *result.counts,
         request.digest,
         epoch,
         request.attempt,
-        now,
+        now(),
     )
 
 
@@ -193,6 +204,27 @@ def reject(row: Sequence[Any]) -> Reject:
     raw = base64.b64decode(row[7]) if row[8] else row[7].encode()
     errors = tuple(FieldError(**error) for error in json.loads(row[6]))
     return Reject(row[1], row[2], row[3], row[4], row[5], errors, raw)
+
+
+def outcome(
+    request: StoreRequest, rejects: Sequence[Reject], refused: int = 0, ignored: int = 0
+) -> ChunkResult:
+    """Return what became of a chunk.
+
+    Args:
+        rejects: All of them.
+        refused: How many of its rows the table refused.
+        ignored: How many of its rows `--on-conflict ignore` left out; they count as filtered.
+    """
+    return ChunkResult(
+        request.chunk,
+        request.frame.height - refused - ignored,
+        len(rejects),
+        request.filtered + ignored,
+        request.digest,
+        bool(refused),
+        rejects_by_code=count_codes(rejects),
+    )
 
 
 def already_committed(chunk: Chunk, known: Sequence[Committed]) -> ChunkResult:

@@ -25,13 +25,14 @@ from batchimport.errors import (
     TransientError,
     UsageError,
 )
-from batchimport.job import EXTRA_COLUMN, ChunkResult, FieldError, count_codes
+from batchimport.job import EXTRA_COLUMN
 from batchimport.sinks import sql
-from batchimport.sinks.base import SinkHints
-from batchimport.sinks.ledger import Ledger
-from batchimport.sinks.sql import CHUNKS, JOBS, REJECTS, quote
+from batchimport.sinks.base import SinkHints, SinkOptions
+from batchimport.sinks.ledger import RECORD, Ledger, column_list
+from batchimport.sinks.sql import quote
 from batchimport.sinks.sqlite_dialect import (
     TYPES,
+    UNIQUE_KEYS,
     check_table,
     field_error,
     opening,
@@ -42,11 +43,12 @@ from batchimport.sinks.sqlite_dialect import (
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from batchimport.job import Chunk, Committed, Job
+    from batchimport.job import Chunk, ChunkResult, Committed, FieldError, Job
     from batchimport.schema import Column
     from batchimport.sinks.base import JobRecord, StoreRequest
 
 BUSY_SECONDS = 30
+SMALL_WINDOW = 64
 PREFIX = "sqlite:///"
 _PRAGMAS = (
     f"PRAGMA busy_timeout={BUSY_SECONDS * 1000}",
@@ -56,24 +58,30 @@ _PRAGMAS = (
 )
 
 
+_Refused = list[tuple[int, "FieldError"]]
+
+
 class SqliteSink(Ledger):
     """One SQLite file, one writing connection, shared by the threads of this process."""
 
     hints = SinkHints(writers=1, preferred_records=20_000)
 
-    def __init__(self, address: str, *, create: bool = True) -> None:
+    types = TYPES
+
+    def __init__(self, address: str, options: SinkOptions = SinkOptions()) -> None:
         if not address.startswith(PREFIX) or len(address) == len(PREFIX):
             raise UsageError(
                 "an SQLite address has three slashes and a path",
                 where=f"--to {address}",
                 hint="relative: sqlite:///users.db, absolute: sqlite:////data/users.db",
             )
+        if options.ledger_schema:
+            raise UsageError("SQLite has no schemas", where="--ledger-schema")
         super().__init__()
         self.path = Path(unquote(address.removeprefix(PREFIX)))
         self._lock = threading.RLock()
-        self._names: list[str] = []
         self._has_triggers = False
-        if not create and not self.path.exists():
+        if not options.create and not self.path.exists():
             raise UsageError("no such database", where=str(self.path))
         if self.path.is_dir() or not self.path.parent.is_dir():
             raise UsageError(
@@ -82,7 +90,7 @@ class SqliteSink(Ledger):
                 hint="name a file in a directory that exists",
             )
         try:
-            mode = "rwc" if create else "rw"
+            mode = "rwc" if options.create else "rw"
             self._connection = dbapi.connect(
                 f"file:{url_quote(str(self.path))}?mode={mode}", autocommit=True
             )
@@ -97,9 +105,8 @@ class SqliteSink(Ledger):
     # -- the job ------------------------------------------------------------------------------
 
     def join(self, job: Job, record: JobRecord) -> None:
-        """Work on a job at the epoch of this record."""
+        """Work on a job at the epoch of this record; takes no lock, for others may join, too."""
         super().join(job, record)
-        self._names = [column.name for column in record.columns]
         self._has_triggers = bool(
             self._rows(
                 "SELECT 1 FROM sqlite_schema WHERE type = 'trigger' AND lower(tbl_name) = lower(?)",
@@ -107,27 +114,17 @@ class SqliteSink(Ledger):
             )
         )
 
-    def _make_table(self, job: Job, columns: Sequence[Column]) -> bool:
-        """Make or check the table; return whether no row was in it that no job accounts for."""
-        if not columns:  # an empty source
-            return False
-        exists = self._exists(job.table)
-        if exists and job.if_exists == "fail":
-            raise UsageError(
-                "the table exists", where=job.table, hint="--if-exists append, truncate or replace"
-            )
-        if exists and job.if_exists == "replace":
-            self._run(f"DROP TABLE {quote(job.table)}")
-            exists = False
-        if exists:
-            info = self._rows(
-                'SELECT name, type, "notnull", dflt_value '
-                f"FROM pragma_table_info({text_literal(job.table)})"
-            )
-            check_table(job.table, info, columns)
-            if job.if_exists == "truncate":
-                self._run(f"DELETE FROM {quote(job.table)}")
-            return job.if_exists == "truncate"
+    def _match(self, table: str, columns: Sequence[Column]) -> dict[str, str]:
+        """Check an existing table; SQLite knows its columns by any case of their names."""
+        info = self._rows(
+            'SELECT name, type, "notnull", dflt_value '
+            f"FROM pragma_table_info({text_literal(table)})"
+        )
+        check_table(table, info, columns)
+        known = {row[0].lower(): row[0] for row in info}
+        return {column.name: known[column.name.lower()] for column in columns}
+
+    def _create_table(self, job: Job, columns: Sequence[Column]) -> None:
         same = sql.clash([column.name for column in columns])
         if same:
             raise UsageError(
@@ -135,81 +132,100 @@ class SqliteSink(Ledger):
                 where=job.table,
                 hint="rename one of them with --transform or --sql",
             )
-        lines = [f"{quote(column.name)} {TYPES.get(column.kind, 'TEXT')}" for column in columns]
-        if job.key:
-            unknown = [name for name in job.key if name not in {each.name for each in columns}]
-            if unknown:
-                raise UsageError(f"no such column: {', '.join(unknown)}", where="--key")
-            lines.append(f"UNIQUE ({', '.join(map(quote, job.key))})")
-        self._run(f"CREATE TABLE {quote(job.table)} ({', '.join(lines)})")
-        return True
+        super()._create_table(job, columns)
+
+    def _unique_keys(self, table: str) -> list[frozenset[str]]:
+        return [frozenset(key) for key in self._unique_columns(table)]
+
+    def _unique_columns(self, table: str) -> list[dict[str, str]]:
+        """Return what is unique together: columns with their type and collation, as SQL."""
+        keys: dict[str, dict[str, str]] = {}
+        rows = self._rows(UNIQUE_KEYS.format(table=text_literal(table)))
+        for index, column, collation, declared in rows:
+            keys.setdefault(index, {})[column] = f"{declared} COLLATE {quote(collation)}"
+        return list(keys.values())
+
+    def _create_keys(self, job_id: str) -> None:
+        """Make the table of keys, whose columns compare as the unique index does."""
+        found = self._unique_columns(self._table)
+        key = next(columns for columns in found if columns.keys() == set(self._key))
+        lines = [f"{quote(name)} {rule}" for name, rule in key.items()]
+        self._run(
+            f"CREATE TABLE IF NOT EXISTS {self._name(self._keys_table(job_id))} ({', '.join(lines)}, {quote(RECORD)} INTEGER, "
+            f"PRIMARY KEY ({column_list(list(key))})) WITHOUT ROWID"
+        )
 
     # -- a chunk ------------------------------------------------------------------------------
 
     def store(self, request: StoreRequest) -> ChunkResult:
         """Commit ledger row, rows and rejects in one transaction, or nothing of them."""
-        chunk = request.chunk
         with self._lock, self._transaction():
             job = self._fence()
-            job_id = job.job_id
-            changes, known = self._overlaps(job_id, chunk)
+            known = self._overlaps(job.job_id, request.chunk)
             if known:
-                return sql.already_committed(chunk, known)
-            expected = (request.frame.height, len(request.rejects), request.filtered)
-            values = sql.chunk_values(job_id, request, expected, job.epoch, sql.now())
-            self._insert(CHUNKS, sql.CHUNK_COLUMNS, [values])
+                return sql.already_committed(request.chunk, known)
+            values = sql.chunk_values(
+                job.job_id, request, sql.outcome(request, request.rejects), job.epoch
+            )
+            self._insert(self._chunks, sql.CHUNK_COLUMNS, [values])
             failpoints.reach("after-ledger-row")
-            refused = self._insert_rows(request.frame, changes + 1)
+            refused, ignored = self._store_rows(request.frame, request.chunk.offset)
             failpoints.reach("after-rows")
             rejects = [*request.rejects, *(request.rejecter(at, [why]) for at, why in refused)]
             if rejects:
-                rows = [sql.reject_values(job_id, reject) for reject in rejects]
-                self._insert(REJECTS, sql.REJECT_COLUMNS, rows)
-            stored = request.frame.height - len(refused)
-            if refused:
+                rows = [sql.reject_values(job.job_id, reject) for reject in rejects]
+                self._insert(self._rejects, sql.REJECT_COLUMNS, rows)
+            result = sql.outcome(request, rejects, len(refused), ignored)
+            if refused or ignored:
                 self._run(
-                    f"UPDATE {CHUNKS} SET successful = ?, failed = ? WHERE job_id = ? AND lo = ?",
-                    (stored, len(rejects), job_id, chunk.lo),
+                    f"UPDATE {self._chunks} SET successful = ?, failed = ?, filtered = ? "
+                    "WHERE job_id = ? AND lo = ?",
+                    (*result.counts, job.job_id, request.chunk.lo),
                 )
             failpoints.reach("before-commit")
-        return ChunkResult(
-            chunk,
-            stored,
-            len(rejects),
-            request.filtered,
-            request.digest,
-            bool(refused),
-            rejects_by_code=count_codes(rejects),
-        )
+        return result
 
-    def _overlaps(self, job_id: str, chunk: Chunk) -> tuple[int, list[Committed]]:
-        """Return SQLite's count of changes, and the ledger rows that share positions."""
+    def _overlaps(self, job_id: str, chunk: Chunk) -> list[Committed]:
+        """Return the ledger rows that share positions with a chunk."""
         rows = self._rows(
-            f"SELECT total_changes(), {sql.CHUNK_COLUMNS} FROM (SELECT 1) LEFT JOIN {CHUNKS} "
-            "ON job_id = ? AND lo < ? AND hi > ?",
+            f"SELECT {sql.CHUNK_COLUMNS} FROM {self._chunks} "
+            "WHERE job_id = ? AND lo < ? AND hi > ?",
             (job_id, chunk.hi, chunk.lo),
         )
-        known = [sql.committed(row[1:]) for row in rows if row[1] is not None]
-        return int(rows[0][0]), known
+        return list(map(sql.committed, rows))
 
-    def _insert_rows(self, frame: pl.DataFrame, before: int) -> list[tuple[int, FieldError]]:
-        """Insert all rows that the table takes; return the others with the database's reason.
+    def _store_rows(self, frame: pl.DataFrame, offset: int) -> tuple[_Refused, int]:
+        """Store all rows that the table takes; return the others, and how many were left out.
 
-        The driver runs one statement a row, so those before a refused row are in, and
+        Args:
+            offset: Number of the chunk's first record.
+        """
+        names = dict(self._names)
+        if EXTRA_COLUMN in frame.columns:
+            names[EXTRA_COLUMN] = EXTRA_COLUMN
+            self._ensure_extra_column()
+        columns = list(names.values())
+        frame = frame.select(list(names))
+        statement = (
+            f"INSERT INTO {self._name(self._table)} ({column_list(columns)}) "
+            f"VALUES ({', '.join('?' * len(columns))})"
+        )
+        if self._on_conflict == "error":
+            return self._append(statement, frame), 0
+        if self._on_conflict == "ignore":
+            target = f"({column_list(self._key)})" if self._key else ""
+            refused, stored = self._isolate(f"{statement} ON CONFLICT {target} DO NOTHING", frame)
+            return refused, frame.height - len(refused) - stored
+        return self._upsert(statement, frame.rename(names), offset), 0
+
+    def _append(self, statement: str, frame: pl.DataFrame) -> _Refused:
+        """Insert rows; the driver runs one statement a row, so those before a refused one are in.
+
         `total_changes` says how many they are. Triggers would blur that count: then row by row.
         """
-        names = list(self._names)
-        if EXTRA_COLUMN in frame.columns:
-            names.append(EXTRA_COLUMN)
-            self._ensure_extra_column()
-            before = self._changes()
-        frame = frame.select(names)
-        columns = ", ".join(map(quote, names))
-        marks = ", ".join("?" * len(names))
-        statement = f"INSERT INTO {quote(self._table)} ({columns}) VALUES ({marks})"
-        refused: list[tuple[int, FieldError]] = []
+        refused: _Refused = []
         step = 1 if self._has_triggers else max(1, frame.height)
-        at = 0
+        at, before = 0, self._changes()
         while at < frame.height:
             piece = frame.slice(at, step)
             try:
@@ -223,6 +239,58 @@ class SqliteSink(Ledger):
                 at += 1
         return refused
 
+    def _upsert(self, statement: str, frame: pl.DataFrame, offset: int) -> _Refused:
+        """Insert rows or update those of the same key, unless a later record has written it."""
+        written = [name for name in frame.columns if name not in self._key] or self._key
+        changes = ", ".join(f"{quote(name)} = excluded.{quote(name)}" for name in written)
+        same = " AND ".join(f"k.{quote(name)} = excluded.{quote(name)}" for name in self._key)
+        assert self._job is not None  # noqa: S101 - claim comes first
+        keys = self._name(self._keys_table(self._job.job_id))
+        frame = frame.with_columns((pl.int_range(pl.len(), dtype=pl.Int64) + offset).alias(RECORD))
+        refused, _ = self._isolate(
+            f"{statement} ON CONFLICT ({column_list(self._key)}) DO UPDATE SET {changes} WHERE "
+            f"coalesce((SELECT {quote(RECORD)} FROM {keys} AS k WHERE {same}), -1) < ?",
+            frame,
+        )
+        bad = [at for at, _ in refused]
+        self._run_many(
+            f"INSERT INTO {keys} ({column_list([*self._key, RECORD])}) "
+            f"VALUES ({', '.join('?' * (len(self._key) + 1))}) "
+            f"ON CONFLICT ({column_list(self._key)}) DO UPDATE "
+            f"SET {quote(RECORD)} = max({quote(RECORD)}, excluded.{quote(RECORD)})",
+            frame.filter(~(pl.col(RECORD) - offset).is_in(bad))
+            .select([*self._key, RECORD])
+            .drop_nulls(),
+        )
+        return refused
+
+    def _isolate(self, statement: str, frame: pl.DataFrame) -> tuple[_Refused, int]:
+        """Run a statement for each row; return the refused ones, and how many rows changed.
+
+        Each step is a savepoint. A window with a refused row is halved; after that row it starts
+        small and doubles, so that a chunk of bad rows takes time in proportion to its size.
+        """
+        refused: _Refused = []
+        changed, at, window = 0, 0, max(1, frame.height)
+        while at < frame.height:
+            piece = frame.slice(at, 1 if self._has_triggers else window)
+            self._run("SAVEPOINT piece")
+            before = self._changes()
+            try:
+                self._run_many(statement, piece)
+            except DataError as error:
+                self._run("ROLLBACK TO piece")
+                if piece.height == 1:
+                    refused.append((at, field_error(error)))
+                    at, window = at + 1, SMALL_WINDOW
+                else:
+                    window = piece.height // 2
+            else:
+                at, window = at + piece.height, window * 2
+                changed += self._changed(before)
+            self._run("RELEASE piece")
+        return refused, changed
+
     def _ensure_extra_column(self) -> None:
         info = self._rows(f"SELECT name FROM pragma_table_info({text_literal(self._table)})")
         if EXTRA_COLUMN not in {name.lower() for (name,) in info}:
@@ -232,7 +300,7 @@ class SqliteSink(Ledger):
         """Say whether the epoch is the job's, and show that we are alive."""
         return bool(
             self._rows(
-                f"UPDATE {JOBS} SET heartbeat_at = ? WHERE job_id = ? AND epoch = ? RETURNING 1",
+                f"UPDATE {self._jobs} SET heartbeat_at = ? WHERE job_id = ? AND epoch = ? RETURNING 1",
                 (sql.now(), job_id, epoch),
             )
         )
@@ -289,6 +357,12 @@ class SqliteSink(Ledger):
 
     def _changes(self) -> int:
         return int(self._rows("SELECT total_changes()")[0][0])
+
+    def _changed(self, before: int) -> int:
+        """Return how many rows changed since; with triggers, by the last row's statement alone."""
+        if self._has_triggers:
+            return int(self._rows("SELECT changes()")[0][0])
+        return self._changes() - before
 
     def close(self) -> None:
         """Close the file."""

@@ -28,6 +28,11 @@ TYPES: dict[Kind, str] = {
     "integer": "INTEGER",
     "number": "REAL",
     "boolean": "INTEGER",
+    "string": "TEXT",
+    "date": "TEXT",
+    "date-time": "TEXT",
+    "uuid": "TEXT",
+    "json": "TEXT",
 }
 _CONSTRAINT = re.compile(r"(UNIQUE|NOT NULL|CHECK|FOREIGN KEY) constraint failed(?:: (.+))?")
 _STRICT = re.compile(r"cannot store \w+ value in \w+ column (.+)|datatype mismatch")
@@ -122,6 +127,16 @@ def check_table(table: str, info: Sequence[tuple[Any, ...]], columns: Sequence[C
                 where=table,
                 hint="name the type in a --schema, or choose another --table",
             )
+
+
+UNIQUE_KEYS = """
+    SELECT l.name AS index_name, i.name AS column_name, i.coll, t.type
+    FROM pragma_index_list({table}) AS l
+    JOIN pragma_index_xinfo(l.name) AS i
+    JOIN pragma_table_info({table}) AS t ON t.cid = i.cid
+    WHERE l."unique" AND NOT l.partial AND i.key
+    UNION ALL SELECT '', name, 'BINARY', type FROM pragma_table_info({table}) WHERE pk"""
+"""Index, column, collation and type of what is unique; a rowid's alias has no index of its own."""
 
 
 def is_numeric(declared: str) -> bool:

@@ -121,7 +121,10 @@ def _read_boolean(text: str, types: Types) -> bool | None:
 def json_text(text: str, types: Types) -> str:
     """Return a cell as JSON text: what is JSON as it stands there, all else encoded."""
     value = value_of(text, types)
-    return text if isinstance(value, dict | list) else json.dumps(value, ensure_ascii=False)
+    is_json = isinstance(value, dict | list) or (
+        isinstance(value, int | float) and _json_number(text)
+    )
+    return text if is_json else json.dumps(value, ensure_ascii=False)
 
 
 def typed(texts: pl.Series, column: Column, types: Types) -> tuple[pl.Series, pl.Series | None]:

@@ -1,0 +1,146 @@
+"""What becomes of a record whose key is in the table: one suite over every sink that has keys."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batchimport.errors import UsageError
+from batchimport.job import Chunk
+from batchimport.sinks import open_sink
+from batchimport.sinks.base import Sink
+from tests.helpers.stores import a_job, a_record, a_request, chunk, rows
+
+Opener = Callable[[], Sink]
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'users.db'}"
+    return str(request.getfixturevalue("postgres").new_database())
+
+
+@pytest.fixture
+def sink(address: str) -> Iterator[Sink]:
+    sink = open_sink(address)
+    yield sink
+    sink.close()
+
+
+def run(sink: Sink, statement: str) -> Any:
+    return sink._run(statement)  # type: ignore[attr-defined]
+
+
+def stored(sink: Sink) -> list[tuple[Any, ...]]:
+    return sink._rows("SELECT id, name FROM users ORDER BY id, name")  # type: ignore[attr-defined]
+
+
+def chunks(total: int, size: int, seed: int) -> list[Chunk]:
+    """The chunks of a source, in an order in which they might be committed."""
+    found = [chunk(at, min(size, total - at)) for at in range(0, total, size)]
+    random.Random(seed).shuffle(found)
+    return found
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_the_last_record_in_source_order_wins(sink: Sink, address: str, size: int) -> None:
+    """Whatever the chunks and the order of their commits; what is refused does not count."""
+    run(
+        sink,
+        "CREATE TABLE users (id INTEGER PRIMARY KEY, name TEXT CHECK (name <> 'bad'), data TEXT)",
+    )
+    run(sink, "INSERT INTO users VALUES (3, 'before', 'kept'), (99, 'before', 'kept')")
+    chance = random.Random(size)
+    given = [
+        {
+            "id": chance.choice([None, *range(12)]),
+            "name": chance.choice(["bad", f"n{at}", f"m{at}"]),
+        }
+        for at in range(60)
+    ]
+    given = [
+        {**each, "id": each["id"] if each["id"] is not None else 100 + at}
+        for at, each in enumerate(given)
+    ]
+    job = a_job(address, on_conflict="update", key=("id",))
+    sink.claim(job, a_record(job), "me")
+    for place in chunks(60, size, size):
+        sink.store(a_request(place, given[place.offset : place.offset + place.records]))
+    expected = {3: "before", 99: "before"} | {
+        each["id"]: each["name"] for each in given if each["name"] != "bad"
+    }
+    assert stored(sink) == sorted(expected.items())
+    bad = [at for at, each in enumerate(given) if each["name"] == "bad"]
+    assert [reject.record for reject in sink.rejects("users-1")] == bad
+    assert sum(row.successful for row in sink.committed("users-1")) == 60 - len(bad)
+    assert sink.finish("users-1", "completed", 60) is None
+    tables = "SELECT count(*) FROM users"
+    assert sink._rows(tables) == [(len(expected),)]  # type: ignore[attr-defined]
+
+
+def test_columns_that_a_job_does_not_write_are_left_alone(sink: Sink, address: str) -> None:
+    """An update changes the job's own columns."""
+    run(sink, "CREATE TABLE users (id INTEGER, name TEXT, data TEXT, note TEXT, UNIQUE (id))")
+    run(sink, "INSERT INTO users VALUES (1, 'before', '{}', 'mine')")
+    job = a_job(address, on_conflict="update", key=("id",))
+    sink.claim(job, a_record(job), "me")
+    sink.store(a_request(chunk(0, 1), rows(1)))
+    found = sink._rows("SELECT name, note FROM users")  # type: ignore[attr-defined]
+    assert found == [("user 1", "mine")]
+
+
+@pytest.mark.parametrize("key", [(), ("id",)])
+def test_a_record_whose_key_is_there_is_left_out(
+    sink: Sink, address: str, key: tuple[str, ...]
+) -> None:
+    """It counts as filtered; other constraints still make rejects."""
+    run(
+        sink,
+        "CREATE TABLE users (id INTEGER UNIQUE, name TEXT NOT NULL CHECK (name <> 'bad'), "
+        "data TEXT)",
+    )
+    run(sink, "INSERT INTO users VALUES (1, 'before', NULL)")
+    job = a_job(address, on_conflict="ignore", key=key)
+    sink.claim(job, a_record(job), "me")
+    given = [*rows(1, 2), {"id": 2, "name": "twice"}, {"id": 3, "name": "bad"}, {"id": 4}]
+    result = sink.store(a_request(chunk(0, 7), [*given, *rows(5)], filtered=1))
+    assert result.counts == (2, 2, 3)
+    assert [name for _, name in stored(sink)] == ["before", "user 2", "user 5"]
+    assert sink.committed("users-1")[0].filtered == 3
+    assert [reject.errors[0].code for reject in sink.rejects("users-1")] == ["check", "not_null"]
+
+
+@pytest.mark.parametrize("mode", ["error", "ignore", "update"])
+def test_a_key_must_be_one(sink: Sink, address: str, mode: Any) -> None:
+    """Without a unique index on the columns nothing would tell records apart."""
+    run(sink, "CREATE TABLE users (id INTEGER, name TEXT, data TEXT)")
+    job = a_job(address, on_conflict=mode, key=("id",))
+    with pytest.raises(UsageError, match="no unique index on id"):
+        sink.claim(job, a_record(job), "me")
+    job = a_job(address, on_conflict=mode, key=("nothing",))
+    with pytest.raises(UsageError, match="no such column: nothing"):
+        sink.claim(job, a_record(job), "me")
+
+
+def test_a_table_that_is_made_has_the_key(sink: Sink, address: str) -> None:
+    """With `--key` and no table, the columns are made unique; accounts are kept with ignore."""
+    job = a_job(address, on_conflict="ignore", key=("id",))
+    sink.claim(job, a_record(job), "me")
+    assert sink.store(a_request(chunk(0, 3), rows(1, 1, 2))).counts == (2, 0, 1)
+    assert sink.finish("users-1", "completed", 3) == 0
+
+
+def test_an_abandoned_job_forgets_who_wrote_what(sink: Sink, address: str) -> None:
+    """After `--restart` the first record may write each key again."""
+    job = a_job(address, on_conflict="update", key=("id",))
+    sink.claim(job, a_record(job), "me")
+    sink.store(a_request(chunk(5, 1), [{"id": 1, "name": "late"}]))
+    sink.abandon("users-1")
+    sink.claim(job, a_record(job), "me")
+    sink.store(a_request(chunk(0, 1), [{"id": 1, "name": "early"}]))
+    assert stored(sink) == [(1, "early")]
