@@ -19,7 +19,7 @@ from batchimport.errors import (
 )
 from batchimport.job import Job, RunOptions, SourceOptions
 from batchimport.sinks import redact
-from batchimport.sources.paths import stem_of
+from batchimport.sources.paths import STANDARD_INPUT, stem_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -116,10 +116,12 @@ def _check_unchanged(record: JobRecord, job: Job, source: Source) -> None:
             hint=f"finish it first with `batchimport resume {record.job_id}`",
         )
     if record.fingerprint != source.fingerprint:
+        piped = STANDARD_INPUT in job.sources
+        way = f"with `batchimport resume {record.job_id}`" if piped else "with the old file"
         raise SourceChangedError(
             "the source has changed since this unfinished job began",
             where=where,
-            hint="finish it with the old file, or start over with --restart",
+            hint=f"finish it {way}, or start over with --restart",
         )
     if record.configuration_hash != job.configuration_hash():
         raise ConfigurationChangedError(

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from batchimport.closing import Exported, complete, export_rejects
-from batchimport.engines.interrupt import draining_signals
+from batchimport.engines.interrupt import draining_signals, stopping_signals
 from batchimport.engines.local import LocalEngine
-from batchimport.errors import BatchImportError, FatalError, RefusedError
+from batchimport.errors import BatchImportError, FatalError
 from batchimport.events import Event, JobFinished, JobStarted, Observer, RecordsCounted
 from batchimport.identity import (
     Request,
@@ -31,6 +31,8 @@ from batchimport.sinks import open_sink, redact
 from batchimport.sinks.base import SinkOptions
 from batchimport.sizing import choose_sizer
 from batchimport.sources import open_source
+from batchimport.sources.paths import STANDARD_INPUT
+from batchimport.sources.spool import Spool
 from batchimport.stopping import StopRule, verdict
 from batchimport.tally import Tally, utc_now
 from batchimport.transform import load_transform
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from batchimport.sizing import Sizer
 
 SECONDS_BETWEEN_CHECKPOINTS = 1.0
+COMPLETED = ("completed", "completed_with_rejects", "already_completed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +72,8 @@ def import_file(request: Request, observer: Observer = lambda _: None) -> Outcom
     job_id = request.job_id or ""
     try:
         with ExitStack() as stack:
-            source = open_source(request.job.sources, request.job.options)
+            spool = _spool(request, stack) if STANDARD_INPUT in request.job.sources else None
+            source = open_source(request.job.sources, request.job.options, spool)
             stack.callback(source.close)
             job_id = job_id or new_job_id(request.job, source)
             transform = load_transform(request.job)
@@ -80,15 +84,29 @@ def import_file(request: Request, observer: Observer = lambda _: None) -> Outcom
             stack.callback(sink.close)
             seconds = request.options.chunk_timeout_seconds
             parts = Parts(request.job, source, transform, sink, seconds)
-            return _Run(request, parts, observer).execute()
+            outcome = _Run(request, parts, observer, spool).execute()
+            if spool is not None and outcome.summary.status in COMPLETED:
+                spool.discard()
+            return outcome
     except BatchImportError as error:
         return _not_begun(request.job, job_id, error)
 
 
+def _spool(request: Request, stack: ExitStack) -> Spool:
+    """Read standard input, or find what was read by the run that is to be continued."""
+    if request.must_exist and request.job_id:
+        return Spool.of_job(request.state, request.job_id)
+    with stopping_signals() if request.handle_signals else nullcontext():
+        spool = Spool.of_standard_input(request.state)
+    stack.callback(spool.close)
+    return spool
+
+
 def _not_begun(job: Job, job_id: str, error: BatchImportError) -> Outcome:
+    status, _ = verdict(0, 0, error)
     summary = Summary(
         job_id=job_id,
-        status="refused" if isinstance(error, RefusedError) else "failed",
+        status=status,
         sources=job.sources,
         destination=redact(job.destination),
         table=job.table,
@@ -101,11 +119,13 @@ def _not_begun(job: Job, job_id: str, error: BatchImportError) -> Outcome:
 class _Run:
     """One process's execution of a job: identify, claim, run the engine, reconcile."""
 
-    def __init__(self, request: Request, parts: Parts, observer: Observer) -> None:
+    def __init__(
+        self, request: Request, parts: Parts, observer: Observer, spool: Spool | None
+    ) -> None:
         self._request, self._job, self._parts = request, request.job, parts
         self._source, self._sink = parts.source, parts.sink
         self._tally = Tally()
-        self._observer = observer
+        self._observer, self._spool = observer, spool
         self._began = time.monotonic()
         self._saved_at = 0.0
         self._record: JobRecord | None = None
@@ -118,6 +138,8 @@ class _Run:
             return self._already_completed(known)
         opened = open_job(self._request, known, self._parts, owner_id())
         self._record, self._resumed = opened.record, opened.resumed
+        if self._spool is not None:
+            self._spool.keep(opened.record.job_id)
         self._tell_start(opened.record, opened.committed)
         error: BatchImportError | None = None
         try:
@@ -172,9 +194,13 @@ class _Run:
                 total,
                 done=done,
                 done_positions=positions,
-                notes=self._source.notes,
+                notes=self._notes(),
             )
         )
+
+    def _notes(self) -> tuple[str, ...]:
+        kept = self._spool.note if self._spool is not None else ""
+        return (*self._source.notes, kept) if kept else self._source.notes
 
     def _run_engine(self, work: Work, committed: Sequence[Committed]) -> None:
         options, totals = self._request.options, self._tally.totals

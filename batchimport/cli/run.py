@@ -229,9 +229,10 @@ def _only_rejects(outcome: Outcome) -> bool:
 def _report(outcome: Outcome, *, as_json: bool, quiet: bool) -> None:
     if as_json:
         typer.echo(json.dumps(outcome.summary.to_dict()))
-    elif not quiet:
+    elif not quiet and (outcome.summary.resume_command or outcome.error is None):
         final_report(outcome.summary, outcome.examples)
-    if outcome.error is not None and not isinstance(outcome.error, JobInterrupted):
+    resumable = isinstance(outcome.error, JobInterrupted) and outcome.summary.resume_command
+    if outcome.error is not None and not resumable:
         print_error(outcome.error, verbose="--verbose" in sys.argv)
 
 

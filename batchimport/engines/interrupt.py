@@ -8,6 +8,8 @@ import signal
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from batchimport.errors import JobInterrupted
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -30,6 +32,24 @@ def draining_signals(interrupt: Callable[[str], None]) -> Iterator[None]:
     finally:
         for each in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(each)
+
+
+@contextmanager
+def stopping_signals() -> Iterator[None]:
+    """Let SIGINT or SIGTERM end what is read or prepared, before anything is imported."""
+
+    def stop(number: int, _frame: object) -> None:
+        raise JobInterrupted(
+            f"interrupted by {signal.Signals(number).name} before anything was imported",
+            hint="run the same command again",
+        )
+
+    before = {each: signal.signal(each, stop) for each in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
 def _leave_at_once(number: int, _frame: object) -> None:

@@ -65,6 +65,20 @@ class Workdir:
         assert "Traceback" not in err, err
         return Ended(process.returncode, out, err)
 
+    def pipe(self, content: bytes, *arguments: object) -> Ended:
+        """Call with something on standard input."""
+        ended = subprocess.run(
+            [*COMMAND, *map(str, arguments)],
+            input=content,
+            cwd=self.path,
+            env=environment(),
+            capture_output=True,
+            check=False,
+            timeout=100,
+        )
+        assert b"Traceback" not in ended.stderr, ended.stderr
+        return Ended(ended.returncode, ended.stdout.decode(), ended.stderr.decode())
+
     def run(self, *arguments: object) -> dict[str, Any]:
         """Run an import and return its summary."""
         ended = self.call("run", *arguments, "--json")

@@ -1,0 +1,155 @@
+"""Standard input, kept in a private file until its job is completed, so that it can be resumed."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from batchimport.errors import FatalError, UsageError
+
+if TYPE_CHECKING:
+    from batchimport.checkpoint import StateDirectory
+
+BLOCK_BYTES = 1024 * 1024
+
+
+class Spool:
+    """What was read from standard input.
+
+    Attributes:
+        path: The file that holds it; another one once it is kept for a job.
+        note: What users should know about it.
+    """
+
+    def __init__(self, state: StateDirectory, path: Path, handle: int | None = None) -> None:
+        self.path = path
+        self._state, self._handle = state, handle
+
+    @classmethod
+    def of_job(cls, state: StateDirectory, job_id: str) -> Self:
+        """Return what an earlier run kept for a job.
+
+        Raises:
+            UsageError: If it is no longer there.
+        """
+        path = state.folder(job_id) / "stdin"
+        if not path.is_file():
+            raise UsageError(
+                "what was read from standard input is no longer there",
+                where=f"job {job_id}",
+                hint="unless the job is completed, pipe the same content into `batchimport run -`",
+            )
+        return cls(state, path)
+
+    @classmethod
+    def of_standard_input(cls, state: StateDirectory) -> Self:
+        """Read standard input to its end.
+
+        Raises:
+            UsageError: If it cannot be read.
+            FatalError: If the disk does not take it.
+        """
+        if sys.stdin is None:
+            raise UsageError("standard input is closed", hint="pipe something into it")
+        try:
+            handle, path = _private_file(state.path / "spool")
+        except OSError as error:
+            raise _unwritable(error, state.path) from error
+        spool = cls(state, path, handle)
+        try:
+            _copy(sys.stdin.fileno(), handle, state.path)
+        except BaseException:
+            spool.close()
+            raise
+        return spool
+
+    @property
+    def note(self) -> str:
+        """Say where it is kept; nothing if it is not."""
+        if self._handle is not None:
+            return ""
+        return f"standard input is kept in {self.path} until the job is completed"
+
+    def keep(self, job_id: str) -> None:
+        """Make it the spool of a job; it stays there until `discard`."""
+        path = self._state.folder(job_id) / "stdin"
+        if path == self.path:
+            return
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.replace(path)
+        except OSError as error:
+            raise _unwritable(error, path.parent) from error
+        self.path = path
+        self.close(kept=True)
+
+    def discard(self) -> None:
+        """Remove it: the job is completed."""
+        with suppress(OSError):
+            self.path.unlink()
+
+    def close(self, *, kept: bool = False) -> None:
+        """Let go of the file; what no job keeps is removed."""
+        if self._handle is None:
+            return
+        if not kept:
+            self.discard()
+        os.close(self._handle)
+        self._handle = None
+
+
+def _private_file(folder: Path) -> tuple[int, Path]:
+    """Return a new file that only this user may read, under a lock that says it is in use."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _sweep(folder)
+    while True:
+        handle, name = tempfile.mkstemp(dir=folder)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        if os.fstat(handle).st_nlink:
+            return handle, Path(name)
+        os.close(handle)  # another process swept it away before it was locked
+
+
+def _copy(source: int, target: int, place: Path) -> None:
+    while True:
+        try:
+            block = os.read(source, BLOCK_BYTES)
+        except BlockingIOError:  # another program has made the pipe so
+            select.select([source], [], [])
+            continue
+        except OSError as error:
+            raise UsageError(f"standard input cannot be read: {error.strerror}") from error
+        try:
+            if not block:
+                os.fsync(target)
+                return
+            while block:
+                block = block[os.write(target, block) :]
+        except OSError as error:
+            raise _unwritable(error, place) from error
+
+
+def _unwritable(error: OSError, place: Path) -> FatalError:
+    return FatalError(
+        f"standard input cannot be kept: {error.strerror or error}",
+        where=str(place),
+        hint="make room or choose another --state-dir",
+    )
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what processes that were killed have left: nobody holds its lock."""
+    for path in folder.iterdir():
+        with suppress(OSError):
+            handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
+            finally:
+                os.close(handle)
