@@ -42,7 +42,7 @@ _REFUSED = {
     "3D": "make the database first, or name another one",
     "3F": "make the schema first, or name another one",
     "25006": "connect to the primary, or as a role that may write",
-    "42501": "grant the role what it needs, or use another one",
+    "42501": "grant the role what it needs; the ledger may be elsewhere: --ledger-schema",
 }
 _CODES = {
     "23505": "unique",

@@ -79,7 +79,7 @@ BEGIN
           WHEN {_REFUSALS} THEN
             GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT,
               detail = PG_EXCEPTION_DETAIL, name = COLUMN_NAME;
-            IF name = '' AND state LIKE '22%' THEN
+            IF name = '' AND (state LIKE '22%' OR state = '23514') THEN
               name := pg_temp.batchimport_column(i, names, types);
             END IF;
             place := i; stored := 0;

@@ -134,6 +134,97 @@ def test_a_table_with_constraints_receives_exactly_what_it_can_hold(
     ]
 
 
+def test_every_common_type_takes_its_values(workdir: Workdir, address: str) -> None:
+    """Digits, arrays, bytes, times and domains arrive as they were given; what does not fit, not."""
+    execute(
+        address,
+        "CREATE DOMAIN code AS varchar(3) CHECK (VALUE <> 'no')",
+        "CREATE TABLE t (id int PRIMARY KEY, exact numeric, cents numeric(8, 2), "
+        "long varchar(4), fix char(3), flag boolean, day date, at timestamp, zoned timestamptz, "
+        "clock time, bytes bytea, names text[], grid int[][], code code, js json, net cidr, "
+        '"What? 100%" real, span interval, made int GENERATED ALWAYS AS (id * 2) STORED)',
+    )
+    digits = "12345678901234567890.12345678901234567890"
+    line = (
+        f'{{"id": 1, "exact": {digits}, "cents": 1.10, "long": "abcd", "fix": "x", "flag": true, '
+        '"day": "2024-02-29", "at": "2024-02-29T01:02:03", "zoned": "2024-02-29T01:02:03+02:00", '
+        '"clock": "23:59:59.5", "bytes": "\\\\x00ff", "names": ["a\\"b", null, "", "{}", "NULL"], '
+        '"grid": [[1, 2], [3, 4]], "code": "yes", "js": {"b": 1.10, "a": 1}, "net": "10.0.0.0/8", '
+        '"What? 100%": 1.5, "span": "1 day"}\n'
+    )
+    bad = [
+        ('"cents": 1.10', '"cents": 12345678', "out_of_range", "cents"),
+        ('"long": "abcd"', '"long": "abcde"', "too_long", "long"),
+        ('"code": "yes"', '"code": "yess"', "too_long", "code"),
+        ('"code": "yes"', '"code": "no"', "check", "code"),
+        ('"grid": [[1, 2], [3, 4]]', '"grid": [[1, "x"]]', "type", "grid"),
+        ('"net": "10.0.0.0/8"', '"net": "10.0.0.1/8"', "type", "net"),
+        ('"clock": "23:59:59.5"', '"clock": "25:00"', "type", "clock"),
+    ]
+    lines = [line]
+    for at, (old, new, _, _) in enumerate(bad, 2):
+        lines.append(line.replace('"id": 1', f'"id": {at}').replace(old, new))
+    workdir.write("t.jsonl", "".join(lines))
+    found = workdir.run("t.jsonl", "--to", address, "--infer-rows", "1", "--max-parallel", "1")
+    rejects = [reject["errors"][0] for reject in workdir.rejects(found)]
+    assert [(one["code"], one["field"]) for one in rejects] == [(c, f) for _, _, c, f in bad]
+    row = (
+        f'(1,{digits},1.10,abcd,"x  ",t,2024-02-29,"2024-02-29 01:02:03",'
+        '"2024-02-28 23:02:03+00",23:59:59.5,"\\\\x00ff",'
+        '"{""a\\\\""b"",NULL,"""",""{}"",""NULL""}","{{1,2},{3,4}}",yes,'
+        '"{""b"": 1.10, ""a"": 1}",10.0.0.0/8,1.5,"1 day",2)'
+    )
+    shown = fetch(address + "&options=-c%20timezone%3DUTC", "SELECT t::text FROM t")
+    assert shown == [(row,)]
+
+
+def test_constraints_that_wait_and_triggers_that_refuse(workdir: Workdir, address: str) -> None:
+    """A deferred foreign key and a trigger's own exception reject their record alone."""
+    execute(
+        address,
+        "CREATE TABLE p (id int PRIMARY KEY)",
+        "INSERT INTO p VALUES (1)",
+        "CREATE TABLE c (id int, p int REFERENCES p DEFERRABLE INITIALLY DEFERRED)",
+        "CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN IF new.id = 13 THEN RAISE 'unlucky'; END IF; RETURN new; END $$",
+        "CREATE TRIGGER no BEFORE INSERT ON c FOR EACH ROW EXECUTE FUNCTION no()",
+    )
+    workdir.lines("c.jsonl", [{"id": 1, "p": 1}, {"id": 2, "p": 2}, {"id": 13}, {"id": 4}])
+    found = workdir.run("c.jsonl", "--to", address)
+    assert found["rejects_by_code"] == {"foreign_key": 1, "trigger": 1}
+    assert fetch(address, "SELECT id FROM c ORDER BY id") == [(1,), (4,)]
+
+
+def test_the_ledger_may_live_elsewhere(workdir: Workdir, address: str) -> None:
+    """In a schema that is made for it; jobs are found there again, and nothing is beside the table."""
+    workdir.lines("u.jsonl", [{"id": 1}, {"id": "x"}])
+    workdir.write("s.json", '{"properties": {"id": {"type": "integer"}}}')
+    options = ["--schema", "s.json", "--to", address, "--ledger-schema", "import log"]
+    found = workdir.run("u.jsonl", *options)
+    assert (found["successful"], found["failed"]) == (1, 1)
+    assert workdir.run("u.jsonl", *options)["status"] == "already_completed"
+    assert workdir.call("rejects", found["job_id"], "--raw").out == '{"id": "x"}\n'
+    tables = (
+        "SELECT schemaname, tablename FROM pg_tables WHERE schemaname !~ '^pg_|^info' ORDER BY 2"
+    )
+    assert [schema for schema, _ in fetch(address, tables)] == ["import log"] * 3 + ["public"]
+
+
+def test_a_role_without_rights_is_told_what_to_do(workdir: Workdir, address: str) -> None:
+    """One line with a hint; nothing is written."""
+    execute(
+        address,
+        "CREATE ROLE reader LOGIN PASSWORD 'x'",
+        "CREATE TABLE u (id bigint)",
+        "GRANT SELECT ON u TO reader",
+    )
+    workdir.lines("u.jsonl", [{"id": 1}])
+    ended = workdir.call("run", "u.jsonl", "--to", address.replace("postgres:@", "reader@"))
+    assert ended.code == 1
+    assert "permission denied for schema public" in ended.err
+    assert "--ledger-schema" in ended.err
+
+
 def test_a_chunk_of_bad_rows_is_linear(workdir: Workdir, address: str) -> None:
     """Ten thousand rows that all break a check are ten thousand rejects."""
     execute(address, "CREATE TABLE n (id bigint CHECK (id < 0))")
