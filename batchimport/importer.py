@@ -79,13 +79,15 @@ def import_file(request: Request, observer: Observer = lambda _: None) -> Outcom
             transform = load_transform(request.job)
             lock = f"{request.job.target_hash()}-{hash_of(redact(request.job.destination))}"
             stack.enter_context(request.state.lock(lock))
-            options = SinkOptions(ledger_schema=request.job.ledger_schema)
+            options = SinkOptions(
+                ledger_schema=request.job.ledger_schema, dry_run=request.options.dry_run
+            )
             sink = open_sink(request.job.destination, options)
             stack.callback(sink.close)
             seconds = request.options.chunk_timeout_seconds
             parts = Parts(request.job, source, transform, sink, seconds)
             outcome = _Run(request, parts, observer, spool).execute()
-            if spool is not None and outcome.summary.status in COMPLETED:
+            if spool is not None and not options.dry_run and outcome.summary.status in COMPLETED:
                 spool.discard()
             return outcome
     except BatchImportError as error:
@@ -160,7 +162,7 @@ class _Run:
 
     def _save(self) -> None:
         """Write the checkpoint; it is a mirror, so that the import goes on without it."""
-        if self._record is None:
+        if self._record is None or self._request.options.dry_run:
             return
         with suppress(FatalError):
             self._request.state.save(

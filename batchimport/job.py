@@ -26,6 +26,9 @@ SUMMARY_VERSION = 1
 EXTRA_COLUMN = "_extra"
 """The column that keeps, as a JSON object, the keys of a record which no column was made for."""
 
+DRY_RUN = "nothing is kept (dry run)"
+"""The delivery that the summary of a dry run states."""
+
 INDEX = "__record__"
 """Hidden column of a frame: number of the record within its chunk (UInt32)."""
 

@@ -209,6 +209,9 @@ AllowDuplicates = Annotated[
     bool, typer.Option("--allow-duplicates", help="Let --restart append the same rows again.")
 ]
 Limit = Annotated[int | None, typer.Option(min=1, help="Only the first N records.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Do all as usual, report the same, keep nothing.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, alone on stdout.")]
 SummaryPath = Annotated[Path | None, typer.Option("--summary", help="Write the summary there too.")]
 Progress = Annotated[

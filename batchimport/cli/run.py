@@ -65,6 +65,7 @@ def run(  # noqa: PLR0913 - one parameter an option
     restart: o.Restart = False,
     allow_duplicates: o.AllowDuplicates = False,
     limit: o.Limit = None,
+    dry_run: o.DryRun = False,
     json_: o.Json = False,
     summary: o.SummaryPath = None,
     progress: o.Progress = o.ProgressMode.auto,
@@ -136,6 +137,7 @@ def run(  # noqa: PLR0913 - one parameter an option
         max_errors=count,
         max_errors_share=share,
         rejects_path=str(rejects) if rejects else None,
+        dry_run=dry_run,
     )
     request = Request(
         job,

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from batchimport.display.plain import clock_time
 from batchimport.display.safe_text import safe
+from batchimport.job import DRY_RUN
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -51,6 +52,9 @@ def final_report(summary: Summary, examples: Sequence[Reject]) -> None:
     """Print the outcome of a run, the rejects by reason, and the next command to type."""
     console = _console()
     words, style = _WORDS.get(summary.status, (summary.status, ""))
+    is_dry = summary.delivery == DRY_RUN
+    if is_dry:
+        words = f"dry run, nothing is kept; it would be: {words}"
     console.print(Text(words, style=f"bold {style}"))
     table = Table.grid(padding=(0, 2))
     for name, value in _facts(summary):
@@ -70,7 +74,7 @@ def final_report(summary: Summary, examples: Sequence[Reject]) -> None:
     command = summary.resume_command or (
         f"batchimport rejects {summary.job_id}" if summary.failed else None
     )
-    if command:
+    if command and not is_dry:
         console.print(Text(f"next: {command}"), soft_wrap=True)
 
 

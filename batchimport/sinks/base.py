@@ -40,10 +40,12 @@ class SinkOptions:
     Attributes:
         create: Make the database if it is not there.
         ledger_schema: Schema of the ledger's tables, if not where unqualified names are.
+        dry_run: Do all as usual, but keep none of it when the sink is closed.
     """
 
     create: bool = True
     ledger_schema: str | None = None
+    dry_run: bool = False
 
 
 @dataclass(frozen=True, slots=True)

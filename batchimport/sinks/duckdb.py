@@ -66,6 +66,8 @@ class DuckdbSink(Ledger):
     types = TYPES
 
     def __init__(self, address: str, options: SinkOptions = SinkOptions()) -> None:
+        if options.dry_run:
+            raise UsageError("DuckDB cannot do that yet", where="--dry-run")
         super().__init__(options.ledger_schema)
         self.path = _path_of(address)
         self._lock = threading.RLock()

@@ -6,6 +6,7 @@ import hashlib
 import queue
 import threading
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -15,7 +16,7 @@ from psycopg.pq import TransactionStatus
 
 from batchimport import failpoints
 from batchimport.errors import JobRunningElsewhereError
-from batchimport.job import EXTRA_COLUMN
+from batchimport.job import DRY_RUN, EXTRA_COLUMN
 from batchimport.retry import until_it_works
 from batchimport.sinks import redact, sql
 from batchimport.sinks.base import SinkHints, SinkOptions
@@ -72,8 +73,13 @@ class PostgresSink(Ledger):
         self._lock = threading.RLock()
         self._lock_key: int | None = None
         self._idle: queue.SimpleQueue[psycopg.Connection] = queue.SimpleQueue()
+        self._dry_run = options.dry_run
+        if self._dry_run:
+            self.hints = SinkHints(1, self.hints.preferred_records, DRY_RUN)
         try:
             self._main = self._connect()
+            if self._dry_run:
+                self._main.execute("BEGIN")
         except psycopg.Error as error:
             raise opening(error, self._where) from error
 
@@ -126,7 +132,7 @@ class PostgresSink(Ledger):
                 "AND (indisunique OR indisexclusion)",
                 (self._name(job.table),),
             ):  # then the order in which rows are stored decides which one is refused
-                self.hints = SinkHints(writers=1, preferred_records=self.hints.preferred_records)
+                self.hints = replace(self.hints, writers=1)
 
     def exact_columns(self, table: str) -> frozenset[str]:
         """Return the columns, in lower case, that hold numbers as they are written."""
@@ -244,6 +250,10 @@ class PostgresSink(Ledger):
     @contextmanager
     def _connection(self) -> Iterator[psycopg.Connection]:
         """Lend a connection for a chunk; one that broke is not lent again."""
+        if self._dry_run:
+            with self._job_connection() as main:
+                yield main
+            return
         connection: psycopg.Connection | None = None
         with suppress(queue.Empty):
             connection = self._idle.get_nowait()

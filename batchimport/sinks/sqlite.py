@@ -7,7 +7,8 @@ process (Python's `sqlite3`) would drop the first one's POSIX locks when it clos
 from __future__ import annotations
 
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote as url_quote
@@ -25,7 +26,7 @@ from batchimport.errors import (
     TransientError,
     UsageError,
 )
-from batchimport.job import EXTRA_COLUMN
+from batchimport.job import DRY_RUN, EXTRA_COLUMN
 from batchimport.sinks import sql
 from batchimport.sinks.base import SinkHints, SinkOptions
 from batchimport.sinks.ledger import RECORD, Ledger, column_list
@@ -52,10 +53,13 @@ SMALL_WINDOW = 64
 PREFIX = "sqlite:///"
 _PRAGMAS = (
     f"PRAGMA busy_timeout={BUSY_SECONDS * 1000}",
+    "PRAGMA foreign_keys=ON",
     "PRAGMA journal_mode=WAL",
     "PRAGMA synchronous=FULL",
-    "PRAGMA foreign_keys=ON",
 )
+_TRANSACTION = ("BEGIN IMMEDIATE", "COMMIT", ("ROLLBACK",))
+_SAVEPOINT = ("SAVEPOINT chunk", "RELEASE chunk", ("ROLLBACK TO chunk", "RELEASE chunk"))
+"""Within the one transaction of a dry run."""
 
 
 _Refused = list[tuple[int, "FieldError"]]
@@ -79,6 +83,7 @@ class SqliteSink(Ledger):
             raise UsageError("SQLite has no schemas", where="--ledger-schema")
         super().__init__()
         self.path = Path(unquote(address.removeprefix(PREFIX)))
+        self._dry_run = options.dry_run
         self._lock = threading.RLock()
         self._has_triggers = False
         if not options.create and not self.path.exists():
@@ -89,18 +94,25 @@ class SqliteSink(Ledger):
                 where=str(self.path),
                 hint="name a file in a directory that exists",
             )
+        if self._dry_run:
+            self.hints = replace(self.hints, delivery=DRY_RUN)
         try:
-            mode = "rwc" if options.create else "rw"
-            self._connection = dbapi.connect(
-                f"file:{url_quote(str(self.path))}?mode={mode}", autocommit=True
-            )
-            for pragma in _PRAGMAS:
+            self._connection = dbapi.connect(self._place(options), autocommit=True)
+            for pragma in _PRAGMAS[:2] if self._dry_run else _PRAGMAS:
                 self._run(pragma)
+            if self._dry_run:
+                self._run("BEGIN IMMEDIATE")
         except DriverError as error:
             raise opening(error, self.path) from error
         except (FatalError, TransientError, DataError) as error:
             self.close()
             raise opening(error, self.path) from error
+
+    def _place(self, options: SinkOptions) -> str:
+        if options.dry_run and not self.path.exists():
+            return ":memory:"
+        mode = "rwc" if options.create else "rw"
+        return f"file:{url_quote(str(self.path))}?mode={mode}"
 
     # -- the job ------------------------------------------------------------------------------
 
@@ -309,20 +321,17 @@ class SqliteSink(Ledger):
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
+        begin, commit, undo = _SAVEPOINT if self._dry_run else _TRANSACTION
         with self._lock:
-            self._run("BEGIN IMMEDIATE")
+            self._run(begin)
             try:
                 yield
-                self._run("COMMIT")
+                self._run(commit)
             except BaseException:
-                self._roll_back()
+                for statement in undo:
+                    with suppress(BatchImportError):  # SQLite may have rolled back by itself
+                        self._run(statement)
                 raise
-
-    def _roll_back(self) -> None:
-        try:
-            self._run("ROLLBACK")
-        except BatchImportError:
-            return  # SQLite has rolled back by itself
 
     def _run(self, statement: str, values: Sequence[Any] = ()) -> None:
         if None in values:
@@ -365,7 +374,7 @@ class SqliteSink(Ledger):
         return self._changes() - before
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file; what is not committed is undone."""
         self._connection.close()
 
 

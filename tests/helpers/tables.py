@@ -9,8 +9,8 @@ from typing import Any
 
 
 def query(path: Path, statement: str) -> list[tuple[Any, ...]]:
-    """Return the rows of a query. Only for files that no connection of this process holds open."""
-    with closing(sqlite3.connect(path)) as connection:
+    """Return the rows of a statement. Only for files that no connection of this process holds open."""
+    with closing(sqlite3.connect(path)) as connection, connection:
         return connection.execute(statement).fetchall()
 
 
