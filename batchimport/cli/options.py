@@ -49,6 +49,16 @@ class Format(StrEnum):
     tsv = "tsv"
 
 
+class Compression(StrEnum):
+    """How the source is compressed."""
+
+    gzip = "gzip"
+    zstd = "zstd"
+    bz2 = "bz2"
+    xz = "xz"
+    none = "none"
+
+
 class ProgressMode(StrEnum):
     """How progress is shown, always on stderr."""
 
@@ -185,6 +195,14 @@ Rejects = Annotated[
 ]
 FormatOption = Annotated[
     Format | None, typer.Option("--format", help="What the source is. Default: by its name.")
+]
+CompressionOption = Annotated[
+    Compression | None,
+    typer.Option("--compression", help="How the source is compressed. Default: by its content."),
+]
+Encoding = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="utf-8, utf-16, latin-1, windows-1252, … Default: detected."),
 ]
 Delimiter = Annotated[str | None, typer.Option(help="CSV: one character. Default: detected.")]
 Quote = Annotated[

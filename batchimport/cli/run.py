@@ -54,6 +54,8 @@ def run(  # noqa: PLR0913 - one parameter an option
     max_errors: o.MaxErrors = None,
     rejects: o.Rejects = None,
     format: o.FormatOption = None,  # noqa: A002 - the option's name
+    compression: o.CompressionOption = None,
+    encoding: o.Encoding = None,
     delimiter: o.Delimiter = None,
     quote: o.Quote = None,
     no_header: o.NoHeader = False,
@@ -103,6 +105,8 @@ def run(  # noqa: PLR0913 - one parameter an option
         table=table or stem,
         options=SourceOptions(
             format=format.value if format else None,
+            compression=compression.value if compression else None,
+            encoding=encoding,
             delimiter=delimiter,
             quote=quote,
             header=not no_header,

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import stat
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from batchimport.errors import UsageError
-from batchimport.sources.codec import TextFile
+from batchimport.sources.compression import plain_name
+from batchimport.sources.content import check_is_text
 from batchimport.sources.paths import STANDARD_INPUT, name_of, names_of
+from batchimport.sources.streamed import open_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,19 +34,6 @@ _SUFFIXES = {
     ".csv": "csv",
     ".tsv": "tsv",
     ".tab": "tsv",
-}
-_MAGIC = {
-    b"\x1f\x8b": ("gzip", "gunzip -k"),
-    b"\x28\xb5\x2f\xfd": ("zstd", "zstd -dk"),
-    b"BZh": ("bzip2", "bunzip2 -k"),
-    b"\xfd7zXZ\x00": ("xz", "unxz -k"),
-}
-_LOOKS_LIKE = {
-    b"PAR1": "a Parquet file",
-    b"PK\x03\x04": "a ZIP archive",
-    b"SQLite format 3": "an SQLite database",
-    b"\xff\xfe": "UTF-16 text",
-    b"\xfe\xff": "UTF-16 text",
 }
 
 
@@ -80,15 +70,16 @@ def _open_file(path: str, name: str, options: SourceOptions) -> Source:
             where=path,
             hint="pipe it into `batchimport run -`, which keeps it until the job is completed",
         )
-    text = TextFile(path)
+    kind = options.format or _SUFFIXES.get(Path(plain_name(name)).suffix.lower())
+    text = open_text(path, options, kind)
     try:
-        kind = options.format or _SUFFIXES.get(Path(name).suffix.lower())
         head = text.read_at(0, 4096)
         if kind is None:
             kind = "jsonl" if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{") else "csv"
         _check_content(path, kind, head)
         module, _, factory = FORMATS[kind].partition(":")
-        return cast("Source", getattr(import_module(module), factory)(text, name, options))
+        known = replace(options, format=kind)
+        return cast("Source", getattr(import_module(module), factory)(text, name, known))
     except BaseException:
         text.close()
         raise
@@ -102,14 +93,7 @@ def _mode(path: str) -> int:
 
 
 def _check_content(path: str, kind: str, head: bytes) -> None:
-    for magic, (name, command) in _MAGIC.items():
-        if head.startswith(magic):
-            raise UsageError(
-                f"is compressed with {name}", where=path, hint=f"unpack it first: {command} {path}"
-            )
-    for magic, name in _LOOKS_LIKE.items():
-        if head.startswith(magic):
-            raise UsageError(f"is {name}, not {kind}", where=path, hint="convert it to UTF-8 text")
+    check_is_text(path, kind, head)
     if kind == "jsonl":
         start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
         first = start.partition(b"\n")[0].rstrip()

@@ -78,7 +78,7 @@ class DelimitedSource:
         try:
             cells = self._fields.read(without_end(record).decode())
         except (UnicodeDecodeError, UnreadableRecordError) as error:
-            problem, hint = "is not UTF-8", "convert it: iconv -f LATIN1 -t UTF-8 FILE"
+            problem, hint = "is no valid text", "say how it is written: --encoding"
             if isinstance(error, UnreadableRecordError):
                 problem = f"cannot be read: {error.errors[0].message}"
                 hint = "check --delimiter, --quote and --skip-lines"
@@ -251,7 +251,7 @@ class Records:
         try:
             text = without_end(self._parts[self._kept[index]]).decode()
         except UnicodeDecodeError as error:
-            message = f"not UTF-8 at byte {error.start}"
+            message = f"no valid text at byte {error.start}: see --encoding"
             raise UnreadableRecordError(FieldError("invalid_utf8", "", message)) from error
         return self._fields.read(text)
 

@@ -165,7 +165,9 @@ class JsonLines:
             line.decode()
             record = msgspec.json.decode(line)
         except UnicodeDecodeError as error:
-            raise _unreadable("invalid_utf8", f"not UTF-8 at byte {error.start}") from error
+            raise _unreadable(
+                "invalid_utf8", f"no valid text at byte {error.start}: see --encoding"
+            ) from error
         except msgspec.ValidationError as error:
             raise _unreadable("number_out_of_range", str(error)) from error
         except msgspec.DecodeError as error:

@@ -1,0 +1,41 @@
+"""What is no text at all is refused in words, whatever it is called."""
+
+from __future__ import annotations
+
+import re
+
+from batchimport.errors import UsageError
+
+_LOOKS_LIKE = {
+    b"PAR1": "a Parquet file",
+    b"PK\x03\x04": "a ZIP archive or an Excel workbook",
+    b"\xd0\xcf\x11\xe0": "an old Excel workbook",
+    b"SQLite format 3": "an SQLite database",
+    b"%PDF-": "a PDF document",
+    b"\x7fELF": "a program",
+    b"\x89PNG": "a picture",
+    b"\xff\xd8\xff": "a picture",
+    b"7z\xbc\xaf\x27\x1c": "a 7-Zip archive",
+    b"\x04\x22\x4d\x18": "compressed with lz4",
+}
+_TAR = slice(257, 262)
+_CONTROLS = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
+_MOST_CONTROLS = 32
+_SHARE_OF_CONTROLS = 0.1
+
+
+def check_is_text(path: str, kind: str, head: bytes) -> None:
+    """Look at the first bytes of a text.
+
+    Raises:
+        UsageError: If they are those of something else.
+    """
+    looks_like = [name for magic, name in _LOOKS_LIKE.items() if head.startswith(magic)]
+    if head[_TAR] == b"ustar":
+        looks_like.append("a tar archive")
+    controls = len(_CONTROLS.findall(head))
+    if controls > _MOST_CONTROLS and controls > _SHARE_OF_CONTROLS * len(head):
+        looks_like.append("binary data")
+    if looks_like:
+        hint = "import the text in it, or what it was exported from, as CSV or JSON lines"
+        raise UsageError(f"is {looks_like[0]}, not {kind}", where=path, hint=hint)

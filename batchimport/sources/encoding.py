@@ -1,0 +1,138 @@
+"""Text in other encodings made UTF-8, piece by piece; which one it is, if nobody says so."""
+
+from __future__ import annotations
+
+import codecs
+import re
+from typing import TYPE_CHECKING
+
+from batchimport.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+LEGACY = "windows-1252"
+_BYTE_ORDER_MARKS = {
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+_ARE_UTF8 = ("utf-8", "utf-8-sig", "ascii")
+_ASCII = frozenset(b"\t\r\n" + bytes(range(0x20, 0x7F)))
+_SHARE_OF_ASCII = 0.4
+_UTF8_CHARACTER = re.compile(
+    rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}"
+)
+# A letter of windows-1252 in a word, a word of one letter, or a mark as Western texts have it.
+_LEGACY_CHARACTER = re.compile(
+    rb"(?<=[A-Za-z\xc0-\xd6\xd8-\xf6\xf8-\xfe])[\xdf-\xf6\xf8-\xfe]"
+    rb"|[\xdf-\xf6\xf8-\xfe](?=[A-Za-z])"
+    rb"|(?<=[A-Z\xc0-\xd6\xd8-\xde])[\xc0-\xd6\xd8-\xde]"
+    rb"|(?<![a-z])[\xc0-\xd6\xd8-\xde](?=[A-Za-z\xdf-\xf6\xf8-\xfe])"
+    rb"|[\xc0\xc4\xc5\xc9\xd6\xd8\xdc\xe0\xe1\xe4\xe5\xe8\xe9\xec\xed\xf2\xf3\xf6\xf8\xf9\xfa\xfc]"
+    rb"(?![\x21-\x7e\x80-\xff]|\Z)"
+    rb"|\x80(?![A-Za-z\x80-\xff])"
+    rb"|[\x82\x84\x85\x91-\x97\x99\xa0\xa1\xa3\xa7\xa9\xab\xae\xb0-\xb5\xb7\xba-\xbf]"
+    rb"(?![\x80-\x90\xa0-\xbf])"
+)
+_NOT_ASCII = re.compile(rb"[\x80-\xff]")
+_ERRORS = "batchimport_keep"
+
+
+def lookup(name: str, head: bytes) -> str | None:
+    """Return the name of an encoding that users gave, None for UTF-8.
+
+    Args:
+        head: The beginning of the text, for the order of bytes if the name leaves it open.
+
+    Raises:
+        UsageError: If there is none of this name.
+    """
+    try:
+        "".encode(name)
+        codecs.getincrementaldecoder(name)
+        found = codecs.lookup(name).name
+    except LookupError as error:
+        raise UsageError(
+            f"no such encoding: {name!r}",
+            where="--encoding",
+            hint="such as utf-8, utf-16, latin-1, windows-1252",
+        ) from error
+    if found in ("utf-16", "utf-32") and _byte_order_mark(head) != found:
+        seen = detect([head], may_be_legacy=False) or ""
+        found = seen if seen.startswith(found) else f"{found}-le"
+    return None if found in _ARE_UTF8 else found
+
+
+def _byte_order_mark(head: bytes) -> str | None:
+    return next((name for mark, name in _BYTE_ORDER_MARKS.items() if head.startswith(mark)), None)
+
+
+def detect(samples: Iterable[bytes], *, may_be_legacy: bool) -> str | None:
+    """Return the encoding of a text, None for UTF-8.
+
+    Args:
+        samples: Parts of the text; the first one is its head.
+        may_be_legacy: The format allows for other encodings than those of Unicode.
+    """
+    head, *more = samples
+    if marked := _byte_order_mark(head):
+        return marked
+    for name, low, high in (
+        ("utf-16-le", head[::2], head[1::2]),
+        ("utf-16-be", head[1::2], head[::2]),
+    ):
+        pairs = len(head) // 2
+        ascii_pairs = sum(map(_is_ascii_pair, low, high)) if b"\0" in head else 0
+        if ascii_pairs > 1 and ascii_pairs >= _SHARE_OF_ASCII * pairs:
+            return name
+    if may_be_legacy and _are_legacy([head, *more]):
+        return LEGACY
+    return None
+
+
+def _is_ascii_pair(low: int, high: int) -> bool:
+    return high == 0 and low in _ASCII
+
+
+def _are_legacy(samples: Iterable[bytes]) -> bool:
+    """Say whether no character is UTF-8, and each that is not ASCII is a Western one.
+
+    A text with both is UTF-8 with damaged records.
+    """
+    found = False
+    for sample in samples:
+        others = len(_NOT_ASCII.findall(sample))
+        if others and (_UTF8_CHARACTER.search(sample) or not _is_legacy(sample)):
+            return False
+        found = found or bool(others)
+    return found
+
+
+def _is_legacy(sample: bytes) -> bool:
+    return len(_NOT_ASCII.findall(sample)) == len(_LEGACY_CHARACTER.findall(sample))
+
+
+def transcode(pieces: Iterable[bytes], encoding: str) -> Iterator[bytes]:
+    """Yield a text in UTF-8.
+
+    What is not valid in its encoding becomes bytes that are not valid in UTF-8, so that its record
+    is rejected.
+    """
+    decoder = codecs.getincrementaldecoder(encoding)(_ERRORS)
+    for piece in pieces:
+        if text := decoder.decode(piece):
+            yield text.encode("utf-8", "surrogatepass")
+    if text := decoder.decode(b"", final=True):
+        yield text.encode("utf-8", "surrogatepass")
+
+
+def _keep_bytes(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeDecodeError):
+        raise error
+    bad = error.object[error.start : error.end]
+    return "".join(chr(0xDC00 + byte) for byte in bad), error.end
+
+
+codecs.register_error(_ERRORS, _keep_bytes)

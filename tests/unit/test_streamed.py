@@ -1,0 +1,297 @@
+"""Compressed text, and text in other encodings: the same records as when it is plain."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import lzma
+import random
+import sys
+import threading
+import zlib
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from batchimport.errors import BatchImportError, FatalError, UsageError
+from batchimport.job import SourceOptions
+from batchimport.sources import open_source, streamed
+from batchimport.sources.codec import BLOCK_BYTES, TextFile
+from batchimport.sources.streamed import StreamedText, open_text
+from tests.helpers.reading import codes, read_all
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+PACK: dict[str, Callable[[bytes], bytes]] = {
+    "gzip": gzip.compress,
+    "zstd": zstd.compress,
+    "bz2": bz2.compress,
+    "xz": lzma.compress,
+}
+SUFFIX = {"gzip": ".gz", "zstd": ".zst", "bz2": ".bz2", "xz": ".xz"}
+JSONL = b'{"id": 1, "s": "a"}\n{"id": 2, "s": "\xc3\xa9"}\n\n{"id": "x"}\n{"id": 3, "s": null}'
+SCHEMA: dict[str, Any] = {
+    "properties": {"id": {"type": "integer"}, "s": {"type": ["string", "null"]}}
+}
+
+
+def notes_of(place: Path, **options: Any) -> str:
+    source = open_source([str(place)], SourceOptions(**options))
+    source.close()
+    return "; ".join(source.notes)
+
+
+@pytest.mark.parametrize("kind", PACK)
+def test_compressed_lines_give_the_same_rows(tmp_path: Path, kind: str) -> None:
+    """By content, whatever the name; in several members, with zeros behind the last one."""
+    plain = tmp_path / "users.jsonl"
+    plain.write_bytes(JSONL)
+    expected = read_all(plain, SCHEMA)
+    assert len(expected[0]) == 3
+    packed = tmp_path / f"users.jsonl{SUFFIX[kind]}"
+    packed.write_bytes(b"".join(PACK[kind](JSONL[at : at + 20]) for at in range(0, len(JSONL), 20)))
+    rows, rejects = read_all(packed, SCHEMA)
+    assert rows == expected[0]
+    assert [reject.byte_offset for reject in rejects] == [r.byte_offset for r in expected[1]]
+    assert f"compression: {kind}" in notes_of(packed)
+    misnamed = tmp_path / "users.jsonl.data"
+    misnamed.write_bytes(PACK[kind](JSONL))
+    assert read_all(misnamed, SCHEMA, limit=1, max_bytes=5, format="jsonl")[0] == expected[0]
+
+
+@pytest.mark.parametrize("kind", PACK)
+@pytest.mark.parametrize("damage", ["truncated", "changed", "followed"])
+def test_a_damaged_archive_is_refused(tmp_path: Path, kind: str, damage: str) -> None:
+    """Before anything is imported, in one line that says where."""
+    noise = random.Random(1).randbytes(3000).hex().encode()
+    data = PACK[kind](b'{"s": "' + noise + b'"}\n' + JSONL)
+    middle = len(data) // 2
+    place = tmp_path / f"users.jsonl{SUFFIX[kind]}"
+    place.write_bytes(
+        {
+            "truncated": data[:-30],
+            "changed": data[:middle] + bytes([data[middle] ^ 0xFF]) * 8 + data[middle + 8 :],
+            "followed": data + b"and more that is no archive",
+        }[damage]
+    )
+    if (kind, damage) == ("zstd", "changed"):
+        place.write_bytes(data[:4] + b"\xff" * 8 + data[12:])
+    with pytest.raises(FatalError, match=r"too soon|damaged"):
+        read_all(place, SCHEMA)
+
+
+def test_an_archive_of_another_kind_than_was_said(tmp_path: Path) -> None:
+    """It is an error; with `none` the bytes are taken as they are."""
+    place = tmp_path / "users.jsonl.gz"
+    place.write_bytes(gzip.compress(JSONL))
+    with pytest.raises(FatalError):
+        read_all(place, SCHEMA, compression="xz")
+    assert not read_all(place, SCHEMA, compression="none")[0]
+    place.write_bytes(JSONL)
+    assert len(read_all(place, SCHEMA)[0]) == 3
+
+
+def test_an_empty_archive_is_an_empty_source(tmp_path: Path) -> None:
+    """And so is an empty file with the name of an archive."""
+    place = tmp_path / "users.jsonl.gz"
+    for data in (b"", gzip.compress(b"")):
+        place.write_bytes(data)
+        assert read_all(place, SCHEMA) == ([], [])
+
+
+def test_a_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An archive that unpacks out of all proportion, in bounded memory."""
+    monkeypatch.setattr(streamed, "EXPANSION_COUNTS_AFTER", 1 << 22)
+    place = tmp_path / "users.jsonl.gz"
+    packer = zlib.compressobj(9, wbits=31)
+    place.write_bytes(
+        b"".join(packer.compress(b"x" * (1 << 20)) for _ in range(8)) + packer.flush()
+    )
+    with pytest.raises(UsageError, match="500 times"):
+        read_all(place, SCHEMA)
+
+
+def test_a_long_line_in_an_archive_is_one_reject(tmp_path: Path) -> None:
+    """It is passed piece by piece; its neighbours are stored."""
+    place = tmp_path / "users.jsonl.gz"
+    place.write_bytes(
+        gzip.compress(b'{"id": 1}\n' + b"\n".join([b"x" * (5 << 20), b'{"id": 2}\n']))
+    )
+    rows, rejects = read_all(place, SCHEMA, max_record_bytes=1000)
+    assert [row["id"] for row in rows] == [1, 2]
+    assert codes(rejects) == ["record_too_long"]
+
+
+def test_any_place_can_be_read_by_many_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever was let go of meanwhile."""
+    monkeypatch.setattr(streamed, "_blocks", streamed._Blocks(2))
+    data = random.Random(2).randbytes(9 * BLOCK_BYTES + 17)
+    place = tmp_path / "noise.zst"
+    place.write_bytes(zstd.compress(data, 1))
+    text = open_text(str(place), SourceOptions(encoding="utf-8"), "csv")
+    assert isinstance(text, StreamedText)
+    wrong: list[int] = []
+
+    def read(seed: int) -> None:
+        chance = random.Random(seed)
+        for _ in range(12):
+            at, count = chance.randrange(len(data) + 9), chance.randrange(2 * BLOCK_BYTES)
+            if text.read_at(at, count) != data[at : at + count]:
+                wrong.append(at)
+        if b"".join(text.blocks(BLOCK_BYTES - 1)) != data[BLOCK_BYTES - 1 :]:
+            wrong.append(-1)
+
+    threads = [threading.Thread(target=read, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (wrong, text.size) == ([], len(data))
+    text.close()
+
+
+TEXT = "id;name\r\n1;Zoë Müller\r\n2;“quoted” · 5 €\r\n3;à la carte\r\n"
+ROWS = [
+    {"id": 1, "name": "Zoë Müller"},
+    {"id": 2, "name": "“quoted” · 5 €"},
+    {"id": 3, "name": "à la carte"},
+]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "note"),
+    [
+        ("utf-8", ""),
+        ("utf-8-sig", ""),
+        ("utf-16", "utf-16"),
+        ("utf-16-le", "utf-16-le"),
+        ("utf-16-be", "utf-16-be"),
+        ("utf-32", "utf-32"),
+        ("windows-1252", "windows-1252"),
+    ],
+)
+def test_the_encoding_is_found_and_can_be_said(tmp_path: Path, encoding: str, note: str) -> None:
+    """Both ways give the same rows, at every chunk size."""
+    place = tmp_path / "names.csv"
+    place.write_bytes(TEXT.encode(encoding))
+    assert read_all(place) == (ROWS, [])
+    assert read_all(place, limit=1, max_bytes=3, encoding=encoding) == (ROWS, [])
+    assert (f"encoding: {note}" if note else "delimiter") in notes_of(place)
+    assert ("encoding" in notes_of(place)) == bool(note)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_json_lines_in_utf_16(tmp_path: Path, encoding: str) -> None:
+    """Found with and without a byte order mark, compressed or not."""
+    place = tmp_path / "users.jsonl"
+    for pack in (bytes, gzip.compress):
+        place.write_bytes(pack(JSONL.decode().encode(encoding)))
+        rows, rejects = read_all(place, SCHEMA)
+        assert [row["id"] for row in rows] == [1, 2, 3]
+        assert (rejects[0].line, rejects[0].raw) == (4, b'{"id": "x"}')
+
+
+@pytest.mark.parametrize(
+    "bad", [b"\xff", b"\xc3(", b"caf\xc3", b"\x81", b"\xc3\xa9 and caf\xe9", b"\xed\xa0\x80"]
+)
+def test_damaged_utf_8_stays_utf_8(tmp_path: Path, bad: bytes) -> None:
+    """What no Western text has, or comes beside valid characters, costs its own record."""
+    place = tmp_path / "names.csv"
+    place.write_bytes(b"i,s\n1,a\n2," + bad + b"\n3,c\n")
+    rows, rejects = read_all(place)
+    assert rows == [{"i": 1, "s": "a"}, {"i": 3, "s": "c"}]
+    assert (codes(rejects), rejects[0].raw) == (["invalid_utf8"], b"2," + bad)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "line"),
+    [("utf-16-le", b"2,\x00\xd8\n"), ("windows-1252", b"2,\x81\n"), ("shift_jis", b"2,\x81\xff\n")],
+)
+def test_what_an_encoding_does_not_know_is_rejected(
+    tmp_path: Path, encoding: str, line: bytes
+) -> None:
+    """Alone, and never replaced by something else."""
+    place = tmp_path / "names.csv"
+    if encoding == "utf-16-le":
+        line = "2,".encode(encoding) + b"\x00\xd8" + "\n".encode(encoding)
+    place.write_bytes("i,s\n1,a\n".encode(encoding) + line + "3,c".encode(encoding))
+    rows, rejects = read_all(place, encoding=encoding)
+    assert rows == [{"i": 1, "s": "a"}, {"i": 3, "s": "c"}]
+    assert codes(rejects) == ["invalid_utf8"]
+
+
+def test_half_a_character_at_the_end_is_rejected(tmp_path: Path) -> None:
+    """UTF-16 with an odd number of bytes."""
+    place = tmp_path / "names.csv"
+    place.write_bytes("i,s\n1,a\n2,b".encode("utf-16") + b"x")
+    rows, rejects = read_all(place)
+    assert (rows, codes(rejects)) == ([{"i": 1, "s": "a"}], ["invalid_utf8"])
+
+
+@pytest.mark.parametrize("name", ["klingon", "rot13", "base64"])
+def test_an_unknown_encoding_is_refused(tmp_path: Path, name: str) -> None:
+    """With the names of some that there are."""
+    place = tmp_path / "names.csv"
+    place.write_text("a\n1\n", encoding="utf-8")
+    with pytest.raises(UsageError, match="no such encoding"):
+        notes_of(place, encoding=name)
+
+
+@pytest.mark.parametrize(
+    "data", [bytes(5000), random.Random(3).randbytes(5000), b"\x89PNG\r\n\x1a\n" + b"x,y\n" * 9]
+)
+def test_binary_data_are_refused(tmp_path: Path, data: bytes) -> None:
+    """Whatever they are called."""
+    place = tmp_path / "names.csv"
+    place.write_bytes(data)
+    with pytest.raises(UsageError):
+        notes_of(place)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    cells=st.lists(st.text(alphabet='aé€😀,"\n\r ', max_size=5), min_size=2, max_size=12),
+    encoding=st.sampled_from(["utf-8", "utf-16", "utf-16-be"]),
+    kind=st.sampled_from(list(PACK)),
+    limit=st.integers(1, 3),
+)
+def test_any_text_comes_through(
+    tmp_path_factory: pytest.TempPathFactory,
+    cells: list[str],
+    encoding: str,
+    kind: str,
+    limit: int,
+) -> None:
+    """Compressed and encoded anyhow, cut anywhere, it gives the rows of the plain file."""
+    folder = tmp_path_factory.mktemp("any")
+    lines = ['"{}","{}"'.format(*(c.replace('"', '""') for c in pair)) for pair in pairwise(cells)]
+    text = "x,y\n" + "\r\n".join(lines)
+    plain, packed = folder / "plain.csv", folder / "packed.csv"
+    plain.write_bytes(text.encode())
+    packed.write_bytes(PACK[kind](text.encode(encoding)))
+    options = {"delimiter": ",", "quote": '"'}
+    expected = read_all(plain, **options)
+    assert read_all(packed, limit=limit, max_bytes=7, encoding=encoding, **options) == expected
+
+
+def test_a_file_that_became_shorter_is_refused(tmp_path: Path) -> None:
+    """A plain one when it is read; what was appended since the start is not looked at."""
+    place = tmp_path / "users.jsonl"
+    place.write_bytes(JSONL)
+    text = TextFile(str(place))
+    place.write_bytes(JSONL + b"\nmore")
+    assert b"".join(text.blocks()) == JSONL
+    place.write_bytes(JSONL[:9])
+    with pytest.raises(BatchImportError, match="shorter"):
+        text.read_at(0, 100)
+    text.close()
