@@ -81,7 +81,7 @@ def judge(batch: Batch, schema: RecordSchema) -> tuple[pl.DataFrame, list[Reject
 
     What the compiled rules prove valid is valid; every other record is asked of the authority.
     """
-    proven = schema.proven(batch.frame)
+    proven = schema.proven(batch.frame) if schema.vectorised else _ask(batch, schema)
     frame, open_cases = batch.frame, batch.doubtful
     if not proven.all():
         unproven = frame.filter(~proven).get_column(INDEX).to_list()
@@ -101,6 +101,19 @@ def judge(batch: Batch, schema: RecordSchema) -> tuple[pl.DataFrame, list[Reject
         more = pl.DataFrame(accepted, schema=types)
         frame = pl.concat([frame, more], how="diagonal").sort(INDEX)
     return frame, rejects
+
+
+def _ask(batch: Batch, schema: RecordSchema) -> pl.Series:
+    """Ask the authority about each record that fits the columns."""
+
+    def is_valid(index: int) -> bool:
+        try:
+            return schema.accepts(batch.origin.values(index))
+        except UnreadableRecordError:
+            return False
+
+    indices = batch.frame.get_column(INDEX).to_list()
+    return pl.Series(map(is_valid, indices), dtype=pl.Boolean)
 
 
 def _judge_one(batch: Batch, schema: RecordSchema, index: int) -> dict[str, object] | Reject:

@@ -9,15 +9,14 @@ from batchimport import failpoints
 from batchimport.chunk import Work, judge
 from batchimport.errors import JobRunningElsewhereError, UsageError
 from batchimport.identity import new_job_id, verify_unchanged, without_address
-from batchimport.job import Mark
+from batchimport.job import EXTRA_COLUMN, Mark
 from batchimport.load import owner_is_gone
-from batchimport.schema import RecordSchema, infer_schema
+from batchimport.schema import Column, RecordSchema, infer_schema
 from batchimport.sinks.base import JobRecord
 
 if TYPE_CHECKING:
     from batchimport.identity import Request
     from batchimport.job import Chunk, Committed, Job
-    from batchimport.schema import Column
     from batchimport.sinks.base import Sink
     from batchimport.sources.base import Source
     from batchimport.transform import Transform
@@ -146,11 +145,13 @@ def _describe(request: Request, parts: Parts) -> JobRecord:
     schema = RecordSchema(document, _exact_columns(job, parts.sink))
     columns = _decide_columns(parts, schema)
     if not columns and source.count():
-        raise UsageError(
-            "no record with a key was found, so no table can be made",
-            where=source.name,
-            hint="check --format, or describe the records with --schema",
-        )
+        if job.schema is None:
+            raise UsageError(
+                "no record with a key was found, so no table can be made",
+                where=source.name,
+                hint="check --format, or describe the records with --schema",
+            )
+        columns = (Column(EXTRA_COLUMN, "json"),)
     return JobRecord(
         job_id=request.job_id or new_job_id(job, source),
         target_hash=job.target_hash(),

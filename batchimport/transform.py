@@ -23,7 +23,7 @@ import polars as pl
 from batchimport.errors import FatalError, UsageError
 from batchimport.job import EXTRA_COLUMN, INDEX, FieldError
 from batchimport.schema import Column, Kind, RecordSchema, infer_schema
-from batchimport.schema.fit import as_record, as_stored, fit, kind_of, typed
+from batchimport.schema.fit import as_record, as_stored, fit, kind_of, typed, with_extra
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -93,8 +93,9 @@ class Identity:
 
     def apply(self, frame: pl.DataFrame, columns: Sequence[Column]) -> Transformed:
         """Return the frame as it is."""
-        del columns
         indices = frame.get_column(INDEX)
+        if any(column.name == EXTRA_COLUMN for column in columns):
+            frame = with_extra(frame).with_columns(pl.col(EXTRA_COLUMN).fill_null("{}"))
         return Transformed(frame.drop(INDEX), lambda at: int(indices[at]))
 
 
@@ -133,7 +134,7 @@ class FrameTransform:
                 "the transform returned more rows than it was given",
                 hint="one record may become one row or none",
             )
-        rows = result.select([as_stored(result, column) for column in columns])
+        rows = result.select([as_stored(result, column) for column in _with_extra(columns, result)])
         locate = self._locator(frame, result)
         filtered = frame.height - result.height
         misfits = _misfits(result, rows)
@@ -144,7 +145,7 @@ class FrameTransform:
         return Transformed(rows, locate, filtered, failures)
 
     def _run(self, frame: pl.DataFrame) -> pl.DataFrame:
-        parsed = frame.with_columns(
+        parsed = with_extra(frame).with_columns(
             typed(name, kind) for name, kind in self._kinds.items() if kind in ("date", "date-time")
         )
         result: Any = self._function(parsed.lazy())
@@ -326,6 +327,15 @@ def _sql(query: str) -> Callable[[pl.LazyFrame], pl.LazyFrame]:
         return pl.SQLContext(records=frame).execute(query)
 
     return run
+
+
+def _with_extra(columns: Sequence[Column], result: pl.DataFrame) -> list[Column]:
+    """Add the column of extra keys where a result has any."""
+    has_extra = EXTRA_COLUMN in result.columns
+    if has_extra and result.get_column(EXTRA_COLUMN).null_count() < result.height:
+        kept = [column for column in columns if column.name != EXTRA_COLUMN]
+        return [*kept, Column(EXTRA_COLUMN, "json")]
+    return list(columns)
 
 
 def _misfits(result: pl.DataFrame, rows: pl.DataFrame) -> dict[int, FieldError]:

@@ -6,7 +6,7 @@ import json
 import sys
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -78,6 +78,7 @@ def run(  # noqa: PLR0913 - one parameter an option
 ) -> None:
     """Import files as one job; if the same job was interrupted, continue it."""
     from batchimport.identity import Request  # noqa: PLC0415 - imports Polars
+    from batchimport.schema.given import load_schema  # noqa: PLC0415 - imports Polars
     from batchimport.transform import transform_digest  # noqa: PLC0415 - imports Polars
 
     if min_chunk_size > max_chunk_size:
@@ -114,7 +115,7 @@ def run(  # noqa: PLR0913 - one parameter an option
             skip_lines=skip_lines,
             max_record_bytes=o.parse_size(max_record_bytes, "--max-record-bytes"),
         ),
-        schema=_load_schema(schema) if schema else None,
+        schema=load_schema(schema) if schema else None,
         infer_records=o.parse_infer_records(infer_rows),
         transform=transform,
         transform_digest=transform_digest(transform) if transform else None,
@@ -240,15 +241,3 @@ def _report(outcome: Outcome, *, as_json: bool, quiet: bool) -> None:
     resumable = isinstance(outcome.error, JobInterrupted) and outcome.summary.resume_command
     if outcome.error is not None and not resumable:
         print_error(outcome.error, verbose="--verbose" in sys.argv)
-
-
-def _load_schema(path: Path) -> dict[str, Any]:
-    try:
-        document = json.loads(path.read_bytes())
-    except OSError as error:
-        raise UsageError(f"cannot be read: {error.strerror}", where=f"--schema {path}") from error
-    except ValueError as error:
-        raise UsageError(f"is not JSON: {error}", where=f"--schema {path}") from error
-    if not isinstance(document, dict):
-        raise UsageError("is not a JSON object", where=f"--schema {path}")
-    return document

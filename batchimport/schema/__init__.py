@@ -6,19 +6,23 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import jsonschema_rs
-import polars as pl
 
-from batchimport.errors import UsageError
 from batchimport.job import FieldError
 from batchimport.schema.columns import DTYPES, Column, Kind, columns_of
-from batchimport.schema.compile import ColumnRule, allows_null, compile_rules, is_plain, prove
+from batchimport.schema.compile import ColumnRule, compile_rules, is_plain, prove
 from batchimport.schema.fallback import explain
 from batchimport.schema.infer import infer_schema
+from batchimport.schema.malformed import MALFORMED, malformed
+from batchimport.schema.outline import Node, Outline, Types, type_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["DTYPES", "Column", "Kind", "RecordSchema", "infer_schema"]
+    import polars as pl
+
+__all__ = ["DTYPES", "Column", "Kind", "RecordSchema", "Types", "infer_schema", "type_name"]
+
+_STRICT: dict[str, Any] = {"validate_formats": True, "offline": True}
 
 
 class RecordSchema:
@@ -29,7 +33,8 @@ class RecordSchema:
 
     Attributes:
         document: The schema as it was given.
-        columns: The columns that its `properties` describe.
+        columns: What its properties become; not all of a record's keys need to have one.
+        types: By column, the JSON types that its values may have.
         closed: A key without a column is an error.
         vectorised: The compiled rules cover the whole document.
 
@@ -40,30 +45,46 @@ class RecordSchema:
     def __init__(self, document: dict[str, Any], exact: frozenset[str] = frozenset()) -> None:
         self.document = document
         try:
-            self._validator = jsonschema_rs.validator_for(
-                document, validate_formats=True, offline=True
+            self._validator = jsonschema_rs.validator_for(document, **_STRICT)
+            self._outline = Outline(document)
+        except MALFORMED as error:
+            raise malformed(document, error) from error
+        self.columns: tuple[Column, ...] = columns_of(self._outline, exact)
+        self.types: dict[str, Types] = {
+            column.name: self._outline.types(column.name) for column in self.columns
+        }
+        self.closed = self._outline.root.word("additionalProperties", bool) is False
+        self.vectorised = is_plain(self._outline, self.columns)
+        self._rules: Sequence[ColumnRule] = ()
+        if self.vectorised:
+            validators = jsonschema_rs.validator_map_for(document, **_STRICT)
+
+            def validator_of(node: Node) -> jsonschema_rs.Validator:
+                return validators[str(self._outline.pointer(node))]
+
+            self.columns = tuple(
+                replace(
+                    column,
+                    nullable=validator_of(self._outline.property(column.name)).is_valid(None),
+                )
+                for column in self.columns
             )
-        except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:
-            raise _malformed(error) from error
-        self.columns: tuple[Column, ...] = tuple(
-            replace(column, nullable=allows_null(document, column.name))
-            for column in columns_of(document, exact)
-        )
-        self.closed = document.get("additionalProperties") is False
-        self.vectorised = is_plain(document)
-        self._rules: Sequence[ColumnRule] = (
-            compile_rules(document, self.columns) if self.vectorised else ()
-        )
+            self._rules = compile_rules(self._outline, self.columns, validator_of)
 
     def proven(self, frame: pl.DataFrame) -> pl.Series:
-        """Say of each row whether it is certainly valid.
+        """Say of each row whether it is certainly valid, for a schema that is vectorised.
 
         The frame has one column of the right type per schema column; required keys were present,
         other nulls were missing keys or allowed nulls, and no record had a key without a column.
         """
-        if not self.vectorised:
-            return pl.repeat(value=False, n=frame.height, dtype=pl.Boolean, eager=True)
         return prove(self._rules, frame)
+
+    def accepts(self, record: Any) -> bool:
+        """Say whether a record is valid."""
+        try:
+            return self._validator.is_valid(record)
+        except (RecursionError, ValueError, OverflowError):
+            return False
 
     def errors(self, record: Any) -> tuple[FieldError, ...]:
         """Return every error of a record, in order of path; nothing if it is valid."""
@@ -71,12 +92,3 @@ class RecordSchema:
             return explain(self._validator, record)
         except (RecursionError, ValueError, OverflowError) as error:
             return (FieldError("unverifiable", "", f"cannot be validated: {error}"),)
-
-
-def _malformed(error: Exception) -> UsageError:
-    path = getattr(error, "instance_path", None) or []
-    place = "/" + "/".join(str(step) for step in path)
-    message = str(getattr(error, "message", error)).splitlines()[0]
-    return UsageError(
-        f"not a valid JSON Schema: {message}", where=f"schema at {place}", hint="mend the schema"
-    )

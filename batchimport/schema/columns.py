@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import polars as pl
+
+from batchimport.job import EXTRA_COLUMN, INDEX
+
+if TYPE_CHECKING:
+    from batchimport.schema.outline import Outline, Types
 
 Kind = Literal["integer", "number", "boolean", "string", "date", "date-time", "uuid", "json"]
 """What a column holds. `date`, `date-time` and `uuid` are strings of that JSON Schema format;
@@ -44,6 +49,9 @@ class Column:
         return DTYPES[self.kind]
 
 
+RESERVED = frozenset({EXTRA_COLUMN, INDEX, ""})
+"""Keys for which there is no column; they are kept among the extra ones."""
+
 _KINDS: dict[str, Kind] = {
     "integer": "integer",
     "number": "number",
@@ -53,18 +61,17 @@ _KINDS: dict[str, Kind] = {
 _FORMATS: dict[str, Kind] = {"date": "date", "date-time": "date-time", "uuid": "uuid"}
 
 
-def columns_of(document: dict[str, Any], exact: frozenset[str] = frozenset()) -> tuple[Column, ...]:
-    """Return the columns that the top-level properties of a schema describe.
+def columns_of(outline: Outline, exact: frozenset[str] = frozenset()) -> tuple[Column, ...]:
+    """Return a column for each property that a schema describes or demands.
 
     Args:
         exact: Columns, in lower case, whose numbers are carried as JSON text, lest digits get lost.
     """
-    properties = document.get("properties")
-    if not isinstance(properties, dict):
-        return ()
-    required = document.get("required")
-    names = set(required) if isinstance(required, list) else set()
-    columns = (_column(name, rule, name in names) for name, rule in properties.items())
+    columns = (
+        _column(outline, name)
+        for name in outline.names
+        if name not in RESERVED and "\0" not in name
+    )
     return tuple(
         replace(column, kind="json")
         if column.name.lower() in exact and column.kind in ("integer", "number")
@@ -73,15 +80,21 @@ def columns_of(document: dict[str, Any], exact: frozenset[str] = frozenset()) ->
     )
 
 
-def _column(name: str, rule: Any, required: bool) -> Column:
-    given = rule.get("type") if isinstance(rule, dict) else None
-    types = [given] if isinstance(given, str) else list(given or ())
-    scalars = [kind for kind in types if kind != "null"]
-    kind: Kind = "json"
-    if set(scalars) == {"integer", "number"}:
-        kind = "number"
-    elif len(scalars) == 1:
-        kind = _KINDS.get(scalars[0], "json")
-    if kind == "string":
-        kind = _FORMATS.get(str(rule.get("format")), "string")
-    return Column(name, kind, required, nullable=not types or "null" in types)
+def _column(outline: Outline, name: str) -> Column:
+    types = outline.types(name)
+    return Column(
+        name,
+        _kind(types, outline.format(name)),
+        name in outline.required,
+        nullable=types is None or "null" in types,
+    )
+
+
+def _kind(types: Types, format_name: str | None) -> Kind:
+    scalars = (types or frozenset()) - {"null"}
+    if scalars == {"integer", "number"}:
+        return "number"
+    if len(scalars) != 1:
+        return "json"
+    kind: Kind = _KINDS.get(next(iter(scalars)), "json")
+    return _FORMATS.get(str(format_name), kind) if kind == "string" else kind

@@ -11,22 +11,24 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import jsonschema_rs
 import msgspec
 import polars as pl
 
-from batchimport.schema.shapes import decoder_of
+from batchimport.schema.outline import ANNOTATIONS, follow
+from batchimport.schema.shapes import SIMPLE_PATTERN, decoder_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from batchimport.schema.columns import Column, Kind
+    import jsonschema_rs
 
-ANNOTATIONS = frozenset(
-    {"$schema", "$id", "$comment", "$defs", "definitions", "title", "description", "default"}
-    | {"examples", "deprecated", "readOnly", "writeOnly"}
-)
+    from batchimport.schema.columns import Column, Kind
+    from batchimport.schema.outline import Node, Outline
+
 _PLAIN = ANNOTATIONS | {"type", "properties", "required", "additionalProperties"}
+_SILENT = ANNOTATIONS - {"$schema"}
+"""Words of a property that need no proof; another `$schema` would change what the others mean."""
+_EXACT_IN_FLOAT = 2**53
 SAMPLE = 200
 """Values that show whether a column repeats itself."""
 
@@ -108,51 +110,51 @@ def prove(rules: Sequence[ColumnRule], frame: pl.DataFrame) -> pl.Series:
     return proven
 
 
-def is_plain(document: dict[str, Any]) -> bool:
-    """Say whether the top level says no more than what its properties are."""
+def is_plain(outline: Outline, columns: Sequence[Column]) -> bool:
+    """Say whether the schema of a record says no more than what its properties are.
+
+    Each of them must have a column, so that its value can be looked at.
+    """
+    root = outline.root
+    if not isinstance(root.schema, dict) or outline.pointer(root) is None:
+        return False
+    names = {column.name for column in columns}
     return (
-        document.keys() <= _PLAIN
-        and document.get("type", "object") in ("object", ["object"])
-        and isinstance(document.get("additionalProperties", True), bool)
-        and set(document.get("required", ())) <= set(document.get("properties", ()))
+        root.schema.keys() <= _PLAIN
+        and root.schema.get("type", "object") in ("object", ["object"])
+        and isinstance(root.schema.get("additionalProperties", True), bool)
+        and names == set(outline.names) == set(root.schema.get("properties", ()))
     )
 
 
-def compile_rules(document: dict[str, Any], columns: Sequence[Column]) -> list[ColumnRule]:
-    """Return the rules of the columns that have any."""
-    rules = [_compile(document, column, f"c{at}") for at, column in enumerate(columns)]
+def compile_rules(
+    outline: Outline, columns: Sequence[Column], make: Callable[[Node], jsonschema_rs.Validator]
+) -> list[ColumnRule]:
+    """Return the rules of the columns that have any.
+
+    Args:
+        make: Returns the validator of a node.
+    """
+    rules = [_compile(outline, column, f"c{at}", make) for at, column in enumerate(columns)]
     return [rule for rule in rules if rule.expressions or rule.validator is not None]
 
 
-def allows_null(document: dict[str, Any], name: str) -> bool:
-    """Say whether a property's own rule takes null, as the validator sees it."""
-    return _column_validator(document, document["properties"][name]).is_valid(None)
-
-
-def _compile(document: dict[str, Any], column: Column, slot: str) -> ColumnRule:
-    rule = document["properties"][column.name]
+def _compile(
+    outline: Outline, column: Column, slot: str, make: Callable[[Node], jsonschema_rs.Validator]
+) -> ColumnRule:
+    node = outline.property(column.name)
+    rule = follow(node).schema
     at, expressions = pl.col(slot), list[pl.Expr]()
     if rule is False:
         expressions.append(at.is_null())
     words = rule if isinstance(rule, dict) else {}
-    for word in words.keys() - ANNOTATIONS:
+    for word in words.keys() - _SILENT:
         found = _expression(column, at, word, words[word])
         if found is None:
-            validator = _column_validator(document, rule)
             decoder = decoder_of(rule) if column.kind == "json" else None
-            return ColumnRule(column.name, slot, column.kind, (), validator, decoder)
+            return ColumnRule(column.name, slot, column.kind, (), make(node), decoder)
         expressions.extend(found)
     return ColumnRule(column.name, slot, column.kind, tuple(expressions))
-
-
-def _column_validator(document: dict[str, Any], rule: Any) -> jsonschema_rs.Validator:
-    """Return a validator of one property, with the definitions that it may refer to."""
-    shared: dict[str, Any] = {
-        key: document[key] for key in ("$schema", "$id", "$defs", "definitions") if key in document
-    }
-    return jsonschema_rs.validator_for(
-        {**shared, "allOf": [rule]}, validate_formats=True, offline=True
-    )
 
 
 def _expression(column: Column, at: pl.Expr, word: str, value: Any) -> tuple[pl.Expr, ...] | None:
@@ -169,8 +171,9 @@ def _expression(column: Column, at: pl.Expr, word: str, value: Any) -> tuple[pl.
 
 def _bound(compare: Callable[[pl.Expr, Any], pl.Expr]) -> Callable[[pl.Expr, Any], Any]:
     def make(at: pl.Expr, value: Any) -> tuple[pl.Expr, ...] | None:
-        exact = isinstance(value, float) or abs(value) <= 2**53
-        return (compare(at, value),) if exact else None
+        if isinstance(value, bool):  # draft 4: what `minimum` excludes
+            return None
+        return (compare(at, value),) if abs(value) < _EXACT_IN_FLOAT else None
 
     return make
 
@@ -194,6 +197,16 @@ def _format(at: pl.Expr, name: str) -> tuple[pl.Expr, ...] | None:
     return tuple(expressions)
 
 
+def _pattern(at: pl.Expr, pattern: str) -> tuple[pl.Expr, ...] | None:
+    if not SIMPLE_PATTERN.fullmatch(pattern):
+        return None
+    try:
+        pl.select(pl.lit("").str.contains(pattern))
+    except pl.exceptions.PolarsError:  # too large for its engine
+        return None
+    return (at.str.contains(pattern),)
+
+
 _NUMERIC: dict[str, Callable[[pl.Expr, Any], tuple[pl.Expr, ...] | None]] = {
     "minimum": _bound(lambda at, value: at >= value),
     "maximum": _bound(lambda at, value: at <= value),
@@ -206,4 +219,5 @@ _TEXTUAL: dict[str, Callable[[pl.Expr, Any], tuple[pl.Expr, ...] | None]] = {
     "enum": _one_of,
     "const": lambda at, value: _one_of(at, [value]),
     "format": _format,
+    "pattern": _pattern,
 }

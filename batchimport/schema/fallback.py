@@ -23,24 +23,42 @@ def explain(validator: jsonschema_rs.Validator, record: Any) -> tuple[FieldError
 
 def _errors(error: jsonschema_rs.ValidationError) -> Iterator[FieldError]:
     path = list(error.instance_path)
-    word = _keyword(error)
-    if word == "required":
+    code = _code(error)
+    if code == "required":
         name = str(error.kind.property)  # type: ignore[attr-defined]  # what Required has
         yield FieldError("required", field_path([*path, name]), "is missing")
-    elif word == "additional_properties":
-        for name in error.kind.unexpected:  # type: ignore[attr-defined]  # what it has
+    elif code in _UNEXPECTED:
+        for name in error.kind.unexpected:  # type: ignore[attr-defined]  # what these have
             value = error.instance.get(name) if isinstance(error.instance, dict) else None
             message = "the schema allows no such key"
-            yield FieldError(word, field_path([*path, name]), message, shorten(value))
+            yield FieldError(code, field_path([*path, name]), message, shorten(value))
     else:
-        message = error.message.splitlines()[0][:LONGEST_TEXT]
-        yield FieldError(word, field_path(path), message, shorten(error.instance))
+        message = _message(error, code)[:LONGEST_TEXT]
+        yield FieldError(code, field_path(path), message, shorten(error.instance))
 
 
-def _keyword(error: jsonschema_rs.ValidationError) -> str:
-    words = [step for step in error.schema_path if isinstance(step, str)]
-    word = words[-1] if words else "false_schema"
-    return re.sub(r"(?<=[a-z])([A-Z])", r"_\1", word).lower()
+_UNEXPECTED = ("additional_properties", "unevaluated_properties")
+_UNDECIDED = ("BacktrackLimitExceeded", "RegexEngineFailure")
+"""Kinds of error that are no verdict."""
+_BRANCHES = {
+    "any_of": "none of the alternatives under anyOf fits",
+    "one_of": "not exactly one of the alternatives under oneOf fits",
+    "false_schema": "no value is allowed here",
+    "not": "fits the schema under not",
+}
+"""Messages that else would hold the whole value."""
+
+
+def _code(error: jsonschema_rs.ValidationError) -> str:
+    if type(error.kind).__name__ in _UNDECIDED:
+        return "unverifiable"
+    return re.sub(r"(?<=[a-z])([A-Z])", r"_\1", error.kind.name).lower()
+
+
+def _message(error: jsonschema_rs.ValidationError, code: str) -> str:
+    if code == "unverifiable":
+        return "the pattern in the schema takes too long on this value"
+    return _BRANCHES.get(code) or error.message.splitlines()[0]
 
 
 def field_path(steps: list[Any]) -> str:

@@ -64,6 +64,13 @@ def as_stored(result: pl.DataFrame, column: Column) -> pl.Expr:
     return stored.fill_nan(None) if column.kind == "number" else stored
 
 
+def with_extra(frame: pl.DataFrame) -> pl.DataFrame:
+    """Return a frame that has a column of extra keys, be it empty."""
+    if EXTRA_COLUMN in frame.columns:
+        return frame
+    return frame.with_columns(pl.lit(None, dtype=pl.String).alias(EXTRA_COLUMN))
+
+
 def _json_of(value: Any) -> str:
     plain = value.to_list() if isinstance(value, pl.Series) else value
     return json.dumps(plain, ensure_ascii=False, default=str)
@@ -87,6 +94,8 @@ def fit(result: Any, columns: Sequence[Column]) -> dict[str, Any] | FieldError:
     row: dict[str, Any] = {}
     rest = dict(result)
     for column in columns:
+        if column.name == EXTRA_COLUMN:
+            continue
         value = rest.pop(column.name, None)
         allowed = _PYTHON_TYPES.get(column.kind)
         if value is None:

@@ -25,7 +25,7 @@ _SCALARS: dict[str, tuple[Any, dict[str, str]]] = {
     "null": (None, {}),
 }
 _COUNT = r"(?:[*+?]|\{[0-9]+(?:,[0-9]*)?\})?"
-_SIMPLE_PATTERN = re.compile(
+SIMPLE_PATTERN = re.compile(
     rf"\^?(?:(?:[A-Za-z0-9 _@:/,;-]|\[\^?(?:[A-Za-z0-9 _@:/,.;+*]|[a-z]-[a-z]|[A-Z]-[A-Z]|[0-9]-[0-9])+-?\])"
     rf"{_COUNT})*\$?"
 )
@@ -89,9 +89,11 @@ def _scalar(kind: Any, words: dict[str, Any], known: dict[str, str]) -> Any:
     if set(words) - set(known):
         return None
     facts = {known[word]: value for word, value in words.items()}
+    if any(isinstance(value, bool) for value in facts.values()):
+        return None  # draft 4: what `minimum` excludes
     pattern = facts.get("pattern")
     if pattern is not None:
-        if not _SIMPLE_PATTERN.fullmatch(pattern):
+        if not SIMPLE_PATTERN.fullmatch(pattern):
             return None
         facts["pattern"] = pattern[:-1] + r"\Z" if pattern.endswith("$") else pattern
     return Annotated[kind, msgspec.Meta(**facts)]

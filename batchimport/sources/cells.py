@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import polars as pl
 
-if TYPE_CHECKING:
-    from batchimport.schema import Column
+from batchimport.schema import type_name
 
-Types = frozenset[str] | None
-"""JSON types that a schema allows; None for any."""
+if TYPE_CHECKING:
+    from batchimport.schema import Column, Types
 
 _NUMBER = r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?"
 _CERTAIN_INTEGER = r"^[+-]?[0-9]{1,18}$"
@@ -29,46 +28,6 @@ _number = re.compile(_NUMBER).fullmatch
 _json_number = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?").fullmatch
 _TRUE, _FALSE = ("true", "t", "yes", "y", "on", "1"), ("false", "f", "no", "n", "off", "0")
 _BOOLEANS = dict.fromkeys(_TRUE, True) | dict.fromkeys(_FALSE, False)
-
-
-def allowed_types(rule: Any, document: dict[str, Any], depth: int = 0) -> Types:
-    """Return the types that a property's schema allows, as far as it says so by itself."""
-    if not isinstance(rule, dict) or depth > 8:
-        return None
-    given = rule.get("type")
-    if given is not None:
-        return frozenset([given] if isinstance(given, str) else given)
-    if "const" in rule or "enum" in rule:
-        values = rule.get("enum", [rule.get("const")])
-        return frozenset(_type_name(value) for value in values)
-    reference = rule.get("$ref")
-    if isinstance(reference, str) and reference.startswith("#/"):
-        return allowed_types(_resolve(reference, document), document, depth + 1)
-    for word in ("anyOf", "oneOf", "allOf"):
-        if isinstance(rule.get(word), list):
-            parts = [allowed_types(part, document, depth + 1) for part in rule[word]]
-            known = [part for part in parts if part is not None]
-            if known and (word == "allOf" or len(known) == len(parts)):
-                return (
-                    frozenset.intersection(*known) if word == "allOf" else frozenset.union(*known)
-                )
-    return None
-
-
-def _resolve(reference: str, document: dict[str, Any]) -> Any:
-    at: Any = document
-    for step in reference[2:].split("/"):
-        at = at.get(step.replace("~1", "/").replace("~0", "~")) if isinstance(at, dict) else None
-    return at
-
-
-def _type_name(value: Any) -> str:
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "boolean"
-    names = {str: "string", int: "integer", float: "number", dict: "object", list: "array"}
-    return names[type(value)]
 
 
 def value_of(text: str, types: Types) -> Any:
@@ -89,7 +48,7 @@ def _read_json(text: str, types: Types) -> Any:
         value = msgspec.json.decode(text)
     except (msgspec.DecodeError, RecursionError):
         return None
-    return value if types is None or _type_name(value) in types else None
+    return value if types is None or type_name(value) in types else None
 
 
 def _read_number(text: str, types: Types) -> int | float | None:

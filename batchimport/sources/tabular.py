@@ -15,14 +15,13 @@ import polars as pl
 
 from batchimport.job import EXTRA_COLUMN, INDEX, FieldError
 from batchimport.sources.base import UnreadableRecordError
-from batchimport.sources.cells import allowed_types, json_text, typed, value_of
+from batchimport.sources.cells import json_text, typed, value_of
 from batchimport.sources.quoting import FieldReader, without_end, write_plainly
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from batchimport.schema import Column, RecordSchema
-    from batchimport.sources.cells import Types
+    from batchimport.schema import Column, RecordSchema, Types
     from batchimport.sources.dialect import Dialect
     from batchimport.sources.quoting import Cell, Marks
 
@@ -34,19 +33,13 @@ class Tabular:
     """A header and a schema: what each field is."""
 
     def __init__(self, header: Sequence[str], schema: RecordSchema, dialect: Dialect) -> None:
-        rules = schema.document.get("properties")
-        rules = rules if isinstance(rules, dict) else {}
         self._header = list(header)
         self._dialect = dialect
         self._columns = schema.columns
-        self._types: dict[str, Types] = {
-            column.name: allowed_types(rules.get(column.name), schema.document)
-            for column in schema.columns
-        }
+        self._types = schema.types
         self._extra = [name for name in header if name not in self._types]
         self._is_closed = schema.closed and bool(self._extra)
-        required = schema.document.get("required")
-        self._required = frozenset(required if isinstance(required, list) else ())
+        self._required = frozenset(column.name for column in schema.columns if column.required)
         self._reader = FieldReader(dialect.marks)
         self._plain = replace(dialect.marks, escape="", padded=False)
         self._form = _RegularForm(self._plain, len(header))

@@ -1,0 +1,198 @@
+"""Where a schema says what: behind references, in every branch, in every draft."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batchimport.errors import UsageError
+from batchimport.schema import Column, RecordSchema
+from batchimport.schema.given import load_schema
+from tests.helpers.reading import codes, read_all
+
+DRAFT_4 = "http://json-schema.org/draft-04/schema#"
+DRAFT_7 = "http://json-schema.org/draft-07/schema#"
+USER = {"type": "object", "required": ["id"], "properties": {"id": {"type": "integer"}}}
+INTEGER, TEXT = {"type": "integer"}, {"type": "string"}
+
+
+def kinds(document: dict[str, Any]) -> dict[str, str]:
+    return {column.name: column.kind for column in RecordSchema(document).columns}
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"$ref": "#/$defs/user", "$defs": {"user": USER}},
+        {"$ref": "#user", "$defs": {"user": {**USER, "$anchor": "user"}}},
+        {"$id": "https://a.b/c", "$ref": "d", "$defs": {"user": {**USER, "$id": "d"}}},
+        {"allOf": [{"$ref": "#/$defs/user"}, {}], "$defs": {"user": USER}},
+        {"$schema": DRAFT_7, "$ref": "#/definitions/user", "definitions": {"user": USER}},
+        {"$schema": DRAFT_4, "id": "https://a.b/c", "$ref": "#/x", "x": USER},
+    ],
+    ids=str,
+)
+def test_columns_are_found_behind_references(document: dict[str, Any]) -> None:
+    """A root that only refers to the record's schema, as generators write it."""
+    [column] = RecordSchema(document).columns
+    assert (column.name, column.kind, column.required) == ("id", "integer", True)
+
+
+@pytest.mark.parametrize(
+    ("rule", "kind"),
+    [
+        ({"enum": ["a", "b"]}, "string"),
+        ({"enum": ["a", None]}, "string"),
+        ({"enum": [1, 2.5]}, "number"),
+        ({"enum": [1, "a"]}, "json"),
+        ({"const": True}, "boolean"),
+        ({"$ref": "#/$defs/day"}, "date"),
+        ({"allOf": [{"type": ["integer", "string"]}, {"type": ["integer", "null"]}]}, "integer"),
+        ({"anyOf": [{"type": "integer"}, {"type": "null"}]}, "integer"),
+        ({"anyOf": [{"type": "integer"}, {"type": "number"}]}, "number"),
+        ({"oneOf": [{"type": "integer"}, {"minLength": 1}]}, "json"),
+        ({"type": "number", "enum": [1]}, "integer"),
+        ({"$ref": "#/properties/v"}, "json"),
+        ({"anyOf": [{"$ref": "#/properties/v"}, {"type": "integer"}]}, "json"),
+        ({"type": ["integer", "string"]}, "json"),
+        (True, "json"),
+        (False, "json"),
+    ],
+    ids=str,
+)
+def test_a_kind_holds_every_value_that_may_be_valid(rule: Any, kind: str) -> None:
+    """By all that the schema says about the property, with an eye to circles."""
+    day = {"type": "string", "format": "date"}
+    assert kinds({"properties": {"v": rule}, "$defs": {"day": day}}) == {"v": kind}
+
+
+def test_properties_of_branches_are_columns() -> None:
+    """A property has a type only where no branch lets it have another."""
+    document = {
+        "properties": {"a": TEXT},
+        "oneOf": [
+            {"properties": {"b": INTEGER, "c": INTEGER}},
+            {"properties": {"b": INTEGER, "c": TEXT}},
+        ],
+        "if": {"required": ["d"]},
+        "then": {"properties": {"e": INTEGER}},
+        "dependentSchemas": {"a": {"properties": {"f": TEXT}}},
+    }
+    found = {"a": "string", "b": "integer", **dict.fromkeys("cdef", "json")}
+    assert kinds(document) == found
+
+
+def test_words_beside_a_reference_count_from_2019_on() -> None:
+    """Older drafts ignore them."""
+    rule = {"type": "integer", "$ref": "#/definitions/any"}
+    document = {"properties": {"v": rule}, "definitions": {"any": {}}}
+    assert kinds({"$schema": DRAFT_7, **document}) == {"v": "json"}
+    assert kinds(document) == {"v": "integer"}
+
+
+def test_branches_that_refer_to_each_other_take_no_time() -> None:
+    """Each of thirty schemas has all others as alternatives."""
+    names = [f"n{at}" for at in range(30)]
+    branches = [{"$ref": f"#/$defs/{name}"} for name in names]
+    every = {"anyOf": [*branches, {"properties": {"v": INTEGER}}]}
+    document = {"anyOf": branches, "$defs": dict.fromkeys(names, every)}
+    assert kinds(document) == {"v": "json"}
+
+
+@pytest.mark.parametrize("name", ["_extra", "__record__", "", "a\0b"])
+def test_names_that_no_column_can_have_are_kept_besides(tmp_path: Path, name: str) -> None:
+    """They are checked like all others, and kept with the keys that have no column."""
+    source = tmp_path / "records.jsonl"
+    records = [{"id": 1, name: 2}, {"id": 2, name: "x"}]
+    source.write_text("".join(json.dumps(record) + "\n" for record in records))
+    rows, rejects = read_all(source, {"properties": {"id": INTEGER, name: INTEGER}})
+    assert [json.loads(row["_extra"]) for row in rows] == [{name: 2}]
+    assert codes(rejects) == ["type"]
+
+
+def test_bounds_of_draft_4_are_no_numbers(tmp_path: Path) -> None:
+    """There `exclusiveMinimum` is true or false."""
+    rule = {"type": "integer", "minimum": 3, "exclusiveMinimum": True}
+    source = tmp_path / "records.jsonl"
+    source.write_text('{"v": 2}\n{"v": 3}\n{"v": 4}\n')
+    nested = {"type": "object", "properties": {"v": rule}}
+    assert [row["v"] for row in read_all(source, {"$schema": DRAFT_4, **nested})[0]] == [4]
+    source.write_text('{"o": {"v": 3}}\n{"o": {"v": 4}}\n')
+    rows, _ = read_all(source, {"$schema": DRAFT_4, "properties": {"o": nested}})
+    assert [row["o"] for row in rows] == ['{"v": 4}']
+
+
+def test_a_schema_in_several_files_becomes_one(tmp_path: Path) -> None:
+    """Files beside it are found by relative reference, or under the address of its own `$id`."""
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "zip.json").write_text('{"type": "string", "pattern": "^[0-9]{5}$"}')
+    address = {"properties": {"zip": {"$ref": "parts/zip.json"}}, "$defs": {"x": INTEGER}}
+    (tmp_path / "address.json").write_text(json.dumps(address))
+    user = {"properties": {"a": {"$ref": "address.json"}, "n": {"$ref": "address.json#/$defs/x"}}}
+    for own in ({}, {"$id": "https://example.com/schemas/user.json"}):
+        (tmp_path / "user.json").write_text(json.dumps({**own, **user}))
+        document = load_schema(tmp_path / "user.json")
+        schema = RecordSchema(document)
+        assert [column.kind for column in schema.columns] == ["json", "integer"]
+        assert schema.accepts({"a": {"zip": "01234"}, "n": 1})
+        found = schema.errors({"a": {"zip": "1"}, "n": "x"})
+        assert [(error.field, error.code) for error in found] == [
+            ("a.zip", "pattern"),
+            ("n", "type"),
+        ]
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "message"),
+    [
+        ('{"properties": {"a/b": {"minimum": "1"}}}', "at /properties/a~1b/minimum", "number"),
+        ('{"properties": {"a": {"type": "strin"}}}', "at /properties/a/type", 'type: "strin"'),
+        ('{"properties": {"a": {"$ref": "#/$defs/b"}}}', "at /properties/a/$ref", 'no "#/$defs'),
+        ('{"allOf": [{"$ref": "other.json"}]}', "at /allOf/0/$ref", 'no "other.json"'),
+        ('{"allOf": [{"$ref": "https://a.b/c#/d"}]}', "at /allOf/0/$ref", 'no "https'),
+        ('{"$schema": "https://a.b/c"}', "at /$schema", "unknown dialect"),
+        ('{"properties": {"a": {"pattern": "("}}}', "at /properties/a/pattern", "regex"),
+        ('{"properties": {}, "properties": {}}', "", 'the key "properties" is twice'),
+        ('{"minimum": NaN}', "", "NaN is no JSON number"),
+        ("[]", "", "no JSON Schema"),
+        ("{", "", "not JSON"),
+        ('{"not":' * 5000 + "{}" + "}" * 5000, "", "recursion"),
+    ],
+    ids=range(12),
+)
+def test_a_malformed_schema_is_refused_with_its_place(
+    tmp_path: Path, text: str, place: str, message: str
+) -> None:
+    """The file, where in it, and what is wrong."""
+    path = tmp_path / "s.json"
+    path.write_text(text)
+    with pytest.raises(UsageError) as caught:
+        load_schema(path)
+    assert caught.value.where == f"--schema {path} {place}".strip()
+    assert message in caught.value.message
+
+
+@pytest.mark.parametrize(("text", "accepted"), [("true", True), ("false", False)])
+def test_a_schema_may_be_true_or_false(tmp_path: Path, text: str, accepted: bool) -> None:
+    """They take every record, or none."""
+    path = tmp_path / "s.json"
+    path.write_text(text)
+    schema = RecordSchema(load_schema(path))
+    assert schema.columns == ()
+    assert schema.accepts({"a": 1}) is accepted
+
+
+def test_required_names_have_columns() -> None:
+    """Even when nothing else is said about them."""
+    columns = RecordSchema({"required": ["id"]}).columns
+    assert columns == (Column("id", "json", required=True, nullable=True),)
+
+
+def test_a_pattern_that_runs_away_is_no_verdict() -> None:
+    """It is given up, and the record is rejected, since nobody knows whether it is valid."""
+    document = {"properties": {"v": {"pattern": "^(?=x)(x+x+)+(?=y)y$"}}}
+    [error] = RecordSchema(document).errors({"v": "x" * 60})
+    assert (error.code, error.field) == ("unverifiable", "v")
