@@ -123,7 +123,11 @@ def _work(parts: Parts, schema: RecordSchema, record: JobRecord) -> Work:
 
 def _recorded_schema(record: JobRecord, job: Job) -> RecordSchema:
     exact = (column.name.lower() for column in record.columns if column.kind == "json")
-    return RecordSchema(record.schema, frozenset(exact if _keeps_text(job) else ()))
+    return RecordSchema(
+        record.schema,
+        frozenset(exact if _keeps_text(job) else ()),
+        inferred=job.schema is None,
+    )
 
 
 def _exact_columns(job: Job, sink: Sink) -> frozenset[str]:
@@ -142,7 +146,8 @@ def _describe(request: Request, parts: Parts) -> JobRecord:
     document = job.schema
     if document is None:
         document = _infer(source, job.infer_records)
-    schema = RecordSchema(document, _exact_columns(job, parts.sink))
+    exact = _exact_columns(job, parts.sink)
+    schema = RecordSchema(document, exact, inferred=job.schema is None)
     columns = _decide_columns(parts, schema)
     if not columns and source.count():
         if job.schema is None:

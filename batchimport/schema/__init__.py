@@ -10,6 +10,7 @@ import jsonschema_rs
 from batchimport.job import FieldError
 from batchimport.schema.columns import DTYPES, Column, Kind, columns_of
 from batchimport.schema.compile import ColumnRule, compile_rules, is_plain, prove
+from batchimport.schema.digits import WAY_OUT
 from batchimport.schema.fallback import explain
 from batchimport.schema.infer import infer_schema
 from batchimport.schema.malformed import MALFORMED, malformed
@@ -40,16 +41,24 @@ class RecordSchema:
 
     Args:
         exact: Columns, in lower case, whose numbers are kept as they are written.
+        inferred: The document was found out by looking at some records.
     """
 
-    def __init__(self, document: dict[str, Any], exact: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self,
+        document: dict[str, Any],
+        exact: frozenset[str] = frozenset(),
+        *,
+        inferred: bool = False,
+    ) -> None:
         self.document = document
+        self._inferred = inferred
         try:
             self._validator = jsonschema_rs.validator_for(document, **_STRICT)
             self._outline = Outline(document)
         except MALFORMED as error:
             raise malformed(document, error) from error
-        self.columns: tuple[Column, ...] = columns_of(self._outline, exact)
+        self.columns: tuple[Column, ...] = columns_of(self._outline, exact, inferred=inferred)
         self.types: dict[str, Types] = {
             column.name: self._outline.types(column.name) for column in self.columns
         }
@@ -89,6 +98,12 @@ class RecordSchema:
     def errors(self, record: Any) -> tuple[FieldError, ...]:
         """Return every error of a record, in order of path; nothing if it is valid."""
         try:
-            return explain(self._validator, record)
+            found = explain(self._validator, record)
         except (RecursionError, ValueError, OverflowError) as error:
             return (FieldError("unverifiable", "", f"cannot be validated: {error}"),)
+        return tuple(map(_with_way_out, found)) if self._inferred else found
+
+
+def _with_way_out(error: FieldError) -> FieldError:
+    """Say that the rule was inferred, and how to have another one."""
+    return replace(error, message=f"{error.message}, {WAY_OUT}")

@@ -36,12 +36,14 @@ class Column:
     Attributes:
         required: Every record has the key.
         nullable: The value may be null (a missing key is null in the table either way).
+        inferred: Nobody said so; it was found out by looking at some records.
     """
 
     name: str
     kind: Kind
     required: bool = False
     nullable: bool = True
+    inferred: bool = False
 
     @property
     def dtype(self) -> pl.DataType:
@@ -61,14 +63,16 @@ _KINDS: dict[str, Kind] = {
 _FORMATS: dict[str, Kind] = {"date": "date", "date-time": "date-time", "uuid": "uuid"}
 
 
-def columns_of(outline: Outline, exact: frozenset[str] = frozenset()) -> tuple[Column, ...]:
+def columns_of(
+    outline: Outline, exact: frozenset[str] = frozenset(), *, inferred: bool = False
+) -> tuple[Column, ...]:
     """Return a column for each property that a schema describes or demands.
 
     Args:
         exact: Columns, in lower case, whose numbers are carried as JSON text, lest digits get lost.
     """
     columns = (
-        _column(outline, name)
+        replace(_column(outline, name), inferred=inferred)
         for name in outline.names
         if name not in RESERVED and "\0" not in name
     )

@@ -9,20 +9,22 @@ from __future__ import annotations
 import re
 from collections import Counter
 from datetime import date, datetime
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
+
+from batchimport.schema.digits import EXACT_IN_FLOAT, INT64, keeps_digits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-INT64 = 2**63
-EXACT_IN_FLOAT = 2**53
 WITNESSES_FOR_FORMAT = 20
 """So many values must agree before a text column is held to be dates or UUIDs."""
 
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,17})")
-_DECIMAL = re.compile(r"-?(0|[1-9][0-9]*)\.[0-9]+")
-_SIGNIFICANT_DIGITS = 15
+_DECIMAL = re.compile(r"-?(0|[1-9][0-9]*)\.[0-9]+([eE][+-]?[0-9]{1,3})?")
+_POWER = re.compile(r"-?(0|[1-9][0-9]*)[eE][+-]?[0-9]{1,3}")
+"""A number only among decimals: by itself, `1e5` may as well be a name."""
 _BOOLEANS = ({"true", "false"}, {"True", "False"}, {"TRUE", "FALSE"})
 _UUID = re.compile(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
@@ -69,8 +71,10 @@ class _Evidence:
             return {"type": ["string", "null"]} if text else {}
         if kinds <= {"integer", "long"}:
             kinds = {"integer"}
-        elif kinds == {"integer", "number"}:
+        elif "number" in kinds and kinds <= {"integer", "number", "power"}:
             kinds = {"number"}
+        elif "power" in kinds:
+            kinds = {"string"}
         if text and (len(kinds) > 1 or not self._one_spelling()):
             kinds = {"string"}
         if len(kinds) > 1 or kinds & {"huge"}:
@@ -95,8 +99,8 @@ def _type_of(value: Any) -> str:
         if abs(value) <= EXACT_IN_FLOAT:
             return "integer"
         return "long" if -INT64 <= value < INT64 else "huge"
-    if isinstance(value, float):
-        return "number"
+    if isinstance(value, float | Decimal):
+        return "number" if keeps_digits(str(value)) else "huge"
     if isinstance(value, str):
         return "string"
     return "array" if isinstance(value, list) else "object"
@@ -106,8 +110,9 @@ def _type_of_text(value: str) -> str:
     if _INTEGER.fullmatch(value):
         return "integer"
     if _DECIMAL.fullmatch(value):
-        digits = len(value.lstrip("-").replace(".", "").lstrip("0"))
-        return "number" if digits <= _SIGNIFICANT_DIGITS else "string"
+        return "number" if keeps_digits(value) else "string"
+    if _POWER.fullmatch(value):
+        return "power" if keeps_digits(value) else "string"
     return "boolean" if any(value in spelling for spelling in _BOOLEANS) else "string"
 
 

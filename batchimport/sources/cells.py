@@ -17,6 +17,7 @@ import msgspec
 import polars as pl
 
 from batchimport.schema import type_name
+from batchimport.schema.digits import surely_fit
 
 if TYPE_CHECKING:
     from batchimport.schema import Column, Types
@@ -98,7 +99,8 @@ def typed(texts: pl.Series, column: Column, types: Types) -> tuple[pl.Series, pl
         return values, texts.str.contains(_CERTAIN_INTEGER).fill_null(value=True)
     if column.kind == "number":
         values = texts.cast(pl.Float64, strict=False)
-        return values, texts.str.contains(_CERTAIN_NUMBER).fill_null(value=True)
+        fits = surely_fit(values, texts if column.inferred else None)
+        return values, fits & texts.str.contains(_CERTAIN_NUMBER).fill_null(value=True)
     if column.kind == "boolean":
         words = texts.str.to_lowercase()
         values = words.replace_strict(_BOOLEANS, default=None, return_dtype=pl.Boolean)

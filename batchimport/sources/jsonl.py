@@ -7,6 +7,7 @@ authority, the validator, by way of `JsonLines`.
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 from functools import cached_property
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
@@ -15,10 +16,11 @@ import msgspec
 
 from batchimport.errors import SourceChangedError
 from batchimport.job import EXTRA_COLUMN, Chunk, FieldError, Mark, Reject, Stage
+from batchimport.schema.digits import integer_of, number_of
 from batchimport.sources.base import Batch, UnreadableRecordError
 from batchimport.sources.codec import HEAD_BYTES, digest_of
 from batchimport.sources.framing import BLANK, Lines
-from batchimport.sources.typed_lines import INT64, TypedLines, repeated_keys
+from batchimport.sources.typed_lines import TypedLines, repeated_keys
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
 BOM = b"\xef\xbb\xbf"
 SAMPLE_PLACES = 20
+_decode_as_written = msgspec.json.Decoder(float_hook=Decimal).decode
 _decode_raw = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
@@ -93,7 +96,7 @@ class JsonLinesSource:
         """Yield readable records: all of them, or about `records` from twenty places."""
         for line in self._sample_lines(records):
             try:
-                record = msgspec.json.decode(line)
+                record = _decode_as_written(line)
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 continue
             if isinstance(record, dict):
@@ -221,20 +224,16 @@ class JsonLines:
 
 
 def _convert(column: Column, raw: msgspec.Raw) -> Any:
-    value = msgspec.json.decode(raw)
-    if value is None:
+    text = bytes(raw).decode()
+    if text == "null":
         return None
     if column.kind == "json":
-        return bytes(raw).decode()
-    if column.kind == "integer":
-        value = int(value)
-        if not -INT64 <= value < INT64:
-            error = FieldError(
-                "integer_out_of_range", column.name, "beyond 64 bits", str(value)[:80]
-            )
-            raise UnreadableRecordError(error)
-    elif column.kind == "number":
-        value = float(value)
+        return text
+    if column.kind not in ("integer", "number"):
+        return msgspec.json.decode(raw)
+    value = integer_of(text, column) if column.kind == "integer" else number_of(text, column)
+    if isinstance(value, FieldError):
+        raise UnreadableRecordError(value)
     return value
 
 

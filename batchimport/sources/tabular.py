@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from batchimport.job import EXTRA_COLUMN, INDEX, FieldError
+from batchimport.schema.digits import integer_of, number_of
 from batchimport.sources.base import UnreadableRecordError
 from batchimport.sources.cells import json_text, typed, value_of
 from batchimport.sources.quoting import FieldReader, without_end, write_plainly
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from batchimport.sources.dialect import Dialect
     from batchimport.sources.quoting import Cell, Marks
 
-INT64 = 2**63
 SEAM = "\x01"
 
 
@@ -183,11 +183,13 @@ class Tabular:
 def _as_stored(column: Column, text: str, types: Types) -> Any:
     if column.kind == "json":
         return json_text(text, types)
-    value = value_of(text, types)
-    if column.kind == "integer" and not -INT64 <= value < INT64:
-        error = FieldError("integer_out_of_range", column.name, "beyond 64 bits", text[:80])
-        raise UnreadableRecordError(error)
-    return float(value) if column.kind == "number" else value
+    if column.kind not in ("integer", "number"):
+        return value_of(text, types)
+    text = text.strip()
+    value = integer_of(text, column) if column.kind == "integer" else number_of(text, column)
+    if isinstance(value, FieldError):
+        raise UnreadableRecordError(value)
+    return value
 
 
 class _RegularForm:

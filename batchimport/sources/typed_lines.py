@@ -12,13 +12,13 @@ import msgspec
 import polars as pl
 
 from batchimport.job import INDEX
+from batchimport.schema.digits import INT64, surely_fit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from batchimport.schema import Column
 
-INT64 = 2**63
 _DETACHED_COLON = re.compile(rb'"[ \t\r]+:')
 _ESCAPED = re.compile(r'["\\\x00-\x1f]')
 """Characters that JSON escapes in a name."""
@@ -66,13 +66,13 @@ class TypedLines:
                 records.append(None)
         unfit = set(doubtful)
         try:
-            frame, keys, nulls = self._frame(records, unfit)
+            frame, keys, unsure = self._frame(records, unfit)
         except pl.exceptions.PolarsError:  # not UTF-8: msgspec does not look into raw values
             unfit.update(at for at, line in enumerate(lines) if not _is_utf8(line))
-            frame, keys, nulls = self._frame(records, unfit)
+            frame, keys, unsure = self._frame(records, unfit)
         twice = self._lines_with_repeated_keys(lines, data, unfit, keys)
-        if twice or nulls:
-            unfit.update(twice, nulls)
+        if twice or unsure:
+            unfit.update(twice, unsure)
             frame, *_ = self._frame(records, unfit)
         return frame, sorted(unfit)
 
@@ -81,13 +81,13 @@ class TypedLines:
         return self._frame([], set())[0]
 
     def _frame(self, records: list[Any], without: set[int]) -> tuple[pl.DataFrame, int, list[int]]:
-        """Return the columns of decoded records, how many keys their text has, and forbidden nulls.
+        """Return the columns of decoded records, how many keys their text has, and the unsure ones.
 
-        The last are the records that have null where an object or array must be, which the typed
-        decoder lets pass.
+        The last are records that the typed decoder lets pass though they may not fit: null where an
+        object or array must be, a number with more digits than its column keeps.
         """
         index: Sequence[int] = range(len(records))
-        nulls: list[int] = []
+        unsure: list[int] = []
         if without:
             index = [at for at in index if at not in without]
             records = [records[at] for at in index]
@@ -102,17 +102,21 @@ class TypedLines:
                 if missing:
                     values = [None if value is msgspec.UNSET else value for value in values]
             keys += len(values)
-            if column.kind == "json":
+            if column.kind == "json" or is_read_as_text(column):
                 text = b"\n".join([b"null" if value is None else value for value in values])
                 keys += _count(text, '":')
                 texts = _json_texts(column.name, text, len(values))
-                series.append(texts)
+                series.append(texts if column.kind == "json" else _numbers(texts))
                 if not column.nullable and texts.null_count() > missing:
                     found = texts.is_null().arg_true().to_list()
-                    nulls += [index[at] for at in found if values[at] is not None]
+                    unsure += [index[at] for at in found if values[at] is not None]
+                if column.kind == "number":
+                    unsure += _at(index, ~_are_numbers(series[-1], texts))
             else:
                 series.append(pl.Series(column.name, values, dtype=column.dtype))
-        return pl.DataFrame(series), keys, nulls
+                if column.kind == "number":
+                    unsure += _at(index, ~surely_fit(series[-1]))
+        return pl.DataFrame(series), keys, unsure
 
     def _lines_with_repeated_keys(
         self, lines: list[bytes], data: bytes, unfit: set[int], keys: int
@@ -129,10 +133,27 @@ class TypedLines:
 
 
 def _field_type(column: Column) -> tuple[Any, ...]:
-    kind = _TYPES.get(column.kind, str)
-    if column.nullable and column.kind != "json":
+    kind = msgspec.Raw if is_read_as_text(column) else _TYPES.get(column.kind, str)
+    if column.nullable and kind is not msgspec.Raw:
         kind = kind | None
     return (kind,) if column.required else (kind | msgspec.UnsetType, msgspec.UNSET)
+
+
+def is_read_as_text(column: Column) -> bool:
+    """Say whether a column's numbers are looked at as they are written."""
+    return column.kind == "number" and column.inferred
+
+
+def _numbers(texts: pl.Series) -> pl.Series:
+    return texts.cast(pl.Float64, strict=False)
+
+
+def _are_numbers(values: pl.Series, texts: pl.Series) -> pl.Series:
+    return surely_fit(values, texts) & (values.is_not_null() | texts.is_null())
+
+
+def _at(index: Sequence[int], found: pl.Series) -> list[int]:
+    return [index[at] for at in found.arg_true().to_list()] if found.any() else []
 
 
 def _json_texts(name: str, text: bytes, count: int) -> pl.Series:

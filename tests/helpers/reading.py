@@ -15,7 +15,7 @@ Rows = list[dict[str, Any]]
 
 def read_all(
     path: Path,
-    schema: dict[str, Any] | None = None,
+    schema: dict[str, Any] | RecordSchema | None = None,
     *,
     limit: int = 1000,
     max_bytes: int = 1 << 20,
@@ -25,8 +25,10 @@ def read_all(
     source = open_source([str(path)], SourceOptions(**options))
     try:
         text = source.format == "csv"
-        document = infer_schema(source.sample(None), text=text) if schema is None else schema
-        checked = RecordSchema(document)
+        if schema is None:
+            checked = RecordSchema(infer_schema(source.sample(None), text=text), inferred=True)
+        else:
+            checked = schema if isinstance(schema, RecordSchema) else RecordSchema(schema)
         rows: Rows = []
         rejects: list[Reject] = []
         at = Mark()

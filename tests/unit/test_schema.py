@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +160,11 @@ def test_a_malformed_schema_is_refused(document: dict[str, Any]) -> None:
         (["1", "2.50"], {"type": ["number", "null"]}),
         (["007", "1"], {"type": ["string", "null"]}),
         (["1e5"], {"type": ["string", "null"]}),
+        (["1e5", "7"], {"type": ["string", "null"]}),
+        (["1e-05", "0.5", "7"], {"type": ["number", "null"]}),
+        (["1.5e-07"], {"type": ["number", "null"]}),
+        (["0.30000000000000004", "0.1"], {"type": ["number", "null"]}),
+        (["1.0e999"], {"type": ["string", "null"]}),
         (["NaN", "1.0"], {"type": ["string", "null"]}),
         (["+49 30", "12"], {"type": ["string", "null"]}),
         (["true", "false"], {"type": ["boolean", "null"]}),
@@ -191,8 +197,43 @@ def test_cells_are_typed_as_a_careful_person_would(
         ([[1]], {"type": ["array", "null"]}),
         ([True, None], {"type": ["boolean", "null"]}),
         ([None], {}),
+        ([Decimal("1.10"), Decimal("0.30000000000000004")], {"type": ["number", "null"]}),
+        ([Decimal("0.12345678901234567890123")], {}),
+        ([Decimal("1e999"), 1], {}),
     ],
 )
 def test_json_values_are_typed_without_loss(found: list[Any], rule: dict[str, Any]) -> None:
     """Mixed types become JSON, never a guess."""
     assert infer_schema({"v": value} for value in found)["properties"]["v"] == rule
+
+
+WRITTEN = [
+    *("1", "-1.5", "1.10", "0.30000000000000004", "1e5", "1E-7", "1.0", "1e300", "-0.0"),
+    *("9007199254740991", "9007199254740993", "123456789012345678901234567890", "1e16"),
+    *(
+        "0.12345678901234567890123",
+        "1.00000000000000000001",
+        "9007199254740992.5",
+        "12345678.9012345678",
+    ),
+]
+KEPT = [Decimal(text) for text in WRITTEN if Decimal(repr(float(text))) == Decimal(text)]
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv"])
+@pytest.mark.parametrize("inferred", [True, False])
+def test_no_number_loses_a_digit_unsaid(tmp_path: Path, suffix: str, inferred: bool) -> None:
+    """Where numbers were inferred, all digits count; where they were asked for, integers do."""
+    source = tmp_path / f"v.{suffix}"
+    form = "{}\n" if suffix == "csv" else '{{"v": {}}}\n'
+    header = "v\n" if suffix == "csv" else ""
+    source.write_text(header + "".join(form.format(text) for text in WRITTEN))
+    schema = RecordSchema({"properties": {"v": {"type": "number"}}}, inferred=inferred)
+    rows, rejects = read_all(source, schema)
+    refused = {reject.record for reject in rejects}
+    integers = {at for at, text in enumerate(WRITTEN) if text.isdigit()}
+    lossy = {at for at, text in enumerate(WRITTEN) if Decimal(text) not in KEPT}
+    assert refused == (lossy if inferred else lossy & integers)
+    kept = [float(text) for at, text in enumerate(WRITTEN) if at not in refused]
+    assert [row["v"] for row in rows] == kept
+    assert all(("--infer-rows all" in str(reject.errors)) is inferred for reject in rejects)
