@@ -15,6 +15,7 @@ from batchimport.errors import TransientError, UsageError
 VARIABLE = "BATCHIMPORT_FAILPOINTS"
 POINTS = (
     "after-abandon",  # --restart has forgotten the ledger of the old job
+    "during-removal",  # of a job that is forgotten, one file of several is gone
     "before-claim",
     "after-table",  # table made, truncated or replaced, inside of the transaction of the claim
     "after-claim",

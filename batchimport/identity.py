@@ -134,6 +134,8 @@ def _check_unchanged(record: JobRecord, job: Job, source: Source) -> None:
 
 
 def _check_restart(request: Request, record: JobRecord, sink: Sink) -> None:
+    if not sink.hints.rows_outlive_the_ledger:
+        return
     stored = any(row.successful for row in sink.committed(record.job_id))
     if stored and request.job.if_exists in ("append", "fail") and not request.allow_duplicates:
         raise UsageError(

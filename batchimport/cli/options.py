@@ -125,7 +125,7 @@ To = Annotated[
         "--to",
         envvar="BATCHIMPORT_TO",
         metavar="URL",
-        help="Destination: sqlite:///path, duckdb:///path. Three slashes: relative, four: absolute. "
+        help="Destination: sqlite:///path, duckdb:///path, parquet:///directory. Three slashes: relative, four: absolute. "
         "Default: sqlite:///STEM.db",
     ),
 ]

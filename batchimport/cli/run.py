@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from batchimport.importer import Outcome
 
 
-FILES = ("sqlite", "duckdb")
+FILES = ("sqlite", "duckdb", "parquet")
 """Destinations whose address is a path."""
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 SINKS = {
     "sqlite": "batchimport.sinks.sqlite:SqliteSink",
     "duckdb": "batchimport.sinks.duckdb:DuckdbSink",
+    "parquet": "batchimport.sinks.parquet:ParquetSink",
     "postgresql": "batchimport.sinks.postgres:PostgresSink",
     "postgres": "batchimport.sinks.postgres:PostgresSink",
 }

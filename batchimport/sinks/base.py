@@ -26,11 +26,13 @@ class SinkHints:
         writers: Transactions that help when they run side by side.
         preferred_records: Records per transaction that suit it.
         delivery: The promise it can keep, in words for the summary.
+        rows_outlive_the_ledger: `abandon` leaves a job's rows where they are.
     """
 
     writers: int
     preferred_records: int
     delivery: str = "exactly-once"
+    rows_outlive_the_ledger: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +152,7 @@ class Sink(Protocol):
         ...
 
     def abandon(self, job_id: str) -> None:
-        """Forget the ledger of a job; its rows stay."""
+        """Forget the ledger of a job; its rows stay, unless the hints say otherwise."""
         ...
 
     def rejects(self, job_id: str) -> Iterator[Reject]:

@@ -11,6 +11,7 @@ from urllib.parse import unquote
 import duckdb
 import polars as pl
 
+from batchimport import failpoints
 from batchimport.errors import BatchImportError, DataError, FatalError, UsageError
 from batchimport.job import EXTRA_COLUMN, ChunkResult
 from batchimport.schema import Column
@@ -155,8 +156,11 @@ class DuckdbSink(Ledger):
             values = sql.chunk_values(job.job_id, request, result, job.epoch)
             marks = ", ".join("?" * len(values))
             self._run(f"INSERT INTO {self._chunks} ({sql.CHUNK_COLUMNS}) VALUES ({marks})", values)
+            failpoints.reach("after-ledger-row")
             self._insert_rows(_without(frame, refused))
+            failpoints.reach("after-rows")
             self._insert_rejects(job.job_id, rejects)
+            failpoints.reach("before-commit")
         return result
 
     def _overlaps(self, job_id: str, request: StoreRequest) -> list[Committed]:
@@ -181,7 +185,10 @@ class DuckdbSink(Ledger):
             return
         rows = [sql.reject_values(job_id, reject) for reject in rejects]
         names = sql.REJECT_COLUMNS.split(", ")
-        frame = pl.DataFrame(rows, schema=names, orient="row", infer_schema_length=None)
+        types = {"line": pl.Int64}  # not only nulls where a source has no lines
+        frame = pl.DataFrame(
+            rows, names, schema_overrides=types, orient="row", infer_schema_length=None
+        )
         with self._view(frame) as view:
             self._run(f"INSERT INTO {self._rejects} ({sql.REJECT_COLUMNS}) SELECT * FROM {view}")
 

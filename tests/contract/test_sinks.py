@@ -1,141 +1,134 @@
-"""What every sink must keep: one suite, run over each adapter."""
+"""What every sink must keep: one suite, run over each adapter of `tests/helpers/stores.py`."""
 
 from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 from batchimport.errors import FatalError, JobRunningElsewhereError, UsageError
-from batchimport.job import Job
+from batchimport.job import Reject
 from batchimport.schema import Column
-from batchimport.sinks import open_sink
 from batchimport.sinks.base import Sink
-from tests.helpers.stores import COLUMNS, a_job, a_record, a_reject, a_request, chunk, rows
-
-Opener = Callable[[], Sink]
-
-
-@pytest.fixture(params=["sqlite", "duckdb", "postgresql"])
-def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param in ("sqlite", "duckdb"):
-        return f"{request.param}:///{tmp_path / 'users.db'}"
-    return str(request.getfixturevalue("postgres").new_database())
-
-
-@pytest.fixture
-def opener(address: str) -> Iterator[Opener]:
-    opened: list[Sink] = []
-
-    def start() -> Sink:
-        sink = open_sink(address)
-        opened.append(sink)
-        return sink
-
-    yield start
-    for sink in opened:
-        sink.close()
+from tests.helpers.stores import (
+    ADAPTERS,
+    COLUMNS,
+    SQL,
+    Store,
+    a_record,
+    a_reject,
+    a_request,
+    chunk,
+    rows,
+)
 
 
-def stored(sink: Sink) -> list[tuple[Any, ...]]:
-    """Look into the table by the sink's own connection."""
-    return sink._rows("SELECT id, name FROM users ORDER BY id")  # type: ignore[attr-defined]
+def _store(request: pytest.FixtureRequest, path: Path) -> Iterator[Store]:
+    kind = request.param
+    server = lambda: request.getfixturevalue("postgres")  # noqa: E731 - only when it is needed
+    store = Store(kind, ADAPTERS[kind].new_address(path, server))
+    yield store
+    store.close()
 
 
-def test_a_chunk_is_stored_with_its_ledger_row_and_rejects(opener: Opener, address: str) -> None:
+@pytest.fixture(params=ADAPTERS)
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    """An empty place of every kind."""
+    yield from _store(request, tmp_path)
+
+
+@pytest.fixture(params=SQL)
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    """An empty place of every kind that has constraints and statements."""
+    yield from _store(request, tmp_path)
+
+
+# -- a chunk -----------------------------------------------------------------------------------
+
+
+def test_a_chunk_is_stored_with_its_ledger_row_and_rejects(store: Store) -> None:
     """Rows, counts and rejects come back as they were given."""
-    sink, job = opener(), a_job(address)
-    sink.claim(job, a_record(job), "me")
+    sink = store.claimed()
     reject = a_reject(2, raw=b'{"name": "\xff\x00"}')
     result = sink.store(a_request(chunk(0, 4), rows(1, 2), [reject], filtered=1))
     assert (result.successful, result.failed, result.filtered) == (2, 1, 1)
-    assert stored(sink) == [(1, "user 1"), (2, "user 2")]
-    data = sink._rows("SELECT CAST(data AS text) FROM users")  # type: ignore[attr-defined]
+    assert result.rejects_by_code == {"minimum": 1}
+    assert store.rows() == [(1, "user 1"), (2, "user 2")]
+    data = store.rows("CAST(data AS varchar)" if store.kind != "sqlite" else "data")
     assert data == [('{"a": 1.10}',)] * 2
     (row,) = sink.committed("users-1")
     assert (row.chunk, row.successful, row.failed, row.filtered) == (chunk(0, 4), 2, 1, 1)
+    assert row.digest == "digest"
     assert list(sink.rejects("users-1")) == [reject]
 
 
-def test_a_chunk_that_is_stored_twice_is_stored_once(opener: Opener, address: str) -> None:
+def test_a_chunk_that_is_stored_twice_is_stored_once(store: Store) -> None:
     """A second attempt learns what the first one did."""
-    sink, job = opener(), a_job(address)
-    sink.claim(job, a_record(job), "me")
-    first = sink.store(a_request(chunk(0, 2), rows(1, 2)))
-    again = sink.store(a_request(chunk(0, 2), rows(1, 2)))
+    sink = store.claimed()
+    first = sink.store(a_request(chunk(0, 2), rows(1), [a_reject(1)]))
+    again = sink.store(a_request(chunk(0, 2), rows(1), [a_reject(1)]))
     assert not first.already_committed
     assert again.already_committed
-    assert again.successful == 2
-    assert len(stored(sink)) == 2
+    assert (again.successful, again.failed) == (1, 1)
+    assert len(store.rows()) == 1
+    assert len(list(sink.rejects("users-1"))) == 1
 
 
 @pytest.mark.parametrize("other", [(0, 3), (1, 1), (1, 5), (0, 1)])
-def test_a_chunk_that_overlaps_is_refused(
-    opener: Opener, address: str, other: tuple[int, int]
-) -> None:
+def test_a_chunk_that_overlaps_is_refused(store: Store, other: tuple[int, int]) -> None:
     """No record can be committed by two chunks of different borders."""
-    sink, job = opener(), a_job(address)
-    sink.claim(job, a_record(job), "me")
+    sink = store.claimed()
     sink.store(a_request(chunk(0, 2), rows(1, 2)))
     with pytest.raises(FatalError, match="overlapping"):
         sink.store(a_request(chunk(*other), rows(7)))
-    assert len(stored(sink)) == 2
+    assert len(store.rows()) == 2
 
 
-def test_a_stopped_owner_that_wakes_up_cannot_commit(opener: Opener, address: str) -> None:
-    """The next claim raises the epoch; the old one is fenced off."""
-    old, new, job = opener(), opener(), a_job(address)
-    assert old.claim(job, a_record(job), "old").epoch == 1
-    if address.startswith("postgresql"):  # as if its connection had been lost
-        existing(old, "DO $$ BEGIN PERFORM pg_advisory_unlock_all(); END $$")
-    assert new.claim(job, a_record(job), "new").epoch == 2
-    with pytest.raises(JobRunningElsewhereError):
-        old.store(a_request(chunk(0, 1), rows(1)))
-    with pytest.raises(JobRunningElsewhereError):
-        old.finish("users-1", "completed", 1)
-    assert new.store(a_request(chunk(0, 1), rows(1))).successful == 1
-    assert new.owner("users-1") == "new"
+def test_chunks_are_committed_in_any_order(store: Store) -> None:
+    """The ledger is in order of position, and the rejects in order of record."""
+    sink = store.claimed()
+    for first in (20, 0, 10):
+        rejects = [a_reject(first + 3), a_reject(first + 1)]
+        sink.store(a_request(chunk(first, 10), rows(first), rejects))
+    assert [row.chunk.offset for row in sink.committed("users-1")] == [0, 10, 20]
+    assert [reject.record for reject in sink.rejects("users-1")] == [1, 3, 11, 13, 21, 23]
 
 
-def test_rows_that_the_table_refuses_are_rejected_alone(opener: Opener, address: str) -> None:
-    """First, middle and last of a chunk, with the database's reason; the others are stored."""
-    sink, job = opener(), a_job(address, key=("id",))
-    sink.claim(job, a_record(job), "me")
-    sink.store(a_request(chunk(0, 3), rows(1, 2, 3)))
-    earlier = a_reject(9)
-    result = sink.store(a_request(chunk(3, 7), rows(3, 4, 4, 5, 6, 1), [earlier]))
-    assert (result.successful, result.failed, result.bisected) == (3, 4, True)
-    assert [row[0] for row in stored(sink)] == [1, 2, 3, 4, 5, 6]
-    found = {reject.record: reject for reject in sink.rejects("users-1")}
-    assert sorted(found) == [3, 5, 8, 9]
-    assert {found[at].stage for at in (3, 5, 8)} == {"store"}
-    assert {found[at].errors[0].code for at in (3, 5, 8)} == {"unique"}
-    assert found[3].errors[0].field == "id"
-    assert sink.committed("users-1")[1].failed == 4
+def test_a_chunk_without_rows_is_committed(store: Store) -> None:
+    """All of its records were refused, filtered out, or blank lines."""
+    sink = store.claimed()
+    sink.store(a_request(chunk(0, 2), [], [a_reject(0)], filtered=1))
+    sink.store(a_request(chunk(2, 0), []))
+    assert store.rows() == []
+    assert next((row.failed, row.filtered) for row in sink.committed("users-1")) == (1, 1)
+    assert sink.finish("users-1", "completed", 2) == 0
 
 
-def test_keys_without_a_column_are_kept(opener: Opener, address: str) -> None:
-    """The column `_extra` is added when the first record needs it."""
-    sink, job = opener(), a_job(address)
-    sink.claim(job, a_record(job), "me")
-    sink.store(a_request(chunk(0, 1), rows(1)))
-    sink.store(a_request(chunk(1, 2), [*rows(2), {"id": 3, "_extra": '{"x":1}'}]))
-    extra = sink._rows("SELECT id, CAST(_extra AS text) FROM users ORDER BY id")  # type: ignore[attr-defined]
-    assert [(at, text and json.loads(text)) for at, text in extra] == [
-        (1, None),
-        (2, None),
-        (3, {"x": 1}),
-    ]
+def test_what_fails_on_the_way_leaves_nothing(database: Store) -> None:
+    """A crash between the rows and the rejects: neither row nor ledger nor reject is there."""
+    sink = database.claimed(database.job(key=("id",)))
+    request = a_request(chunk(0, 3), rows(1, 1, 2), [a_reject(2)])
+
+    def crash(at: int, errors: Any) -> Reject:
+        raise MemoryError
+
+    with pytest.raises(MemoryError):
+        sink.store(replace(request, rejecter=crash))
+    assert database.rows() == []
+    assert sink.committed("users-1") == []
+    assert list(sink.rejects("users-1")) == []
+    assert sink.store(request).successful == 2
 
 
-def test_threads_may_store_at_once(opener: Opener, address: str) -> None:
+def test_threads_may_store_at_once(store: Store) -> None:
     """Every chunk is committed once, whoever comes first."""
-    sink, job = opener(), a_job(address)
-    sink.claim(job, a_record(job), "me")
+    sink = store.claimed()
     places = [chunk(at * 5, 5) for at in range(20)] * 2
     barrier = threading.Barrier(4)
 
@@ -149,43 +142,288 @@ def test_threads_may_store_at_once(opener: Opener, address: str) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert [row[0] for row in stored(sink)] == list(range(100))
+    assert [row[0] for row in store.rows()] == list(range(100))
     assert sum(row.successful for row in sink.committed("users-1")) == 100
 
 
-def test_a_job_is_known_again(opener: Opener, address: str) -> None:
-    """Another process finds the job's record as it was written."""
-    job = a_job(address)
-    record = opener().claim(job, a_record(job), "me")
-    (found,) = opener().jobs(job.target_hash())
-    assert (found.job_id, found.columns, found.schema) == ("users-1", COLUMNS, record.schema)
-    assert opener().jobs("another") == []
+# -- values ------------------------------------------------------------------------------------
+
+VALUES: dict[str, list[Any]] = {
+    "integer": [0, -1, 2**63 - 1, -(2**63), None],
+    "number": [0.1, -0.0, 1e308, 5e-324, 1.7976931348623157e308, None],
+    "boolean": [True, False, None],
+    "string": ["", " ", "NULL", "\\N", "\\.", 'a"b\'c,d;e\tf\r\ng', "👩‍👩‍👧‍👦 é e\u0301", "\u202eabc\u2066", "x" * 100_000],
+    "json": ['{"a": 1.10, "b": [null, "\\u00e9"]}', "[]", '"text"', "1e400", "null", "true", None],
+}  # fmt: skip
 
 
-def test_an_abandoned_job_leaves_no_ledger(opener: Opener, address: str) -> None:
-    """Its rows stay, its chunks and rejects are forgotten."""
-    sink, job = opener(), a_job(address)
-    sink.claim(job, a_record(job), "me")
+@pytest.mark.parametrize("kind", VALUES)
+def test_values_come_back_as_they_were(store: Store, kind: Any) -> None:
+    """Extremes of every type, null and empty apart, any text."""
+    columns = (Column("n", "integer"), Column("v", kind))
+    sink = store.claimed(columns=columns)
+    given = [{"n": at, "v": value} for at, value in enumerate(VALUES[kind])]
+    request = a_request(chunk(0, len(given)), given, columns=columns)
+    assert sink.store(request).successful == len(given)
+    column = "CAST(v AS text)" if kind == "json" and store.kind == "postgresql" else "v"
+    found = [value for _, value in store.rows(f"n, {column}")]
+    if kind == "json" and store.kind == "postgresql":  # jsonb keeps the value, not its spelling
+        assert json.loads(found[0]) == json.loads(given[0]["v"])
+        return
+    assert found == VALUES[kind]
+    if store.kind != "sqlite":  # which has neither booleans nor a negative zero
+        assert list(map(str, found)) == list(map(str, VALUES[kind]))
+
+
+def test_text_with_a_nul_is_stored_or_rejected(store: Store) -> None:
+    """Never cut off at it."""
+    sink = store.claimed()
+    result = sink.store(a_request(chunk(0, 2), [{"id": 1, "name": "a\0b"}, *rows(2)]))
+    if store.kind == "postgresql":
+        assert [reject.record for reject in sink.rejects("users-1")] == [0]
+        return
+    assert result.successful == 2
+    name = "hex(name)" if store.kind == "sqlite" else "name"
+    assert store.rows(f"id, {name}")[0] == (1, "610062" if store.kind == "sqlite" else "a\0b")
+
+
+def test_times_and_ids_have_types_of_their_own(store: Store) -> None:
+    """Whatever RFC 3339 allows is one point in time; SQLite keeps texts as given."""
+    kinds: tuple[Any, ...] = ("date", "date-time", "uuid")
+    columns = tuple(Column(name[-4:], name) for name in kinds)
+    sink = store.claimed(columns=columns)
+    moments = ["2024-02-29T10:00:00Z", "2024-02-29t12:00:00.0+02:00", "2024-02-29T10:00:00-00:00"]
+    uid = "6f1ed002-ab5b-4cf6-9c51-0e4e5a5c5b3e"
+    given = [{"date": "2024-02-29", "time": moment, "uuid": uid} for moment in moments]
+    request = a_request(chunk(0, 3), given, columns=columns)
+    assert sink.store(request).successful == 3
+    found = store.rows("date, time, uuid")
+    if store.kind == "sqlite":
+        assert found == [tuple(each.values()) for each in given]
+        return
+    assert {str(day) for day, _, _ in found} == {"2024-02-29"}
+    assert {moment.isoformat() for _, moment, _ in found} == {"2024-02-29T10:00:00+00:00"}
+    assert {str(each) for _, _, each in found} == {uid}
+
+
+def test_rejects_come_back_as_they_were(store: Store) -> None:
+    """Bytes that are no text, no line, every error with its value."""
+    sink = store.claimed()
+    raws = [b"", b"\xff\xfe", b"\0", "💥".encode(), b"x" * 70_000, b'{"a": "\xc3"}']
+    given = [replace(a_reject(at, raw=raw), line=None) for at, raw in enumerate(raws)]
+    sink.store(a_request(chunk(0, len(given)), [], given))
+    assert list(sink.rejects("users-1")) == given
+
+
+def test_keys_without_a_column_are_kept(store: Store) -> None:
+    """In the column `_extra`, which SQL tables get when the first record needs it."""
+    sink = store.claimed()
+    sink.store(a_request(chunk(0, 1), rows(1)))
+    sink.store(a_request(chunk(1, 2), [*rows(2), {"id": 3, "_extra": '{"x":1}'}]))
+    sink.store(a_request(chunk(3, 1), rows(4)))
+    extra = store.rows("id, CAST(_extra AS varchar)" if store.kind != "sqlite" else "id, _extra")
+    assert [(at, text and json.loads(text)) for at, text in extra] == [
+        (1, None),
+        (2, None),
+        (3, {"x": 1}),
+        (4, None),
+    ]
+
+
+@pytest.mark.parametrize(
+    "name", ['quo"te', "sélect", "a b; DROP TABLE users", "order", "💥", "a'b"]
+)
+def test_any_name_is_a_name(store: Store, name: str) -> None:
+    """Tables and columns are quoted."""
+    columns = (Column(name, "integer"),)
+    sink = store.claimed(store.job(table=name), columns=columns)
+    assert sink.store(a_request(chunk(0, 1), [{name: 1}], columns=columns)).successful == 1
+    quoted = name.replace('"', '""')
+    if store.adapter.is_sql:
+        assert store.rows(f'"{quoted}"', name) == [(1,)]
+
+
+# -- whose job it is ---------------------------------------------------------------------------
+
+
+def test_a_stopped_owner_that_wakes_up_cannot_commit(store: Store) -> None:
+    """The next claim raises the epoch; the old one is fenced off."""
+    old, new, job = store.open(), store.open(), store.job()
+    assert old.claim(job, a_record(job), "old").epoch == 1
+    if store.kind == "postgresql":  # as if its connection had been lost
+        old._run("DO $$ BEGIN PERFORM pg_advisory_unlock_all(); END $$")  # type: ignore[attr-defined]
+    assert new.claim(job, a_record(job), "new").epoch == 2
+    with pytest.raises(JobRunningElsewhereError):
+        old.store(a_request(chunk(0, 1), rows(1)))
+    with pytest.raises(JobRunningElsewhereError):
+        old.finish("users-1", "completed", 1)
+    assert new.store(a_request(chunk(0, 1), rows(1))).successful == 1
+    assert new.owner("users-1") == "new"
+    assert new.owner("nobody's") is None
+
+
+def test_others_may_join_a_job_until_it_is_claimed_again(store: Store) -> None:
+    """At the epoch of the record, in any number; the next claim fences them all."""
+    job = store.job()
+    first = store.open()
+    record = first.claim(job, a_record(job), "me")
+    worker = store.open()
+    worker.join(job, record)
+    first.store(a_request(chunk(0, 1), rows(1)))
+    worker.store(a_request(chunk(1, 1), [*rows(2), {"id": 3, "_extra": "{}"}]))
+    assert [row[0] for row in store.rows()] == [1, 2, 3]
+    assert first.claim(job, record, "me").epoch == 2
+    with pytest.raises(JobRunningElsewhereError):
+        worker.store(a_request(chunk(5, 1), rows(9)))
+
+
+def test_a_job_is_known_again(store: Store) -> None:
+    """Another process finds the job's record as it was written, and its ledger."""
+    job = store.job()
+    sink = store.open()
+    record = sink.claim(job, a_record(job), "me")
+    sink.store(a_request(chunk(0, 2), rows(1, 2)))
+    sink.finish("users-1", "interrupted", 7)
+    store.close()
+    again = store.open()
+    (found,) = again.jobs(job.target_hash())
+    assert found == replace(record, state="interrupted", total_items=7)
+    assert again.jobs("another") == []
+    assert [row.chunk for row in again.committed("users-1")] == [chunk(0, 2)]
+    resumed = again.claim(job, a_record(job, columns=()), "me")
+    assert (resumed.epoch, resumed.columns, resumed.state) == (2, COLUMNS, "running")
+    assert again.store(a_request(chunk(0, 2), rows(1, 2))).already_committed
+    assert again.store(a_request(chunk(2, 1), rows(3))).successful == 1
+    assert len(store.rows()) == 3
+
+
+def test_two_jobs_share_a_table(store: Store) -> None:
+    """Each with its own ledger and rejects; the accounts of both are right."""
+    first = store.claimed(job_id="one")
+    first.store(a_request(chunk(0, 2), rows(1), [a_reject(1)]))
+    second = store.claimed(store.job(sources=("/data/more.jsonl",)), job_id="one-2")
+    second.store(a_request(chunk(0, 2), rows(2), [a_reject(0)]))
+    first.store(a_request(chunk(2, 1), rows(3)))
+    assert [row[0] for row in store.rows()] == [1, 2, 3]
+    assert [record.job_id for record in first.jobs()] == ["one", "one-2"]
+    assert [row.chunk for row in first.committed("one")] == [chunk(0, 2), chunk(2, 1)]
+    assert [reject.record for reject in second.rejects("one-2")] == [0]
+    assert first.finish("one", "completed", 3) == 0
+    assert second.finish("one-2", "completed", 2) in (0, None)
+
+
+def test_an_abandoned_job_leaves_no_ledger(store: Store) -> None:
+    """Chunks and rejects are forgotten; in SQL its rows stay, where files are the ledger they go."""
+    sink = store.claimed()
     sink.store(a_request(chunk(0, 2), rows(1), [a_reject(1)]))
+    other = store.claimed(store.job(sources=("/data/more.jsonl",)), job_id="users-1-0")
+    other.store(a_request(chunk(0, 1), rows(2)))
     sink.abandon("users-1")
-    assert sink.jobs() == []
+    assert [record.job_id for record in sink.jobs()] == ["users-1-0"]
     assert sink.committed("users-1") == []
     assert list(sink.rejects("users-1")) == []
-    assert len(stored(sink)) == 1
+    assert len(store.rows()) == (2 if sink.hints.rows_outlive_the_ledger else 1)
+    with pytest.raises(JobRunningElsewhereError):
+        sink.store(a_request(chunk(2, 1), rows(3)))
 
 
-def test_rows_that_nobody_accounts_for_are_noticed(opener: Opener, address: str) -> None:
+# -- the table ---------------------------------------------------------------------------------
+
+
+def test_rows_that_nobody_accounts_for_are_noticed(store: Store) -> None:
     """In a table that the job made, another program's rows make a surplus."""
-    sink, job = opener(), a_job(address)
-    sink.claim(job, a_record(job), "me")
+    sink = store.claimed()
     sink.store(a_request(chunk(0, 2), rows(1, 2)))
     assert sink.finish("users-1", "completed", 2) == 0
-    sink._run("INSERT INTO users (id) VALUES (99)")  # type: ignore[attr-defined]
+    store.intrude()
     assert sink.finish("users-1", "completed", 2) == 1
 
 
-def existing(sink: Sink, statement: str) -> None:
-    sink._run(statement)  # type: ignore[attr-defined]
+@pytest.mark.parametrize(("mode", "left"), [("append", 3), ("truncate", 2), ("replace", 2)])
+def test_an_existing_table_is_treated_as_asked(store: Store, mode: Any, left: int) -> None:
+    """`--if-exists` decides what becomes of the rows that are there."""
+    before = store.claimed()
+    before.store(a_request(chunk(0, 1), rows(50)))
+    before.finish("users-1", "completed", 1)
+    store.close()
+    sources = ("/data/more.jsonl",)
+    sink = store.claimed(store.job(if_exists=mode, sources=sources), job_id="users-2")
+    sink.store(a_request(chunk(0, 2), rows(1, 2)))
+    assert len(store.rows()) == left
+    assert sink.finish("users-2", "completed", 2) in (0, None)
+    store.close()
+    with pytest.raises(UsageError, match="exists"):
+        store.claimed(store.job(if_exists="fail"), job_id="users-3")
+
+
+def test_a_table_with_other_columns_is_refused_or_replaced(store: Store) -> None:
+    """Before the first chunk, by the name of the column."""
+    store.claimed(columns=(Column("id", "integer"), Column("name", "string")))
+    store.close()
+    with pytest.raises(UsageError, match="no column data"):
+        store.claimed(job_id="users-2")
+    store.close()
+    sink = store.claimed(store.job(if_exists="replace"), job_id="users-2")
+    assert sink.store(a_request(chunk(0, 1), rows(1))).successful == 1
+
+
+def test_a_table_that_cannot_take_the_columns_is_refused(store: Store) -> None:
+    """By the name of the column and its type."""
+    store.claimed(columns=(*COLUMNS[:2], Column("data", "integer")))
+    store.close()
+    with pytest.raises(UsageError, match="column data"):
+        store.claimed(job_id="users-2")
+
+
+def test_a_later_format_is_not_touched(database: Store) -> None:
+    """A ledger that a later version wrote stops this one."""
+    sink = database.claimed()
+    database.run("UPDATE _batchimport_jobs SET format_version = 99")
+    with pytest.raises(FatalError, match="format 99"):
+        sink.jobs()
+
+
+# -- constraints -------------------------------------------------------------------------------
+
+
+def codes(sink: Sink) -> list[tuple[int, str]]:
+    return [(reject.record, reject.errors[0].code) for reject in sink.rejects("users-1")]
+
+
+def test_rows_that_the_table_refuses_are_rejected_alone(database: Store) -> None:
+    """First, middle and last of a chunk, with the database's reason; the others are stored."""
+    sink = database.claimed(database.job(key=("id",)))
+    sink.store(a_request(chunk(0, 3), rows(1, 2, 3)))
+    result = sink.store(a_request(chunk(3, 7), rows(3, 4, 4, 5, 6, 1), [a_reject(9)]))
+    assert (result.successful, result.failed, result.bisected) == (3, 4, True)
+    assert [row[0] for row in database.rows()] == [1, 2, 3, 4, 5, 6]
+    found = {reject.record: reject for reject in sink.rejects("users-1")}
+    assert sorted(found) == [3, 5, 8, 9]
+    assert {found[at].stage for at in (3, 5, 8)} == {"store"}
+    assert {found[at].errors[0].code for at in (3, 5, 8)} == {"unique"}
+    assert found[3].errors[0].field == "id"
+    assert sink.committed("users-1")[1].failed == 4
+
+
+def test_the_first_of_equal_keys_wins(database: Store) -> None:
+    """In the order of the source; null is equal to nothing; a refused row takes no key."""
+    database.run("CREATE TABLE users (id INTEGER UNIQUE, name TEXT UNIQUE NOT NULL, data TEXT)")
+    sink = database.claimed()
+    names = [(1, "a"), (2, "a"), (2, "b"), (None, "c"), (None, "d"), (1, "b"), (3, None), (3, "e")]
+    given = [{"id": at, "name": name} for at, name in names]
+    result = sink.store(a_request(chunk(0, len(given)), given))
+    assert codes(sink) == [(1, "unique"), (5, "unique"), (6, "not_null")]
+    assert result.successful == 5
+    assert sorted(name for _, name in database.rows()) == ["a", "b", "c", "d", "e"]
+
+
+def test_a_chunk_of_bad_rows_is_all_rejects(database: Store) -> None:
+    """Every row is refused, and the next chunk is stored."""
+    sink = database.claimed(database.job(key=("id",)))
+    sink.store(a_request(chunk(0, 1), rows(7)))
+    result = sink.store(a_request(chunk(1, 300), rows(*[7] * 300)))
+    assert (result.successful, result.failed) == (0, 300)
+    assert sink.store(a_request(chunk(301, 1), rows(8))).successful == 1
 
 
 @pytest.mark.parametrize(
@@ -199,76 +437,92 @@ def existing(sink: Sink, statement: str) -> None:
         ),
     ],
 )
-def test_a_table_that_cannot_take_the_columns_is_refused(
-    opener: Opener, address: str, table: str, message: str
+def test_a_foreign_table_that_cannot_take_the_columns_is_refused(
+    database: Store, table: str, message: str
 ) -> None:
-    """Before the first chunk, by the name of the column."""
-    sink, job = opener(), a_job(address)
-    existing(sink, table)
+    """Before the first chunk; no ledger row of the job is left."""
+    database.run(table)
     with pytest.raises(UsageError, match=message):
-        sink.claim(job, a_record(job), "me")
+        database.claimed()
+    assert database.open().jobs() == []
 
 
 @pytest.mark.parametrize(("mode", "left"), [("append", 3), ("truncate", 2), ("replace", 2)])
-def test_an_existing_table_is_treated_as_asked(
-    opener: Opener, address: str, mode: Any, left: int
-) -> None:
-    """`--if-exists` decides what becomes of the rows that are there."""
-    sink, job = opener(), a_job(address, if_exists=mode)
-    existing(sink, "CREATE TABLE users (id INTEGER, name TEXT, data TEXT)")
-    existing(sink, "INSERT INTO users VALUES (50, 'before', NULL)")
-    sink.claim(job, a_record(job), "me")
+def test_a_foreign_table_is_treated_as_asked(database: Store, mode: Any, left: int) -> None:
+    """`--if-exists` decides what becomes of another program's rows."""
+    database.run("CREATE TABLE users (id INTEGER, name TEXT, data TEXT)")
+    database.run("INSERT INTO users VALUES (50, 'before', NULL)")
+    sink = database.claimed(database.job(if_exists=mode))
     sink.store(a_request(chunk(0, 2), rows(1, 2)))
-    assert len(stored(sink)) == left
-    with pytest.raises(UsageError, match="exists"):
-        sink.claim(a_job(address, if_exists="fail"), a_record(job, "users-2"), "me")
+    assert len(database.rows()) == left
 
 
-def test_constraints_of_an_existing_table_reject_records(opener: Opener, address: str) -> None:
+def test_constraints_of_an_existing_table_reject_records(database: Store) -> None:
     """NOT NULL, CHECK and foreign keys name their code; triggers do not confuse the count."""
-    sink, job = opener(), a_job(address)
-    existing(sink, "CREATE TABLE parents (id INTEGER PRIMARY KEY)")
-    existing(sink, "INSERT INTO parents VALUES (1), (2), (3)")
-    existing(
-        sink,
-        "CREATE TABLE users (id INTEGER REFERENCES parents, name TEXT NOT NULL "
-        "CHECK (name <> 'bad'), data TEXT)",
-    )
-    existing(sink, "CREATE TABLE log (id INTEGER)")
-    if address.startswith("sqlite"):
-        existing(
-            sink,
-            "CREATE TRIGGER t AFTER INSERT ON users BEGIN INSERT INTO log VALUES (new.id); END",
+    for statement in (
+        "CREATE TABLE parents (id INTEGER PRIMARY KEY)",
+        "INSERT INTO parents VALUES (1), (2), (3)",
+        """CREATE TABLE users (id INTEGER REFERENCES parents,
+           name TEXT NOT NULL CHECK (name <> 'bad'), data TEXT)""",
+        "CREATE TABLE log (id INTEGER)",
+    ):
+        database.run(statement)
+    if database.kind == "sqlite":
+        database.run(
+            "CREATE TRIGGER t AFTER INSERT ON users BEGIN INSERT INTO log VALUES (new.id); END"
         )
-    sink.claim(job, a_record(job), "me")
+    sink = database.claimed()
     given = [{"id": 1, "name": "a"}, {"id": 2}, {"id": 2, "name": "bad"}, {"id": 9, "name": "b"}]
     result = sink.store(a_request(chunk(0, 5), [*given, {"id": 3, "name": "c"}]))
     assert (result.successful, result.failed) == (2, 3)
-    found = [(reject.record, reject.errors[0].code) for reject in sink.rejects("users-1")]
-    assert found == [(1, "not_null"), (2, "check"), (3, "foreign_key")]
+    assert codes(sink) == [(1, "not_null"), (2, "check"), (3, "foreign_key")]
 
 
-@pytest.mark.parametrize("name", ['quo"te', "sélect", "a b; DROP TABLE users", "order", "💥"])
-def test_any_name_is_a_name(opener: Opener, address: str, name: str) -> None:
-    """Tables and columns are quoted."""
-    sink = opener()
-    job: Job = a_job(address, table=name)
-    record = a_record(job, columns=(Column(name, "integer"),))
-    sink.claim(job, record, "me")
-    frame = a_request(chunk(0, 1), rows(1)).frame.select("id").rename({"id": name})
-    request = a_request(chunk(0, 1), [])
-    assert sink.store(type(request)(**{**_facts(request), "frame": frame})).successful == 1
+# -- what only files have ----------------------------------------------------------------------
 
 
-def _facts(request: Any) -> dict[str, Any]:
-    return {name: getattr(request, name) for name in request.__dataclass_fields__}
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Store]:
+    """A Parquet dataset."""
+    store = Store("parquet", f"parquet:///{tmp_path / 'users'}")
+    yield store
+    store.close()
 
 
-def test_a_later_format_is_not_touched(opener: Opener, address: str) -> None:
-    """A ledger that a later version wrote stops this one."""
-    sink, job = opener(), a_job(address)
-    sink.claim(job, a_record(job), "me")
-    existing(sink, "UPDATE _batchimport_jobs SET format_version = 99")
-    with pytest.raises(FatalError, match="format 99"):
-        sink.jobs()
-    assert stored(sink) == []
+def test_a_dataset_takes_what_its_columns_can_hold(folder: Store, tmp_path: Path) -> None:
+    """Another program's files decide the columns; values that do not fit are rejects."""
+    (tmp_path / "users").mkdir()
+    other = {"name": pl.String, "id": pl.Int8, "data": pl.String, "more": pl.Date}
+    pl.DataFrame({"id": [5]}, schema_overrides=other).select(
+        *(pl.col(n) if n == "id" else pl.lit(None, t).alias(n) for n, t in other.items())
+    ).write_parquet(tmp_path / "users" / "other.parquet")
+    sink = folder.claimed()
+    result = sink.store(a_request(chunk(0, 3), [*rows(1, 200), {"id": 2, "_extra": '{"x": 1}'}]))
+    assert (result.successful, result.failed) == (1, 2)
+    found = [(each.record, each.errors[0].code) for each in sink.rejects("users-1")]
+    assert found == [(1, "type"), (2, "unknown_key")]
+    assert folder.rows("id, more") == [(1, None), (5, None)]
+    assert sink.finish("users-1", "completed", 3) == 0
+    with pytest.raises(UsageError, match="does not remove it"):
+        folder.claimed(folder.job(if_exists="replace"), job_id="users-2")
+
+
+def test_files_of_different_columns_are_no_dataset(folder: Store, tmp_path: Path) -> None:
+    """Refused by the name of the file."""
+    folder.claimed()
+    pl.DataFrame({"id": [1]}).write_parquet(tmp_path / "users" / "odd.parquet")
+    with pytest.raises(UsageError, match="odd"):
+        folder.claimed(job_id="users-2")
+
+
+def test_a_part_of_another_program_is_not_believed(folder: Store, tmp_path: Path) -> None:
+    """A file that has a part's name and no ledger row stops the job; so does a damaged one."""
+    sink = folder.claimed()
+    sink.store(a_request(chunk(0, 1), rows(1)))
+    (part,) = (tmp_path / "users").glob("part-*")
+    pl.read_parquet(part).write_parquet(part)
+    with pytest.raises(FatalError, match="no row of the ledger"):
+        sink.committed("users-1")
+    part.write_bytes(part.read_bytes()[:-20])
+    with pytest.raises(FatalError, match="damaged"):
+        sink.committed("users-1")

@@ -1,14 +1,109 @@
-"""What a sink test needs: a claimed sink, and chunks to store in it."""
+"""What a sink test needs: every adapter, a claimed sink, and chunks to store in it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import polars as pl
 
 from batchimport.job import Chunk, FieldError, Job, Mark, Reject
 from batchimport.schema import Column
-from batchimport.sinks.base import JobRecord, StoreRequest
+from batchimport.sinks import open_sink
+from batchimport.sinks.base import JobRecord, Sink, StoreRequest
+
+Rows = list[tuple[Any, ...]]
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A sink under test.
+
+    Attributes:
+        new_address: Address of an empty place, given a directory and the way to a server.
+        look: Rows of a table by a list of columns, ordered by the first.
+        is_sql: It has constraints, runs statements, and keeps the rows of a job that is abandoned.
+    """
+
+    new_address: Callable[[Path, Callable[[], Any]], str]
+    look: Callable[[Sink, str, str], Rows]
+    is_sql: bool = True
+
+
+def _look_by_sql(sink: Any, columns: str, table: str) -> Rows:
+    rows: Rows = sink._rows(f"SELECT {columns} FROM {sink._name(table)} ORDER BY 1")
+    return rows
+
+
+def _look_at_files(sink: Any, columns: str, table: str) -> Rows:
+    del table
+    frame = pl.scan_parquet(f"{sink._folder.path}/*.parquet")
+    return pl.SQLContext(t=frame).execute(f"SELECT {columns} FROM t ORDER BY 1").collect().rows()
+
+
+ADAPTERS = {
+    "sqlite": Adapter(lambda path, _: f"sqlite:///{path / 'users.db'}", _look_by_sql),
+    "duckdb": Adapter(lambda path, _: f"duckdb:///{path / 'users.duckdb'}", _look_by_sql),
+    "postgresql": Adapter(lambda _, server: str(server().new_database()), _look_by_sql),
+    "parquet": Adapter(
+        lambda path, _: f"parquet:///{path / 'users'}", _look_at_files, is_sql=False
+    ),
+}
+"""To prove a new sink: one line here."""
+SQL = [name for name, adapter in ADAPTERS.items() if adapter.is_sql]
+
+
+@dataclass
+class Store:
+    """A place that sinks are opened on."""
+
+    kind: str
+    address: str
+    opened: list[Sink] = field(default_factory=list)
+
+    @property
+    def adapter(self) -> Adapter:
+        return ADAPTERS[self.kind]
+
+    def open(self) -> Sink:
+        self.opened.append(open_sink(self.address))
+        return self.opened[-1]
+
+    def claimed(self, job: Job | None = None, job_id: str = "users-1", **facts: Any) -> Sink:
+        """Return a sink that has claimed a job."""
+        sink, job = self.open(), job or self.job()
+        sink.claim(job, a_record(job, job_id, **facts), "me")
+        return sink
+
+    def job(self, **facts: Any) -> Job:
+        return a_job(self.address, **facts)
+
+    def rows(self, columns: str = "id, name", table: str = "users") -> Rows:
+        """Look into the table by the sink that was opened last."""
+        return self.adapter.look(self.opened[-1], columns, table)
+
+    def run(self, statement: str) -> None:
+        """Run a statement, as another program would."""
+        sink: Any = self.opened[-1] if self.opened else self.open()
+        sink._run(statement)
+
+    def intrude(self) -> None:
+        """Add a row that no ledger knows."""
+        if self.adapter.is_sql:
+            self.run("INSERT INTO users (id) VALUES (99)")
+            return
+        folder = Path(unquote(self.address.removeprefix("parquet:///")))
+        part = next(folder.glob("part-*.parquet"))
+        pl.read_parquet(part).head(1).write_parquet(folder / "other.parquet")
+
+    def close(self) -> None:
+        """Close all sinks, as if their processes ended."""
+        while self.opened:
+            self.opened.pop().close()
+
 
 COLUMNS = (Column("id", "integer"), Column("name", "string"), Column("data", "json"))
 
@@ -40,9 +135,13 @@ def chunk(first: int, records: int) -> Chunk:
 
 
 def a_request(
-    place: Chunk, rows: list[dict[str, Any]], rejects: list[Reject] | None = None, filtered: int = 0
+    place: Chunk,
+    rows: list[dict[str, Any]],
+    rejects: list[Reject] | None = None,
+    filtered: int = 0,
+    columns: Sequence[Column] = COLUMNS,
 ) -> StoreRequest:
-    types = {column.name: column.dtype for column in COLUMNS}
+    types = {column.name: column.dtype for column in columns}
     if any("_extra" in row for row in rows):
         types["_extra"] = pl.String()
     frame = pl.DataFrame(rows, schema=types)

@@ -1,0 +1,106 @@
+"""How a frame's columns become those of a Parquet dataset, and which values do not fit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from batchimport.errors import UsageError
+from batchimport.job import EXTRA_COLUMN, FieldError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from batchimport.schema import Column, Kind
+
+Schema = dict[str, pl.DataType]
+
+_TYPES: dict[Kind, pl.DataType] = {
+    "date": pl.Date(),
+    "date-time": pl.Datetime("us", "UTC"),
+}
+"""Other kinds have the type that they have in a frame."""
+
+
+def type_of(column: Column) -> pl.DataType:
+    """Return the type of a column in a new dataset."""
+    return _TYPES.get(column.kind, column.dtype)
+
+
+def new_schema(columns: Sequence[Column], *, has_extra: bool) -> Schema:
+    """Return the schema of a new dataset."""
+    schema = {column.name: type_of(column) for column in columns}
+    return schema | {EXTRA_COLUMN: pl.String()} if has_extra or not schema else schema
+
+
+def check_schema(where: str, known: Mapping[str, pl.DataType], columns: Sequence[Column]) -> None:
+    """Check that a dataset of this schema can take the columns.
+
+    Raises:
+        UsageError: If not.
+    """
+    missing = [column.name for column in columns if column.name not in known]
+    if missing:
+        raise UsageError(
+            f"the dataset has no column {', '.join(missing)}",
+            where=where,
+            hint="choose another directory, or drop the keys with --sql",
+        )
+    for column in columns:
+        if not _fits(column, known[column.name]):
+            raise UsageError(
+                f"the dataset's column {column.name} of type {known[column.name]} cannot take "
+                f"{column.kind} values",
+                where=where,
+                hint="name the type in a --schema, or choose another directory",
+            )
+
+
+def _fits(column: Column, dtype: pl.DataType) -> bool:
+    if column.kind == "integer":
+        return dtype.is_integer() or dtype == pl.Float64
+    return dtype == type_of(column)
+
+
+def as_stored(
+    frame: pl.DataFrame, columns: Sequence[Column], schema: Schema
+) -> tuple[pl.DataFrame, dict[int, list[FieldError]]]:
+    """Return a chunk's rows as the dataset has them, and the errors of those that do not fit."""
+    kinds = {column.name: column.kind for column in columns}
+    stored = frame.select(
+        _stored(name, kinds.get(name, "string"), dtype)
+        if name in frame.columns
+        else pl.lit(None, dtype).alias(name)
+        for name, dtype in schema.items()
+    )
+    misfits: dict[int, list[FieldError]] = {}
+    for name in frame.columns:
+        lost = frame.get_column(name).is_not_null()
+        if name in schema:
+            lost &= stored.get_column(name).is_null()
+        for at in lost.arg_true().to_list():
+            misfits.setdefault(at, []).append(_error(name, schema, frame.get_column(name)[at]))
+    if misfits:
+        stored = stored[[at for at in range(frame.height) if at not in misfits]]
+    return stored, misfits
+
+
+def _stored(name: str, kind: Kind, dtype: pl.DataType) -> pl.Expr:
+    """Read a column strictly; what cannot be read becomes null."""
+    value = pl.col(name)
+    if kind == "date":
+        return value.str.to_date("%Y-%m-%d", strict=False)
+    if kind == "date-time":  # RFC 3339; a time without a zone, which only a transform makes, is UTC
+        zoned = value.str.to_datetime("%+", time_unit="us", time_zone="UTC", strict=False)
+        plain = value.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f", time_unit="us", strict=False)
+        return pl.coalesce(zoned, plain.dt.replace_time_zone("UTC"))
+    return value.cast(dtype, strict=False)
+
+
+def _error(name: str, schema: Schema, value: object) -> FieldError:
+    if name not in schema:
+        message = "the dataset has no column for keys that its schema does not name"
+        return FieldError("unknown_key", "", message, str(value)[:200])
+    message = f"does not fit the dataset's column of type {schema[name]}"
+    return FieldError("type", name, message, str(value)[:200])

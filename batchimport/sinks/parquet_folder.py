@@ -1,0 +1,237 @@
+"""A directory of Parquet files that all have one schema: complete files only, each put in at once.
+
+Its files are of two kinds, and readers may take them all: parts hold rows; a job's own file holds
+none. What else is to be known stands in their footers. Nothing here knows what that is.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import re
+import secrets
+import threading
+import time
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from batchimport import failpoints
+from batchimport.errors import BatchImportError, FatalError, JobRunningElsewhereError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+_PART = re.compile(r"part-(.+)-(\d{16})-(\d{16})\.parquet")
+_JOB = re.compile(r"_job-(.+)\.parquet")
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")
+LOCK_WAIT_SECONDS = 10.0
+"""A lock is held for milliseconds; longer means that its holder was stopped, or is far away."""
+SECONDS_BETWEEN_LOOKS = 0.005
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Part:
+    """The name of a part, which says whose records it holds, and which."""
+
+    job_id: str
+    lo: int
+    hi: int
+
+    @property
+    def name(self) -> str:
+        """Name of the file; names sort as the records do."""
+        return f"part-{self.job_id}-{self.lo:016}-{self.hi:016}.parquet"
+
+
+class Draft:
+    """A complete file that is on disk, but not yet in the directory."""
+
+    def __init__(self, folder: Path, descriptor: int, hidden: Path | None) -> None:
+        self._folder, self._descriptor, self._hidden = folder, descriptor, hidden
+
+    def publish(self, name: str) -> None:
+        """Put the file into the directory, at once and as a whole; its name must be free."""
+        if self._hidden is not None:
+            os.link(self._hidden, self._folder / name)
+            return
+        # A directory's descriptor makes Python call linkat(2), which follows the link in /proc.
+        directory = os.open(self._folder, os.O_RDONLY)
+        try:
+            os.link(f"/proc/self/fd/{self._descriptor}", self._folder / name, src_dir_fd=directory)
+        finally:
+            os.close(directory)
+
+
+class Folder:
+    """The directory."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    # -- looking -------------------------------------------------------------------------------
+
+    def files(self) -> list[Path]:
+        """Return all Parquet files, in order of name."""
+        with self.translated():
+            return sorted(
+                each
+                for each in self.path.iterdir()
+                if each.suffix == ".parquet" and not each.name.startswith(".")
+            )
+
+    def parts(self, job_id: str | None = None) -> list[Part]:
+        """Return the parts that batchimport wrote, of one job or of all, in order."""
+        found = [_PART.fullmatch(each.name) for each in self.files()]
+        parts = [Part(match[1], int(match[2]), int(match[3])) for match in found if match]
+        return sorted(part for part in parts if job_id in (None, part.job_id))
+
+    def job_ids(self) -> list[str]:
+        """Return the jobs that have a file."""
+        found = [_JOB.fullmatch(each.name) for each in self.files()]
+        return [match[1] for match in found if match]
+
+    def job_path(self, job_id: str) -> Path:
+        """Return the place of a job's own file."""
+        return self.path / f"_job-{job_id}.parquet"
+
+    def foreign(self) -> list[Path]:
+        """Return the Parquet files that batchimport did not write."""
+        return [
+            each
+            for each in self.files()
+            if not (_PART.fullmatch(each.name) or _JOB.fullmatch(each.name))
+        ]
+
+    def footer(self, path: Path) -> dict[str, str]:
+        """Return what stands in a file's footer."""
+        with self.translated(path):
+            return pl.read_parquet_metadata(path)
+
+    def schema(self, path: Path) -> dict[str, pl.DataType]:
+        """Return the columns of a file."""
+        with self.translated(path):
+            return dict(pl.read_parquet_schema(path))
+
+    def rows(self) -> int:
+        """Count the rows of all files."""
+        files = self.files()
+        with self.translated():
+            found = pl.scan_parquet(files, glob=False).select(pl.len()).collect() if files else None
+            return int(found.item()) if found is not None else 0
+
+    # -- writing -------------------------------------------------------------------------------
+
+    @contextmanager
+    def drafted(self, frame: pl.DataFrame, footer: dict[str, str]) -> Iterator[Draft]:
+        """Write a file that no one sees; it is gone at the end unless it was published."""
+        with self.translated():
+            descriptor, hidden = self._open_unseen()
+        try:
+            with self.translated():
+                with open(descriptor, "wb", closefd=False) as file:
+                    frame.write_parquet(file, metadata=footer)
+                os.fsync(descriptor)
+            yield Draft(self.path, descriptor, hidden)
+        finally:
+            os.close(descriptor)
+            if hidden is not None:
+                hidden.unlink(missing_ok=True)
+
+    def _open_unseen(self) -> tuple[int, Path | None]:
+        """Open a file without a name; or a hidden one, where the file system knows no such thing."""
+        flags = os.O_RDWR | os.O_CLOEXEC
+        with suppress(OSError, AttributeError):  # not on macOS, NFS, …
+            return os.open(self.path, flags | os.O_TMPFILE, 0o666), None
+        hidden = self.path / f".draft-{secrets.token_hex(8)}"
+        return os.open(hidden, flags | os.O_CREAT | os.O_EXCL, 0o666), hidden
+
+    def put_job(self, job_id: str, frame: pl.DataFrame, footer: dict[str, str]) -> None:
+        """Write a job's own file, over the one that is there; the lock is held."""
+        path = self.job_path(job_id)
+        complete = path.with_name(f".{path.name}")
+        with self.drafted(frame, footer) as draft, self.translated():
+            complete.unlink(missing_ok=True)
+            draft.publish(complete.name)
+            complete.replace(path)
+            self.sync()
+
+    def remove(self, *paths: Path) -> None:
+        """Remove files for good; the lock is held."""
+        with self.translated():
+            for path in paths:
+                path.unlink(missing_ok=True)
+                failpoints.reach("during-removal")
+            self.sync()
+
+    def sync(self) -> None:
+        """Make sure that the names in the directory are on disk."""
+        with self.translated():
+            descriptor = os.open(self.path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep every other thread and process from changing the directory.
+
+        Raises:
+            JobRunningElsewhereError: If the lock is not free in time.
+        """
+        with self.translated():
+            descriptor = os.open(self.path, os.O_RDONLY)
+            try:
+                self._take_lock(descriptor)
+                yield
+            finally:
+                os.close(descriptor)
+
+    def _take_lock(self, descriptor: int) -> None:
+        deadline = time.monotonic() + LOCK_WAIT_SECONDS
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise JobRunningElsewhereError(
+                        "another process holds the lock of the directory",
+                        where=str(self.path),
+                        hint="end it if it was stopped, then run the same command again",
+                    ) from None
+                threading.Event().wait(SECONDS_BETWEEN_LOOKS)
+            else:
+                return
+
+    @contextmanager
+    def translated(self, path: Path | None = None) -> Iterator[None]:
+        """Say what the system's errors mean for the runner."""
+        try:
+            yield
+        except (OSError, pl.exceptions.PolarsError) as error:
+            raise translate(error, path or self.path) from error
+
+
+def translate(error: Exception, path: Path) -> BatchImportError:
+    """Say what an error means for the runner; Polars names the system's number in its text."""
+    where, text = str(path), str(error).partition("\n")[0]
+    number = _OS_ERROR.search(text)
+    code = int(number[1]) if number else getattr(error, "errno", None)
+    if code in (errno.ENOSPC, errno.EDQUOT):
+        return FatalError("the disk is full", where=where, hint="make room, then run again")
+    if code in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return FatalError("the directory cannot be written", where=where, hint="check its mode")
+    if code in (errno.ENOTSUP, errno.ENOLCK, errno.EBADF):
+        return UsageError(
+            "this file system has no file locks or hard links",
+            where=where,
+            hint="choose a directory on a local disk",
+        )
+    if code is None:
+        return FatalError(f"is damaged: {text}", where=where)
+    return FatalError(f"cannot be read or written: {os.strerror(code)}", where=where)
