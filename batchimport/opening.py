@@ -145,7 +145,7 @@ def _describe(request: Request, parts: Parts) -> JobRecord:
     job, source = parts.job, parts.source
     document = job.schema
     if document is None:
-        document = _infer(source, job.infer_records)
+        document = infer(source, job.infer_records)
     exact = _exact_columns(job, parts.sink)
     schema = RecordSchema(document, exact, inferred=job.schema is None)
     columns = _decide_columns(parts, schema)
@@ -170,7 +170,12 @@ def _describe(request: Request, parts: Parts) -> JobRecord:
     )
 
 
-def _infer(source: Source, records: int | None) -> dict[str, Any]:
+def infer(source: Source, records: int | None) -> dict[str, Any]:
+    """Return the JSON Schema that fits about that many records of a source; all of them for None.
+
+    Raises:
+        UsageError: If its files are of several formats.
+    """
     if source.format == "mixed":
         raise UsageError(
             "the files are of several formats, whose types cannot be inferred together",

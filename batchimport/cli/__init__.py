@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from batchimport import __version__, failpoints
-from batchimport.cli import inspect_, run
+from batchimport.cli import inspect_, run, schema_
 from batchimport.display.report import print_error
 from batchimport.errors import BatchImportError
 
@@ -28,6 +28,7 @@ app.command("resume")(run.resume)
 app.command("status")(inspect_.status)
 app.command("jobs")(inspect_.jobs)
 app.command("rejects")(inspect_.rejects)
+app.command("schema")(schema_.schema)
 
 
 def _print_version(wanted: bool) -> None:

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from batchimport.errors import UsageError
+from batchimport.job import SourceOptions
 
 STATE_DIR = Path(".batchimport")
 _UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "ki": 1024, "mi": 1024**2, "gi": 1024**3}
@@ -244,3 +245,33 @@ ExitZero = Annotated[
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print errors only.")]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Print causes of errors.")]
+
+
+def source_options(  # noqa: PLR0913 - one parameter an option
+    *,
+    format: Format | None,  # noqa: A002 - the option's name
+    compression: Compression | None,
+    encoding: str | None,
+    delimiter: str | None,
+    quote: str | None,
+    no_header: bool,
+    null_string: str | None,
+    skip_lines: int | None,
+    max_record_bytes: str,
+) -> SourceOptions:
+    """Return what the options say about how the sources are to be understood.
+
+    Raises:
+        UsageError: If a size is none.
+    """
+    return SourceOptions(
+        format=format.value if format else None,
+        compression=compression.value if compression else None,
+        encoding=encoding,
+        delimiter=delimiter,
+        quote=quote,
+        header=not no_header,
+        null_string=null_string,
+        skip_lines=skip_lines,
+        max_record_bytes=parse_size(max_record_bytes, "--max-record-bytes"),
+    )

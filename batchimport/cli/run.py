@@ -15,7 +15,7 @@ from batchimport.cli import options as o
 from batchimport.display import open_display
 from batchimport.display.report import final_report, print_error
 from batchimport.errors import JobInterrupted, UsageError
-from batchimport.job import JOB_ID_PATTERN, Job, RunOptions, SourceOptions
+from batchimport.job import JOB_ID_PATTERN, Job, RunOptions
 from batchimport.sources.paths import find_sources, stem_of
 
 if TYPE_CHECKING:
@@ -104,16 +104,16 @@ def run(  # noqa: PLR0913 - one parameter an option
         sources=paths,
         destination=absolute(to or f"sqlite:///{stem}.db"),
         table=table or stem,
-        options=SourceOptions(
-            format=format.value if format else None,
-            compression=compression.value if compression else None,
+        options=o.source_options(
+            format=format,
+            compression=compression,
             encoding=encoding,
             delimiter=delimiter,
             quote=quote,
-            header=not no_header,
+            no_header=no_header,
             null_string=null_string,
             skip_lines=skip_lines,
-            max_record_bytes=o.parse_size(max_record_bytes, "--max-record-bytes"),
+            max_record_bytes=max_record_bytes,
         ),
         schema=load_schema(schema) if schema else None,
         infer_records=o.parse_infer_records(infer_rows),

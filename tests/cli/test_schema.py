@@ -1,0 +1,101 @@
+"""`batchimport schema`, and schemas that users give, from the command line to the table."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.cli import Workdir
+from tests.helpers.tables import content, query
+
+CSV = "id;zip;price;day;ok;nothing;\u202ename\n" + "".join(
+    f"{at};0{at};{at}.50;2024-01-{at:02};true;;x\n" for at in range(1, 25)
+)
+
+
+def test_the_schema_that_is_printed_makes_the_same_table(workdir: Workdir) -> None:
+    """Inference, its output as --schema: the same columns, the same rows."""
+    workdir.write("users.csv", CSV)
+    ended = workdir.call("schema", "users.csv")
+    assert ended.code == 0
+    assert "delimiter" in ended.err
+    assert "\u202e" not in ended.out
+    document = json.loads(ended.out)
+    types = {name: rule["type"][0] for name, rule in document["properties"].items()}
+    assert types == {
+        "id": "integer",
+        "zip": "string",
+        "price": "number",
+        "day": "string",
+        "ok": "boolean",
+        "nothing": "string",
+        "\u202ename": "string",
+    }
+    assert document["properties"]["day"]["format"] == "date"
+    workdir.write("s.json", ended.out)
+    for name, options in (("inferred", ()), ("given", ("--schema", "s.json"))):
+        summary = workdir.run("users.csv", *options, "--to", f"sqlite:///{name}.db")
+        assert (summary["exit_code"], summary["successful"]) == (0, 24)
+    tables = [workdir.path / f"{name}.db" for name in ("inferred", "given")]
+    assert content(tables[0], "users") == content(tables[1], "users")
+    shapes = [
+        query(table, "SELECT sql FROM sqlite_schema WHERE name = 'users'") for table in tables
+    ]
+    assert shapes[0] == shapes[1]
+
+
+def test_schema_looks_all_over_the_file(workdir: Workdir) -> None:
+    """Five records from twenty places show what the head does not; `all` misses nothing."""
+    records = [{"v": 1}] * 3000 + [{"v": "x"}] * 3000 + [{"v": 1, "late": True}]
+    workdir.lines("users.jsonl", records)
+    shown = json.loads(workdir.call("schema", "users.jsonl", "--infer-rows", 100).out)
+    assert shown["properties"] == {"v": {}}
+    shown = json.loads(workdir.call("schema", "users.jsonl", "--infer-rows", "all").out)
+    assert shown["properties"] == {"v": {}, "late": {"type": ["boolean", "null"]}}
+
+
+def test_a_type_that_was_too_narrow_is_a_reject_with_the_way_out(workdir: Workdir) -> None:
+    """Nothing is lost: the record is there, and what to do about it."""
+    workdir.lines("users.jsonl", [{"v": 1}] * 3000 + [{"v": "x"}] + [{"v": 1}] * 3000)
+    summary = workdir.run("users.jsonl", "--infer-rows", 20)
+    assert (summary["exit_code"], summary["successful"], summary["failed"]) == (3, 6000, 1)
+    [reject] = workdir.rejects(summary)
+    [error] = reject["errors"]
+    assert (error["code"], error["field"], error["value"]) == ("type", "v", "x")
+    assert "--infer-rows all" in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("schema", "columns", "row"),
+    [
+        ({}, ["_extra"], ('{"a":1.10,"b":{"c":[1e2]}}',)),
+        ({"required": ["a"]}, ["a", "_extra"], ("1.10", '{"b":{"c":[1e2]}}')),
+        ({"$ref": "#/$defs/r", "$defs": {"r": {"properties": {"b": {}}}}}, ["b", "_extra"],
+         ('{"c":[1e2]}', '{"a":1.10}')),
+    ],
+    ids=range(3),
+)  # fmt: skip
+def test_what_the_schema_does_not_describe_is_kept(
+    workdir: Workdir, schema: object, columns: list[str], row: tuple[object, ...]
+) -> None:
+    """As it stands in the file, in the one column that is left for it."""
+    workdir.write("r.jsonl", '{"a":1.10,"b":{"c":[1e2]}}\n')
+    workdir.write("s.json", json.dumps(schema))
+    assert workdir.run("r.jsonl", "--schema", "s.json")["exit_code"] == 0
+    database = workdir.path / "r.db"
+    assert [
+        name for (name,) in query(database, "SELECT name FROM pragma_table_info('r')")
+    ] == columns
+    assert content(database, "r") == [row]
+
+
+def test_a_malformed_schema_stops_before_anything_is_written(workdir: Workdir) -> None:
+    """Exit code 2, the place in the schema, and no database."""
+    workdir.lines("users.jsonl", [{"age": 1}])
+    workdir.write("s.json", json.dumps({"properties": {"age": {"minimum": "1"}}}))
+    ended = workdir.call("run", "users.jsonl", "--schema", "s.json")
+    assert ended.code == 2
+    assert "--schema s.json at /properties/age/minimum: not a valid JSON Schema" in ended.err
+    assert [path.name for path in Path(workdir.path).iterdir() if path.suffix == ".db"] == []
