@@ -7,6 +7,7 @@ transform, and time in proportion to the rows, however many of them are bad.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -30,9 +31,11 @@ Refused = list[tuple[int, FieldError]]
 
 _REFUSALS = "data_exception OR integrity_constraint_violation OR raise_exception"
 _REFUSALS += " OR program_limit_exceeded"
-_ISOLATE = f"""
+FIRST, AFTER = "batchimport_first", "batchimport_after"
+_RANGE = f"at >= {FIRST} AND at < {AFTER}"
+_FIND_COLUMN = f"""
 CREATE OR REPLACE FUNCTION pg_temp.batchimport_column(place int, names text[], types text[])
-RETURNS text LANGUAGE plpgsql AS $$
+RETURNS text LANGUAGE plpgsql AS $batchimport$
 BEGIN
   FOR i IN 1 .. cardinality(names) LOOP
     BEGIN
@@ -43,33 +46,50 @@ BEGIN
     END;
   END LOOP;
   RETURN '';
-END $$;
-CREATE OR REPLACE FUNCTION pg_temp.batchimport_isolate(
-  statement text, probe text, height int, names text[], types text[])
+END $batchimport$"""
+
+
+def _isolate_function(statement: str, probe: str) -> str:
+    """Return the function that stores the staged rows, and tells of those that are refused.
+
+    Args:
+        statement: Stores the rows from FIRST up to AFTER; as a part of the function, it is planned
+            once a chunk.
+        probe: If not empty, tries a row that the statement leaves out since a later record has
+            written its key, and undoes it, so that it is refused or not, whatever came first.
+    """
+    # No name in the statement can end the function's body: it would have to hold its own hash.
+    tag = f"$b{hashlib.sha256(statement.encode()).hexdigest()[:16]}$"
+    return f"""
+CREATE OR REPLACE FUNCTION pg_temp.batchimport_isolate(height int, names text[], types text[])
 RETURNS TABLE (place int, stored bigint, state text, message text, detail text, name text)
-LANGUAGE plpgsql AS $$
+LANGUAGE plpgsql SET enable_seqscan = off AS {tag}
+#variable_conflict use_column
 DECLARE
-  first int := 0;
-  following int;
+  {FIRST} int := 0;
+  {AFTER} int;
+  block_end int;
   changed bigint;
 BEGIN
-  WHILE first < height LOOP
-    following := least(first + 64, height);
+  WHILE {FIRST} < height LOOP
+    block_end := least({FIRST} + 64, height);
     BEGIN
-      EXECUTE statement USING first, following;
+      {AFTER} := block_end;
+      {statement};
       GET DIAGNOSTICS changed = ROW_COUNT;
-      IF probe IS NOT NULL AND changed < following - first THEN
+      IF changed < {AFTER} - {FIRST} AND {bool(probe)} THEN
         RAISE cardinality_violation;
       END IF;
       place := NULL; stored := changed;
       RETURN NEXT;
     EXCEPTION WHEN {_REFUSALS} OR cardinality_violation THEN
-      FOR i IN first .. following - 1 LOOP
+      WHILE {FIRST} < block_end LOOP
+        {AFTER} := {FIRST} + 1;
         BEGIN
-          EXECUTE statement USING i, i + 1;
+          {statement};
           GET DIAGNOSTICS changed = ROW_COUNT;
-          IF probe IS NOT NULL AND changed = 0 THEN
-            EXECUTE probe USING i, i + 1;
+          IF changed = 0 AND {bool(probe)} THEN
+            {probe or "NULL"};
             RAISE cardinality_violation;
           END IF;
           place := NULL; stored := changed;
@@ -80,18 +100,17 @@ BEGIN
             GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT,
               detail = PG_EXCEPTION_DETAIL, name = COLUMN_NAME;
             IF name = '' AND (state LIKE '22%' OR state = '23514') THEN
-              name := pg_temp.batchimport_column(i, names, types);
+              name := pg_temp.batchimport_column({FIRST}, names, types);
             END IF;
-            place := i; stored := 0;
+            place := {FIRST}; stored := 0;
             RETURN NEXT;
         END;
+        {FIRST} := {AFTER};
       END LOOP;
     END;
-    first := following;
+    {FIRST} := block_end;
   END LOOP;
-END $$"""
-"""`statement` stores the rows `[$1, $2)`. A row that it leaves out since a later record has written
-its key is tried by `probe` and undone, so that it is refused or not whatever came first."""
+END {tag}"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +138,11 @@ class Target:
         return [column.base for column in self.columns.values()]
 
     def insert(self) -> str:
-        """Return the statement that inserts the staged rows from $1 up to $2."""
+        """Return the statement that inserts the staged rows from FIRST up to AFTER."""
         casts = ", ".join(f"c{at}::{base}" for at, base in enumerate(self.types()))
         return (
             f"INSERT INTO {self.table} ({column_list(self.names())}) SELECT {casts} "
-            "FROM pg_temp.batchimport_rows WHERE at >= $1 AND at < $2"
+            f"FROM pg_temp.batchimport_rows WHERE {_RANGE}"
         )
 
     def update(self) -> str:
@@ -132,23 +151,23 @@ class Target:
         changes = ", ".join(f"{quote(name)} = excluded.{quote(name)}" for name in written)
         return f"ON CONFLICT ({column_list(self.key)}) DO UPDATE SET {changes}"
 
-    def statements(self, offset: int) -> tuple[str, str | None]:
-        """Return the statement for a range of staged rows, and its probe.
+    def statements(self, offset: int) -> tuple[str, str]:
+        """Return the statement for a range of staged rows, and its probe; empty if it needs none.
 
         Args:
             offset: Number of the chunk's first record.
         """
         if self.on_conflict == "error":
-            return self.insert(), None
+            return self.insert(), ""
         if self.on_conflict == "ignore":
             key = f"({column_list(self.key)})" if self.key else ""
-            return f"{self.insert()} ON CONFLICT {key} DO NOTHING", None
+            return f"{self.insert()} ON CONFLICT {key} DO NOTHING", ""
         places = [self.names().index(name) for name in self.key]
         casts = ", ".join(f"c{at}::{self.types()[at]}" for at in places)
         fresh = (
             f"WITH fresh AS (INSERT INTO {self.keys} AS k ({column_list([*self.key, RECORD])}) "
             f"SELECT {casts}, {offset} + at FROM pg_temp.batchimport_rows "
-            f"WHERE at >= $1 AND at < $2 ON CONFLICT ({column_list(self.key)}) DO UPDATE "
+            f"WHERE {_RANGE} ON CONFLICT ({column_list(self.key)}) DO UPDATE "
             f"SET {RECORD} = excluded.{RECORD} WHERE k.{RECORD} < excluded.{RECORD} "
             f"RETURNING {RECORD} - {offset} AS at)"
         )
@@ -208,12 +227,14 @@ class Writer:
             "CREATE TEMP TABLE batchimport_types ON COMMIT DROP AS "
             f"SELECT {column_list(target.names())} FROM {target.table} WITH NO DATA"
         )
-        self.rows(_ISOLATE)
+        statement, probe = target.statements(offset)
+        self.rows(_FIND_COLUMN)
+        self.rows(_isolate_function(statement, probe))
         staged = frame.rename(dict(zip(frame.columns, names, strict=True))).with_row_index("at")
         self.copy("pg_temp.batchimport_rows", column_list(staged.columns), staged)
         found = self.rows(
-            "SELECT * FROM pg_temp.batchimport_isolate(?, ?, ?, ?, ?)",
-            (*target.statements(offset), frame.height, target.names(), target.types()),
+            "SELECT * FROM pg_temp.batchimport_isolate(?, ?, ?)",
+            (frame.height, target.names(), target.types()),
         )
         self.rows("DROP TABLE pg_temp.batchimport_rows, pg_temp.batchimport_types")
         refused = [(row[0], reason(*row[2:])) for row in found if row[0] is not None]

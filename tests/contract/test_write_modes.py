@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 from batchimport.errors import UsageError
 from batchimport.job import Chunk
+from batchimport.schema import Column
 from batchimport.sinks import open_sink
 from batchimport.sinks.base import Sink
 from tests.helpers.stores import a_job, a_record, a_request, chunk, rows
@@ -125,6 +128,17 @@ def test_a_key_must_be_one(sink: Sink, address: str, mode: Any) -> None:
     job = a_job(address, on_conflict=mode, key=("nothing",))
     with pytest.raises(UsageError, match="no such column: nothing"):
         sink.claim(job, a_record(job), "me")
+
+
+@pytest.mark.parametrize("name", ['a"b', "$$; DROP TABLE users; $$", "what? 50% off", "x'y"])
+def test_names_are_names_where_rows_are_refused(sink: Sink, address: str, name: str) -> None:
+    """The exact way quotes its names as well as the fast one."""
+    job = a_job(address, table=name, on_conflict="update", key=(name,))
+    columns = (Column(name, "integer"), Column("name", "string"))
+    sink.claim(job, a_record(job, columns=columns), "me")
+    request = a_request(chunk(0, 3), rows(1, 1, 2))
+    frame = request.frame.select(pl.col("id").alias(name), pl.lit("$batchimport$").alias("name"))
+    assert sink.store(replace(request, frame=frame)).counts == (3, 0, 0)
 
 
 def test_a_table_that_is_made_has_the_key(sink: Sink, address: str) -> None:
