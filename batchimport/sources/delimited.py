@@ -75,28 +75,36 @@ class DelimitedSource:
             return [], start, []
         raw = self._text.read_at(chunk.lo, min(chunk.hi - chunk.lo, self._max_record_bytes))
         record = next(filter(self._lines.is_record, self._lines.split(raw)))
+        where = f"{self.name}:{chunk.start.line}"
         try:
-            cells = self._fields.read(without_end(record).decode())
-        except (UnicodeDecodeError, UnreadableRecordError) as error:
-            problem, hint = "is no valid text", "say how it is written: --encoding"
-            if isinstance(error, UnreadableRecordError):
-                problem = f"cannot be read: {error.errors[0].message}"
-                hint = "check --delimiter, --quote and --skip-lines"
-            raise UsageError(
-                f"the first record {problem}", where=f"{self.name}:{chunk.start.line}", hint=hint
-            ) from error
+            line = without_end(record).decode()
+        except UnicodeDecodeError as error:
+            hint = "say how it is written: --encoding"
+            raise UsageError("the first record is no valid text", where=where, hint=hint) from error
         if not has_names:
-            return [f"column_{at}" for at in range(1, len(cells) + 1)], start, []
-        names, notes = _distinct(self._fit([text.strip() for text, _ in cells]))
+            width = self._dialect.width or len(line.split(self._dialect.marks.delimiter))
+            return [f"column_{at}" for at in range(1, width + 1)], start, []
+        names, notes = self._names(line)
         return names, Mark(chunk.hi, 0, chunk.end.line), notes
 
-    def _fit(self, names: list[str]) -> list[str]:
-        """Let the header end with a delimiter, or not, as the records do."""
-        if self._dialect.width == len(names) + 1 and self._dialect.ends_empty:
-            return [*names, ""]
-        if self._dialect.width == len(names) - 1 and not names[-1]:
-            return names[:-1]
-        return names
+    def _names(self, header: str) -> tuple[list[str], list[str]]:
+        """Return the names in a header, and what users should know of it."""
+        remarks = []
+        try:
+            names = [text.strip() for text, _ in self._fields.read(header)]
+        except UnreadableRecordError:
+            names = [text.strip() for text in header.split(self._dialect.marks.delimiter)]
+            remarks.append("the header's quotes are out of order: its names are read as they stand")
+        width = self._dialect.width
+        if width == len(names) - 1 and not names[-1]:
+            names.pop()
+        if width not in (0, len(names)):
+            remarks.append(
+                f"most records have {width} fields, the header has {len(names)}: those will be "
+                "rejected (see --skip-lines and --no-header)"
+            )
+        names, notes = _distinct(names)
+        return names, [*remarks, *notes]
 
     def cut(self, start: Mark, limit: int, max_bytes: int) -> Chunk | None:
         """Return the chunk of at most `limit` records that begins at `start`; None at the end.

@@ -32,7 +32,6 @@ class Dialect:
         null: The unquoted cell that means null.
         preamble: Lines before the header that are no part of the table.
         width: Fields of most records in the head; 0 if there is none.
-        ends_empty: Most records end with a field that is empty.
         notes: What was found out, for the user.
     """
 
@@ -40,7 +39,6 @@ class Dialect:
     null: str
     preamble: int = 0
     width: int = 0
-    ends_empty: bool = False
     notes: tuple[str, ...] = ()
 
 
@@ -74,9 +72,7 @@ def choose_dialect(head: str, options: SourceOptions, *, is_whole: bool) -> Dial
     if options.skip_lines is not None:
         found = replace(found, preamble=0)
     notes = _notes(found, delimiter_is_given=delimiter is not None)
-    return Dialect(
-        found.marks, options.null_string or "", found.preamble, found.width, found.ends_empty, notes
-    )
+    return Dialect(found.marks, options.null_string or "", found.preamble, found.width, notes)
 
 
 def _check(option: str, value: str, *, may_be_empty: bool = False) -> None:

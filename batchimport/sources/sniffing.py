@@ -25,6 +25,10 @@ DELIMITERS = (",", ";", "\t", "|", " ", ":")
 RECORDS_TO_LOOK_AT = 300
 LONGEST_PREAMBLE = 20
 SHARE_TO_TRUST = 0.9
+LEAST_GAIN = 0.1
+MORE_QUOTED = 1.5
+"""What it must gain that spaces around fields are no part of them, since it changes other fields."""
+
 SHARE_OF_QUOTED = 0.3
 """So many cells in single quotes, and none in double ones, mean that these are the quotes."""
 
@@ -43,7 +47,6 @@ class Guess:
         header_fits: The header has that width, too.
         quoted: Share of the cells that are quoted, 0 to 1.
         preamble: Lines before the header that are no part of the table.
-        ends_empty: Nearly all records of that width end with an empty field.
     """
 
     marks: Marks
@@ -52,7 +55,6 @@ class Guess:
     header_fits: bool = False
     quoted: float = 0.0
     preamble: int = 0
-    ends_empty: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +155,6 @@ def _judge(marks: Marks, records: list[_Record], *, has_names: bool) -> Guess:
     width = max(sizes, key=lambda width: (sizes[width], width))
     regular = [record for record in records if len(record.cells) == width]
     cells = [cell for record in regular for cell in record.cells if cell[0]]
-    empty = sum(record.cells[-1] == ("", False) for record in regular)
     preamble, header = _find_header(records, width) if has_names else (0, regular[0])
     return Guess(
         marks,
@@ -162,19 +163,21 @@ def _judge(marks: Marks, records: list[_Record], *, has_names: bool) -> Guess:
         header_fits=len(header.cells) == width,
         quoted=sum(quoted for _, quoted in cells) / max(1, len(cells)),
         preamble=preamble,
-        ends_empty=width > 1 and empty >= SHARE_TO_TRUST * len(regular),
     )
 
 
 def _beats(one: Guess, other: Guess) -> bool:
     """Say whether a guess is better than one that is to be preferred where it is not."""
-    ranks = [_rank(guess) for guess in (one, other)]
-    if one.marks.delimiter == other.marks.delimiter and one.marks.quote != other.marks.quote:
+    if one.marks.delimiter != other.marks.delimiter:
+        return _rank(one) > _rank(other)
+    if one.marks.quote != other.marks.quote:
         is_used = one.quoted >= SHARE_OF_QUOTED and not other.quoted
-        return ranks[0] > ranks[1] or (is_used and ranks[0] == ranks[1])
-    if one.marks.delimiter == other.marks.delimiter:
-        return one.share > other.share
-    return ranks[0] > ranks[1]
+        is_better = one.share > other.share and one.quoted > other.quoted
+        return is_better or (is_used and one.share == other.share)
+    if one.marks.padded and one.quoted < MORE_QUOTED * other.quoted:
+        return False
+    margin = LEAST_GAIN if one.marks.padded else 0.0
+    return one.share > other.share + margin
 
 
 def _rank(found: Guess) -> tuple[bool, bool, float]:
@@ -201,8 +204,9 @@ def _find_header(records: Sequence[_Record], width: int) -> tuple[int, _Record]:
     """Return how many lines stand before the header and are no part of the table, and the header.
 
     Such lines have one field, or nothing but one, where the table has three or more, or are
-    comments; the header that follows is all names, and what follows it is regular. If that is in
-    doubt, there are no such lines.
+    comments, or have at most half as many and the table has numbers under its names; the header
+    that follows is all names, and what follows it is regular. If that is in doubt, there are no
+    such lines.
     """
     written = [record for record in records if record.size]
     lines = 0
@@ -212,12 +216,23 @@ def _find_header(records: Sequence[_Record], width: int) -> tuple[int, _Record]:
             if record is not written[0] and _is_table(records[at:], width):
                 return lines, record
             break
-        is_comment = bool(record.cells) and record.cells[0][0].startswith("#")
         is_unreadable = record.size and not record.cells
-        if is_unreadable or (len(filled) > 1 and not is_comment):
+        if is_unreadable or (len(filled) > 1 and not _may_precede(record, records[at:], width)):
             break
         lines += record.lines
     return 0, written[0]
+
+
+def _may_precede(record: _Record, rest: Sequence[_Record], width: int) -> bool:
+    """Say whether a line of several fields may stand before the header."""
+    if record.cells[0][0].startswith("#"):
+        return True
+    below = [other.cells for other in rest if len(other.cells) == width]
+    columns = list(zip(*below, strict=True))
+    has_numbers = any(
+        all(_NUMBER.fullmatch(text) for text, _ in column[1:]) for column in columns if column[1:]
+    )
+    return 2 * len(record.cells) <= width and has_numbers
 
 
 def _is_table(records: Sequence[_Record], width: int) -> bool:

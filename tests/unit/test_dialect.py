@@ -70,7 +70,6 @@ def test_the_way_a_file_is_written_is_found(place: Path, text: str, note: str, r
         ('a\n""\nx\n', [{"a": ""}, {"a": "x"}]),
         ("a,b\n1,x\n2,y", [{"a": 1, "b": "x"}, {"a": 2, "b": "y"}]),
         ("a,b\n,\n", [{}]),
-        ("a,b\n1,2,\n3,4,\n", [{"a": 1, "b": 2}, {"a": 3, "b": 4}]),
         ("a,b,\n1,2\n3,4\n", [{"a": 1, "b": 2}, {"a": 3, "b": 4}]),
         ("a,b\n", []),
         ("a\n", []),
@@ -101,6 +100,38 @@ def test_a_header_that_is_too_short_is_no_preamble(place: Path) -> None:
     place.write_text("a\n1,2,3\n4,5,6\n7,8,9\n", encoding="utf-8")
     rows, rejects = read_all(place)
     assert (rows, codes(rejects)) == ([], ["too_many_fields"] * 3)
+
+
+def test_records_that_all_end_with_a_delimiter_are_rejected(place: Path) -> None:
+    """Which field the header lacks cannot be known; the user is told before it starts."""
+    place.write_text("a,b\n1,2,\n3,4,\n", encoding="utf-8")
+    assert codes(read_all(place)[1]) == ["too_many_fields"] * 2
+    assert "most records have 3 fields, the header has 2" in notes_of(place)
+
+
+def test_a_header_with_quotes_out_of_order_is_read_as_it_stands(place: Path) -> None:
+    """Its records are not lost for that."""
+    place.write_text('"a,b\n1,"x"\n2,"y"\n', encoding="utf-8")
+    assert read_all(place) == ([{'"a': 1, "b": "x"}, {'"a': 2, "b": "y"}], [])
+    assert "quotes are out of order" in notes_of(place)
+
+
+@pytest.mark.parametrize("row", ['3,"z', '3,"z" w', '3, "z, w"', '3,"z \\"w"'])
+def test_one_odd_row_does_not_change_how_all_others_are_read(place: Path, row: str) -> None:
+    """Quotes stay quotes, spaces stay spaces."""
+    lines = ['1,"x"', "2, y", '5,"c"', '6,"d"', '7,"e, f"', "8,'g'", "9,h", "10,i", "11,j", "12,k"]
+    place.write_text("\n".join(["a,b", *lines, row, ""]), encoding="utf-8")
+    rows, rejects = read_all(place)
+    assert [found["b"] for found in rows][:6] == ["x", " y", "c", "d", "e, f", "'g'"]
+    assert len(rows) + len(rejects) == 11
+
+
+def test_without_a_header_most_records_say_how_many_columns_there_are(place: Path) -> None:
+    """The first record may be the odd one."""
+    place.write_text("1\n2,x\n3,y\n", encoding="utf-8")
+    rows, rejects = read_all(place, header=False)
+    assert rows == [{"column_1": 2, "column_2": "x"}, {"column_1": 3, "column_2": "y"}]
+    assert codes(rejects) == ["too_few_fields"]
 
 
 def test_footers_are_rejected_with_their_count(place: Path) -> None:
