@@ -21,7 +21,8 @@ _LOOKS_LIKE = {
 _TAR = slice(257, 262)
 _CONTROLS = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 _MOST_CONTROLS = 32
-_SHARE_OF_CONTROLS = 0.1
+_SHARE_OF_CONTROLS = 0.3
+_SHARE_OF_CONTROLS_WITHOUT_UTF8 = 0.05
 
 
 def check_is_text(path: str, kind: str, head: bytes) -> None:
@@ -34,8 +35,18 @@ def check_is_text(path: str, kind: str, head: bytes) -> None:
     if head[_TAR] == b"ustar":
         looks_like.append("a tar archive")
     controls = len(_CONTROLS.findall(head))
-    if controls > _MOST_CONTROLS and controls > _SHARE_OF_CONTROLS * len(head):
+    share = _SHARE_OF_CONTROLS if _is_utf8(head) else _SHARE_OF_CONTROLS_WITHOUT_UTF8
+    if controls > _MOST_CONTROLS and controls > share * len(head):
         looks_like.append("binary data")
     if looks_like:
         hint = "import the text in it, or what it was exported from, as CSV or JSON lines"
         raise UsageError(f"is {looks_like[0]}, not {kind}", where=path, hint=hint)
+
+
+def _is_utf8(head: bytes) -> bool:
+    """Say whether bytes are UTF-8, but perhaps for a character that is cut at their end."""
+    try:
+        head.decode()
+    except UnicodeDecodeError as error:
+        return error.start >= len(head) - 3
+    return True

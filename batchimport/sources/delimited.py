@@ -188,11 +188,10 @@ class DelimitedSource:
         starts = [self._body.position]
         wanted = self.size if records is None else records
         if records is not None and not self._holds_at_most(records):
-            places = range(1, SAMPLE_PLACES)
             begin = self._body.position
-            starts += [
-                self._lines.end_of_line(begin + length * at // SAMPLE_PLACES) for at in places
-            ]
+            places = [begin + 1 + length * at // SAMPLE_PLACES for at in range(1, SAMPLE_PLACES)]
+            found = map(self._lines.next_line, places)
+            starts += [at for at in found if at is not None]
             wanted = max(1, records // SAMPLE_PLACES)
         for start in starts:
             at, left = Mark(start), wanted

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from batchimport.sources.codec import Text
 
 BLANK = b" \t\r"
+REACH_BYTES = 4 * 1024 * 1024
 
 
 class Lines:
@@ -128,14 +129,26 @@ class Lines:
             last = block[-1:]
         return int(self.keeps_blank or not is_blank), lines + (last not in self.line_ends)
 
-    def end_of_line(self, position: int) -> int:
-        """Find the end of a line, block by block, however long it is."""
-        for block in self._text.blocks(position):
+    def end_of_line(self, position: int, within: int | None = None) -> int:
+        """Find the end of a line, block by block, however long it is.
+
+        Args:
+            within: Bytes to look at; the last of them counts as the end if there is none.
+        """
+        stop = self._text.size if within is None else min(self._text.size, position + within)
+        for block in self._text.blocks(position, stop):
             end = block.find(b"\n")
             if end >= 0:
                 return position + end + 1
             position += len(block)
         return position
+
+    def next_line(self, position: int) -> int | None:
+        """Return where a line begins from `position` on; None if that is far away."""
+        if position == 0:
+            return 0
+        at = self.end_of_line(position - 1, REACH_BYTES)
+        return at if self._text.read_at(max(0, at - 1), 1) in self.line_ends else None
 
     def count(self) -> int:
         """Count the lines that are not blank; shares nothing with `cut`, so as to check it."""

@@ -107,10 +107,12 @@ class JsonLinesSource:
         if records is None or (whole is not None and whole.hi == self.size):
             starts, wanted = [0], self.size
         else:
-            starts = [self.size * place // SAMPLE_PLACES for place in range(SAMPLE_PLACES)]
+            places = (self.size * place // SAMPLE_PLACES for place in range(1, SAMPLE_PLACES))
+            found = map(self._lines.next_line, places)
+            starts = [0, *(at for at in found if at is not None)]
             wanted = max(1, records // SAMPLE_PLACES)
         for start in starts:
-            at = Mark(self._next_line(start))
+            at = Mark(start)
             left = wanted
             while left > 0 and (chunk := self._lines.cut(at, min(left, 4000), 1 << 24)):
                 if chunk.hi - chunk.lo <= 1 << 24:
@@ -121,12 +123,6 @@ class JsonLinesSource:
     def _lines_of(self, chunk: Chunk) -> list[bytes]:
         data = self._text.read_at(chunk.lo, chunk.hi - chunk.lo)
         return data.removeprefix(BOM).split(b"\n")
-
-    def _next_line(self, position: int) -> int:
-        if position == 0:
-            return 0
-        chunk = self._lines.cut(Mark(position - 1), 1, 1 << 24)
-        return chunk.hi if chunk else position
 
     def file_at(self, position: int) -> str:
         """Return the file's name."""

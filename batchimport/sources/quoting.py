@@ -31,7 +31,6 @@ LINE_END = b"\r\n"
 Cell = tuple[str, bool]
 """A field's text, and whether it was quoted."""
 
-_ANY_END = rb"\r\n|\n|\r(?=[^\n])"
 _LONE_CR = re.compile(rb"\r(?=[^\n])")
 _LONE_CR_AT_END = re.compile(rb"\r(?!\n)")
 
@@ -92,10 +91,8 @@ class QuotedLines(Lines):
             field = f"(?:{quoted}{marks.bare()})"
             return re.compile(f"{field}(?:{comma}{field})*+(?:{end})".encode())
 
-        self._record = record(r"[\r\n]", _ANY_END.decode())
+        self._record = record(r"[\r\n]", r"\r\n|\n|\r(?=[^\n])")
         self._record_at_end = record(r"[\r\n]|\Z", r"\r\n?|\n|\Z")
-        self._line = re.compile(_ANY_END)
-        self._line_at_end = re.compile(rb"\r\n?|\n|\Z")
         fields = f"(?:(?:{marks.quoted()}(?={comma})|{marks.bare()}){comma})*+"
         broken = rf"{fields}{marks.quoted()}[^{comma}{mark}\r\n]"
         self._broken = re.compile(broken.encode() if mark else b"(?!)")
@@ -190,8 +187,7 @@ class QuotedLines(Lines):
         is_full = is_last or stop < len(data) or self._broken.match(data, at, stop)
         if not is_full:
             return None
-        line = (self._line_at_end if at_end else self._line).search(data, at)
-        return line.end() if line else None
+        return _end_of_line(data, at, at_end=at_end)
 
     def _end_of_record(self, position: int) -> int:
         data = self._text.read_at(position, self._window)
@@ -199,15 +195,20 @@ class QuotedLines(Lines):
         found = (self._record_at_end if at_end else self._record).match(data)
         return position + found.end() if found else self.end_of_line(position)
 
-    def end_of_line(self, position: int) -> int:
-        """Find the end of a line, block by block, however long it is."""
+    def end_of_line(self, position: int, within: int | None = None) -> int:
+        """Find the end of a line, block by block, however long it is.
+
+        Args:
+            within: Bytes to look at; the last of them counts as the end if there is none.
+        """
+        stop = self._text.size if within is None else min(self._text.size, position + within)
         after_cr = False
-        for block in self._text.blocks(position):
+        for block in self._text.blocks(position, stop):
             if after_cr:
                 return position + block.startswith(b"\n")
-            found = self._line.search(block)
-            if found:
-                return position + found.end()
+            end = _end_of_line(block, 0, at_end=False)
+            if end is not None:
+                return position + end
             after_cr = block.endswith(b"\r")
             position += len(block)
         return position
@@ -311,6 +312,16 @@ def _with_feeds(data: bytes, *, at_end: bool) -> bytes:
     if not _has_lone_cr(data):
         return data
     return (_LONE_CR_AT_END if at_end else _LONE_CR).sub(b"\n", data)
+
+
+def _end_of_line(data: bytes, at: int, *, at_end: bool) -> int | None:
+    """Return where the line at `at` ends; None if that cannot be seen yet."""
+    feed = data.find(b"\n", at)
+    stop = len(data) if feed < 0 else feed
+    back = data.find(b"\r", at, stop)
+    if back < 0 or back == feed - 1:
+        return feed + 1 if feed >= 0 else len(data) if at_end else None
+    return None if back == len(data) - 1 and not at_end else back + 1
 
 
 def _keep_ends(data: bytes) -> list[bytes]:
