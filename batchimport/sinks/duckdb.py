@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import threading
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
 
 import duckdb
 import polars as pl
 
 from batchimport import failpoints
-from batchimport.errors import BatchImportError, DataError, FatalError, UsageError
-from batchimport.job import EXTRA_COLUMN, ChunkResult
+from batchimport.errors import BatchImportError, DataError, UsageError
+from batchimport.job import DRY_RUN, EXTRA_COLUMN
 from batchimport.schema import Column
 from batchimport.sinks import sql
 from batchimport.sinks.base import SinkHints, SinkOptions
@@ -23,13 +22,14 @@ from batchimport.sinks.duckdb_dialect import (
     Reading,
     TableColumn,
     field_error,
+    is_exact,
     match_columns,
-    opening,
     reading,
     table_column,
     translate,
     unquoted,
 )
+from batchimport.sinks.duckdb_file import Scratch, Stream, check_place, connect, path_of
 from batchimport.sinks.duckdb_refusals import (
     CONSTRAINTS,
     UNIQUE,
@@ -37,24 +37,20 @@ from batchimport.sinks.duckdb_refusals import (
     Refusals,
     Refused,
 )
-from batchimport.sinks.ledger import Ledger, column_list
+from batchimport.sinks.duckdb_writing import Writing
+from batchimport.sinks.ledger import Ledger
 from batchimport.sinks.sql import quote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from batchimport.job import Committed, Job, Reject
+    from batchimport.job import ChunkResult, Committed, Job, Reject
     from batchimport.sinks.base import JobRecord, StoreRequest
 
-PREFIX = "duckdb:///"
 ROW_GROUP = 122_880
 """Rows that DuckDB compresses and writes as one; smaller transactions write them twice."""
 
-MAGIC = b"DUCK"
 _VIEW = "batchimport_frame"
-_SETTINGS: dict[str, str | bool | int | float | list[str]] = {
-    "autoinstall_known_extensions": "false"  # nothing is ever fetched from the network
-}
 
 
 class DuckdbSink(Ledger):
@@ -67,27 +63,23 @@ class DuckdbSink(Ledger):
     types = TYPES
 
     def __init__(self, address: str, options: SinkOptions = SinkOptions()) -> None:
-        if options.dry_run:
-            raise UsageError("DuckDB cannot do that yet", where="--dry-run")
         super().__init__(options.ledger_schema)
-        self.path = _path_of(address)
+        self.path = path_of(address)
         self._lock = threading.RLock()
         self._written: tuple[Column, ...] = ()
         self._columns: list[TableColumn] = []
         self._readings: dict[str, Reading] = {}
-        _check_place(self.path, create=options.create)
-        try:
-            self._connection = duckdb.connect(self.path, config=_SETTINGS)
-            self._connection.execute("SET TimeZone = 'UTC'")
-        except duckdb.Error as error:
-            raise opening(error, str(self.path)) from error
+        check_place(self.path, create=options.create)
+        self._scratch: Scratch | None = None
+        if options.dry_run:
+            self._scratch = Scratch(self.path)
+            self.hints = replace(self.hints, delivery=DRY_RUN)
+        self._connection = connect(self.path, self._scratch.path if self._scratch else self.path)
 
     # -- the job ------------------------------------------------------------------------------
 
     def join(self, job: Job, record: JobRecord) -> None:
         """Work on a job at the epoch of this record."""
-        if job.on_conflict != "error":
-            raise UsageError("DuckDB cannot do that yet", where=f"--on-conflict {job.on_conflict}")
         super().join(job, record)
         if record.columns:
             self._read_catalogue(record.columns)
@@ -107,9 +99,19 @@ class DuckdbSink(Ledger):
     def _catalogue(self, table: str) -> list[TableColumn]:
         return [table_column(row) for row in self._rows(CATALOGUE, self._place(table))]
 
+    def exact_columns(self, table: str) -> frozenset[str]:
+        """Return the columns, in lower case, that hold numbers as they are written."""
+        known = self._catalogue(table)
+        return frozenset(each.name.lower() for each in known if is_exact(each.type_name))
+
     def _match(self, table: str, columns: Sequence[Column]) -> dict[str, str]:
         matched = match_columns(table, self._catalogue(table), columns)
         return {name: column.name for name, column in matched.items()}
+
+    def _create_ledger(self) -> None:
+        if self._ledger_schema:
+            self._run(f"CREATE SCHEMA IF NOT EXISTS {quote(self._ledger_schema)}")
+        super()._create_ledger()
 
     def _create_table(self, job: Job, columns: Sequence[Column]) -> None:
         same = sql.clash([column.name for column in columns])
@@ -135,31 +137,40 @@ class DuckdbSink(Ledger):
             if EXTRA_COLUMN in request.frame.columns:
                 self._ensure_extra_column()
             try:
-                self._refuse_changes(request.frame)
+                self._look_before(request.frame)
                 return self._commit(request, {})
             except DataError:
                 refused = self._refusals(request.frame)
             try:
                 return self._commit(request, refused)
             except DataError:
-                return self._commit(request, self._try_out(request.frame, refused))
+                return self._commit(request, self._try_out(request, refused))
 
     def _commit(self, request: StoreRequest, refused: Refused) -> ChunkResult:
         chunk, frame = request.chunk, request.frame
-        rejects = [*request.rejects, *(request.rejecter(at, refused[at]) for at in sorted(refused))]
-        result = sql.outcome(request, rejects, len(refused), 0)
+        errors = {at: refused[at] for at in sorted(refused) if refused[at]}
+        rejects = [*request.rejects, *(request.rejecter(at, why) for at, why in errors.items())]
         with self._transaction():
             job = self._fence()
             known = self._overlaps(job.job_id, request)
             if known:
                 return sql.already_committed(chunk, known)
+            result = sql.outcome(request, rejects, len(errors))
             values = sql.chunk_values(job.job_id, request, result, job.epoch)
             marks = ", ".join("?" * len(values))
             self._run(f"INSERT INTO {self._chunks} ({sql.CHUNK_COLUMNS}) VALUES ({marks})", values)
             failpoints.reach("after-ledger-row")
-            self._insert_rows(_without(frame, refused))
+            stored = self._store_rows(_without(frame, refused), chunk.offset)
             failpoints.reach("after-rows")
             self._insert_rejects(job.job_id, rejects)
+            if stored != result.successful:
+                ignored = result.successful - stored
+                result = sql.outcome(request, rejects, len(errors), ignored)
+                self._run(
+                    f"UPDATE {self._chunks} SET successful = ?, filtered = ? "
+                    "WHERE job_id = ? AND lo = ?",
+                    (result.successful, result.filtered, job.job_id, chunk.lo),
+                )
             failpoints.reach("before-commit")
         return result
 
@@ -170,15 +181,26 @@ class DuckdbSink(Ledger):
         )
         return [sql.committed(row) for row in rows]
 
-    def _insert_rows(self, frame: pl.DataFrame) -> None:
+    def _store_rows(self, frame: pl.DataFrame, offset: int) -> int:
+        """Store rows; return how many were not left out.
+
+        Args:
+            offset: Number of the chunk's first record.
+        """
         if frame.height == 0:
-            return
-        casts = ", ".join(each.cast for each in self._readings.values())
+            return 0
         with self._shown(frame) as view:
-            self._run(
-                f"INSERT INTO {self._name(self._table)} ({column_list(list(self._readings))}) "
-                f"SELECT {casts} FROM {view}"
-            )
+            rows = Writing(self._name(self._table), self._readings, view, self._key)
+            if self._on_conflict == "ignore":
+                return int(self._rows(rows.append_new())[0][0])
+            if self._on_conflict == "update":
+                assert self._job is not None  # noqa: S101 - claim comes first
+                keys = self._name(self._keys_table(self._job.job_id))
+                self._run(rows.upsert(keys, offset))
+                self._run(rows.remember(keys, offset))
+            else:
+                self._run(rows.append())
+        return frame.height
 
     def _insert_rejects(self, job_id: str, rejects: Sequence[Reject]) -> None:
         if not rejects:
@@ -204,12 +226,15 @@ class DuckdbSink(Ledger):
 
     # -- refused rows -------------------------------------------------------------------------
 
-    def _refuse_changes(self, frame: pl.DataFrame) -> None:
+    def _look_before(self, frame: pl.DataFrame) -> None:
         """Look for values that DuckDB would store, but as other ones.
 
         Raises:
-            DataError: If there is one.
+            DataError: If there is one, or if rows may be left out for later ones of the same key:
+                then no constraint would look at them.
         """
+        if self._on_conflict == "update":
+            raise DataError("every row is to be judged")
         guards = [
             f"({each.value} IS NOT NULL AND NOT coalesce(TRY({each.guard}), false))"
             for each in self._readings.values()
@@ -224,20 +249,23 @@ class DuckdbSink(Ledger):
     def _refusals(self, frame: pl.DataFrame) -> Refused:
         place = self._place(self._table)
         with self._shown(frame) as view:
-            return Refusals(self._rows, place, self._columns, self._readings, view).find()
+            return Refusals(self._rows, place, self._columns, self._readings, view).find(
+                self._on_conflict, self._key
+            )
 
-    def _try_out(self, frame: pl.DataFrame, refused: Refused) -> Refused:
+    def _try_out(self, request: StoreRequest, refused: Refused) -> Refused:
         """Find the rows that make the table fail by storing more and more of them, in vain.
 
         For faults that no query tells, so that few rows are left to find; after one of them the
         steps start small and double.
         """
+        frame = request.frame
         refused, kept = dict(refused), list[int]()
         open_rows = [at for at in range(frame.height) if at not in refused]
         at, step = 0, frame.height
         while at < len(open_rows):
             piece = open_rows[at : at + step]
-            error = self._trial(frame[[*kept, *piece]])
+            error = self._trial(frame[[*kept, *piece]], request.chunk.offset)
             if error is None:
                 kept += piece
                 at, step = at + len(piece), step * 2
@@ -248,12 +276,12 @@ class DuckdbSink(Ledger):
                 step = max(1, len(piece) // 2)
         return refused
 
-    def _trial(self, frame: pl.DataFrame) -> DataError | None:
+    def _trial(self, frame: pl.DataFrame, offset: int) -> DataError | None:
         """Store rows and undo it; return the error if there was one."""
         with self._lock:
             self._run("BEGIN")
             try:
-                self._insert_rows(frame)
+                self._store_rows(frame, offset)
             except DataError as error:
                 return error
             finally:
@@ -276,7 +304,7 @@ class DuckdbSink(Ledger):
     @contextmanager
     def _view(self, frame: pl.DataFrame) -> Iterator[str]:
         """Show a frame to SQL; a transaction that failed takes the view with it."""
-        self._connection.register(_VIEW, _Stream(frame))
+        self._connection.register(_VIEW, Stream(frame))
         try:
             yield f"temp.{_VIEW}"
         finally:
@@ -334,49 +362,9 @@ class DuckdbSink(Ledger):
     def close(self) -> None:
         """Close the file; DuckDB then moves what is in its log into it."""
         self._connection.close()
-
-
-class _Stream:
-    """A frame as nothing but an Arrow stream, which DuckDB reads without pyarrow."""
-
-    def __init__(self, frame: pl.DataFrame) -> None:
-        self._frame = frame
-
-    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
-        return self._frame.__arrow_c_stream__(requested_schema)
+        if self._scratch is not None:
+            self._scratch.remove()
 
 
 def _without(frame: pl.DataFrame, refused: Refused) -> pl.DataFrame:
     return frame[[at for at in range(frame.height) if at not in refused]] if refused else frame
-
-
-def _path_of(address: str) -> Path:
-    path = unquote(address.removeprefix(PREFIX))
-    if not address.startswith(PREFIX) or not path:
-        raise UsageError(
-            "a DuckDB address has three slashes and a path",
-            where=f"--to {address}",
-            hint="relative: duckdb:///users.duckdb, absolute: duckdb:////data/users.duckdb",
-        )
-    return Path(path).absolute()  # `:memory:` and the like are names of files here
-
-
-def _check_place(path: Path, *, create: bool) -> None:
-    """Check what DuckDB would not: it opens a CSV, JSON or Parquet file as a database in memory."""
-    if not create and not path.exists():
-        raise UsageError("no such database", where=str(path))
-    if path.is_dir() or not path.parent.is_dir():
-        raise UsageError(
-            "is a directory" if path.is_dir() else "its directory does not exist",
-            where=str(path),
-            hint="name a file in a directory that exists",
-        )
-    try:
-        with path.open("rb") as file:
-            head = file.read(12)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise FatalError(f"cannot be opened: {error.strerror}", where=str(path)) from error
-    if head and head[8:] != MAGIC:
-        raise UsageError("is not a DuckDB database", where=str(path), hint="choose another --to")

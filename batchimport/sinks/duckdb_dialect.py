@@ -34,6 +34,7 @@ TYPES: dict[Kind, str] = {
 }
 _INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT")
 _INTEGER_TYPES = {*_INTEGERS, *(f"U{name}" for name in _INTEGERS), "BIGNUM"}
+_NARROW_TYPES = {*_INTEGERS[:4], "UTINYINT", "USMALLINT", "UINTEGER"}
 _FLOAT_TYPES = {"FLOAT", "DOUBLE"}
 _TEXT_TYPES = {"VARCHAR", "JSON"}
 _NESTED = ("STRUCT", "MAP", "UNION", "VARIANT")
@@ -187,8 +188,13 @@ def _fits(kind: Kind, type_name: str) -> bool:
     if kind == "boolean":
         return type_name == "BOOLEAN"
     if kind == "json":
-        return _is_nested(type_name)
+        return _is_nested(type_name) or is_exact(type_name)
     return not (kind == "date-time" and type_name == "DATE")
+
+
+def is_exact(type_name: str) -> bool:
+    """Say whether a type holds numbers that would not pass through a double or 64 bits unchanged."""
+    return type_name.startswith("DECIMAL") or type_name in _INTEGER_TYPES - _NARROW_TYPES
 
 
 def _is_nested(type_name: str) -> bool:
@@ -224,20 +230,24 @@ def reading(kind: Kind, type_name: str, value: str) -> Reading:
     """
     if kind in ("integer", "number", "boolean"):
         same = type_name == TYPES[kind]
-        guard = f"{value} = trunc({value})" if kind == "number" else ""
-        return Reading(
-            value,
-            value if same else f"CAST({value} AS {type_name})",
-            guard if type_name in _INTEGER_TYPES else "",
-            may_fail=not same,
-        )
+        cast = value if same else f"CAST({value} AS {type_name})"
+        return Reading(value, cast, _number_guard(kind, type_name, value), may_fail=not same)
     if type_name == "VARCHAR":
         return Reading(value, value, may_fail=False)
     if kind == "date-time":
         return Reading(value, _instant(value, type_name))
-    if kind == "json" and type_name != "JSON":
+    if kind == "json" and _is_nested(type_name):
         return Reading(value, f"CAST(CAST({value} AS JSON) AS {type_name})")
     return Reading(value, f"CAST({value} AS {type_name})", _text_guard(value, type_name))
+
+
+def _number_guard(kind: Kind, type_name: str, value: str) -> str:
+    """DuckDB rounds decimals to integers, and large integers to doubles."""
+    if kind == "number" and type_name in _INTEGER_TYPES:
+        return f"{value} = trunc({value})"
+    if kind == "integer" and type_name in _FLOAT_TYPES:
+        return f"CAST(CAST({value} AS {type_name}) AS HUGEINT) = {value}"
+    return ""
 
 
 def _instant(value: str, type_name: str) -> str:

@@ -11,11 +11,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from batchimport.job import FieldError
+from batchimport.sinks.duckdb_dialect import unquoted
 from batchimport.sinks.sql import quote
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from batchimport.job import OnConflict
     from batchimport.sinks.duckdb_dialect import Reading, TableColumn
 
 ROWS = "temp.batchimport_rows"
@@ -33,8 +35,13 @@ UNIQUE_INDEXES = """
     AND is_unique"""
 
 Refused = dict[int, list[FieldError]]
+"""Rows that are not stored, with their errors; without any, `--on-conflict ignore` leaves them out."""
+
 _SHOWN = 200
 
+_Shared = tuple[tuple[str, int | None], FieldError | None]
+"""A key, told by its columns and the first row that has it (None: a row of the table has it), and
+the error of another row that has it, unless that one is left out."""
 
 Query = Callable[..., list[tuple[Any, ...]]]
 """Runs a statement, with the values of its marks, and returns its rows."""
@@ -62,9 +69,14 @@ class Refusals:
         self._readings, self._source = readings, source
         self._table = ".".join(map(quote, place))
         self._found: defaultdict[int, list[FieldError]] = defaultdict(list)
+        self._shared: defaultdict[int, list[_Shared]] = defaultdict(list)
 
-    def find(self) -> Refused:
-        """Return the errors of each row that the table refuses, as far as queries can tell."""
+    def find(self, on_conflict: OnConflict, key: Sequence[str]) -> Refused:
+        """Return the rows that the table refuses, or that are left out, as far as queries can tell.
+
+        Args:
+            key: The columns whose conflicts `on_conflict` is about; none for all that are unique.
+        """
         for name in self._readings:
             self._find_misfits(name)
         self._make_rows()
@@ -76,14 +88,21 @@ class Refusals:
                 self._find_broken_checks(text, expression)
             elif kind == "FOREIGN KEY":
                 self._find_orphans(names, parent, parent_names)
-        self._find_duplicates(
-            [
-                *([quote(name) for name in row[3]] for row in constraints if row[0] in UNIQUE),
-                *(list(row[0]) for row in self._query(UNIQUE_INDEXES, self._place)),
-            ]
-        )
+        if on_conflict != "update":
+            ignored = on_conflict == "ignore"
+            for unique in self._unique_keys(constraints):
+                is_key = not key or {unquoted(each) for each in unique} == set(key)
+                self._find_shared(unique, is_ignored=ignored and is_key)
+            self._judge_shared()
         self._query(f"DROP TABLE {ROWS}")
         return dict(self._found)
+
+    def _unique_keys(self, constraints: Sequence[tuple[Any, ...]]) -> list[list[str]]:
+        """Return what is unique together, as SQL."""
+        return [
+            *([quote(name) for name in row[3]] for row in constraints if row[0] in UNIQUE),
+            *(list(row[0]) for row in self._query(UNIQUE_INDEXES, self._place)),
+        ]
 
     def _find_misfits(self, name: str) -> None:
         """Find values that cannot be read as the column's type, or would be changed."""
@@ -146,35 +165,28 @@ class Refusals:
 
     # -- unique keys ---------------------------------------------------------------------------
 
-    def _find_duplicates(self, keys: Sequence[Sequence[str]]) -> None:
-        """Find rows whose key another row has: one of the table, or an earlier one of the chunk.
+    def _find_shared(self, key: Sequence[str], *, is_ignored: bool) -> None:
+        """Find the rows whose key is not theirs alone."""
+        field = ", ".join(map(unquoted, key))
+        for row, first, is_stored, shown in self._query(self._sharing(key)):
+            message = f'Duplicate key "{field}: {shown}" violates unique constraint'
+            error = None if is_ignored else FieldError("unique", field, message)
+            self._shared[row].append(((field, None if is_stored else first), error))
 
-        A row that is refused anyway takes no key from those behind it.
-        """
-        shared: dict[int, list[tuple[int, int | None, str, str]]] = defaultdict(list)
-        for number, key in enumerate(keys):
-            for row, first, is_stored, shown in self._query(self._duplicates(key)):
-                taken = None if is_stored else first
-                shared[row].append((number, taken, ", ".join(map(_unquoted, key)), shown))
-        taken_keys: set[tuple[int, int]] = set()
-        for row in sorted(shared):
-            if row in self._found:
-                continue
-            errors = [
-                FieldError(
-                    "unique", field, f'Duplicate key "{field}: {shown}" violates unique constraint'
-                )
-                for number, first, field, shown in shared[row]
-                if first is None or (number, first) in taken_keys
-            ]
-            if errors:
-                self._found[row] = errors
+    def _judge_shared(self) -> None:
+        """Refuse rows whose key a row of the table has, or an earlier one that is not refused."""
+        taken: set[tuple[str, int | None]] = set()
+        for row in sorted(self._shared.keys() - self._found.keys()):
+            keys = self._shared[row]
+            lost = [error for key, error in keys if key[1] is None or key in taken]
+            if not lost:
+                taken.update(key for key, _ in keys)
+            elif None in lost:
+                self._found[row] = []
             else:
-                taken_keys |= {
-                    (number, first) for number, first, _, _ in shared[row] if first is not None
-                }
+                self._found[row] = [error for error in lost if error]
 
-    def _duplicates(self, key: Sequence[str]) -> str:
+    def _sharing(self, key: Sequence[str]) -> str:
         """Select the rows whose key is not theirs alone, with the first row that has it."""
         names = [f"k{at}" for at in range(len(key))]
         named = ", ".join(f"{each} AS {name}" for each, name in zip(key, names, strict=True))
@@ -207,7 +219,3 @@ def _all_given(table: str, names: Sequence[str]) -> str:
 def _shown(table: str, names: Sequence[str]) -> str:
     texts = ", ".join(f"CAST({table}.{quote(name)} AS VARCHAR)" for name in names)
     return f"left(concat_ws(', ', {texts}), {_SHOWN})"
-
-
-def _unquoted(expression: str) -> str:
-    return expression[1:-1].replace('""', '"') if expression.startswith('"') else expression

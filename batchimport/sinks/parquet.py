@@ -20,10 +20,11 @@ import polars as pl
 
 from batchimport import failpoints
 from batchimport.errors import FatalError, JobRunningElsewhereError, UsageError
+from batchimport.job import DRY_RUN
 from batchimport.sinks import sql
 from batchimport.sinks.base import SinkHints, SinkOptions
 from batchimport.sinks.parquet_columns import Schema, as_stored, check_schema, new_schema
-from batchimport.sinks.parquet_folder import Folder, Part
+from batchimport.sinks.parquet_folder import Folder, Part, Scratch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -50,26 +51,17 @@ class ParquetSink:
     def __init__(self, address: str, options: SinkOptions = SinkOptions()) -> None:
         if options.ledger_schema:
             raise UsageError("a directory has no schemas", where="--ledger-schema")
-        if options.dry_run:
-            raise UsageError("Parquet cannot do that yet", where="--dry-run")
         path = _path_of(address)
-        self._folder = Folder(path)
+        _check_place(path, create=options.create)
         self._job: JobRecord | None = None
         self._schema: Schema = {}
-        if path.is_dir():
-            return
-        if path.exists() or not options.create:
-            raise UsageError(
-                "is not a directory" if path.exists() else "no such directory", where=str(path)
-            )
-        if not path.parent.is_dir():
-            raise UsageError(
-                "the directory above it does not exist",
-                where=str(path),
-                hint="make it first, or choose another place",
-            )
+        self._scratch: Scratch | None = None
+        if options.dry_run:
+            self._scratch = Scratch(path)
+            self.hints = replace(self.hints, delivery=DRY_RUN)
+        self._folder = self._scratch.folder if self._scratch else Folder(path)
         with self._folder.translated():
-            path.mkdir(exist_ok=True)
+            self._folder.path.mkdir(exist_ok=True)
 
     # -- the job ------------------------------------------------------------------------------
 
@@ -122,7 +114,7 @@ class ParquetSink:
             if facts and facts["state"] == "abandoned":  # by a process that was killed over it
                 self._forget(job_id)
         files = self._folder.files()
-        where = str(self._folder.path)
+        where = self._folder.where()
         if files and job.if_exists == "fail":
             raise UsageError(
                 "the dataset exists", where=where, hint="--if-exists append, truncate or replace"
@@ -145,7 +137,7 @@ class ParquetSink:
             if self._folder.schema(each) != first:
                 raise UsageError(
                     f"its columns differ from those of {files[0].name}",
-                    where=str(each),
+                    where=self._folder.where(each),
                     hint="a dataset has one schema: choose another directory",
                 )
         return first
@@ -156,7 +148,7 @@ class ParquetSink:
         if foreign:
             raise UsageError(
                 "batchimport did not write this file, and does not remove it",
-                where=str(foreign[0]),
+                where=self._folder.where(foreign[0]),
                 hint="remove it yourself, or choose another directory",
             )
         for job_id in {*self._folder.job_ids(), *(part.job_id for part in self._folder.parts())}:
@@ -187,7 +179,7 @@ class ParquetSink:
         if CHUNK not in footer:
             raise FatalError(
                 "its footer has no row of the ledger",
-                where=str(path),
+                where=self._folder.where(path),
                 hint="was it written by another program? Remove it, then run again",
             )
         return footer
@@ -235,6 +227,7 @@ class ParquetSink:
         if rejects:
             footer[REJECTS] = _packed(rejects, job.job_id)
         with self._folder.drafted(frame, footer) as draft:
+            failpoints.reach("after-ledger-row")  # it is in the footer
             failpoints.reach("after-rows")
             with self._folder.locked():
                 self._fence()
@@ -296,7 +289,9 @@ class ParquetSink:
         return job
 
     def close(self) -> None:
-        """Do nothing: no file is open between calls."""
+        """Let go of what a dry run has made; no file is open between calls."""
+        if self._scratch is not None:
+            self._scratch.remove()
 
 
 _JOB_NAMES = sql.JOB_COLUMNS.split(", ")
@@ -322,3 +317,18 @@ def _path_of(address: str) -> Path:
             hint="relative: parquet:///users, absolute: parquet:////data/users",
         )
     return Path(path).absolute()
+
+
+def _check_place(path: Path, *, create: bool) -> None:
+    if path.is_dir():
+        return
+    if path.exists() or not create:
+        raise UsageError(
+            "is not a directory" if path.exists() else "no such directory", where=str(path)
+        )
+    if not path.parent.is_dir():
+        raise UsageError(
+            "the directory above it does not exist",
+            where=str(path),
+            hint="make it first, or choose another place",
+        )

@@ -15,6 +15,8 @@ import threading
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -24,7 +26,6 @@ from batchimport.errors import BatchImportError, FatalError, JobRunningElsewhere
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 _PART = re.compile(r"part-(.+)-(\d{16})-(\d{16})\.parquet")
 _JOB = re.compile(r"_job-(.+)\.parquet")
@@ -70,8 +71,12 @@ class Draft:
 class Folder:
     """The directory."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, known_as: Path | None = None) -> None:
+        self.path, self._known_as = path, known_as or path
+
+    def where(self, path: Path | None = None) -> str:
+        """Return the directory, or a file of it, as the user knows it."""
+        return str(self._known_as / path.name if path else self._known_as)
 
     # -- looking -------------------------------------------------------------------------------
 
@@ -201,7 +206,7 @@ class Folder:
                 if time.monotonic() > deadline:
                     raise JobRunningElsewhereError(
                         "another process holds the lock of the directory",
-                        where=str(self.path),
+                        where=self.where(),
                         hint="end it if it was stopped, then run the same command again",
                     ) from None
                 threading.Event().wait(SECONDS_BETWEEN_LOOKS)
@@ -214,12 +219,12 @@ class Folder:
         try:
             yield
         except (OSError, pl.exceptions.PolarsError) as error:
-            raise translate(error, path or self.path) from error
+            raise translate(error, self.where(path)) from error
 
 
-def translate(error: Exception, path: Path) -> BatchImportError:
+def translate(error: Exception, where: str) -> BatchImportError:
     """Say what an error means for the runner; Polars names the system's number in its text."""
-    where, text = str(path), str(error).partition("\n")[0]
+    text = str(error).partition("\n")[0]
     number = _OS_ERROR.search(text)
     code = int(number[1]) if number else getattr(error, "errno", None)
     if code in (errno.ENOSPC, errno.EDQUOT):
@@ -235,3 +240,18 @@ def translate(error: Exception, path: Path) -> BatchImportError:
     if code is None:
         return FatalError(f"is damaged: {text}", where=where)
     return FatalError(f"cannot be read or written: {os.strerror(code)}", where=where)
+
+
+class Scratch:
+    """A directory that shows another one's files, for a dry run: what is done to it is not kept."""
+
+    def __init__(self, path: Path) -> None:
+        self._folder = TemporaryDirectory(prefix="batchimport-", ignore_cleanup_errors=True)
+        self.folder = Folder(Path(self._folder.name), path)
+        if path.is_dir():
+            for each in Folder(path).files():
+                (self.folder.path / each.name).symlink_to(each)
+
+    def remove(self) -> None:
+        """Remove the directory."""
+        self._folder.cleanup()

@@ -8,18 +8,15 @@ from typing import Any
 import pytest
 
 from tests.helpers.cli import SAMPLE, Workdir
-from tests.helpers.postgres import execute, fetch
-from tests.helpers.tables import query
+from tests.helpers.destinations import ALL_KINDS, Destination, make_destination
 
-OPTIONS = ["--schema", str(SAMPLE / "users.schema.json"), "--key", "id", "--chunk-size", "500"]
+OPTIONS = ["--schema", str(SAMPLE / "users.schema.json"), "--chunk-size", "500"]
 SAME = ("status", "exit_code", "total_items", "successful", "failed", "rejects_by_code")
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'users.db'}"
-    return str(request.getfixturevalue("postgres").new_database())
+@pytest.fixture(params=ALL_KINDS)
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Destination:
+    return make_destination(request.param, tmp_path, lambda: request.getfixturevalue("postgres"))
 
 
 def everything(path: Path) -> set[str]:
@@ -30,37 +27,47 @@ def told(found: dict[str, Any]) -> dict[str, Any]:
     return {name: found[name] for name in SAME}
 
 
-def test_a_dry_run_reports_what_a_run_reports(workdir: Workdir, address: str) -> None:
+def test_a_dry_run_reports_what_a_run_reports(workdir: Workdir, place: Destination) -> None:
     """Rejects of the table itself included; no file, table or job is left."""
+    options = [*OPTIONS, *(["--key", "id"] if place.keeps_keys else []), "--to", place.address]
     source = SAMPLE / "users.jsonl"
-    dry = workdir.run(source, *OPTIONS, "--to", address, "--dry-run")
+    dry = workdir.run(source, *options, "--dry-run")
     assert dry["delivery"] == "nothing is kept (dry run)"
     rejects = workdir.rejects(dry)
     left = {name for name in everything(workdir.path) if "/locks/" not in name}
     assert left == {dry["rejects_file"]}
     assert workdir.call("jobs", "--json").out.strip() in ("[]", "")
-    real = workdir.run(source, *OPTIONS, "--to", address)
+    real = workdir.run(source, *options)
     assert told(dry) == told(real)
     assert rejects == workdir.rejects(real)
 
 
-def test_rows_that_are_there_count_and_stay(workdir: Workdir, address: str) -> None:
+def test_rows_that_are_there_count_and_stay(workdir: Workdir, place: Destination) -> None:
     """A key of the table rejects the record; `--if-exists truncate` truncates nothing."""
+    if not place.keeps_keys:
+        pytest.skip("no key, no conflict")
     workdir.lines("users.jsonl", [{"id": 1}, {"id": 2}, {"id": 2}])
-    make = ["CREATE TABLE users (id INTEGER UNIQUE)", "INSERT INTO users VALUES (1), (9)"]
-    if address.startswith("sqlite"):
-        for statement in make:
-            query(Path(address.removeprefix("sqlite:///")), statement)
-    else:
-        execute(address, *make)
-    found = workdir.run("users.jsonl", "--to", address, "--dry-run")
+    place.execute("CREATE TABLE users (id INTEGER UNIQUE)")
+    place.execute("INSERT INTO users VALUES (1), (9)")
+    dry = ["users.jsonl", "--to", place.address, "--dry-run"]
+    found = workdir.run(*dry)
     assert (found["successful"], found["rejects_by_code"]) == (1, {"unique": 2})
-    found = workdir.run("users.jsonl", "--to", address, "--dry-run", "--if-exists", "truncate")
+    found = workdir.run(*dry, "--if-exists", "truncate")
     assert (found["successful"], found["rejects_by_code"]) == (2, {"unique": 1})
-    rows = "SELECT id FROM users ORDER BY id"
-    path = Path(address.removeprefix("sqlite:///"))
-    there = query(path, rows) if address.startswith("sqlite") else fetch(address, rows)
-    assert there == [(1,), (9,)]
+    assert place.fetch("SELECT id FROM users ORDER BY id") == [(1,), (9,)]
+
+
+def test_files_that_are_there_stay(workdir: Workdir, tmp_path: Path) -> None:
+    """`--if-exists replace` of a dataset replaces nothing."""
+    place = make_destination("parquet", tmp_path, None)
+    workdir.lines("users.jsonl", [{"id": 1}, {"id": 2}])
+    workdir.lines("more.jsonl", [{"id": "x"}])
+    workdir.run("users.jsonl", "--to", place.address)
+    before = everything(tmp_path / "out")
+    found = workdir.run("more.jsonl", "--to", place.address, "--dry-run", "--if-exists", "replace")
+    assert found["successful"] == 1
+    assert everything(tmp_path / "out") == before
+    assert place.fetch("SELECT id FROM users ORDER BY id") == [(1,), (2,)]
 
 
 def test_words_of_a_dry_run(workdir: Workdir) -> None:

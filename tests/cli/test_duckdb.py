@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ from typing import Any
 import duckdb
 import pytest
 
-from tests.bench.make_records import make
 from tests.helpers.cli import ROOT, SAMPLE, Workdir
 from tests.helpers.tables import query
 
@@ -47,33 +45,6 @@ def test_the_sample_is_what_sqlite_gets(workdir: Workdir) -> None:
     ]
     again = workdir.run(SAMPLE / "users.jsonl", *SCHEMA, *to)
     assert (again["status"], again["exit_code"]) == ("already_completed", 3)
-
-
-def test_killed_at_any_moment(workdir: Workdir) -> None:
-    """SIGKILL, another chunk size, and again: rows and rejects are those of an unbroken run."""
-    with (workdir.path / "users.jsonl").open("w", encoding="utf-8") as stream:
-        stream.writelines(line + "\n" for line, _, _ in make(8_000, 0.02, 3))
-    expected = workdir.run("users.jsonl", *SCHEMA, "--to", "duckdb:///whole.duckdb")
-    broken = workdir.path / "broken.duckdb"
-    for size, committed in ((500, 1), (300, 5)):
-        process = workdir.start(
-            "run", "users.jsonl", *SCHEMA, "--to", f"duckdb:///{broken}", "--chunk-size", size
-        )
-        log = broken.with_name("broken.duckdb.wal")
-        grown = committed * 100_000
-        while process.poll() is None and not (log.exists() and log.stat().st_size > grown):
-            time.sleep(0.005)  # noqa: TID251 - a moment of a real process
-        process.kill()
-        process.communicate()
-    found = workdir.run("users.jsonl", *SCHEMA, "--to", f"duckdb:///{broken}")
-    for key in ("total_items", "successful", "failed", "rejects_by_code"):
-        assert found[key] == expected[key]
-    assert found["resumed"]
-    for statement in (
-        "SELECT * FROM users ORDER BY id",
-        "SELECT record, line, byte_offset, stage, errors, raw FROM _batchimport_rejects ORDER BY 1",
-    ):
-        assert fetch(broken, statement) == fetch(workdir.path / "whole.duckdb", statement)
 
 
 def test_a_table_with_constraints_receives_exactly_what_it_can_hold(workdir: Workdir) -> None:

@@ -16,16 +16,15 @@ from batchimport.job import Chunk
 from batchimport.schema import Column
 from batchimport.sinks import open_sink
 from batchimport.sinks.base import Sink
-from tests.helpers.stores import a_job, a_record, a_request, chunk, rows
+from tests.helpers.stores import ADAPTERS, SQL, a_job, a_record, a_request, chunk, rows
 
 Opener = Callable[[], Sink]
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=SQL)
 def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'users.db'}"
-    return str(request.getfixturevalue("postgres").new_database())
+    adapter = ADAPTERS[request.param]
+    return adapter.new_address(tmp_path, lambda: request.getfixturevalue("postgres"))
 
 
 @pytest.fixture

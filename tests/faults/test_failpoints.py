@@ -14,7 +14,8 @@ from tests.faults.sweep import Ending, Victim, at_passes
 from tests.helpers.cli import ROOT
 from tests.helpers.destinations import KINDS, make_destination
 
-POINTS = tuple(point for point in failpoints.POINTS if point != "after-abandon")
+AT_RESTART = ("after-abandon", "during-removal")
+POINTS = tuple(point for point in failpoints.POINTS if point not in AT_RESTART)
 IN_CHUNK = ("before-store", "after-ledger-row", "after-rows", "before-commit", "after-commit")
 
 

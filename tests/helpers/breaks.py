@@ -30,9 +30,9 @@ def _ledger_after_the_data() -> None:
     late: list[tuple[Any, ...]] = []
 
     def put_off(self: SqliteSink, table: str, columns: str, rows: Sequence[Any]) -> None:
-        if table == sql.CHUNKS:
+        if table == self._chunks:
             late.extend(rows)
-            self._run(f"UPDATE {sql.JOBS} SET epoch = epoch")  # the same count of changes
+            self._run(f"UPDATE {self._jobs} SET epoch = epoch")  # the same count of changes
         else:
             insert(self, table, columns, rows)
 
@@ -41,7 +41,7 @@ def _ledger_after_the_data() -> None:
         failpoints.reach("before-commit")
         row = late.pop()
         row = (*row[:7], result.successful, result.failed, *row[9:])
-        insert(self, sql.CHUNKS, sql.CHUNK_COLUMNS, [row])
+        insert(self, self._chunks, sql.CHUNK_COLUMNS, [row])
         return result
 
     SqliteSink._insert = put_off  # type: ignore[method-assign]

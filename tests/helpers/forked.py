@@ -20,12 +20,24 @@ import pytest
 from batchimport import failpoints, importer
 from batchimport.cli import main, run
 from batchimport.display import plain, report
-from batchimport.sinks import postgres, sqlite
+from batchimport.sinks import duckdb, parquet, postgres, sqlite
 from batchimport.sources import delimited, jsonl
 from tests.helpers import breaks
 from tests.helpers.cli import Ended, environment
 
-PRELOADED = (importer, run, plain, report, postgres, sqlite, delimited, jsonl, pytest)
+PRELOADED = (
+    importer,
+    run,
+    plain,
+    report,
+    duckdb,
+    parquet,
+    postgres,
+    sqlite,
+    delimited,
+    jsonl,
+    pytest,
+)
 LONGEST_SECONDS = 60
 
 _context = multiprocessing.get_context("forkserver")

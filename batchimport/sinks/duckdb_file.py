@@ -1,0 +1,121 @@
+"""The file of a DuckDB database: where it is, how it is opened, how a frame gets into it."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import closing, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+import duckdb
+
+from batchimport.errors import FatalError, UsageError
+from batchimport.sinks.duckdb_dialect import opening
+
+if TYPE_CHECKING:
+    import polars as pl
+
+PREFIX = "duckdb:///"
+MAGIC = b"DUCK"
+_SETTINGS: dict[str, str | bool | int | float | list[str]] = {
+    "autoinstall_known_extensions": "false"  # nothing is ever fetched from the network
+}
+
+
+def path_of(address: str) -> Path:
+    """Return the absolute path that an address names.
+
+    Raises:
+        UsageError: If it names none.
+    """
+    path = unquote(address.removeprefix(PREFIX))
+    if not address.startswith(PREFIX) or not path:
+        raise UsageError(
+            "a DuckDB address has three slashes and a path",
+            where=f"--to {address}",
+            hint="relative: duckdb:///users.duckdb, absolute: duckdb:////data/users.duckdb",
+        )
+    return Path(path).absolute()  # `:memory:` and the like are names of files here
+
+
+def check_place(path: Path, *, create: bool) -> None:
+    """Check what DuckDB would not: it opens a CSV, JSON or Parquet file as a database in memory.
+
+    Raises:
+        UsageError: If it is no place for a database.
+        FatalError: If it cannot be read.
+    """
+    if not create and not path.exists():
+        raise UsageError("no such database", where=str(path))
+    if path.is_dir() or not path.parent.is_dir():
+        raise UsageError(
+            "is a directory" if path.is_dir() else "its directory does not exist",
+            where=str(path),
+            hint="name a file in a directory that exists",
+        )
+    try:
+        with path.open("rb") as file:
+            head = file.read(12)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise FatalError(f"cannot be opened: {error.strerror}", where=str(path)) from error
+    if head and head[8:] != MAGIC:
+        raise UsageError("is not a DuckDB database", where=str(path), hint="choose another --to")
+
+
+def connect(path: Path, place: Path) -> duckdb.DuckDBPyConnection:
+    """Open a database; times without a zone are UTC.
+
+    Args:
+        path: As the user knows it.
+        place: Where it really is.
+
+    Raises:
+        BatchImportError: If it cannot be opened.
+    """
+    try:
+        connection = duckdb.connect(place, config=_SETTINGS)
+        connection.execute("SET TimeZone = 'UTC'")
+    except duckdb.Error as error:
+        raise opening(error, str(path)) from error
+    return connection
+
+
+class Scratch:
+    """A copy of a database for a dry run, since DuckDB cannot undo a part of a transaction."""
+
+    def __init__(self, path: Path) -> None:
+        self._folder = TemporaryDirectory(prefix="batchimport-", ignore_cleanup_errors=True)
+        self.path = Path(self._folder.name) / path.name
+        if not path.exists():
+            return
+        try:
+            with closing(duckdb.connect(path, read_only=True)):  # keeps writers out
+                for log in ("", ".wal"):
+                    with suppress(FileNotFoundError):
+                        shutil.copyfile(f"{path}{log}", f"{self.path}{log}")
+        except duckdb.Error as error:
+            raise opening(error, str(path)) from error
+        except OSError as error:
+            raise FatalError(
+                f"a dry run works on a copy, which cannot be made: {error.strerror}",
+                where=str(self.path),
+                hint="let TMPDIR name a directory with more room",
+            ) from error
+
+    def remove(self) -> None:
+        """Remove the copy."""
+        self._folder.cleanup()
+
+
+class Stream:
+    """A frame as nothing but an Arrow stream, which DuckDB reads without pyarrow."""
+
+    def __init__(self, frame: pl.DataFrame) -> None:
+        self._frame = frame
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        return self._frame.__arrow_c_stream__(requested_schema)
