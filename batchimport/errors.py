@@ -106,3 +106,12 @@ class TooManyRejects(Stop):
     """`--max-errors` was passed: drain and stop."""
 
     exit_code = 4
+
+
+def from_system(error: OSError) -> FatalError:
+    """Say what the operating system refused, in our words."""
+    return FatalError(
+        f"the system says: {error.strerror or error}",
+        where=str(error.filename) if error.filename else None,
+        hint="mend the cause, then run the same command again: it goes on where it stopped",
+    )

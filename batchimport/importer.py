@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from batchimport.closing import Exported, complete, export_rejects
 from batchimport.engines.interrupt import draining_signals, stopping_signals
 from batchimport.engines.local import LocalEngine
-from batchimport.errors import BatchImportError, FatalError
+from batchimport.errors import BatchImportError, FatalError, from_system
 from batchimport.events import Event, JobFinished, JobStarted, Observer, RecordsCounted
 from batchimport.identity import (
     Request,
@@ -92,6 +92,8 @@ def import_file(request: Request, observer: Observer = lambda _: None) -> Outcom
             return outcome
     except BatchImportError as error:
         return _not_begun(request.job, job_id, error)
+    except OSError as error:
+        return _not_begun(request.job, job_id, from_system(error))
 
 
 def _spool(request: Request, stack: ExitStack) -> Spool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sys
 from dataclasses import fields, replace
 from pathlib import Path
@@ -221,10 +223,12 @@ def _execute(
 
     with open_display("none" if quiet else progress.value) as display:
         outcome = import_file(request, display)
-    _report(outcome, as_json=as_json, quiet=quiet)
-    if summary is not None:
-        body = json.dumps(outcome.summary.to_dict(), indent=1) + "\n"
-        write_atomically(summary, [body.encode()])
+    try:
+        if summary is not None:  # before standard output, which may be a pipe that is closed
+            body = json.dumps(outcome.summary.to_dict(), indent=1) + "\n"
+            write_atomically(summary, [body.encode()])
+    finally:
+        _report(outcome, as_json=as_json, quiet=quiet)
     code = 0 if zero and outcome.summary.chunks.failed == 0 and _only_rejects(outcome) else None
     raise typer.Exit(outcome.exit_code if code is None else code)
 
@@ -234,10 +238,16 @@ def _only_rejects(outcome: Outcome) -> bool:
 
 
 def _report(outcome: Outcome, *, as_json: bool, quiet: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps(outcome.summary.to_dict()))
-    elif not quiet and (outcome.summary.resume_command or outcome.error is None):
-        final_report(outcome.summary, outcome.examples)
+    try:
+        if as_json:
+            typer.echo(json.dumps(outcome.summary.to_dict()))
+        elif not quiet and (outcome.summary.resume_command or outcome.error is None):
+            final_report(outcome.summary, outcome.examples)
+    except OSError as error:
+        if error.errno not in (errno.EPIPE, errno.EIO):
+            raise
+        # Nobody reads on (a closed pipe, a lost terminal); the exit code says how the import ended.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     resumable = isinstance(outcome.error, JobInterrupted) and outcome.summary.resume_command
     if outcome.error is not None and not resumable:
         print_error(outcome.error, verbose="--verbose" in sys.argv)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Literal, Protocol, TextIO
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TextIO, cast
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -36,9 +37,30 @@ class Display(Protocol):
         ...
 
 
+class _Lasting:
+    """A stream that may go away (a closed pipe, a terminal that hung up) without a word."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write, if anybody is there."""
+        with suppress(OSError, ValueError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush, if anybody is there."""
+        with suppress(OSError, ValueError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
 def open_display(mode: Mode, stream: TextIO | None = None) -> Display:
     """Return the display for a mode; `auto` looks whether the stream is a terminal."""
-    stream = stream or sys.stderr
+    stream = cast("TextIO", _Lasting(stream or sys.stderr))
     if mode == "auto":
         capable = stream.isatty() and os.environ.get("TERM") != "dumb"
         mode = "rich" if capable else "plain"

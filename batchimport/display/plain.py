@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Self, TextIO
 
@@ -60,9 +59,8 @@ class PlainDisplay(NoDisplay):
         return progress_line(self._tally)
 
     def _print(self, line: str) -> None:
-        with suppress(OSError, ValueError):  # a closed pipe must not stop the import
-            self._stream.write(line + "\n")
-            self._stream.flush()
+        self._stream.write(line + "\n")
+        self._stream.flush()
 
 
 class JsonDisplay(PlainDisplay):

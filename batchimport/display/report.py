@@ -42,10 +42,18 @@ def print_error(error: BatchImportError, *, verbose: bool = False) -> None:
         console.print(Text(f"cause: {safe(repr(error.__cause__), 2000)}"))
 
 
+class _Output(Console):
+    """A console that leaves a closed pipe to the command: what it means depends on that."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise it again, where Rich would leave with 1."""
+        raise  # noqa: PLE0704 - Rich calls this while it handles the error
+
+
 def _console() -> Console:
     """Return the console of stdout; where that is no terminal, lines are as long as they are."""
     width = None if sys.stdout.isatty() else WIDE
-    return Console(highlight=False, width=width)
+    return _Output(highlight=False, width=width)
 
 
 def final_report(summary: Summary, examples: Sequence[Reject]) -> None:

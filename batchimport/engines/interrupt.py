@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: the first one drains, the second one ends the process."""
+"""SIGINT, SIGTERM and a hung-up terminal: the first drains, the second ends the process."""
 
 from __future__ import annotations
 
@@ -16,21 +16,24 @@ if TYPE_CHECKING:
 
 @contextmanager
 def draining_signals(interrupt: Callable[[str], None]) -> Iterator[None]:
-    """Let the first SIGINT or SIGTERM drain; a second one ends the process at once."""
+    """Let the first signal drain; a second one ends the process at once."""
     loop = asyncio.get_running_loop()
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as `nohup` leaves it
+        numbers.append(signal.SIGHUP)
 
     def first(number: signal.Signals) -> None:
-        for each in (signal.SIGINT, signal.SIGTERM):
+        for each in numbers:
             loop.remove_signal_handler(each)
             signal.signal(each, _leave_at_once)
         interrupt(f"interrupted by {number.name}")
 
-    for each in (signal.SIGINT, signal.SIGTERM):
+    for each in numbers:
         loop.add_signal_handler(each, first, each)
     try:
         yield
     finally:
-        for each in (signal.SIGINT, signal.SIGTERM):
+        for each in numbers:
             loop.remove_signal_handler(each)
 
 

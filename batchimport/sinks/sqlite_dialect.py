@@ -35,6 +35,16 @@ TYPES: dict[Kind, str] = {
     "json": "TEXT",
 }
 _CONSTRAINT = re.compile(r"(UNIQUE|NOT NULL|CHECK|FOREIGN KEY) constraint failed(?:: (.+))?")
+_FATAL = {
+    "disk is full": ("the disk is full", "make room, then run the same command again"),
+    "disk I/O error": (
+        "the disk does not take what SQLite writes",
+        "make room or check the disk, then run the same command again",
+    ),
+    "readonly": ("the database cannot be written", "check its mode"),
+    "read-only": ("the database cannot be written", "check its mode"),
+}
+"""What SQLite says when the job cannot go on: our message and what to do."""
 _STRICT = re.compile(r"cannot store \w+ value in \w+ column (.+)|datatype mismatch")
 
 
@@ -48,12 +58,11 @@ def translate(error: DriverError, path: Path) -> BatchImportError:
         return DataError(text)
     if "locked" in text or "busy" in text:
         return TransientError("the database is locked by another program", where=str(path))
-    if "disk is full" in text:
-        return FatalError("the disk is full", where=str(path), hint="make room, then run again")
-    if "readonly" in text or "read-only" in text:
-        return FatalError("the database cannot be written", where=str(path), hint="check its mode")
     if "not a database" in text:
         return UsageError("is not an SQLite database", where=str(path), hint="choose another --to")
+    for words, (message, hint) in _FATAL.items():
+        if words in text:
+            return FatalError(message, where=str(path), hint=hint)
     return FatalError(f"SQLite says: {text}", where=str(path))
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.bench.make_records import make
-from tests.helpers.cli import SAMPLE
-from tests.helpers.destinations import Destination
+from tests.helpers.cli import SAMPLE, Ended
+from tests.helpers.destinations import Destination, make_destination
 from tests.helpers.forked import call
 
 RECORDS = 240
@@ -47,29 +50,54 @@ class Victim:
         self.folder, self.destination, self.broken = folder, destination, broken
         self.kills = self.runs = 0
 
-    def run(self, failpoints: str = "", *more: Any) -> Any:
-        """Run once, at another chunk size than before; check what must hold after each crash."""
+    def run(self, fault: str = "", *more: Any) -> Ended:
+        """Run once until it is killed or ends well.
+
+        Args:
+            fault: Failpoints, or with a colon what strace injects.
+        """
+        ended = self._run(fault, *more)
+        assert ended.code in (KILLED, 3), f"{fault}: left with {ended.code}: {ended.err}"
+        self.kills += ended.code == KILLED
+        return ended
+
+    def suffer(self, fault: str, *more: Any) -> Ended:
+        """Run once with a fault that the program hears of: it ends well, or says so in a line."""
+        ended = self._run(fault, *more)
+        assert ended.code in (1, 3), f"{fault}: left with {ended.code}: {ended.err}"
+        if ended.code == 1:
+            assert re.fullmatch(r"error: .+\n(hint: .+\n)?", ended.err), f"{fault}: {ended.err}"
+            assert ended.summary["status"] == "failed", fault
+        return ended
+
+    def _run(self, fault: str, *more: Any) -> Ended:
+        """Run once, at another chunk size than before; check what must hold at all times."""
         size = SIZES[self.runs % len(SIZES)]
         self.runs += 1
         words = ["run", "users.jsonl", *OPTIONS, "--to", self.destination.address]
         words += ["--key", "id"] if self.destination.keeps_keys else []
         words += ["--chunk-size", size, *more]
-        ended = call(self.folder, *words, failpoints=failpoints, broken=self.broken)
-        assert ended.code in (KILLED, 3), f"{failpoints}: left with {ended.code}: {ended.err}"
-        self.kills += ended.code == KILLED
+        befalls = {"inject" if ":" in fault else "failpoints": fault}
+        ended = call(self.folder, *words, broken=self.broken, **befalls)
         self.destination.assert_consistent("users")
         return ended
 
-    def end(self, kills: Iterable[str] = ()) -> Ending:
-        """Run once for each kill, if it comes to that, and then to the end, undisturbed."""
-        for point in kills:
-            self.run(point)
+    def end(self, faults: Iterable[str] = ()) -> Ending:
+        """Run once for each fault, if it comes to that, and then to the end, undisturbed."""
+        for fault in faults:
+            self.run(fault)
         summary = self.run().summary
         if summary["status"] == "already_completed":
             summary["status"] = "completed_with_rejects"
         rows, rejects = self.destination.ending("users")
         counts = {key: summary[key] for key in COUNTS}
         return Ending(counts, rows, rejects, (self.folder / summary["rejects_file"]).read_bytes())
+
+
+def new_victim(kind: str, folder: Path, request: pytest.FixtureRequest, broken: str = "") -> Victim:
+    folder.mkdir(exist_ok=True)
+    place = make_destination(kind, folder, lambda: request.getfixturevalue("postgres"))
+    return Victim(folder, place, broken)
 
 
 def at_passes(points: Sequence[str], passes: Iterable[int]) -> list[str]:

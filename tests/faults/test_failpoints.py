@@ -10,37 +10,12 @@ import pytest
 
 from batchimport import failpoints
 from batchimport.errors import UsageError
-from tests.faults.sweep import Ending, Victim, at_passes
+from tests.faults.sweep import Ending, Victim, at_passes, new_victim
 from tests.helpers.cli import ROOT
-from tests.helpers.destinations import KINDS, make_destination
 
 AT_RESTART = ("after-abandon", "during-removal")
 POINTS = tuple(point for point in failpoints.POINTS if point not in AT_RESTART)
 IN_CHUNK = ("before-store", "after-ledger-row", "after-rows", "before-commit", "after-commit")
-
-
-@pytest.fixture(scope="module", params=KINDS)
-def kind(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def victim(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> Victim:
-    return new_victim(kind, tmp_path / "broken", request)
-
-
-@pytest.fixture(scope="module")
-def whole(
-    kind: str, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
-) -> Ending:
-    """The ending of an unbroken run."""
-    return new_victim(kind, tmp_path_factory.mktemp(kind), request).end()
-
-
-def new_victim(kind: str, folder: Path, request: pytest.FixtureRequest, broken: str = "") -> Victim:
-    folder.mkdir(exist_ok=True)
-    place = make_destination(kind, folder, lambda: request.getfixturevalue("postgres"))
-    return Victim(folder, place, broken)
 
 
 def test_the_points_are_those_of_the_program() -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import io
 import multiprocessing
 import os
+import signal
+import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +26,7 @@ from batchimport.sinks import duckdb, parquet, postgres, sqlite
 from batchimport.sources import delimited, jsonl
 from tests.helpers import breaks
 from tests.helpers.cli import Ended, environment
+from tests.helpers.tracing import trace
 
 PRELOADED = (
     importer,
@@ -51,17 +54,19 @@ class Call:
     Attributes:
         failpoints: As in `BATCHIMPORT_FAILPOINTS`.
         broken: A deliberate mistake of `tests.helpers.breaks` to make.
+        inject: What strace does to system calls, as in `pwrite64:signal=KILL:when=3`.
     """
 
     cwd: Path
     arguments: Sequence[Any]
     failpoints: str = ""
     broken: str = ""
+    inject: str = ""
 
 
-def call(cwd: Path, *arguments: Any, failpoints: str = "", broken: str = "") -> Ended:
+def call(cwd: Path, *arguments: Any, **befalls: str) -> Ended:
     """Run one command to its end; its code is negative if a signal killed it."""
-    return call_all([Call(cwd, arguments, failpoints, broken)])[0]
+    return call_all([Call(cwd, arguments, **befalls)])[0]
 
 
 def call_all(calls: Sequence[Call]) -> list[Ended]:
@@ -69,17 +74,17 @@ def call_all(calls: Sequence[Call]) -> list[Ended]:
     started = []
     for number, each in enumerate(calls):
         out, err = (each.cwd / f".{name}-{number}" for name in ("out", "err"))
-        words = [str(argument) for argument in each.arguments]
-        process = _context.Process(
-            target=_child, args=(str(each.cwd), words, each.failpoints, each.broken, out, err)
-        )
+        process = _context.Process(target=_child, args=(each, out, err))
         process.start()
-        started.append((process, out, err))
-    return [_ended(process, out, err) for process, out, err in started]
+        tracer = trace(process.pid, each.inject) if each.inject else None
+        started.append((process, tracer, out, err))
+    return [_ended(*each) for each in started]
 
 
-def _ended(process: Any, out: Path, err: Path) -> Ended:
+def _ended(process: Any, tracer: subprocess.Popen[bytes] | None, out: Path, err: Path) -> Ended:
     process.join(LONGEST_SECONDS)
+    if tracer is not None:
+        tracer.wait(LONGEST_SECONDS)
     code = process.exitcode
     if code is None:
         process.kill()
@@ -90,16 +95,18 @@ def _ended(process: Any, out: Path, err: Path) -> Ended:
     return ended
 
 
-def _child(cwd: str, words: list[str], points: str, broken: str, out: Path, err: Path) -> None:
-    os.chdir(cwd)
+def _child(call: Call, out: Path, err: Path) -> None:
+    os.chdir(call.cwd)
     os.environ.clear()
-    os.environ.update(environment(**{failpoints.VARIABLE: points}))
+    os.environ.update(environment(**{failpoints.VARIABLE: call.failpoints}))
     for path, number in ((out, 1), (err, 2)):
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(handle, number)
         os.close(handle)
     sys.stdout = io.TextIOWrapper(io.FileIO(1, "w", closefd=False), "utf-8", write_through=True)
     sys.stderr = io.TextIOWrapper(io.FileIO(2, "w", closefd=False), "utf-8", write_through=True)
-    breaks.make(broken)
-    sys.argv = ["batchimport", *words]
+    breaks.make(call.broken)
+    sys.argv = ["batchimport", *map(str, call.arguments)]
+    if call.inject:
+        os.kill(os.getpid(), signal.SIGSTOP)  # until strace is there
     main()
