@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from contextlib import closing, suppress
 from pathlib import Path
@@ -77,11 +78,27 @@ def connect(path: Path, place: Path) -> duckdb.DuckDBPyConnection:
         BatchImportError: If it cannot be opened.
     """
     try:
+        if not place.exists():
+            _make_file(place)
         connection = duckdb.connect(place, config=_SETTINGS)
         connection.execute("SET TimeZone = 'UTC'")
     except duckdb.Error as error:
         raise opening(error, str(path)) from error
     return connection
+
+
+def _make_file(path: Path) -> None:
+    """Make an empty database that is there as a whole or not at all.
+
+    Killed while it makes one, DuckDB 2.0 leaves a file that it calls no valid database.
+    """
+    draft = path.with_name(f".{path.name}.new")
+    with suppress(OSError):  # such as another process that makes it, or no links: DuckDB's own way
+        draft.unlink(missing_ok=True)
+        duckdb.connect(draft).close()
+        os.link(draft, path)
+    with suppress(OSError):
+        draft.unlink()
 
 
 class Scratch:

@@ -17,7 +17,7 @@ from tests.helpers.forked import call
 
 RECORDS = 240
 SEED = 11
-OPTIONS = ("--schema", SAMPLE / "users.schema.json", "--json", "--quiet")
+OPTIONS = ("--schema", SAMPLE / "users.schema.json", "--max-parallel", 2, "--json", "--quiet")
 SIZES = (17, 29, 11)
 """Records a chunk of the first run, the second, and so on."""
 COUNTS = ("status", "total_items", "total_processed", "successful", "failed", "rejects_by_code")
@@ -75,7 +75,7 @@ class Victim:
         size = SIZES[self.runs % len(SIZES)]
         self.runs += 1
         words = ["run", "users.jsonl", *OPTIONS, "--to", self.destination.address]
-        words += ["--key", "id"] if self.destination.keeps_keys else []
+        words += self.destination.options
         words += ["--chunk-size", size, *more]
         befalls = {"inject" if ":" in fault else "failpoints": fault}
         ended = call(self.folder, *words, broken=self.broken, **befalls)

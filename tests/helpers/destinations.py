@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import shutil
 import sqlite3
-import zlib
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,151 +15,127 @@ import duckdb
 import polars as pl
 import psycopg
 
+from batchimport.sinks.parquet import ParquetSink
 from batchimport.sinks.sql import LEDGER_TABLES
-from tests.helpers.postgres import PostgresServer
+from tests.helpers.stores import ADAPTERS
 
 Rows = list[tuple[Any, ...]]
 JOBS, CHUNKS, REJECTS = LEDGER_TABLES
+SOMEBODY = "elsewhere|0|1|0"
+"""An owner on another host: nobody here can say whether it lives."""
 
 
 class Destination(ABC):
-    """A place that records go to; `address` is for `--to`."""
+    """A place that records go to.
 
-    address: str
-    keeps_keys = True
-    """Whether columns can be unique."""
+    Attributes:
+        address: For `--to`.
+        options: What its imports need besides.
+    """
+
+    options: tuple[str, ...] = ("--key", "id")
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+
+    @abstractmethod
+    def rows(self, table: str) -> Rows:
+        """Return all rows in no order; none, if the table is not there yet."""
+
+    @abstractmethod
+    def rejects(self) -> Rows:
+        """Return all rejects in order of record."""
+
+    @abstractmethod
+    def accounts(self) -> tuple[int, int]:
+        """Return how many rows and how many rejects the ledger says there are."""
+
+    @abstractmethod
+    def hand_over(self) -> None:
+        """Let the job look as if its owner were on another host."""
+
+    def ending(self, table: str) -> tuple[Rows, Rows]:
+        """Return all rows and all rejects in order."""
+        return sorted(self.rows(table), key=repr), self.rejects()
+
+    def assert_consistent(self, table: str) -> None:
+        """Check what must hold at every moment: the ledger accounts for all rows and rejects."""
+        found = (len(self.rows(table)), len(self.rejects()))
+        accounts = self.accounts()
+        assert found == accounts, f"stored {found}, but the ledger says {accounts}"
+
+
+class Database(Destination):
+    """A destination that is asked by SQL."""
 
     @abstractmethod
     def fetch(self, statement: str) -> Rows:
-        """Return the rows of a query; nothing, if a table is not there yet."""
+        """Return the rows of a query; none, if a table is not there yet."""
 
     @abstractmethod
     def execute(self, statement: str) -> None:
         """Run a statement."""
 
-    def ending(self, table: str) -> tuple[Rows, Rows]:
-        """Return all rows and all rejects in order."""
-        rejects = (
-            f"SELECT record, source, line, byte_offset, stage, errors, raw FROM {REJECTS} "
-            "ORDER BY record"
-        )
-        return sorted(self.fetch(f'SELECT * FROM "{table}"'), key=repr), self.fetch(rejects)
+    def rows(self, table: str) -> Rows:
+        return self.fetch(f'SELECT * FROM "{table}"')
 
-    def assert_consistent(self, table: str) -> None:
-        """Check what must hold at every moment: the ledger accounts for all rows and rejects."""
-        ledger = self.fetch(f"SELECT sum(successful), sum(failed) FROM {CHUNKS}") or [(0, 0)]
-        rows = self.fetch(f'SELECT count(*) FROM "{table}"') or [(0,)]
-        rejects = self.fetch(f"SELECT count(*) FROM {REJECTS}") or [(0,)]
-        found = (rows[0][0], rejects[0][0])
-        accounted = tuple(number or 0 for number in ledger[0])
-        assert found == accounted, f"stored {found}, but the ledger says {accounted}"
+    def rejects(self) -> Rows:
+        columns = "record, source, line, byte_offset, stage, errors, raw"
+        return self.fetch(f"SELECT {columns} FROM {REJECTS} ORDER BY record")
+
+    def accounts(self) -> tuple[int, int]:
+        found = self.fetch(f"SELECT sum(successful), sum(failed) FROM {CHUNKS}") or [(0, 0)]
+        return found[0][0] or 0, found[0][1] or 0
 
     def hand_over(self) -> None:
-        """Let the job look as if its owner were on another host."""
-        self.execute(f"UPDATE {JOBS} SET owner = 'elsewhere|0|1|0'")
+        self.execute(f"UPDATE {JOBS} SET owner = '{SOMEBODY}'")
 
 
-class SqliteFile(Destination):
+class File(Database):
     """A file, of which each look takes a copy: reading would tidy up what a crash left behind."""
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.address = path, f"sqlite:///{path}"
+    connect: Callable[..., Any]
+    missing: type[Exception]
+
+    @property
+    def path(self) -> Path:
+        return Path(self.address.partition(":///")[2])
 
     def fetch(self, statement: str) -> Rows:
         with TemporaryDirectory() as folder:
             for found in self.path.parent.glob(f"{self.path.name}*"):
                 shutil.copy(found, folder)
-            with closing(sqlite3.connect(Path(folder) / self.path.name)) as connection:
+            with closing(self.connect(str(Path(folder) / self.path.name))) as connection:
                 try:
-                    return connection.execute(statement).fetchall()
-                except sqlite3.OperationalError as error:
-                    if "no such table" not in str(error):
-                        raise
+                    return list(connection.execute(statement).fetchall())
+                except self.missing:
                     return []
 
     def execute(self, statement: str) -> None:
-        with closing(sqlite3.connect(self.path, isolation_level=None)) as connection:
+        with closing(self.connect(str(self.path))) as connection:
+            connection.execute(statement)
+            connection.commit()
+
+
+class SqliteFile(File):
+    connect = staticmethod(sqlite3.connect)
+    missing = sqlite3.OperationalError
+
+
+class DuckdbFile(File):
+    connect = staticmethod(duckdb.connect)
+    missing = duckdb.CatalogException
+
+    def execute(self, statement: str) -> None:
+        with closing(self.connect(str(self.path))) as connection:
             connection.execute(statement)
 
 
-class DuckdbFile(Destination):
-    """A file, of which each look takes a copy, as of SQLite's."""
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.address = path, f"duckdb:///{path}"
-
-    def fetch(self, statement: str) -> Rows:
-        with TemporaryDirectory() as folder:
-            for found in self.path.parent.glob(f"{self.path.name}*"):
-                shutil.copy(found, folder)
-            with closing(duckdb.connect(Path(folder) / self.path.name)) as connection:
-                try:
-                    return connection.execute(statement).fetchall()
-                except duckdb.CatalogException:
-                    return []
-
-    def execute(self, statement: str) -> None:
-        with closing(duckdb.connect(self.path)) as connection:
-            connection.execute(statement)
-
-
-class ParquetDirectory(Destination):
-    """A directory of Parquet files, read by DuckDB; its ledger is in the footers."""
-
-    keeps_keys = False
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.address = path, f"parquet:///{path}"
-
-    def fetch(self, statement: str) -> Rows:
-        """Return the rows of a query, in which the dataset has the name `users`."""
-        if not any(self.path.glob("*.parquet")):
-            return []
-        with closing(duckdb.connect()) as connection:
-            connection.execute(
-                f"CREATE VIEW users AS SELECT * FROM read_parquet('{self.path}/*.parquet')"
-            )
-            return connection.execute(statement).fetchall()
-
-    def execute(self, statement: str) -> None:
-        raise NotImplementedError(statement)
-
-    def ending(self, table: str) -> tuple[Rows, Rows]:
-        rejects = [row[1:] for part in self._parts() for row in self._rejects(part)]
-        return sorted(self.fetch(f'SELECT * FROM "{table}"'), key=repr), rejects
-
-    def assert_consistent(self, table: str) -> None:
-        for part in self._parts():
-            row = json.loads(pl.read_parquet_metadata(part)["batchimport.chunk"])
-            found = (pl.read_parquet(part).height, len(self._rejects(part)))
-            assert found == (row[7], row[8]), f"{part.name} has {found}, its ledger row says {row}"
-        assert {path.suffix for path in self.path.glob("*")} <= {".parquet"}
-
-    def _parts(self) -> list[Path]:
-        return sorted(self.path.glob("part-*.parquet"))
-
-    def _rejects(self, part: Path) -> Rows:
-        packed = pl.read_parquet_metadata(part).get("batchimport.rejects")
-        rows = json.loads(zlib.decompress(base64.b64decode(packed))) if packed else []
-        return [tuple(row[:8]) for row in rows]
-
-    def hand_over(self) -> None:
-        (path,) = self.path.glob("_job-*.parquet")
-        facts = json.loads(pl.read_parquet_metadata(path)["batchimport.job"])
-        facts |= {"owner": "elsewhere|0|1|0"}
-        pl.read_parquet(path).write_parquet(path, metadata={"batchimport.job": json.dumps(facts)})
-
-
-class PostgresDatabase(Destination):
-    """A database of its own."""
-
-    def __init__(self, address: str) -> None:
-        self.address = address
-
+class PostgresDatabase(Database):
     def fetch(self, statement: str) -> Rows:
         with psycopg.connect(self.address) as connection:
             try:
-                return connection.execute(statement).fetchall()  # type: ignore[call-overload, no-any-return]
+                return list(connection.execute(statement).fetchall())  # type: ignore[call-overload]
             except psycopg.errors.UndefinedTable:
                 return []
 
@@ -170,22 +144,57 @@ class PostgresDatabase(Destination):
             connection.execute(statement)  # type: ignore[call-overload]
 
 
-def make_destination(kind: str, folder: Path, postgres: Any) -> Destination:
+class ParquetFolder(Destination):
+    """A directory; its ledger is in footers, which only the sink can read."""
+
+    options = ()
+
+    @property
+    def path(self) -> Path:
+        return Path(self.address.partition(":///")[2])
+
+    def rows(self, table: str) -> Rows:
+        del table
+        assert {path.suffix for path in self.path.glob("*")} <= {".parquet"}, "no debris"
+        parts = sorted(self.path.glob("part-*.parquet"))
+        return [row for part in parts for row in pl.read_parquet(part).rows()]
+
+    def rejects(self) -> Rows:
+        sink = self._sink()
+        found = [reject for job in self._job_ids() for reject in sink.rejects(job)]
+        return [(each.record, each.to_dict()) for each in sorted(found, key=lambda r: r.record)]
+
+    def accounts(self) -> tuple[int, int]:
+        sink = self._sink()
+        chunks = [row for job in self._job_ids() for row in sink.committed(job)]
+        return sum(row.successful for row in chunks), sum(row.failed for row in chunks)
+
+    def hand_over(self) -> None:
+        sink = self._sink()
+        for job in sink.jobs():
+            schema = sink._folder.schema(sink._folder.job_path(job.job_id))
+            sink._write_job(job, "users", SOMEBODY, schema)
+
+    def _sink(self) -> ParquetSink:
+        return ParquetSink(self.address)
+
+    def _job_ids(self) -> list[str]:
+        return [job.job_id for job in self._sink().jobs()]
+
+
+KINDS: dict[str, type[Destination]] = {
+    "sqlite": SqliteFile,
+    "postgresql": PostgresDatabase,
+    "duckdb": DuckdbFile,
+    "parquet": ParquetFolder,
+}
+"""Every sink that the sweeps run over."""
+
+
+def make_destination(kind: str, folder: Path, postgres: Callable[[], Any]) -> Destination:
     """Return a new and empty destination.
 
     Args:
         postgres: Gives the server when it is asked for.
     """
-    if kind == "sqlite":
-        return SqliteFile(folder / "users.db")
-    if kind == "duckdb":
-        return DuckdbFile(folder / "users.duckdb")
-    if kind == "parquet":
-        return ParquetDirectory(folder / "out")
-    server: PostgresServer = postgres()
-    return PostgresDatabase(server.new_database())
-
-
-KINDS = ("sqlite", "postgresql")
-"""Sinks that the long sweeps run over."""
-ALL_KINDS = (*KINDS, "duckdb", "parquet")
+    return KINDS[kind](ADAPTERS[kind].new_address(folder, postgres))
