@@ -66,7 +66,7 @@ def test_killed_a_thousand_times(
 def test_an_attempt_that_breaks_is_tried_again(kind: str, victim: Victim, whole: Ending) -> None:
     """Also when it broke after the commit: the ledger knows, nothing is stored twice."""
     points = [f"{point}=error@{at}" for at, point in enumerate(reached(kind, IN_CHUNK), 1)]
-    ended = victim.run(",".join(points), "--retry-initial", "0.01")
+    ended = victim.run(",".join(points), "--retry-initial", "0.01", "--max-attempts", 9)
     assert ended.summary["chunks"]["retried"] == len(points)
     assert victim.end() == whole
 
