@@ -167,7 +167,6 @@ def test_a_header_alone_makes_an_empty_table(workdir: Workdir) -> None:
     [
         ("u.jsonl", None, "no such file"),
         ("u.jsonl", "directory", "is a directory"),
-        ("u.jsonl", b"\x1f\x8b\x08\x00", "gunzip"),
         ("u.csv", b"PAR1abc", "Parquet"),
         ("u.jsonl", b'[\n{"id": 1}\n]', "JSON array"),
         ("u.jsonl", b'{\n "id": 1\n}\n', "pretty-printed"),
