@@ -18,6 +18,7 @@ from batchimport.sinks import sql
 from batchimport.sinks.base import SinkHints, SinkOptions
 from batchimport.sinks.duckdb_dialect import (
     CATALOGUE,
+    ROW,
     TYPES,
     Reading,
     TableColumn,
@@ -298,7 +299,7 @@ class DuckdbSink(Ledger):
             for column in self._written
         ]
         placed = frame.select(value.alias(f"c{at}") for at, value in enumerate(given))
-        with self._view(placed.with_row_index("row")) as view:
+        with self._view(placed.with_row_index(ROW)) as view:
             yield view
 
     @contextmanager

@@ -15,12 +15,16 @@ from batchimport.errors import (
     TransientError,
     UsageError,
 )
-from batchimport.job import FieldError
+from batchimport.job import INDEX, FieldError
+from batchimport.sinks import sql
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from batchimport.schema import Column, Kind
+
+ROW = INDEX
+"""Number of a row within its chunk, in the views that show a frame: no column has this name."""
 
 TYPES: dict[Kind, str] = {
     "integer": "BIGINT",
@@ -139,6 +143,13 @@ def match_columns(
     Raises:
         UsageError: If the table cannot take the columns.
     """
+    same = sql.clash([column.name for column in columns])
+    if same:
+        raise UsageError(
+            f"DuckDB holds these keys to be one column: {same}",
+            where=table,
+            hint="rename one of them with --transform or --sql",
+        )
     folded = {each.name.lower(): each for each in known}
     missing = [column.name for column in columns if column.name.lower() not in folded]
     if missing:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from batchimport.job import FieldError
-from batchimport.sinks.duckdb_dialect import unquoted
+from batchimport.sinks.duckdb_dialect import ROW, unquoted
 from batchimport.sinks.sql import quote
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ Query = Callable[..., list[tuple[Any, ...]]]
 
 
 class Refusals:
-    """Asks one chunk's rows, which stand in the view `source` with their number in `row`."""
+    """Asks one chunk's rows, which stand in the view `source` with their number in `ROW`."""
 
     def __init__(
         self,
@@ -111,7 +111,7 @@ class Refusals:
             return
         guard = f"OR NOT coalesce(TRY({reading.guard}), false)" if reading.guard else ""
         rows = self._query(
-            f"SELECT row, CAST({reading.value} AS VARCHAR) FROM {self._source} "
+            f"SELECT {ROW}, CAST({reading.value} AS VARCHAR) FROM {self._source} "
             f"WHERE {reading.value} IS NOT NULL AND (TRY({reading.cast}) IS NULL {guard})"
         )
         type_name = next(each.type_name for each in self._columns if each.name == name)
@@ -132,7 +132,7 @@ class Refusals:
             for each in self._columns
             if each.generated
         ]
-        inner = f"SELECT row, {', '.join([*given, *absent])} FROM {self._source}"
+        inner = f"SELECT {ROW}, {', '.join([*given, *absent])} FROM {self._source}"
         self._query(
             f"CREATE OR REPLACE TEMP TABLE {ROWS.partition('.')[2]} AS "
             f"SELECT {', '.join(['*', *generated])} FROM ({inner})"
@@ -140,13 +140,13 @@ class Refusals:
 
     def _find_nulls(self, name: str) -> None:
         message = f"NOT NULL constraint failed: {self._place[1]}.{name}"
-        for (row,) in self._query(f"SELECT row FROM {ROWS} WHERE {quote(name)} IS NULL"):
+        for (row,) in self._query(f"SELECT {ROW} FROM {ROWS} WHERE {quote(name)} IS NULL"):
             if not any(error.field == name for error in self._found[row]):
                 self._found[row].append(FieldError("not_null", name, message))
 
     def _find_broken_checks(self, text: str, expression: str) -> None:
         message = f"CHECK constraint failed on table {self._place[1]}: {text}"
-        for (row,) in self._query(f"SELECT row FROM {ROWS} WHERE NOT TRY({expression})"):
+        for (row,) in self._query(f"SELECT {ROW} FROM {ROWS} WHERE NOT TRY({expression})"):
             self._found[row].append(FieldError("check", "", message))
 
     def _find_orphans(self, names: Sequence[str], parent: str, parent_names: Sequence[str]) -> None:
@@ -155,7 +155,7 @@ class Refusals:
         pairs = list(zip(names, parent_names, strict=True))
         same = " AND ".join(f"child.{quote(a)} = parent.{quote(b)}" for a, b in pairs)
         rows = self._query(
-            f"SELECT row, {_shown('child', names)} FROM {ROWS} child "
+            f"SELECT {ROW}, {_shown('child', names)} FROM {ROWS} child "
             f"WHERE {_all_given('child', names)} "
             f"AND NOT EXISTS (SELECT 1 FROM {parents} parent WHERE {same})"
         )
@@ -192,13 +192,14 @@ class Refusals:
         named = ", ".join(f"{each} AS {name}" for each, name in zip(key, names, strict=True))
         listed = ", ".join(names)
         return (
-            f"WITH fresh AS (SELECT row, {named} FROM {ROWS}), "
-            f"shared AS (SELECT row, {listed}, min(row) OVER same AS first, count(*) OVER same AS n "
-            f"FROM fresh WHERE {_all_given('fresh', names)} WINDOW same AS (PARTITION BY {listed})), "
-            f"stored AS (SELECT DISTINCT row FROM fresh JOIN (SELECT {named} FROM {self._table}) "
-            f"USING ({listed})) "
-            f"SELECT row, first, stored.row IS NOT NULL, {_shown('shared', names)} "
-            "FROM shared LEFT JOIN stored USING (row) WHERE n > 1 OR stored.row IS NOT NULL"
+            f"WITH fresh AS (SELECT {ROW}, {named} FROM {ROWS}), "
+            f"shared AS (SELECT {ROW}, {listed}, min({ROW}) OVER same AS first, "
+            f"count(*) OVER same AS n FROM fresh WHERE {_all_given('fresh', names)} "
+            f"WINDOW same AS (PARTITION BY {listed})), "
+            f"stored AS (SELECT DISTINCT {ROW} FROM fresh "
+            f"JOIN (SELECT {named} FROM {self._table}) USING ({listed})) "
+            f"SELECT {ROW}, first, stored.{ROW} IS NOT NULL, {_shown('shared', names)} "
+            f"FROM shared LEFT JOIN stored USING ({ROW}) WHERE n > 1 OR stored.{ROW} IS NOT NULL"
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from batchimport.sinks.duckdb_dialect import ROW
 from batchimport.sinks.ledger import RECORD, column_list
 from batchimport.sinks.sql import quote
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Writing:
-    """A chunk's rows, which stand in `view` with their number in `row`, on their way into `table`.
+    """A chunk's rows, which stand in `view` with their number in `ROW`, on their way into `table`.
 
     Attributes:
         table: Its name as SQL.
@@ -52,8 +53,8 @@ class Writing:
         same = " AND ".join(f"k.{quote(name)} = fresh.{quote(name)}" for name in self.key)
         return (
             f"{self._into()} SELECT {names} FROM ({self._fresh()}) AS fresh WHERE NOT EXISTS "
-            f"(SELECT 1 FROM {keys} AS k WHERE {same} AND k.{quote(RECORD)} > fresh.row + {offset}) "
-            f"QUALIFY row = max(row) OVER (PARTITION BY {key}) OR {self._has_null()} "
+            f"(SELECT 1 FROM {keys} AS k WHERE {same} AND k.{quote(RECORD)} > fresh.{ROW} + {offset}) "
+            f"QUALIFY {ROW} = max({ROW}) OVER (PARTITION BY {key}) OR {self._has_null()} "
             f"ON CONFLICT ({key}) DO UPDATE SET {changes}"
         )
 
@@ -61,7 +62,7 @@ class Writing:
         """Write down which record has written each key last."""
         key, record = column_list(self.key), quote(RECORD)
         return (
-            f"INSERT INTO {keys} ({key}, {record}) SELECT {key}, max(row) + {offset} "
+            f"INSERT INTO {keys} ({key}, {record}) SELECT {key}, max({ROW}) + {offset} "
             f"FROM ({self._fresh()}) WHERE NOT ({self._has_null()}) GROUP BY {key} "
             f"ON CONFLICT ({key}) DO UPDATE SET {record} = greatest({record}, excluded.{record})"
         )
@@ -71,7 +72,7 @@ class Writing:
 
     def _fresh(self) -> str:
         casts = [f"{each.cast} AS {quote(name)}" for name, each in self.readings.items()]
-        return f"SELECT row, {', '.join(casts)} FROM {self.view}"
+        return f"SELECT {ROW}, {', '.join(casts)} FROM {self.view}"
 
     def _has_null(self) -> str:
         return " OR ".join(f"{quote(name)} IS NULL" for name in self.key)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from batchimport import failpoints
 from batchimport.errors import JobRunningElsewhereError, UsageError
+from batchimport.job import INDEX
 from batchimport.sinks import sql
 from batchimport.sinks.sql import LEDGER_TABLES, quote
 
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
     from batchimport.sinks.base import JobRecord
 
 PAGE = 5000
-RECORD = "_record"
-"""In a table of keys: number of the record that wrote the key last."""
+RECORD = INDEX
+"""In a table of keys: number of the record that wrote the key last. No column has this name."""
 
 
 class Ledger(ABC):

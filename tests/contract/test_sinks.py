@@ -405,6 +405,19 @@ def test_rows_that_the_table_refuses_are_rejected_alone(database: Store) -> None
     assert sink.committed("users-1")[1].failed == 4
 
 
+def test_any_name_is_the_name_of_a_column_that_is_refused(database: Store) -> None:
+    """Also names that a sink might use for itself."""
+    names = ("row", "c0", "k0", "first", "n", "_record", "rowid")
+    columns = tuple(Column(name, "integer") for name in names)
+    for mode in ("error", "ignore", "update"):
+        job = database.job(key=("row", "n"), on_conflict=mode, table=f"{mode}s")
+        sink = database.claimed(job, job_id=mode, columns=columns)
+        given = [dict.fromkeys(names, at) for at in (1, 1, 2)]
+        result = sink.store(a_request(chunk(0, 3), given, columns=columns))
+        assert result.counts == {"error": (2, 1, 0), "ignore": (2, 0, 1), "update": (3, 0, 0)}[mode]
+        assert database.rows("c0, n", f"{mode}s") == [(1, 1), (2, 2)]
+
+
 def test_the_first_of_equal_keys_wins(database: Store) -> None:
     """In the order of the source; null is equal to nothing; a refused row takes no key."""
     database.run("CREATE TABLE users (id INTEGER UNIQUE, name TEXT UNIQUE NOT NULL, data TEXT)")
