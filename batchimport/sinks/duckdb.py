@@ -295,7 +295,9 @@ class DuckdbSink(Ledger):
     def _shown(self, frame: pl.DataFrame) -> Iterator[str]:
         """Show a chunk's frame to SQL: its rows by their number, its columns by their place."""
         given = [
-            pl.col(column.name) if column.name in frame.columns else pl.lit(None, pl.String())
+            pl.col(column.name)
+            if column.name in frame.columns
+            else pl.repeat(None, frame.height, dtype=pl.String())
             for column in self._written
         ]
         placed = frame.select(value.alias(f"c{at}") for at, value in enumerate(given))

@@ -65,13 +65,13 @@ def translate(error: duckdb.Error, where: str) -> BatchImportError:
             where=where,
             hint=f"DuckDB lets one process in: wait for it, or stop it ({_holder(text)})",
         )
+    if isinstance(error, duckdb.CatalogException):
+        return UsageError(f"DuckDB says: {text}", where=where, hint="choose another --table")
     if "No space left" in text:
         return FatalError("the disk is full", where=where, hint="make room, then run again")
-    if isinstance(error, duckdb.OutOfMemoryException):
-        return FatalError(
-            f"DuckDB says: {text}", where=where, hint="a smaller --chunk-size needs less memory"
-        )
-    return FatalError(f"DuckDB says: {text}", where=where)
+    is_memory = isinstance(error, duckdb.OutOfMemoryException)
+    hint = "a smaller --chunk-size needs less memory" if is_memory else None
+    return FatalError(f"DuckDB says: {text}", where=where, hint=hint)
 
 
 def opening(error: duckdb.Error, where: str) -> BatchImportError:

@@ -23,7 +23,13 @@ from batchimport.errors import FatalError, JobRunningElsewhereError, UsageError
 from batchimport.job import DRY_RUN
 from batchimport.sinks import sql
 from batchimport.sinks.base import SinkHints, SinkOptions
-from batchimport.sinks.parquet_columns import Schema, as_stored, check_schema, new_schema
+from batchimport.sinks.parquet_columns import (
+    NO_COLUMNS,
+    Schema,
+    as_stored,
+    check_schema,
+    new_schema,
+)
 from batchimport.sinks.parquet_folder import Folder, Part, Scratch
 
 if TYPE_CHECKING:
@@ -113,34 +119,43 @@ class ParquetSink:
             facts = self._facts(job_id)
             if facts and facts["state"] == "abandoned":  # by a process that was killed over it
                 self._forget(job_id)
-        files = self._folder.files()
-        where = self._folder.where()
-        if files and job.if_exists == "fail":
+        schema, where = self._common_schema(), self._folder.where()
+        if schema and job.if_exists == "fail":
             raise UsageError(
                 "the dataset exists", where=where, hint="--if-exists append, truncate or replace"
             )
-        if files and job.if_exists != "replace":
-            schema = self._common_schema(files)
+        if schema and job.if_exists != "replace":
             check_schema(where, schema, record.columns)
         else:
             is_closed = record.schema.get("additionalProperties") is False
-            schema = new_schema(
-                record.columns, has_extra=not is_closed or job.transform is not None
-            )
+            has_extra = not is_closed or job.transform is not None
+            schema = new_schema(record.columns, has_extra=has_extra)
         if job.if_exists in ("truncate", "replace"):
             self._empty()
+        self._give_columns(schema)
         return schema
 
-    def _common_schema(self, files: Sequence[Path]) -> Schema:
-        first = self._folder.schema(files[0])
-        for each in files[1:]:
-            if self._folder.schema(each) != first:
+    def _common_schema(self) -> Schema:
+        """Return the columns of all files; those of jobs without records have none as yet."""
+        found = {path: self._folder.schema(path) for path in self._folder.files()}
+        found = {path: schema for path, schema in found.items() if schema != NO_COLUMNS}
+        if not found:
+            return {}
+        first, common = next(iter(found.items()))
+        for path, schema in found.items():
+            if schema != common:
                 raise UsageError(
-                    f"its columns differ from those of {files[0].name}",
-                    where=self._folder.where(each),
+                    f"its columns differ from those of {first.name}",
+                    where=self._folder.where(path),
                     hint="a dataset has one schema: choose another directory",
                 )
-        return first
+        return common
+
+    def _give_columns(self, schema: Schema) -> None:
+        """Give the files of jobs without records the columns that the dataset gets now."""
+        for path in self._folder.files() if schema != NO_COLUMNS else ():
+            if self._folder.schema(path) == NO_COLUMNS:
+                self._folder.put(path, pl.DataFrame(schema=schema), self._folder.footer(path))
 
     def _empty(self) -> None:
         """Remove all that batchimport wrote: first the ledgers, so that none speaks of less."""
@@ -270,7 +285,8 @@ class ParquetSink:
         values = sql.job_values(record, table, owner, sql.now())
         facts = dict(zip(_JOB_NAMES, values, strict=True))
         frame = pl.DataFrame(schema=schema)
-        self._folder.put_job(record.job_id, frame, {JOB: json.dumps(facts)})
+        path = self._folder.job_path(record.job_id)
+        self._folder.put(path, frame, {JOB: json.dumps(facts)})
 
     def _claimed(self) -> JobRecord:
         assert self._job is not None, "claim comes first"  # noqa: S101 - a mistake in this program

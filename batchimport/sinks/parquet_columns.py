@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 Schema = dict[str, pl.DataType]
 
+NO_COLUMNS: Schema = {EXTRA_COLUMN: pl.String()}
+"""The columns of a dataset whose records are still to come: a Parquet file needs one."""
+
 _TYPES: dict[Kind, pl.DataType] = {
     "date": pl.Date(),
     "date-time": pl.Datetime("us", "UTC"),
@@ -31,7 +34,7 @@ def type_of(column: Column) -> pl.DataType:
 def new_schema(columns: Sequence[Column], *, has_extra: bool) -> Schema:
     """Return the schema of a new dataset."""
     schema = {column.name: type_of(column) for column in columns}
-    return schema | {EXTRA_COLUMN: pl.String()} if has_extra or not schema else schema
+    return schema | NO_COLUMNS if has_extra or not schema else schema
 
 
 def check_schema(where: str, known: Mapping[str, pl.DataType], columns: Sequence[Column]) -> None:
@@ -71,7 +74,7 @@ def as_stored(
     stored = frame.select(
         _stored(name, kinds.get(name, "string"), dtype)
         if name in frame.columns
-        else pl.lit(None, dtype).alias(name)
+        else pl.repeat(None, frame.height, dtype=dtype).alias(name)
         for name, dtype in schema.items()
     )
     misfits: dict[int, list[FieldError]] = {}

@@ -155,9 +155,8 @@ class Folder:
         hidden = self.path / f".draft-{secrets.token_hex(8)}"
         return os.open(hidden, flags | os.O_CREAT | os.O_EXCL, 0o666), hidden
 
-    def put_job(self, job_id: str, frame: pl.DataFrame, footer: dict[str, str]) -> None:
-        """Write a job's own file, over the one that is there; the lock is held."""
-        path = self.job_path(job_id)
+    def put(self, path: Path, frame: pl.DataFrame, footer: dict[str, str]) -> None:
+        """Write a file, over the one that is there; the lock is held."""
         complete = path.with_name(f".{path.name}")
         with self.drafted(frame, footer) as draft, self.translated():
             complete.unlink(missing_ok=True)

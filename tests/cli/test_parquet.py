@@ -83,6 +83,17 @@ def test_a_restart_stores_nothing_twice(workdir: Workdir) -> None:
     assert workdir.run("v.jsonl", *to)["status"] == "completed", "its rows had been removed"
 
 
+def test_a_dataset_may_begin_with_an_empty_file(workdir: Workdir) -> None:
+    """Its columns are those of the first records; all of its files then have them."""
+    for at, content in enumerate(("\n\n", '{"id": 1}\n', "")):
+        workdir.write(f"u{at}.jsonl", content)
+        assert workdir.run(f"u{at}.jsonl", "--to", "parquet:///out")["exit_code"] == 0
+    out = workdir.path / "out"
+    assert pl.read_parquet(out).get_column("id").to_list() == [1]
+    assert len({str(pl.read_parquet_schema(path)) for path in out.iterdir()}) == 1
+    assert workdir.run("u0.jsonl", "--to", "parquet:///out")["status"] == "already_completed"
+
+
 def test_killed_over_a_restart(workdir: Workdir) -> None:
     """Half of the files are gone: the job counts as never begun."""
     workdir.lines("u.jsonl", [{"id": at} for at in range(10)])
