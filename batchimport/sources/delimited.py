@@ -6,27 +6,27 @@ fit their column are left to the validator, by way of `Records`.
 
 from __future__ import annotations
 
-from functools import cached_property
-from itertools import accumulate
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from batchimport.errors import SourceChangedError, UsageError
-from batchimport.job import Chunk, FieldError, Mark, Reject, Stage
+from batchimport.errors import UsageError
+from batchimport.job import Chunk, Mark
 from batchimport.sources.base import Batch, UnreadableRecordError
 from batchimport.sources.codec import HEAD_BYTES, digest_of
+from batchimport.sources.delimited_records import DelimitedRecords, Layout
 from batchimport.sources.dialect import choose_dialect
 from batchimport.sources.quoting import FieldReader, Marks, QuotedLines, without_end
 from batchimport.sources.tabular import Tabular
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from batchimport.job import SourceOptions
     from batchimport.schema import RecordSchema
     from batchimport.sources.codec import Text
-    from batchimport.sources.quoting import Cell
 
 BOM = b"\xef\xbb\xbf"
+MOST_NOTES = 5
 SAMPLE_PLACES = 20
 SAMPLE_CHUNK_BYTES = 1 << 22
 
@@ -58,6 +58,7 @@ class DelimitedSource:
         start = self._skip(start, dialect.preamble)
         self.header, self._body, notes = self._read_header(start, has_names=options.header)
         self._lines.keeps_blank = len(self.header) == 1
+        self._layout = Layout(name, self._lines, self._fields, options.max_record_bytes)
         self.notes = (*text.notes, *dialect.notes, *notes)
         self._tables: dict[RecordSchema, Tabular] = {}
 
@@ -121,42 +122,16 @@ class DelimitedSource:
         table = self._tables.setdefault(schema, Tabular(self.header, schema, self._dialect))
         first = max(chunk.start, self._body)
         size = chunk.hi - first.position
-        if chunk.records == 1 and size > self._max_record_bytes:
+        if chunk.records == 1 and size > self._layout.most_bytes:
             head = self._text.read_at(first.position, HEAD_BYTES)
-            origin = self._origin(chunk, first, [head], [0], {0}, table)
-            frame, doubtful = table.parse([], ())[0], [0]
-            return Batch(chunk, frame, doubtful, origin, self.digest(chunk))
+            origin = DelimitedRecords(self._layout, table, chunk, first, head, is_cut=True)
+            return Batch(chunk, table.empty(), [0], origin, self.digest(chunk))
         data = self._text.read_at(chunk.lo, chunk.hi - chunk.lo)
-        parts = self._lines.split(data[first.position - chunk.lo :])
-        kept = [at for at, part in enumerate(parts) if self._lines.is_record(part)]
-        if len(kept) != chunk.records:
-            raise SourceChangedError("the file changed while it was read", where=self.name)
-        records = parts if len(kept) == len(parts) else [parts[at] for at in kept]
-        too_long = {at for at, part in enumerate(records) if len(part) > self._max_record_bytes}
-        frame, doubtful = table.parse(records, too_long)
-        origin = self._origin(chunk, first, parts, kept, too_long, table)
+        body = data[first.position - chunk.lo :]
+        origin = DelimitedRecords(self._layout, table, chunk, first, body)
+        found = table.parse_whole(body, chunk.records) if size <= self._layout.most_bytes else None
+        frame, doubtful = found or table.parse(origin.records, origin.too_long)
         return Batch(chunk, frame, doubtful, origin, digest_of(data))
-
-    def _origin(
-        self,
-        chunk: Chunk,
-        first: Mark,
-        parts: Sequence[bytes],
-        kept: Sequence[int],
-        too_long: set[int],
-        table: Tabular,
-    ) -> Records:
-        return Records(
-            self.name,
-            chunk,
-            first,
-            parts,
-            kept,
-            too_long,
-            table=table,
-            fields=self._fields,
-            lines=self._lines,
-        )
 
     def digest(self, chunk: Chunk) -> str:
         """Return the hash of the chunk's bytes."""
@@ -216,86 +191,19 @@ class DelimitedSource:
         self._text.close()
 
 
-class Records:
-    """The records of one chunk, one at a time.
-
-    Args:
-        first: Where the first part begins.
-        parts: Records and blank lines in order, with their line ends.
-        kept: Which parts are records.
-        too_long: Which records are longer than is allowed.
-    """
-
-    def __init__(  # noqa: PLR0913 - all that a reject must tell
-        self,
-        name: str,
-        chunk: Chunk,
-        first: Mark,
-        parts: Sequence[bytes],
-        kept: Sequence[int],
-        too_long: Collection[int],
-        *,
-        table: Tabular,
-        fields: FieldReader,
-        lines: QuotedLines,
-    ) -> None:
-        self._name, self._chunk, self._first, self._lines = name, chunk, first, lines
-        self._parts, self._kept = parts, kept
-        self._table, self._fields, self._too_long = table, fields, too_long
-
-    def values(self, index: int) -> dict[str, Any]:
-        """Return the record as JSON values, by the types that the schema allows."""
-        return self._table.values(self._cells(index))
-
-    def row(self, index: int) -> dict[str, Any]:
-        """Return the values of the columns."""
-        return self._table.row(self._cells(index))
-
-    def _cells(self, index: int) -> list[Cell]:
-        if index in self._too_long:
-            message = "longer than --max-record-bytes allows"
-            raise UnreadableRecordError(FieldError("record_too_long", "", message))
-        try:
-            text = without_end(self._parts[self._kept[index]]).decode()
-        except UnicodeDecodeError as error:
-            message = f"no valid text at byte {error.start}: see --encoding"
-            raise UnreadableRecordError(FieldError("invalid_utf8", "", message)) from error
-        return self._fields.read(text)
-
-    def reject(self, index: int, stage: Stage, errors: Sequence[FieldError]) -> Reject:
-        """Return the reject of a record."""
-        part = self._kept[index]
-        raw = self._parts[part]
-        return Reject(
-            record=self._chunk.offset + index,
-            source=self._name,
-            line=self._first.line + self._lines_before[part],
-            byte_offset=self._first.position + self._bytes_before[part],
-            stage=stage,
-            errors=tuple(errors),
-            raw=without_end(raw[:HEAD_BYTES] if index in self._too_long else raw),
-        )
-
-    @cached_property
-    def _lines_before(self) -> list[int]:
-        return list(accumulate(map(self._lines.ends_in, self._parts), initial=0))
-
-    @cached_property
-    def _bytes_before(self) -> list[int]:
-        return list(accumulate(map(len, self._parts), initial=0))
-
-
 def _distinct(names: Sequence[str]) -> tuple[list[str], list[str]]:
     """Name what has no name, tell apart what has the same, and say so."""
-    found: list[str] = []
+    given, seen = set(names), Counter[str]()
+    found: dict[str, None] = {}
     notes: list[str] = []
     for number, name in enumerate(names, start=1):
-        wanted = name or f"column_{number}"
-        distinct, suffix = wanted, 1
-        while distinct in found or (distinct != name and distinct in names):
-            suffix += 1
-            distinct = f"{wanted}_{suffix}"
+        wanted = distinct = name or f"column_{number}"
+        while distinct in found or (distinct != name and distinct in given):
+            seen[wanted] += 1
+            distinct = f"{wanted}_{seen[wanted] + 1}"
         if distinct != name:
             notes.append(f"field {number} of the header, {name!r}, is called {distinct}")
-        found.append(distinct)
-    return found, notes
+        found[distinct] = None
+    if len(notes) > MOST_NOTES:
+        notes[MOST_NOTES:] = [f"… and {len(notes) - MOST_NOTES} more such fields"]
+    return list(found), notes

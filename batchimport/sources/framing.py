@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 BLANK = b" \t\r"
 REACH_BYTES = 4 * 1024 * 1024
+MARGIN = 1.05
+LEAST_BYTES = 4096
 
 
 class Lines:
@@ -31,6 +33,7 @@ class Lines:
     def __init__(self, text: Text, blank: bytes = BLANK) -> None:
         self._text = text
         self._blank = blank
+        self._typical_bytes = float(BLOCK_BYTES)
         blanks = b"[" + re.escape(blank) + b"]*"
         # A line end that a blank line follows: lookahead, so that runs of them all count.
         self._blank_line = re.compile(rb"\n(?=" + blanks + rb"\n)")
@@ -45,10 +48,12 @@ class Lines:
         position, records, lines = start.position, 0, 0
         stop = min(self._text.size, start.position + max_bytes)
         while position < stop and records < limit:
-            raw, masked = self._whole_records(position, stop)
+            enough = int(self._typical_bytes * (limit - records) * MARGIN) + LEAST_BYTES
+            raw, masked = self._whole_records(position, stop, min(BLOCK_BYTES, enough))
             if not raw:
                 break
             size, found = self._take(masked, limit - records)
+            self._typical_bytes = size / max(1, found)
             lines += self._lines_in(raw[:size])
             position += size
             records += found
@@ -62,12 +67,13 @@ class Lines:
         del at_end
         return data
 
-    def _whole_records(self, position: int, stop: int) -> tuple[bytes, bytes]:
-        """Return whole records from `position`, about a block of them, and their masked bytes.
+    def _whole_records(
+        self, position: int, stop: int, wanted: int = BLOCK_BYTES
+    ) -> tuple[bytes, bytes]:
+        """Return whole records from `position`, about so many bytes, and their masked bytes.
 
         Nothing if none ends by `stop`.
         """
-        wanted = BLOCK_BYTES
         while True:
             raw = self._text.read_at(position, min(wanted, stop - position))
             at_end = position + len(raw) == self._text.size

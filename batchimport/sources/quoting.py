@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from batchimport.job import FieldError
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from batchimport.sources.codec import Text
-
-SEAM = b"\x01"
-"""Stands for a quoted part when only what is outside of quotes is looked at."""
 
 LINE_END = b"\r\n"
 """The bytes of which line ends are made."""
@@ -96,9 +94,8 @@ class QuotedLines(Lines):
         fields = f"(?:(?:{marks.quoted()}(?={comma})|{marks.bare()}){comma})*+"
         broken = rf"{fields}{marks.quoted()}[^{comma}{mark}\r\n]"
         self._broken = re.compile(broken.encode() if mark else b"(?!)")
-        delimiter = marks.delimiter.encode()
-        self._before = (delimiter + SEAM, b"\n" + SEAM)
-        self._after = (SEAM + delimiter, SEAM + b"\n", SEAM + b"\r\n")
+        self._before = frozenset(marks.delimiter.encode() + b"\n")
+        self._after = self._before | {LINE_END[0]}
 
     def split(self, data: bytes) -> list[bytes]:
         """Return the records of a chunk, blank ones included, each with its line end."""
@@ -130,7 +127,7 @@ class QuotedLines(Lines):
         """Mask by parity, at the speed of `split`; None if some quote is out of order."""
         pieces = data.split(self._quote)
         is_open = len(pieces) % 2 == 0
-        if (is_open and at_end) or SEAM in data:
+        if is_open and at_end:
             return None
         has_lone = _has_lone_cr(data)
         if has_lone:
@@ -151,16 +148,14 @@ class QuotedLines(Lines):
     def _is_regular(self, pieces: list[bytes], *, is_open: bool) -> bool:
         """Say whether every quoted part begins and ends where a field does.
 
-        Between two quotes that stand for one there is nothing outside.
+        Between two quotes that stand for one there is nothing outside. No CR stands alone.
         """
         first, *middle = pieces[::2]
         last = b"" if is_open else middle.pop()
         middle = list(filter(None, middle))
-        outside = SEAM.join([first, *middle, last])
-        parts = len(middle) + 1
-        before = sum(map(outside.count, self._before)) + (not first)
-        after = sum(map(outside.count, self._after)) + (not last)
-        return before == after == parts
+        after = {*map(_first_byte, middle), *last[:1]}
+        before = {*map(_last_byte, middle), *first[-1:]}
+        return after <= self._after and before <= self._before
 
     def _mask_slowly(self, data: bytes, *, at_end: bool) -> bytes:
         """Mask record by record, by the rule as it is written."""
@@ -296,6 +291,10 @@ def write_plainly(cells: Sequence[Cell], marks: Marks) -> str:
         return text
 
     return marks.delimiter.join(written(text, quoted=quoted) for text, quoted in cells)
+
+
+_first_byte = itemgetter(0)
+_last_byte = itemgetter(-1)
 
 
 def without_end(record: bytes) -> bytes:

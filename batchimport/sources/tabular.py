@@ -7,7 +7,6 @@ all quotes in order, every cell of the form that its column wants.
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,22 +17,21 @@ from batchimport.schema.digits import integer_of, number_of
 from batchimport.sources.base import UnreadableRecordError
 from batchimport.sources.cells import json_text, typed, value_of
 from batchimport.sources.quoting import FieldReader, without_end, write_plainly
+from batchimport.sources.regular import RegularForm
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from batchimport.schema import Column, RecordSchema, Types
     from batchimport.sources.dialect import Dialect
-    from batchimport.sources.quoting import Cell, Marks
-
-SEAM = "\x01"
+    from batchimport.sources.quoting import Cell
 
 
 class Tabular:
     """A header and a schema: what each field is."""
 
     def __init__(self, header: Sequence[str], schema: RecordSchema, dialect: Dialect) -> None:
-        self._header = list(header)
+        self._header = {name: f"c{at}" for at, name in enumerate(header)}
         self._dialect = dialect
         self._columns = schema.columns
         self._types = schema.types
@@ -42,7 +40,7 @@ class Tabular:
         self._required = frozenset(column.name for column in schema.columns if column.required)
         self._reader = FieldReader(dialect.marks)
         self._plain = replace(dialect.marks, escape="", padded=False)
-        self._form = _RegularForm(self._plain, len(header))
+        self._form = RegularForm(self._plain, len(header))
 
     def values(self, cells: Sequence[Cell]) -> dict[str, Any]:
         """Return a record as JSON values.
@@ -94,6 +92,21 @@ class Tabular:
         extra = {name: texts[name] for name in self._extra if texts[name] is not None}
         return json.dumps(extra, ensure_ascii=False) if extra else None
 
+    def parse_whole(self, data: bytes, count: int) -> tuple[pl.DataFrame, list[int]] | None:
+        """Return the frame of a whole chunk, and the indices of the records that may not fit.
+
+        None if the records must be looked at one by one, because some of them may not be regular.
+
+        Args:
+            count: Records in the data.
+        """
+        if self._is_closed or not self._dialect.marks.are_plain:
+            return None
+        texts = self._form.read_whole(data, count)
+        if texts is None:
+            return None
+        return self._fitting(texts, pl.int_range(count, dtype=pl.UInt32, eager=True), count)
+
     def parse(
         self, records: Sequence[bytes], without: Collection[int]
     ) -> tuple[pl.DataFrame, list[int]]:
@@ -104,13 +117,24 @@ class Tabular:
             without: Indices that need not be looked at.
         """
         if self._is_closed or not records:
-            return self._empty(), list(range(len(records)))
+            return self.empty(), list(range(len(records)))
         if not self._dialect.marks.are_plain:
             records, without = self._rewrite(records, without)
         regular = self._form.find(records, without)
         texts = self._form.read(records, regular)
         if texts is None:
-            return self._empty(), list(range(len(records)))
+            return self.empty(), list(range(len(records)))
+        return self._fitting(texts, regular, len(records))
+
+    def _fitting(
+        self, texts: pl.DataFrame, index: pl.Series, count: int
+    ) -> tuple[pl.DataFrame, list[int]]:
+        """Return the typed frame of the rows whose cells all fit, and the indices of the others.
+
+        Args:
+            texts: Cells of the records with these indices.
+            count: Records in all.
+        """
         texts, certain = self._with_nulls(texts)
         series = []
         for column in self._columns:
@@ -121,15 +145,15 @@ class Tabular:
             rows = texts.select(self._positions(self._extra)).rename(self._names(self._extra))
             extra = [self._extra_text(row) for row in rows.iter_rows(named=True)]
             series.append(pl.Series(EXTRA_COLUMN, extra, dtype=pl.String))
-        frame = pl.DataFrame([regular.alias(INDEX), *series]).filter(certain)
+        frame = pl.DataFrame([index.alias(INDEX), *series]).filter(certain)
         if EXTRA_COLUMN in frame.columns and frame.get_column(EXTRA_COLUMN).null_count() == len(
             frame
         ):
             frame = frame.drop(EXTRA_COLUMN)
-        if len(frame) == len(records):
+        if len(frame) == count:
             return frame, []
         fitting = set(frame.get_column(INDEX).to_list())
-        return frame, [at for at in range(len(records)) if at not in fitting]
+        return frame, [at for at in range(count) if at not in fitting]
 
     def _rewrite(
         self, records: Sequence[bytes], without: Collection[int]
@@ -162,19 +186,20 @@ class Tabular:
         if column.name not in self._header:
             nothing = pl.Series(column.name, [None] * len(texts), dtype=column.dtype)
             return nothing, nothing.is_not_null() if column.required else None
-        cells = texts.get_column(f"c{self._header.index(column.name)}")
+        cells = texts.get_column(self._header[column.name])
         values, fits = typed(cells, column, self._types[column.name])
         if column.required and not column.nullable:
             there = cells.is_not_null()
             fits = there if fits is None else fits & there
         return values, fits
 
-    def _empty(self) -> pl.DataFrame:
+    def empty(self) -> pl.DataFrame:
+        """Return a frame of no records."""
         types = {column.name: column.dtype for column in self._columns}
         return pl.DataFrame(schema={INDEX: pl.UInt32, **types})
 
     def _positions(self, names: Sequence[str]) -> list[str]:
-        return [f"c{self._header.index(name)}" for name in names]
+        return [self._header[name] for name in names]
 
     def _names(self, names: Sequence[str]) -> dict[str, str]:
         return dict(zip(self._positions(names), names, strict=True))
@@ -190,67 +215,3 @@ def _as_stored(column: Column, text: str, types: Types) -> Any:
     if isinstance(value, FieldError):
         raise UnreadableRecordError(value)
     return value
-
-
-class _RegularForm:
-    """Recognises regular records of a fixed number of fields, and has Polars read them."""
-
-    def __init__(self, marks: Marks, width: int) -> None:
-        self._marks, self._width = marks, width
-        mark, comma = re.escape(marks.quote), re.escape(marks.delimiter)
-        self._quoted = f"{mark}[^{mark}]*(?:{mark}{mark}[^{mark}]*)*{mark}"
-        self._irregular = f"[^{comma}]{SEAM}|{SEAM}[^{comma}]"
-
-    def find(self, records: Sequence[bytes], without: Collection[int]) -> pl.Series:
-        """Return the indices of the regular records."""
-        lines = _texts(records).str.strip_suffix("\n").str.strip_suffix("\r")
-        quote, delimiter = self._marks.quote, self._marks.delimiter
-        regular = lines.is_not_null()
-        if quote and lines.str.contains(quote, literal=True).any():
-            regular &= ~lines.str.contains(SEAM, literal=True)
-            lines = lines.str.replace_all(self._quoted, SEAM)
-            regular &= ~lines.str.contains(quote, literal=True)
-            regular &= ~lines.str.contains(self._irregular)
-        regular &= lines.str.count_matches(delimiter, literal=True) == self._width - 1
-        index = regular.fill_null(value=False).arg_true().cast(pl.UInt32)
-        return index.filter(~index.is_in(list(without))) if without else index
-
-    def read(self, records: Sequence[bytes], regular: pl.Series) -> pl.DataFrame | None:
-        """Return the cells of regular records, null where they are empty and not quoted.
-
-        None if Polars reads them otherwise than they were recognised.
-        """
-        chosen = records
-        if len(regular) != len(records):
-            chosen = [records[at] for at in regular]
-        if not chosen:
-            return None
-        data = b"".join(chosen)
-        if b"\r" in data:  # Polars knows lines that end with CR alone as little as CR in cells
-            data = b"".join([without_end(record) + b"\n" for record in chosen])
-        try:
-            texts = pl.read_csv(
-                data,
-                has_header=False,
-                schema={f"c{at}": pl.String() for at in range(self._width)},
-                separator=self._marks.delimiter,
-                quote_char=self._marks.quote or None,
-            )
-        except pl.exceptions.PolarsError:
-            return None
-        return texts if texts.shape == (len(chosen), self._width) else None
-
-
-def _texts(records: Sequence[bytes]) -> pl.Series:
-    """Return records as text; null for those that are not UTF-8."""
-    try:
-        return pl.Series(records, dtype=pl.Binary).cast(pl.String)
-    except pl.exceptions.PolarsError:
-        return pl.Series([_text(record) for record in records], dtype=pl.String)
-
-
-def _text(record: bytes) -> str | None:
-    try:
-        return record.decode()
-    except UnicodeDecodeError:
-        return None

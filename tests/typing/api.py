@@ -8,14 +8,15 @@ from batchimport.sinks.base import Sink
 from batchimport.sinks.sqlite import SqliteSink
 from batchimport.sizing import AutoSizer, FixedSizer, LoadSizer, Sizer
 from batchimport.sources.base import Origin, Source
-from batchimport.sources.delimited import DelimitedSource, Records
+from batchimport.sources.delimited import DelimitedSource
+from batchimport.sources.delimited_records import DelimitedRecords
 from batchimport.sources.jsonl import JsonLines, JsonLinesSource
 from batchimport.sources.many import ManySource
 from batchimport.transform import FrameTransform, Identity, RecordTransform, Transform
 
 sinks: list[type[Sink]] = [SqliteSink]
 sources: list[type[Source]] = [DelimitedSource, JsonLinesSource, ManySource]
-origins: list[type[Origin]] = [JsonLines, Records]
+origins: list[type[Origin]] = [JsonLines, DelimitedRecords]
 sizers: list[type[Sizer]] = [AutoSizer, FixedSizer, LoadSizer]
 transforms: list[type[Transform]] = [FrameTransform, Identity, RecordTransform]
 displays: list[type[Display]] = [JsonDisplay, LiveDisplay, NoDisplay, PlainDisplay]

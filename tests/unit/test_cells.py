@@ -10,6 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchimport.errors import UsageError
+from batchimport.sources.quoting import Marks
+from batchimport.sources.regular import RegularForm
+from batchimport.sources.tabular import Tabular
 from tests.helpers.reading import codes, read_all
 
 SCHEMA: dict[str, Any] = {
@@ -25,6 +28,7 @@ SCHEMA: dict[str, Any] = {
         "u": {},
     },
 }
+TEXTS = {"properties": {"x": {"type": ["string", "null"]}, "y": {"type": ["string", "null"]}}}
 HEADER = "i,n,b,s,j,m,u\n"
 cell = st.sampled_from(
     ["", "1", "007", "-5", "+3", "1.0", "2.5", "1e3", ".5", "nan", "inf", "1e999", "true", "False"]
@@ -153,3 +157,42 @@ def test_bad_dialects_are_refused(place: Path, options: dict[str, str]) -> None:
     place.write_text("a,b\n", encoding="utf-8")
     with pytest.raises(UsageError):
         read_all(place, **options)
+
+
+class EachByItself(Tabular):
+    """Reads no chunk as a whole."""
+
+    def parse_whole(self, data: bytes, count: int) -> None:
+        return None
+
+
+@settings(max_examples=250, deadline=None)
+@given(
+    lines=st.lists(st.text(alphabet='a,"\n\r 1', max_size=14), max_size=6),
+    end=st.sampled_from(["\n", "\r\n", "\r"]),
+)
+def test_a_chunk_as_a_whole_gives_what_its_records_give(
+    place: Path, lines: list[str], end: str
+) -> None:
+    """What is read without looking at each record is what looking would have given."""
+    place.write_bytes(("x,y" + end + end.join(lines)).encode())
+    options = {"delimiter": ",", "quote": '"'}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("batchimport.sources.delimited.Tabular", EachByItself)
+        expected = read_all(place, TEXTS, **options)
+    assert read_all(place, TEXTS, **options) == expected
+
+
+@settings(max_examples=300, deadline=None)
+@given(rows=st.lists(st.tuples(cell, cell), min_size=1, max_size=8), crlf=st.booleans())
+def test_regular_chunks_are_read_as_a_whole(
+    place: Path, rows: list[tuple[str, str]], crlf: bool
+) -> None:
+    """The proof by sums finds no fault where there is none."""
+    texts = [[text.replace('"', "'") if text == 'q"q' else text for text in row] for row in rows]
+    texts += [['say "hi"', ',"x'], ["a,", '",']]
+    ending = "\r\n" if crlf else "\n"
+    data = "".join(",".join(_cell(text, text != "") for text in row) + ending for row in texts)
+    found = RegularForm(Marks(","), 2).read_whole(data.encode(), len(texts))
+    assert found is not None
+    assert [list(row) for row in found.fill_null("").rows()] == texts
