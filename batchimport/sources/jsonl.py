@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 BOM = b"\xef\xbb\xbf"
 SAMPLE_PLACES = 20
+_NAMES = {list: "an array", str: "a string", bool: "true or false", type(None): "null"}
 _decode_as_written = msgspec.json.Decoder(float_hook=Decimal).decode
 _decode_raw = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
@@ -174,8 +175,8 @@ class JsonLines:
         except RecursionError as error:
             raise _unreadable("too_deep", "nested too deeply") from error
         if not isinstance(record, dict):
-            name = type(record).__name__
-            raise _unreadable("not_an_object", f"expected a JSON object, found {name}")
+            found = _NAMES.get(type(record), "a number")
+            raise _unreadable("not_an_object", f"expected a JSON object, found {found}")
         twice = repeated_keys(line)
         if twice:
             raise UnreadableRecordError(
@@ -240,4 +241,7 @@ def _unreadable(code: str, message: str) -> UnreadableRecordError:
 def _explain(line: bytes, message: str) -> str:
     if "truncated" in message and b"\\u" in line:
         return "ends too soon, or has half of a surrogate pair"
+    message = message.removeprefix("JSON is malformed: ")
+    if message.startswith("trailing characters"):
+        return f"something follows the object on its line: {message}"
     return message[:1].lower() + message[1:]

@@ -62,9 +62,11 @@ class RegularForm:
         """Return the cells of records that are all regular; None if some may not be.
 
         What Polars left out of the cells must be the delimiters between them, one line end a
-        record, and the quotes round quoted cells: the sums of bytes and of quotes show it, since
-        every irregular field adds too few quotes.
+        record, and the quotes round quoted cells. The sums of bytes and of quotes show it, since
+        Polars refuses fields too many, and every field whose quotes are out of order adds too few.
         """
+        if not data.endswith(b"\n"):
+            data += b"\n"  # without it, polars 2.1 forgives one empty field too many
         carriage = data.count(b"\r")
         if carriage and carriage != data.count(b"\r\n"):
             return None
@@ -74,7 +76,7 @@ class RegularForm:
         cells = sum(_counts(texts, pl.all().str.len_bytes()).values())
         if carriage:
             carriage -= _count_in(texts, "\r")
-        ends = count - (not data.endswith(b"\n")) + carriage
+        ends = count + carriage
         quotes = data.count(self._marks.quote.encode()) if self._marks.quote else 0
         having = _counts(texts, pl.all().str.count_matches(self._marks.quote, literal=True), quotes)
         kept = sum(having.values())
