@@ -63,5 +63,6 @@ def surely_fit(values: pl.Series, texts: pl.Series | None = None) -> pl.Series:
     """
     fits = values.abs() < EXACT_IN_FLOAT
     if texts is not None:
-        fits &= (texts.str.len_bytes() <= _SURELY_EXACT) | (values.cast(pl.String) == texts)
+        short = texts.str.len_bytes() <= _SURELY_EXACT
+        fits &= short if short.all() else short | (values.cast(pl.String) == texts)
     return fits.fill_null(value=True)

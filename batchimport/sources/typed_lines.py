@@ -104,7 +104,8 @@ class TypedLines:
             keys += len(values)
             if column.kind == "json" or is_read_as_text(column):
                 text = b"\n".join([b"null" if value is None else value for value in values])
-                keys += _count(text, '":')
+                if column.kind == "json":
+                    keys += _count(text, '":')
                 texts = _json_texts(column.name, text, len(values))
                 series.append(texts if column.kind == "json" else _numbers(texts))
                 if not column.nullable and texts.null_count() > missing:
