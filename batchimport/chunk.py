@@ -9,6 +9,7 @@ import polars as pl
 
 from batchimport import failpoints
 from batchimport.job import EXTRA_COLUMN, INDEX, ChunkResult, FieldError, Reject
+from batchimport.schema.fit import changed
 from batchimport.sinks.base import StoreRequest
 from batchimport.sources.base import UnreadableRecordError
 
@@ -118,9 +119,14 @@ def _ask(batch: Batch, schema: RecordSchema) -> pl.Series:
 
 def _judge_one(batch: Batch, schema: RecordSchema, index: int) -> dict[str, object] | Reject:
     try:
-        errors = schema.errors(batch.origin.values(index))
+        record = batch.origin.values(index)
+        errors, changes = schema.judge(record)
         if not errors:
-            return batch.origin.row(index)
+            row = batch.origin.row(index)
+            fitted = changed(row, record, changes, schema.columns) if changes else row
+            if not isinstance(fitted, FieldError):
+                return fitted
+            errors = (fitted,)
     except UnreadableRecordError as error:
         return batch.origin.reject(index, "parse", error.errors)
     return batch.origin.reject(index, "validate", errors)

@@ -199,6 +199,8 @@ class Job:
         sources: Absolute paths of the files, in the order of their records.
         destination: Address of the sink, credentials included; never print it as it stands.
         schema: The user's JSON Schema document, or None when it is inferred.
+        model: The pydantic model, `module:Model`, that `schema` is the JSON Schema of.
+        model_digest: Hash of the model's own source code.
         transform_digest: Hash of the transform's own source code.
         ledger_schema: Schema of the destination in which the ledger is; a part of its address.
     """
@@ -208,6 +210,8 @@ class Job:
     table: str
     options: SourceOptions = SourceOptions()
     schema: dict[str, Any] | None = None
+    model: str | None = None
+    model_digest: str | None = None
     infer_records: int | None = 10_000
     transform: str | None = None
     transform_digest: str | None = None

@@ -12,6 +12,7 @@ from batchimport.identity import new_job_id, verify_unchanged, without_address
 from batchimport.job import EXTRA_COLUMN, Mark
 from batchimport.load import owner_is_gone
 from batchimport.schema import Column, RecordSchema, infer_schema
+from batchimport.schema.model import load_model
 from batchimport.sinks.base import JobRecord
 
 if TYPE_CHECKING:
@@ -123,11 +124,12 @@ def _work(parts: Parts, schema: RecordSchema, record: JobRecord) -> Work:
 
 def _recorded_schema(record: JobRecord, job: Job) -> RecordSchema:
     exact = (column.name.lower() for column in record.columns if column.kind == "json")
-    return RecordSchema(
-        record.schema,
-        frozenset(exact if _keeps_text(job) else ()),
-        inferred=job.schema is None,
-    )
+    return _schema(record.schema, frozenset(exact if _keeps_text(job) else ()), job)
+
+
+def _schema(document: dict[str, Any], exact: frozenset[str], job: Job) -> RecordSchema:
+    model = load_model(job.model) if job.model else None
+    return RecordSchema(document, exact, inferred=job.schema is None, model=model)
 
 
 def _exact_columns(job: Job, sink: Sink) -> frozenset[str]:
@@ -146,8 +148,7 @@ def _describe(request: Request, parts: Parts) -> JobRecord:
     document = job.schema
     if document is None:
         document = infer(source, job.infer_records)
-    exact = _exact_columns(job, parts.sink)
-    schema = RecordSchema(document, exact, inferred=job.schema is None)
+    schema = _schema(document, _exact_columns(job, parts.sink), job)
     columns = _decide_columns(parts, schema)
     if not columns and source.count():
         if job.schema is None:

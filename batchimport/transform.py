@@ -7,19 +7,15 @@ column `__record__` tells which record a row came from; keep it or not, as you l
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import importlib
-import importlib.util
 import inspect
-import sys
 import threading
 from bisect import bisect_left
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import polars as pl
 
+from batchimport import user_code
 from batchimport.errors import FatalError, UsageError
 from batchimport.job import EXTRA_COLUMN, INDEX, FieldError
 from batchimport.schema import Column, Kind, RecordSchema, infer_schema
@@ -79,8 +75,7 @@ def load_transform(job: Job) -> Transform:
 
 def transform_digest(spec: str) -> str:
     """Hash the file of a transform's module: a changed function is another configuration."""
-    source = inspect.getsourcefile(_load_function(spec))
-    return hashlib.sha256(Path(source).read_bytes() if source else b"").hexdigest()[:16]
+    return user_code.digest(_load_function(spec))
 
 
 class Identity:
@@ -282,39 +277,10 @@ def _background_loop() -> _BackgroundLoop:
 
 
 def _load_function(spec: str) -> Callable[..., Any]:
-    module_name, _, name = spec.rpartition(":")
-    if not module_name or not name:
-        raise UsageError(f"not MODULE:FUNC: {spec!r}", where="--transform")
-    try:
-        module = (
-            _load_file(module_name) if module_name.endswith(".py") else _load_module(module_name)
-        )
-        function = getattr(module, name)
-    except Exception as error:
-        raise UsageError(
-            f"cannot load {spec}: {type(error).__name__}: {error}",
-            where="--transform",
-            hint="module names are looked up in the current directory and the Python path",
-        ) from error
+    function = user_code.load(spec, "--transform")
     if not callable(function):
         raise UsageError(f"{spec} is not a function", where="--transform")
     return function  # type: ignore[no-any-return]  # checked above
-
-
-def _load_module(name: str) -> Any:
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    return importlib.import_module(name)
-
-
-def _load_file(path: str) -> Any:
-    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
-    if spec is None or spec.loader is None:
-        raise ImportError(path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def _takes_frames(function: Callable[..., Any]) -> bool:

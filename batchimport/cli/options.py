@@ -132,7 +132,11 @@ To = Annotated[
 ]
 Table = Annotated[str | None, typer.Option(help="Table to fill. Default: the source's stem.")]
 Schema = Annotated[
-    Path | None, typer.Option(help="JSON Schema (draft 2020-12) of one record. Default: inferred.")
+    str | None,
+    typer.Option(
+        metavar="FILE|MODULE:MODEL",
+        help="JSON Schema (draft 2020-12) of one record, or a pydantic model. Default: inferred.",
+    ),
 ]
 Transform = Annotated[
     str | None,

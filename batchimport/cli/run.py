@@ -80,7 +80,7 @@ def run(  # noqa: PLR0913 - one parameter an option
 ) -> None:
     """Import files as one job; if the same job was interrupted, continue it."""
     from batchimport.identity import Request  # noqa: PLC0415 - imports Polars
-    from batchimport.schema.given import load_schema  # noqa: PLC0415 - imports Polars
+    from batchimport.schema.given import find_schema  # noqa: PLC0415 - imports Polars
     from batchimport.transform import transform_digest  # noqa: PLC0415 - imports Polars
 
     if min_chunk_size > max_chunk_size:
@@ -102,6 +102,7 @@ def run(  # noqa: PLR0913 - one parameter an option
     paths = find_sources(sources)
     stem = stem_of(paths[0])
     count, share = o.parse_max_errors(max_errors) if max_errors else (None, None)
+    document, model = find_schema(schema) if schema else (None, None)
     job = Job(
         sources=paths,
         destination=absolute(to or f"sqlite:///{stem}.db"),
@@ -117,7 +118,9 @@ def run(  # noqa: PLR0913 - one parameter an option
             skip_lines=skip_lines,
             max_record_bytes=max_record_bytes,
         ),
-        schema=load_schema(schema) if schema else None,
+        schema=document,
+        model=schema if model else None,
+        model_digest=model.digest if model else None,
         infer_records=o.parse_infer_records(infer_rows),
         transform=transform,
         transform_digest=transform_digest(transform) if transform else None,

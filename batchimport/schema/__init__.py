@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     import polars as pl
 
+    from batchimport.schema.model import RecordModel
+
 __all__ = ["DTYPES", "Column", "Kind", "RecordSchema", "Types", "infer_schema", "type_name"]
 
 _STRICT: dict[str, Any] = {"validate_formats": True, "offline": True}
@@ -42,6 +44,7 @@ class RecordSchema:
     Args:
         exact: Columns, in lower case, whose numbers are kept as they are written.
         inferred: The document was found out by looking at some records.
+        model: What the document is the schema of; it decides about what the document refuses.
     """
 
     def __init__(
@@ -50,8 +53,10 @@ class RecordSchema:
         exact: frozenset[str] = frozenset(),
         *,
         inferred: bool = False,
+        model: RecordModel | None = None,
     ) -> None:
         self.document = document
+        self._model = model
         self._inferred = inferred
         try:
             self._validator = jsonschema_rs.validator_for(document, **_STRICT)
@@ -63,7 +68,8 @@ class RecordSchema:
             column.name: self._outline.types(column.name) for column in self.columns
         }
         self.closed = self._outline.root.word("additionalProperties", bool) is False
-        self.vectorised = is_plain(self._outline, self.columns)
+        self._has_code = model is not None and model.has_code
+        self.vectorised = is_plain(self._outline, self.columns) and not self._has_code
         self._rules: Sequence[ColumnRule] = ()
         if self.vectorised:
             validators = jsonschema_rs.validator_map_for(document, **_STRICT)
@@ -89,14 +95,22 @@ class RecordSchema:
         return prove(self._rules, frame)
 
     def accepts(self, record: Any) -> bool:
-        """Say whether a record is valid."""
+        """Say whether a record is certainly valid, and to be stored as it is."""
+        if self._has_code:
+            return False
         try:
             return self._validator.is_valid(record)
         except (RecursionError, ValueError, OverflowError):
             return False
 
+    def judge(self, record: Any) -> tuple[tuple[FieldError, ...], dict[str, Any]]:
+        """Return every error of a record; if there is none, the values that a model changes."""
+        if self._model is None:
+            return self.errors(record), {}
+        return ((), {}) if self.accepts(record) else self._model.judge(record)
+
     def errors(self, record: Any) -> tuple[FieldError, ...]:
-        """Return every error of a record, in order of path; nothing if it is valid."""
+        """Return every error of a record by its JSON Schema, in order of path."""
         try:
             found = explain(self._validator, record)
         except (RecursionError, ValueError, OverflowError) as error:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import polars as pl
 
-from batchimport.schema.outline import ANNOTATIONS, follow
+from batchimport.schema.outline import ANNOTATIONS, without_null
 from batchimport.schema.shapes import SIMPLE_PATTERN, decoder_of
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def _compile(
     outline: Outline, column: Column, slot: str, make: Callable[[Node], jsonschema_rs.Validator]
 ) -> ColumnRule:
     node = outline.property(column.name)
-    rule = follow(node).schema
+    rule = without_null(node).schema
     at, expressions = pl.col(slot), list[pl.Expr]()
     if rule is False:
         expressions.append(at.is_null())

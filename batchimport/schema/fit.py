@@ -104,7 +104,7 @@ def fit(result: Any, columns: Sequence[Column]) -> dict[str, Any] | FieldError:
             row[column.name] = _json_of(value)
         elif allowed:
             if not isinstance(value, allowed) or not _is_storable(column, value):
-                message = f"expected {column.kind}, as in the first records"
+                message = f"the value does not fit a column of {column.kind}"
                 return FieldError("type", column.name, message, str(value)[:200])
             row[column.name] = value
         else:
@@ -112,6 +112,19 @@ def fit(result: Any, columns: Sequence[Column]) -> dict[str, Any] | FieldError:
     if rest:
         row[EXTRA_COLUMN] = _json_of(rest)
     return row
+
+
+def changed(
+    row: dict[str, Any], record: dict[str, Any], changes: dict[str, Any], columns: Sequence[Column]
+) -> dict[str, Any] | FieldError:
+    """Return the row of a record, some of whose values were changed; or why they do not fit."""
+    named = {column.name for column in columns}
+    given = {key: value for key, value in changes.items() if key in named}
+    extra = {}
+    if len(given) < len(changes):
+        extra = {key: value for key, value in (record | changes).items() if key not in named}
+    fitted = fit(given | extra, [column for column in columns if column.name in given])
+    return fitted if isinstance(fitted, FieldError) else row | fitted
 
 
 def _is_storable(column: Column, value: Any) -> bool:

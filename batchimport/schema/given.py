@@ -9,11 +9,31 @@ from urllib.parse import unquote, urldefrag, urljoin, urlparse
 
 from batchimport.errors import UsageError
 from batchimport.schema import RecordSchema
+from batchimport.schema.model import load_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from batchimport.schema.model import RecordModel
+
 OLDER_DRAFTS = ("draft-04", "draft-06", "draft-07")
+
+
+def find_schema(spec: str) -> tuple[dict[str, Any], RecordModel | None]:
+    """Return the JSON Schema of a file or of a pydantic model, and the model.
+
+    Raises:
+        UsageError: If it is neither.
+    """
+    path = Path(spec)
+    if ":" not in spec or path.exists():
+        return load_schema(path), None
+    model = load_model(spec)
+    try:
+        RecordSchema(model.document)
+    except UsageError as error:
+        raise UsageError(error.message, f"--schema {spec}", error.hint) from error
+    return model.document, model
 
 
 def load_schema(path: Path) -> dict[str, Any]:

@@ -24,12 +24,16 @@ ANNOTATIONS = frozenset(
 )
 """Words that make no value invalid."""
 
+_SILENT = ANNOTATIONS - {"$schema", "$id", "id"}
+
 ADDRESS = "json-schema:///"
 """Of a document that has no address of its own."""
 _LAST_DRAFT_OF_LONE_REFERENCES = 7
 """Up to this draft, words beside `$ref` are ignored."""
 _LAST_DRAFT_OF_PLAIN_ID = 4
 """Up to this draft, `$id` is `id`, and there is no `const`."""
+_FIRST_DRAFT_WITH = {"uuid": 19}
+"""Before it, a format is not asserted."""
 _LONGEST_CHAIN = 100
 _ELSEWHERE = {"elsewhere": True}
 """Stands for a metaschema: nothing is known about it here but that it is not empty."""
@@ -138,13 +142,12 @@ class Outline:
 
     def format(self, name: str) -> str | None:
         """Return the format that every text under a name has, if it is said."""
-        for part in self._parts:
-            if name in (part.word("properties", dict) or ()):
-                for each in _conjuncts(part.child("properties", name)):
-                    found: str | None = each.word("format", str)
-                    if found is not None:
-                        return found
-        return None
+        found = [
+            _format(part.child("properties", name))
+            for part in self._parts
+            if name in (part.word("properties", dict) or ())
+        ]
+        return next(filter(None, found), None)
 
     def property(self, name: str) -> Node:
         """Return the schema of a property of the root."""
@@ -163,6 +166,18 @@ def follow(node: Node) -> Node:
         if not node.is_reference:
             break
         node = node.target()
+    return node
+
+
+def without_null(node: Node) -> Node:
+    """Return the schema of all values but null, where that is the one alternative beside null."""
+    node = follow(node)
+    for word in _ALTERNATIVES:
+        branches = node.children(word)
+        others = [branch for branch in branches if branch.schema != {"type": "null"}]
+        alone = node.word(word, list) and node.schema.keys() - _SILENT == {word}
+        if alone and len(branches) == 2 and len(others) == 1:
+            return without_null(others[0])
     return node
 
 
@@ -240,6 +255,25 @@ def _types(node: Node, known: dict[str, Types]) -> Types:
             ]
         known[node.place] = _intersection(found)
     return known[node.place]
+
+
+def _format(node: Node, seen: set[str] | None = None) -> str | None:
+    seen = set() if seen is None else seen
+    if node.place in seen:
+        return None
+    seen.add(node.place)
+    for part in _conjuncts(node):
+        own: str | None = part.word("format", str)
+        if own is not None and part.draft >= _FIRST_DRAFT_WITH.get(own, 0):
+            return own
+        for branches in _alternatives(part):
+            types = ((_types(branch, {}), branch) for branch in branches)
+            of_texts = {
+                _format(each, seen) for found, each in types if found is None or "string" in found
+            }
+            if len(of_texts) == 1 and None not in of_texts:
+                return of_texts.pop()
+    return None
 
 
 def _alternatives(node: Node) -> Iterator[list[Node]]:

@@ -99,3 +99,36 @@ def test_a_malformed_schema_stops_before_anything_is_written(workdir: Workdir) -
     assert ended.code == 2
     assert "--schema s.json at /properties/age/minimum: not a valid JSON Schema" in ended.err
     assert [path.name for path in Path(workdir.path).iterdir() if path.suffix == ".db"] == []
+
+
+MODEL = """
+import pydantic
+
+class User(pydantic.BaseModel):
+    id: int = pydantic.Field(ge=1)
+    name: str
+
+    @pydantic.field_validator("name")
+    @classmethod
+    def strip(cls, name: str) -> str:
+        if not name.strip():
+            raise ValueError("nobody is nameless")
+        return name.strip()
+"""
+
+
+def test_a_pydantic_model_is_a_schema(workdir: Workdir) -> None:
+    """Found in the current directory; it checks, it changes, and it is part of the job."""
+    workdir.write("models.py", MODEL)
+    workdir.write("u.csv", 'id,name\n1, Ann \n0," "\n2,Bob\n')
+    summary = workdir.run("u.csv", "--schema", "models:User")
+    assert (summary["exit_code"], summary["successful"], summary["failed"]) == (3, 2, 1)
+    assert content(workdir.path / "u.db", "u") == [(1, "Ann"), (2, "Bob")]
+    [reject] = workdir.rejects(summary)
+    assert [(error["code"], error["field"]) for error in reject["errors"]] == [
+        ("minimum", "id"),
+        ("value_error", "name"),
+    ]
+    assert workdir.run("u.csv", "--schema", "models:User")["status"] == "already_completed"
+    workdir.write("models.py", MODEL.replace("ge=1", "ge=0"))
+    assert workdir.run("u.csv", "--schema", "models:User")["status"] == "completed_with_rejects"

@@ -52,6 +52,9 @@ def test_columns_are_found_behind_references(document: dict[str, Any]) -> None:
         ({"$ref": "#/$defs/day"}, "date"),
         ({"allOf": [{"type": ["integer", "string"]}, {"type": ["integer", "null"]}]}, "integer"),
         ({"anyOf": [{"type": "integer"}, {"type": "null"}]}, "integer"),
+        ({"anyOf": [{"type": "string", "format": "uuid"}, {"type": "null"}]}, "uuid"),
+        ({"anyOf": [{"type": "string", "format": "uuid"}, {"type": "string"}]}, "string"),
+        ({"$ref": "old"}, "string"),
         ({"anyOf": [{"type": "integer"}, {"type": "number"}]}, "number"),
         ({"oneOf": [{"type": "integer"}, {"minLength": 1}]}, "json"),
         ({"type": "number", "enum": [1]}, "integer"),
@@ -66,7 +69,8 @@ def test_columns_are_found_behind_references(document: dict[str, Any]) -> None:
 def test_a_kind_holds_every_value_that_may_be_valid(rule: Any, kind: str) -> None:
     """By all that the schema says about the property, with an eye to circles."""
     day = {"type": "string", "format": "date"}
-    assert kinds({"properties": {"v": rule}, "$defs": {"day": day}}) == {"v": kind}
+    old = {"$id": "old", "$schema": DRAFT_7, "type": "string", "format": "uuid"}
+    assert kinds({"properties": {"v": rule}, "$defs": {"day": day, "old": old}}) == {"v": kind}
 
 
 def test_properties_of_branches_are_columns() -> None:
