@@ -48,6 +48,7 @@ class Format(StrEnum):
     jsonl = "jsonl"
     csv = "csv"
     tsv = "tsv"
+    json = "json"
 
 
 class Compression(StrEnum):

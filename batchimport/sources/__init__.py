@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from batchimport.errors import UsageError
+from batchimport.sources.codec import HEAD_BYTES
 from batchimport.sources.compression import plain_name
-from batchimport.sources.content import check_is_text
+from batchimport.sources.content import check_is_text, format_of_text
 from batchimport.sources.paths import STANDARD_INPUT, name_of, names_of
 from batchimport.sources.streamed import open_text
 
@@ -26,11 +27,12 @@ FORMATS = {
     "jsonl": "batchimport.sources.jsonl:JsonLinesSource",
     "csv": "batchimport.sources.delimited:DelimitedSource",
     "tsv": "batchimport.sources.delimited:DelimitedSource",
+    "json": "batchimport.sources.json_values:JsonValuesSource",
 }
 _SUFFIXES = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
-    ".json": "jsonl",
+    ".json": "json",
     ".csv": "csv",
     ".tsv": "tsv",
     ".tab": "tsv",
@@ -73,10 +75,9 @@ def _open_file(path: str, name: str, options: SourceOptions) -> Source:
     kind = options.format or _SUFFIXES.get(Path(plain_name(name)).suffix.lower())
     text = open_text(path, options, kind)
     try:
-        head = text.read_at(0, 4096)
-        if kind is None:
-            kind = "jsonl" if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{") else "csv"
-        _check_content(path, kind, head)
+        head = text.read_at(0, HEAD_BYTES)
+        check_is_text(path, kind or "text", head)
+        kind = _decide(path, head, kind, options)
         module, _, factory = FORMATS[kind].partition(":")
         known = replace(options, format=kind)
         return cast("Source", getattr(import_module(module), factory)(text, name, known))
@@ -85,24 +86,17 @@ def _open_file(path: str, name: str, options: SourceOptions) -> Source:
         raise
 
 
+def _decide(path: str, head: bytes, kind: str | None, options: SourceOptions) -> str:
+    found = format_of_text(head, kind)
+    if options.format != "jsonl":
+        return found
+    if found == "json":
+        raise UsageError("is JSON, but not an object a line", where=path, hint="--format json")
+    return "jsonl"
+
+
 def _mode(path: str) -> int:
     try:
         return os.stat(path).st_mode  # noqa: PTH116 - takes any text
     except (OSError, ValueError):
         return 0
-
-
-def _check_content(path: str, kind: str, head: bytes) -> None:
-    check_is_text(path, kind, head)
-    if kind == "jsonl":
-        start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
-        first = start.partition(b"\n")[0].rstrip()
-        if start.startswith(b"["):
-            problem = "is one JSON array, not a JSON object a line"
-        elif first == b"{":
-            problem = "is pretty-printed JSON, not a JSON object a line"
-        else:
-            return
-        raise UsageError(
-            problem, where=path, hint="convert it: jq -c '.[]? // .' FILE > FILE.jsonl"
-        )

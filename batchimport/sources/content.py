@@ -1,8 +1,10 @@
-"""What is no text at all is refused in words, whatever it is called."""
+"""What a file holds, by its first bytes; what is no text at all is refused in words."""
 
 from __future__ import annotations
 
 import re
+
+import msgspec
 
 from batchimport.errors import UsageError
 
@@ -18,6 +20,8 @@ _LOOKS_LIKE = {
     b"7z\xbc\xaf\x27\x1c": "a 7-Zip archive",
     b"\x04\x22\x4d\x18": "compressed with lz4",
 }
+_OBJECT_LINES = re.compile(rb"\{[^\n]*\n\s*\{")
+_ARRAY_OF_OBJECTS = re.compile(rb"\[\s*[{\]]")
 _TAR = slice(257, 262)
 _CONTROLS = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 _MOST_CONTROLS = 32
@@ -50,3 +54,30 @@ def _is_utf8(head: bytes) -> bool:
     except UnicodeDecodeError as error:
         return error.start >= len(head) - 3
     return True
+
+
+def format_of_text(head: bytes, given: str | None) -> str:
+    """Return the format of a text: what its name says, unless its first bytes say otherwise.
+
+    Args:
+        given: What the name says.
+    """
+    head = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if given not in (None, "json", "jsonl"):
+        return given
+    if head.startswith(b"["):
+        is_array = _ARRAY_OF_OBJECTS.match(head) is not None or given == "json"
+        return "json" if is_array else given or "csv"
+    if head.startswith(b"{"):
+        return "json" if _spans_lines(head) else "jsonl"
+    return given or "csv"
+
+
+def _spans_lines(head: bytes) -> bool:
+    """Say whether the object that a text begins with does not end with its line."""
+    first, end, _ = head.partition(b"\n")
+    try:
+        msgspec.json.decode(first)
+    except (ValueError, RecursionError):
+        return bool(end) and first.rstrip()[-1:] != b"}" and not _OBJECT_LINES.match(head)
+    return False

@@ -96,11 +96,8 @@ class JsonLinesSource:
     def sample(self, records: int | None) -> Iterator[dict[str, Any]]:
         """Yield readable records: all of them, or about `records` from twenty places."""
         for line in self._sample_lines(records):
-            try:
-                record = _decode_as_written(line)
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-                continue
-            if isinstance(record, dict):
+            record = decode_sample(line)
+            if record is not None:
                 yield record
 
     def _sample_lines(self, records: int | None) -> Iterator[bytes]:
@@ -159,24 +156,24 @@ class JsonLines:
     def values(self, index: int) -> dict[str, Any]:
         """Return the line's object, if it is one and has no key twice."""
         if index in self._too_long:
-            raise _unreadable("record_too_long", "longer than --max-record-bytes allows")
+            raise unreadable("record_too_long", "longer than --max-record-bytes allows")
         line = self._lines[index]
         try:
             line.decode()
             record = msgspec.json.decode(line)
         except UnicodeDecodeError as error:
-            raise _unreadable(
+            raise unreadable(
                 "invalid_utf8", f"no valid text at byte {error.start}: see --encoding"
             ) from error
         except msgspec.ValidationError as error:
-            raise _unreadable("number_out_of_range", str(error)) from error
+            raise unreadable("number_out_of_range", str(error)) from error
         except msgspec.DecodeError as error:
-            raise _unreadable("malformed_json", _explain(line, str(error))) from error
+            raise unreadable("malformed_json", _explain(line, str(error))) from error
         except RecursionError as error:
-            raise _unreadable("too_deep", "nested too deeply") from error
+            raise unreadable("too_deep", "nested too deeply") from error
         if not isinstance(record, dict):
             found = _NAMES.get(type(record), "a number")
-            raise _unreadable("not_an_object", f"expected a JSON object, found {found}")
+            raise unreadable("not_an_object", f"expected a JSON object, found {found}")
         twice = repeated_keys(line)
         if twice:
             raise UnreadableRecordError(
@@ -234,7 +231,17 @@ def _convert(column: Column, raw: msgspec.Raw) -> Any:
     return value
 
 
-def _unreadable(code: str, message: str) -> UnreadableRecordError:
+def decode_sample(text: bytes) -> dict[str, Any] | None:
+    """Return a record with its numbers as they are written; None if it is none."""
+    try:
+        record = _decode_as_written(text)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def unreadable(code: str, message: str) -> UnreadableRecordError:
+    """Return the error of a record that has one reason."""
     return UnreadableRecordError(FieldError(code, "", message))
 
 
@@ -243,5 +250,5 @@ def _explain(line: bytes, message: str) -> str:
         return "ends too soon, or has half of a surrogate pair"
     message = message.removeprefix("JSON is malformed: ")
     if message.startswith("trailing characters"):
-        return f"something follows the object on its line: {message}"
+        return f"something follows the object: {message}"
     return message[:1].lower() + message[1:]

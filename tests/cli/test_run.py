@@ -168,8 +168,7 @@ def test_a_header_alone_makes_an_empty_table(workdir: Workdir) -> None:
         ("u.jsonl", None, "no such file"),
         ("u.jsonl", "directory", "is a directory"),
         ("u.csv", b"PAR1abc", "Parquet"),
-        ("u.jsonl", b'[\n{"id": 1}\n]', "JSON array"),
-        ("u.jsonl", b'{\n "id": 1\n}\n', "pretty-printed"),
+        ("u.json", b'"text"', "one JSON value"),
     ],
 )
 def test_a_source_that_is_none_is_one_line(

@@ -52,6 +52,20 @@ def _csv(folder: Path) -> list[Path]:
     return [_write(folder, "a.csv", _table(RECORDS))]
 
 
+def _array(folder: Path) -> list[Path]:
+    text = json.dumps(RECORDS, ensure_ascii=False)
+    return [_write(folder, "a.json", f" {text}\n\n".encode())]
+
+
+def _pretty_array(folder: Path) -> list[Path]:
+    return [_write(folder, "a.json", json.dumps(RECORDS, indent=2, ensure_ascii=False).encode())]
+
+
+def _values(folder: Path) -> list[Path]:
+    texts = [json.dumps(record, indent=1, ensure_ascii=False) for record in RECORDS]
+    return [_write(folder, "a.json", ("\n" + "\n\n".join(texts)).encode())]
+
+
 def _many(folder: Path) -> list[Path]:
     return [
         _write(folder, "a.jsonl", b""),
@@ -78,7 +92,14 @@ class Case:
     has_lines: bool
 
 
-MAKERS: dict[str, Callable[[Path], list[Path]]] = {"jsonl": _jsonl, "csv": _csv, "many": _many}
+MAKERS: dict[str, Callable[[Path], list[Path]]] = {
+    "jsonl": _jsonl,
+    "csv": _csv,
+    "array": _array,
+    "pretty array": _pretty_array,
+    "values": _values,
+    "many": _many,
+}
 
 
 @pytest.fixture(params=MAKERS)

@@ -10,13 +10,14 @@ from batchimport.sizing import AutoSizer, FixedSizer, LoadSizer, Sizer
 from batchimport.sources.base import Origin, Source
 from batchimport.sources.delimited import DelimitedSource
 from batchimport.sources.delimited_records import DelimitedRecords
+from batchimport.sources.json_values import ElementRecords, JsonValuesSource
 from batchimport.sources.jsonl import JsonLines, JsonLinesSource
 from batchimport.sources.many import ManySource
 from batchimport.transform import FrameTransform, Identity, RecordTransform, Transform
 
 sinks: list[type[Sink]] = [SqliteSink]
-sources: list[type[Source]] = [DelimitedSource, JsonLinesSource, ManySource]
-origins: list[type[Origin]] = [JsonLines, DelimitedRecords]
+sources: list[type[Source]] = [DelimitedSource, JsonLinesSource, JsonValuesSource, ManySource]
+origins: list[type[Origin]] = [ElementRecords, JsonLines, DelimitedRecords]
 sizers: list[type[Sizer]] = [AutoSizer, FixedSizer, LoadSizer]
 transforms: list[type[Transform]] = [FrameTransform, Identity, RecordTransform]
 displays: list[type[Display]] = [JsonDisplay, LiveDisplay, NoDisplay, PlainDisplay]
