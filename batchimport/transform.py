@@ -20,6 +20,7 @@ from batchimport.errors import FatalError, UsageError
 from batchimport.job import EXTRA_COLUMN, INDEX, FieldError
 from batchimport.schema import Column, Kind, RecordSchema, infer_schema
 from batchimport.schema.fit import as_record, as_stored, fit, kind_of, typed, with_extra
+from batchimport.schema.plain import UNFIT, plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -129,10 +130,11 @@ class FrameTransform:
                 "the transform returned more rows than it was given",
                 hint="one record may become one row or none",
             )
+        _refuse_new_columns(result, columns)
         rows = result.select([as_stored(result, column) for column in _with_extra(columns, result)])
         locate = self._locator(frame, result)
         filtered = frame.height - result.height
-        misfits = _misfits(result, rows)
+        misfits = _misfits(result, rows, columns)
         if misfits:
             failures += [(locate(at), error) for at, error in misfits.items()]
             kept = [at for at in range(rows.height) if at not in misfits]
@@ -194,7 +196,7 @@ class RecordTransform:
     def columns(self, sample: pl.DataFrame, schema: RecordSchema) -> tuple[Column, ...]:
         """Return the columns that the function's results show."""
         self._schema = schema
-        results = [result for result in self._call_all(sample) if isinstance(result, dict)]
+        results = list(filter(None, map(_plain_or_none, self._call_all(sample))))
         if not results:
             return schema.columns
         known = {column.name: column.kind for column in schema.columns}
@@ -295,6 +297,17 @@ def _sql(query: str) -> Callable[[pl.LazyFrame], pl.LazyFrame]:
     return run
 
 
+def _refuse_new_columns(result: pl.DataFrame, columns: Sequence[Column]) -> None:
+    known = {INDEX, EXTRA_COLUMN, *(column.name for column in columns)}
+    new = [name for name in result.columns if name not in known]
+    filled = [name for name in new if result.get_column(name).null_count() < result.height]
+    if filled:
+        raise FatalError(
+            f"the transform returned a column that it did not return for the first records: {filled[0]}",
+            hint="return the same columns for all records, null where there is no value",
+        )
+
+
 def _with_extra(columns: Sequence[Column], result: pl.DataFrame) -> list[Column]:
     """Add the column of extra keys where a result has any."""
     has_extra = EXTRA_COLUMN in result.columns
@@ -304,15 +317,25 @@ def _with_extra(columns: Sequence[Column], result: pl.DataFrame) -> list[Column]
     return list(columns)
 
 
-def _misfits(result: pl.DataFrame, rows: pl.DataFrame) -> dict[int, FieldError]:
+def _plain_or_none(result: Any) -> dict[str, Any] | None:
+    try:
+        return plain(result) if isinstance(result, dict) else None
+    except UNFIT:
+        return None
+
+
+def _misfits(
+    result: pl.DataFrame, rows: pl.DataFrame, columns: Sequence[Column]
+) -> dict[int, FieldError]:
     """Return the rows in which a value was lost because it does not fit its column."""
+    kinds = {column.name: column.kind for column in columns}
     misfits: dict[int, FieldError] = {}
     for name in rows.columns:
         if name not in result.columns or rows.get_column(name).null_count() == 0:
             continue
         lost = rows.get_column(name).is_null() & result.get_column(name).is_not_null()
         for at in lost.arg_true().to_list():
-            value, kind = result.get_column(name)[at], rows.schema[name]
+            value, kind = result.get_column(name)[at], kinds.get(name, "json")
             message = f"the transform's value does not fit a column of {kind}"
             misfits.setdefault(at, FieldError("type", name, message, str(value)[:200]))
     return misfits

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import json
+import math
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from batchimport.job import EXTRA_COLUMN, FieldError
+from batchimport.schema.digits import INT64, keeps_digits
+from batchimport.schema.plain import UNFIT, decoded, encoded, encoded_or_none, plain
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from batchimport.schema.columns import Column, Kind
-
-INT64 = 2**63
-_PYTHON_TYPES: dict[Kind, tuple[type, ...]] = {
-    "integer": (int,),
-    "number": (int, float),
-    "boolean": (bool,),
-}
 
 
 def typed(name: str, kind: Kind) -> pl.Expr:
@@ -41,27 +37,42 @@ def kind_of(dtype: pl.DataType) -> Kind:
         return "date"
     if isinstance(dtype, pl.Datetime):
         return "date-time"
-    return "json" if dtype.is_nested() else "string"
+    return "json" if dtype.is_nested() or dtype == pl.Object else "string"
 
 
 def as_stored(result: pl.DataFrame, column: Column) -> pl.Expr:
     """Return a column of a result in the type in which it is stored; null where it does not fit.
 
-    NaN does not fit: databases have no such number, or make it null unasked.
+    NaN does not fit: databases have no such number, or make it null unasked. Nor does a decimal with
+    more digits than a double keeps.
     """
     if column.name not in result.columns:
         return pl.lit(None, dtype=column.dtype).alias(column.name)
     dtype, value = result.schema[column.name], pl.col(column.name)
+    if isinstance(dtype, pl.Array):
+        value = value.arr.to_list()
+    if dtype.is_nested() or dtype == pl.Object or (column.kind == "json" and dtype != pl.String):
+        return value.map_elements(encoded_or_none, return_dtype=pl.String, skip_nulls=True)
+    if column.dtype == pl.String:
+        return _text(value, dtype)
+    stored = value.cast(column.dtype, strict=False)
+    if isinstance(dtype, pl.Decimal):
+        return pl.when(stored.cast(dtype, strict=False) == value).then(stored).alias(column.name)
+    return stored.fill_nan(None) if column.kind == "number" else stored
+
+
+def _text(value: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     if isinstance(dtype, pl.Datetime):
         if dtype.time_zone:
             return value.dt.convert_time_zone("UTC").dt.strftime("%Y-%m-%dT%H:%M:%S%.fZ")
         return value.dt.strftime("%Y-%m-%dT%H:%M:%S%.f")
-    if dtype.is_nested():
-        return value.map_elements(_json_of, return_dtype=pl.String, skip_nulls=True)
-    if column.kind == "json" and dtype != pl.String:
-        return value.map_elements(_json_of, return_dtype=pl.String, skip_nulls=True)
-    stored = value.cast(column.dtype, strict=False)
-    return stored.fill_nan(None) if column.kind == "number" else stored
+    if dtype == pl.Time:
+        return value.dt.strftime("%H:%M:%S%.f")
+    if dtype == pl.Duration:
+        return value.dt.to_string("iso")
+    if dtype == pl.Binary:
+        return value.bin.encode("base64")
+    return value.cast(pl.String, strict=False)
 
 
 def with_extra(frame: pl.DataFrame) -> pl.DataFrame:
@@ -71,19 +82,14 @@ def with_extra(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.with_columns(pl.lit(None, dtype=pl.String).alias(EXTRA_COLUMN))
 
 
-def _json_of(value: Any) -> str:
-    plain = value.to_list() if isinstance(value, pl.Series) else value
-    return json.dumps(plain, ensure_ascii=False, default=str)
-
-
 def as_record(row: dict[str, Any], columns: Sequence[Column]) -> dict[str, Any]:
     """Return a row as the record it came from: JSON text decoded, extra keys in their place."""
     for column in columns:
         value = row.get(column.name)
         if column.kind == "json" and value is not None:
-            row[column.name] = json.loads(value)
+            row[column.name] = decoded(value)
     extra = row.pop(EXTRA_COLUMN, None)
-    return row | json.loads(extra) if extra else row
+    return row | decoded(extra) if extra else row
 
 
 def fit(result: Any, columns: Sequence[Column]) -> dict[str, Any] | FieldError:
@@ -93,25 +99,64 @@ def fit(result: Any, columns: Sequence[Column]) -> dict[str, Any] | FieldError:
         return FieldError("transform_failed", "", f"returned {name}, expected dict or None")
     row: dict[str, Any] = {}
     rest = dict(result)
-    for column in columns:
-        if column.name == EXTRA_COLUMN:
-            continue
-        value = rest.pop(column.name, None)
-        allowed = _PYTHON_TYPES.get(column.kind)
-        if value is None:
-            row[column.name] = None
-        elif column.kind == "json":
-            row[column.name] = _json_of(value)
-        elif allowed:
-            if not isinstance(value, allowed) or not _is_storable(column, value):
-                message = f"the value does not fit a column of {column.kind}"
-                return FieldError("type", column.name, message, str(value)[:200])
-            row[column.name] = value
-        else:
-            row[column.name] = value if isinstance(value, str) else str(value)
-    if rest:
-        row[EXTRA_COLUMN] = _json_of(rest)
+    name = EXTRA_COLUMN
+    try:
+        for column in columns:
+            name = column.name
+            if name != EXTRA_COLUMN:
+                value = rest.pop(name, None)
+                row[name] = None if value is None else _fit_value(value, column.kind)
+        name = EXTRA_COLUMN
+        if rest:
+            row[EXTRA_COLUMN] = encoded(rest)
+    except UNFIT as error:
+        kind = next((column.kind for column in columns if column.name == name), "json")
+        value = (rest if name == EXTRA_COLUMN else result).get(name)
+        message = f"the value does not fit a column of {kind}: {error}"
+        return FieldError("type", name, message[:200], str(value)[:200])
     return row
+
+
+def _fit_value(value: Any, kind: Kind) -> Any:
+    fitting = _FITS.get(kind)
+    return fitting(value) if fitting else _fit_text(value)
+
+
+def _fit_integer(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(type(value).__name__)
+    if not -INT64 <= value < INT64:
+        raise ValueError("beyond 64 bits")
+    return value
+
+
+def _fit_number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
+        raise TypeError(type(value).__name__)
+    if math.isnan(value):
+        raise ValueError("not a number")
+    if not math.isinf(value) and not keeps_digits(str(value)):
+        raise ValueError("more digits than a number keeps")
+    return float(value)
+
+
+def _fit_boolean(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(type(value).__name__)
+    return value
+
+
+def _fit_text(value: Any) -> str:
+    found = value if isinstance(value, str) else plain(value)
+    return found if isinstance(found, str) else encoded(found)
+
+
+_FITS: dict[Kind, Callable[[Any], Any]] = {
+    "integer": _fit_integer,
+    "number": _fit_number,
+    "boolean": _fit_boolean,
+    "json": encoded,
+}
 
 
 def changed(
@@ -125,11 +170,3 @@ def changed(
         extra = {key: value for key, value in (record | changes).items() if key not in named}
     fitted = fit(given | extra, [column for column in columns if column.name in given])
     return fitted if isinstance(fitted, FieldError) else row | fitted
-
-
-def _is_storable(column: Column, value: Any) -> bool:
-    if column.kind == "boolean":
-        return True
-    if isinstance(value, bool) or value != value:  # noqa: PLR0124 - NaN alone differs from itself
-        return False
-    return column.kind != "integer" or -INT64 <= value < INT64
