@@ -12,8 +12,9 @@ from batchimport.errors import BatchImportError
 from batchimport.job import Job, RunOptions, SourceOptions, Summary
 
 if TYPE_CHECKING:
+    from batchimport.closing import Outcome
     from batchimport.identity import Request
-    from batchimport.importer import Outcome, import_file
+    from batchimport.importer import import_file
 
 __version__ = "0.1.0"
 __all__ = [
@@ -29,7 +30,7 @@ __all__ = [
 
 
 _HOMES = {
-    "Outcome": "batchimport.importer",
+    "Outcome": "batchimport.closing",
     "Request": "batchimport.identity",
     "import_file": "batchimport.importer",
 }

@@ -16,10 +16,26 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from batchimport.job import Job, Reject
+    from batchimport.errors import BatchImportError
+    from batchimport.job import Job, Reject, Summary
     from batchimport.sinks.base import JobRecord, Sink
 
 EXAMPLES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+        examples: The first rejects, to show.
+        error: Why it did not end well, if so.
+    """
+
+    summary: Summary
+    exit_code: int
+    examples: tuple[Reject, ...] = ()
+    error: BatchImportError | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,3 +115,13 @@ def from_system(error: OSError) -> FatalError:
         where=str(error.filename) if error.filename else None,
         hint="mend the cause, then run the same command again: it goes on where it stopped",
     )
+
+
+def find_class(name: str) -> type[BatchImportError]:
+    """Return the class of a name in the tree; `FatalError` for a name that is not in it."""
+    found: list[type[BatchImportError]] = [BatchImportError]
+    for each in found:
+        if each.__name__ == name:
+            return each
+        found += each.__subclasses__()
+    return FatalError

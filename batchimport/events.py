@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from batchimport.job import Chunk, ChunkResult, Counts, Summary
+from batchimport.job import Chunk, ChunkCounts, ChunkResult, ChunkSizes, Counts, Summary
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +94,33 @@ class Draining:
 
 
 @dataclass(frozen=True, slots=True)
+class Advanced:
+    """How far a run has got that is followed from elsewhere; all counts since it began.
+
+    Attributes:
+        totals: Records of the whole job, earlier runs included.
+        positions: Source positions that are committed.
+    """
+
+    stage: str
+    total: int | None
+    totals: Counts
+    this_run: Counts
+    positions: int
+    in_flight: int
+    chunks: ChunkCounts
+    sizes: ChunkSizes
+    decision: SizeDecided | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """Something that users should know, and no more."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class JobFinished:
     """The run is over, for better or worse."""
 
@@ -109,6 +136,8 @@ Event = (
     | ChunkFinished
     | ChunkFailed
     | Draining
+    | Advanced
+    | Noted
     | JobFinished
 )
 Observer = Callable[[Event], None]

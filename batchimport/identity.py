@@ -17,7 +17,7 @@ from batchimport.errors import (
     SourceChangedError,
     UsageError,
 )
-from batchimport.job import Job, RunOptions, SourceOptions
+from batchimport.job import Job, RunOptions, SourceOptions, TemporalOptions
 from batchimport.sinks import redact
 from batchimport.sources.paths import STANDARD_INPUT, stem_of
 
@@ -31,7 +31,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """All that one call of `import_file` is asked to do."""
+    """All that one call of `import_file` is asked to do.
+
+    Attributes:
+        temporal: Let Temporal's workers do it; None: this process does it.
+    """
 
     job: Job
     options: RunOptions = RunOptions()
@@ -41,6 +45,7 @@ class Request:
     allow_duplicates: bool = False
     must_exist: bool = False
     handle_signals: bool = False
+    temporal: TemporalOptions | None = None
 
 
 def identify(request: Request, source: Source, sink: Sink) -> JobRecord | None:

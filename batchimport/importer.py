@@ -6,27 +6,21 @@ import asyncio
 import threading
 import time
 from contextlib import ExitStack, nullcontext, suppress
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from batchimport.closing import Exported, complete, export_rejects
+from batchimport.closing import Exported, Outcome, complete, export_rejects
 from batchimport.engines.interrupt import draining_signals, stopping_signals
 from batchimport.engines.local import LocalEngine
-from batchimport.errors import BatchImportError, FatalError, from_system
-from batchimport.events import Event, JobFinished, JobStarted, Observer, RecordsCounted
-from batchimport.identity import (
-    Request,
-    hash_of,
-    identify,
-    new_job_id,
-    verify_unchanged,
-    without_address,
-)
+from batchimport.errors import BatchImportError, UsageError, from_system
+from batchimport.events import JobFinished, JobStarted, RecordsCounted
+from batchimport.identity import hash_of, identify, new_job_id, verify_unchanged
 from batchimport.job import Counts, Summary
-from batchimport.load import LoadReader, owner_id, peak_memory_bytes
-from batchimport.opening import Parts, bytes_per_record, open_job
+from batchimport.load import LoadReader, owner_id, owner_is_gone, peak_memory_bytes
+from batchimport.mirror import Mirror
+from batchimport.opening import Parts, bytes_per_record, open_job, refuse_if_owned
 from batchimport.planner import Plan
+from batchimport.remote import attach, follow, has_ended
 from batchimport.sinks import open_sink, redact
 from batchimport.sinks.base import SinkOptions
 from batchimport.sizing import choose_sizer
@@ -34,34 +28,19 @@ from batchimport.sources import open_source
 from batchimport.sources.paths import STANDARD_INPUT
 from batchimport.sources.spool import Spool
 from batchimport.stopping import StopRule, verdict
-from batchimport.tally import Tally, utc_now
 from batchimport.transform import load_transform
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from batchimport.chunk import Work
-    from batchimport.job import Committed, Job, Reject
+    from batchimport.events import Observer
+    from batchimport.identity import Request
+    from batchimport.job import Committed, Job
     from batchimport.sinks.base import JobRecord
     from batchimport.sizing import Sizer
 
-SECONDS_BETWEEN_CHECKPOINTS = 1.0
 COMPLETED = ("completed", "completed_with_rejects", "already_completed")
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a run ended.
-
-    Attributes:
-        examples: The first rejects, to show.
-        error: Why it did not end well, if so.
-    """
-
-    summary: Summary
-    exit_code: int
-    examples: tuple[Reject, ...] = ()
-    error: BatchImportError | None = None
 
 
 def import_file(request: Request, observer: Observer = lambda _: None) -> Outcome:
@@ -71,25 +50,31 @@ def import_file(request: Request, observer: Observer = lambda _: None) -> Outcom
     """
     job_id = request.job_id or ""
     try:
+        followed = attach(request, observer)
+        if followed is not None:
+            return followed
         with ExitStack() as stack:
             spool = _spool(request, stack) if STANDARD_INPUT in request.job.sources else None
             source = open_source(request.job.sources, request.job.options, spool)
             stack.callback(source.close)
             job_id = job_id or new_job_id(request.job, source)
             transform = load_transform(request.job)
-            lock = f"{request.job.target_hash()}-{hash_of(redact(request.job.destination))}"
-            stack.enter_context(request.state.lock(lock))
+            if request.temporal is None:
+                lock = f"{request.job.target_hash()}-{hash_of(redact(request.job.destination))}"
+                stack.enter_context(request.state.lock(lock))
             options = SinkOptions(
                 ledger_schema=request.job.ledger_schema, dry_run=request.options.dry_run
             )
             sink = open_sink(request.job.destination, options)
             stack.callback(sink.close)
             seconds = request.options.chunk_timeout_seconds
-            parts = Parts(request.job, source, transform, sink, seconds)
-            outcome = _Run(request, parts, observer, spool).execute()
-            if spool is not None and not options.dry_run and outcome.summary.status in COMPLETED:
-                spool.discard()
-            return outcome
+            run = _Run(
+                request, Parts(request.job, source, transform, sink, seconds), observer, spool
+            )
+            if request.temporal is None:
+                return run.execute()
+            outcome, job_id = run.before_temporal(job_id)
+        return outcome or follow(request, job_id, observer)
     except BatchImportError as error:
         return _not_begun(request.job, job_id, error)
     except OSError as error:
@@ -98,6 +83,12 @@ def import_file(request: Request, observer: Observer = lambda _: None) -> Outcom
 
 def _spool(request: Request, stack: ExitStack) -> Spool:
     """Read standard input, or find what was read by the run that is to be continued."""
+    if request.temporal is not None:
+        raise UsageError(
+            "standard input cannot be read by workers",
+            where="--engine temporal",
+            hint="write it to a file that every worker can read",
+        )
     if request.must_exist and request.job_id:
         return Spool.of_job(request.state, request.job_id)
     with stopping_signals() if request.handle_signals else nullcontext():
@@ -128,20 +119,25 @@ class _Run:
     ) -> None:
         self._request, self._job, self._parts = request, request.job, parts
         self._source, self._sink = parts.source, parts.sink
-        self._tally = Tally()
-        self._observer, self._spool = observer, spool
+        self._tell, self._spool = Mirror(request, observer, owner_id()), spool
+        self._tally = self._tell.tally
         self._began = time.monotonic()
-        self._saved_at = 0.0
-        self._record: JobRecord | None = None
         self._resumed = False
 
     def execute(self) -> Outcome:
         """Run the job to an outcome."""
+        outcome = self._execute()
+        is_over = outcome.summary.status in COMPLETED and not self._request.options.dry_run
+        if self._spool is not None and is_over:
+            self._spool.discard()
+        return outcome
+
+    def _execute(self) -> Outcome:
         known = identify(self._request, self._source, self._sink)
         if known is not None and known.state == "completed":
-            return self._already_completed(known)
-        opened = open_job(self._request, known, self._parts, owner_id())
-        self._record, self._resumed = opened.record, opened.resumed
+            return self.already_completed(known)
+        opened = open_job(self._request, known, self._parts, self._tell.owner, has_ended)
+        self._resumed = opened.resumed
         if self._spool is not None:
             self._spool.keep(opened.record.job_id)
         self._tell_start(opened.record, opened.committed)
@@ -152,34 +148,25 @@ class _Run:
             error = raised
         return self._conclude(opened.record, error)
 
+    def before_temporal(self, job_id: str) -> tuple[Outcome | None, str]:
+        """Return the outcome if there is nothing to do; and the id of the job.
+
+        What can be refused is refused here already, where the user is.
+
+        Raises:
+            BatchImportError: If it is.
+        """
+        if self._request.restart:
+            return None, job_id
+        known = identify(self._request, self._source, self._sink)
+        if known is None:
+            return None, job_id
+        if known.state == "completed":
+            return self.already_completed(known), known.job_id
+        refuse_if_owned(known, self._sink, self._tell.owner, owner_is_gone)
+        return None, known.job_id
+
     # -- during -------------------------------------------------------------------------------
-
-    def _tell(self, event: Event) -> None:
-        self._tally(event)
-        self._observer(event)
-        now = time.monotonic()
-        if now - self._saved_at >= SECONDS_BETWEEN_CHECKPOINTS or isinstance(event, JobFinished):
-            self._saved_at = now
-            self._save()
-
-    def _save(self) -> None:
-        """Write the checkpoint; it is a mirror, so that the import goes on without it."""
-        if self._record is None or self._request.options.dry_run:
-            return
-        with suppress(FatalError):
-            self._request.state.save(
-                self._record.job_id,
-                {
-                    "job_id": self._record.job_id,
-                    "saved_at": utc_now(),
-                    "owner": owner_id(),
-                    "destination": redact(self._job.destination),
-                    "job": without_address(self._job)
-                    | {"destination": redact(self._job.destination)},
-                    "options": asdict(self._request.options),
-                    "progress": asdict(self._tally.progress()),
-                },
-            )
 
     def _tell_start(
         self, record: JobRecord, committed: Sequence[Committed], total: int | None = None
@@ -297,8 +284,8 @@ class _Run:
         )
         return self._tally.fill(summary, time.monotonic() - self._began)
 
-    def _already_completed(self, record: JobRecord) -> Outcome:
-        self._record = record
+    def already_completed(self, record: JobRecord) -> Outcome:
+        """Say how the job ended, and export its rejects again."""
         committed = self._sink.committed(record.job_id)
         if record.modified != self._source.modified:
             verify_unchanged(self._source, committed)

@@ -264,6 +264,22 @@ class RunOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class TemporalOptions:
+    """Where the Temporal engine is found; None: what its own environment and profile say.
+
+    Attributes:
+        detach: Return as soon as the job is started.
+        heartbeat_seconds: A worker that is silent for longer has lost its chunks.
+    """
+
+    address: str | None = None
+    namespace: str | None = None
+    task_queue: str = "batchimport"
+    detach: bool = False
+    heartbeat_seconds: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
 class Progress:
     """A moment of a running job, as `status --json` prints it."""
 

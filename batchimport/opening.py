@@ -16,6 +16,8 @@ from batchimport.schema.model import load_model
 from batchimport.sinks.base import JobRecord
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from batchimport.identity import Request
     from batchimport.job import Chunk, Committed, Job
     from batchimport.sinks.base import Sink
@@ -56,15 +58,24 @@ class Opened:
     resumed: bool
 
 
-def open_job(request: Request, known: JobRecord | None, parts: Parts, owner: str) -> Opened:
+def open_job(
+    request: Request,
+    known: JobRecord | None,
+    parts: Parts,
+    owner: str,
+    has_ended: Callable[[str], bool | None] = owner_is_gone,
+) -> Opened:
     """Claim the job that `identify` found, or a new one if it found none.
+
+    Args:
+        has_ended: Says whether another owner has ended; None where that cannot be known.
 
     Raises:
         RefusedError: If another program works on it, or the source has changed.
         UsageError: If the table cannot take the records.
     """
     record = known or _describe(request, parts)
-    refuse_if_owned(record, parts.sink, owner)
+    refuse_if_owned(record, parts.sink, owner, has_ended)
     schema = _recorded_schema(record, parts.job)
     if known is not None:  # the transform learns its columns from the same sample as before
         _decide_columns(parts, schema)
@@ -85,8 +96,10 @@ def join_job(record: JobRecord, parts: Parts) -> Work:
     return _work(parts, schema, record)
 
 
-def refuse_if_owned(record: JobRecord, sink: Sink, owner: str) -> None:
-    """Refuse a job that another living process works on.
+def refuse_if_owned(
+    record: JobRecord, sink: Sink, owner: str, has_ended: Callable[[str], bool | None]
+) -> None:
+    """Refuse a job that another living process, or a workflow, works on.
 
     Raises:
         JobRunningElsewhereError: If so.
@@ -94,9 +107,9 @@ def refuse_if_owned(record: JobRecord, sink: Sink, owner: str) -> None:
     found = sink.owner(record.job_id)
     if record.state != "running" or found in (None, owner):
         return
-    if owner_is_gone(str(found)) is False:
+    if has_ended(str(found)) is False:
         raise JobRunningElsewhereError(
-            "another process is running this job",
+            "another program is running this job",
             where=f"job {record.job_id}",
             hint=f"watch it with: batchimport status {record.job_id} --watch",
         )

@@ -22,6 +22,13 @@ class Plan:
         self._limit = limit
         self._at: Mark | None = None
 
+    def skip_to(self, mark: Mark) -> None:
+        """Hand out nothing before this mark: it was handed out already."""
+        while self._gaps and (stop := self._gaps[0][1]) and stop.position <= mark.position:
+            self._gaps.pop(0)
+        if self._gaps and self._gaps[0][0].position < mark.position:
+            self._at = mark
+
     def take(self, cut: Cutter, limit: int, max_bytes: int) -> Chunk | None:
         """Return the next chunk of at most `limit` records; None when nothing is left."""
         while self._gaps:

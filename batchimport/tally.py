@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from batchimport.events import (
+    Advanced,
     ChunkFailed,
     ChunkFinished,
     ChunkRetried,
@@ -18,6 +19,7 @@ from batchimport.events import (
     Event,
     JobFinished,
     JobStarted,
+    Noted,
     RecordsCounted,
     SizeDecided,
 )
@@ -51,6 +53,7 @@ class Tally:
         self._lock = threading.Lock()
         self._recent: deque[tuple[float, int]] = deque()
         self._began = clock()
+        self._follows = False
         self.job: JobStarted | None = None
         self.total: int | None = None
         self.status, self.stage = "running", "planning"
@@ -74,20 +77,29 @@ class Tally:
                     self.total = event.total
                 case SizeDecided():
                     self._decided(event)
-                case ChunkStarted():
-                    self.in_flight += 1
-                    self.file = event.file
-                case ChunkRetried():
-                    self.chunks = replace(self.chunks, retried=self.chunks.retried + 1)
-                case ChunkFailed():
-                    self.in_flight -= 1
-                    self.chunks = replace(self.chunks, failed=self.chunks.failed + 1)
-                case ChunkFinished():
-                    self._finished(event)
+                case ChunkStarted() | ChunkRetried() | ChunkFailed() | ChunkFinished():
+                    self._chunk(event)
                 case Draining():
                     self.stage = "draining"
+                case Advanced():
+                    self._advanced(event)
+                case Noted():
+                    pass
                 case JobFinished():
                     self.status, self.stage = event.summary.status, "finished"
+
+    def _chunk(self, event: ChunkStarted | ChunkRetried | ChunkFailed | ChunkFinished) -> None:
+        match event:
+            case ChunkStarted():
+                self.in_flight += 1
+                self.file = event.file
+            case ChunkRetried():
+                self.chunks = replace(self.chunks, retried=self.chunks.retried + 1)
+            case ChunkFailed():
+                self.in_flight -= 1
+                self.chunks = replace(self.chunks, failed=self.chunks.failed + 1)
+            case ChunkFinished():
+                self._finished(event)
 
     def _decided(self, event: SizeDecided) -> None:
         self.decision = event
@@ -110,6 +122,30 @@ class Tally:
         )
         self.codes.update(result.rejects_by_code)
         self._recent.append((self._clock(), result.chunk.records))
+
+    def _advanced(self, event: Advanced) -> None:
+        more = event.totals.processed - self.totals.processed
+        if more > 0 and self._follows:  # what was done before one looked says nothing of speed
+            self._recent.append((self._clock(), more))
+        self._follows = True
+        self.stage, self.total = event.stage, event.total
+        self.totals, self.this_run = event.totals, event.this_run
+        self.positions, self.in_flight = event.positions, event.in_flight
+        self.chunks, self.sizes, self.decision = event.chunks, event.sizes, event.decision
+
+    def advanced(self) -> Advanced:
+        """Return the account as it stands, for another tally to go on from."""
+        return Advanced(
+            stage=self.stage,
+            total=self.total,
+            totals=self.totals,
+            this_run=self.this_run,
+            positions=self.positions,
+            in_flight=self.in_flight,
+            chunks=self.chunks,
+            sizes=self.sizes,
+            decision=self.decision,
+        )
 
     def rate(self) -> float:
         """Return records per second over the last ten seconds."""

@@ -11,6 +11,7 @@ from hypothesis import settings
 
 from tests.helpers.cli import Workdir
 from tests.helpers.postgres import PostgresServer
+from tests.helpers.temporal import TemporalServer
 
 settings.register_profile("house", deadline=None)  # no test depends on the machine's speed
 settings.load_profile("house")
@@ -29,3 +30,11 @@ def postgres() -> Iterator[PostgresServer]:
         server = PostgresServer(Path(path))
         yield server
         server.stop()
+
+
+@pytest.fixture(scope="session")
+def temporal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TemporalServer]:
+    """A Temporal server for all tests."""
+    server = TemporalServer(tmp_path_factory.mktemp("temporal"))
+    yield server
+    server.kill()

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from batchimport import __version__, failpoints
-from batchimport.cli import inspect_, run, schema_
+from batchimport.cli import inspect_, run, schema_, worker
 from batchimport.display.report import print_error
 from batchimport.errors import BatchImportError, FatalError, from_system
 
@@ -30,6 +30,7 @@ app.command("status")(inspect_.status)
 app.command("jobs")(inspect_.jobs)
 app.command("rejects")(inspect_.rejects)
 app.command("schema")(schema_.schema)
+app.command("worker")(worker.worker)
 
 
 def _print_version(wanted: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import threading
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,24 +13,31 @@ from batchimport.checkpoint import StateDirectory
 from batchimport.cli import options as o
 from batchimport.display import report
 from batchimport.errors import UsageError
-from batchimport.load import owner_is_gone
+
+if TYPE_CHECKING:
+    from batchimport.job import TemporalOptions
 
 SECONDS_BETWEEN_LOOKS = 1.0
 ENDED = {"completed", "completed_with_rejects", "already_completed", "interrupted", "stopped"}
 ENDED |= {"failed", "refused"}
 
 
-def status(
+def status(  # noqa: PLR0913 - one parameter an option
     job: Annotated[str | None, typer.Argument(metavar="JOB", help="Default: the latest.")] = None,
     *,
     watch: Annotated[bool, typer.Option("--watch", help="Until the job ends.")] = False,
     json_: o.Json = False,
     state_dir: o.StateDir = o.STATE_DIR,
+    engine: o.EngineOption = None,
+    temporal_address: o.TemporalAddress = None,
+    temporal_namespace: o.TemporalNamespace = None,
+    task_queue: o.TaskQueue = o.TASK_QUEUE,
 ) -> None:
     """Tell how far a job is, from any terminal, while it runs or after."""
     state = StateDirectory(state_dir)
+    temporal = o.temporal_options(engine, temporal_address, temporal_namespace, task_queue)
     while True:
-        progress = _progress(state, job)
+        progress = _progress(state, job, temporal)
         if json_:
             typer.echo(json.dumps(progress))
         else:
@@ -40,15 +47,29 @@ def status(
         threading.Event().wait(SECONDS_BETWEEN_LOOKS)
 
 
-def jobs(*, json_: o.Json = False, state_dir: o.StateDir = o.STATE_DIR) -> None:
+def jobs(
+    *,
+    json_: o.Json = False,
+    state_dir: o.StateDir = o.STATE_DIR,
+    engine: o.EngineOption = None,
+    temporal_address: o.TemporalAddress = None,
+    temporal_namespace: o.TemporalNamespace = None,
+    task_queue: o.TaskQueue = o.TASK_QUEUE,
+) -> None:
     """List all known jobs, the latest first."""
-    known = [_progress_of(document) for document in StateDirectory(state_dir).jobs()]
+    from batchimport.remote import all_progress, progress  # noqa: PLC0415 - imports drivers
+
+    temporal = o.temporal_options(engine, temporal_address, temporal_namespace, task_queue)
+    if temporal is not None:
+        known = all_progress(temporal)
+    else:
+        known = [progress(document) for document in StateDirectory(state_dir).jobs()]
     if json_:
         typer.echo(json.dumps(known))
     elif known:
         report.show_jobs(known)
     else:
-        typer.echo(f"no jobs in {state_dir}", err=True)
+        typer.echo(f"no jobs in {'that namespace' if temporal else state_dir}", err=True)
 
 
 def rejects(
@@ -86,17 +107,15 @@ def rejects(
         sink.close()
 
 
-def _progress(state: StateDirectory, job: str | None) -> dict[str, Any]:
+def _progress(
+    state: StateDirectory, job: str | None, temporal: TemporalOptions | None
+) -> dict[str, Any]:
+    from batchimport.remote import ask_progress, progress  # noqa: PLC0415 - imports drivers
+
+    if temporal is not None and job is not None:
+        return ask_progress(temporal, job)
     document = state.load(job) if job else next(iter(state.jobs()), None)
     if document is None:
         where = f"job {job}" if job else str(state.path)
         raise UsageError("no such job", where=where, hint="see `batchimport jobs`")
-    return _progress_of(document)
-
-
-def _progress_of(document: dict[str, Any]) -> dict[str, Any]:
-    """Return the progress of a checkpoint; a killed process cannot say itself that it ended."""
-    progress = dict(document["progress"])
-    if progress["status"] == "running" and owner_is_gone(str(document.get("owner"))):
-        progress |= {"status": "interrupted", "current_stage": "finished", "in_flight": 0}
-    return progress
+    return progress(document)

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from batchimport.errors import UsageError
-from batchimport.job import SourceOptions
+from batchimport.job import SourceOptions, TemporalOptions
 
 STATE_DIR = Path(".batchimport")
 _UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "ki": 1024, "mi": 1024**2, "gi": 1024**3}
@@ -59,6 +59,13 @@ class Compression(StrEnum):
     bz2 = "bz2"
     xz = "xz"
     none = "none"
+
+
+class Engine(StrEnum):
+    """Who runs the chunks."""
+
+    local = "local"
+    temporal = "temporal"
 
 
 class ProgressMode(StrEnum):
@@ -280,3 +287,61 @@ def source_options(  # noqa: PLR0913 - one parameter an option
         skip_lines=skip_lines,
         max_record_bytes=parse_size(max_record_bytes, "--max-record-bytes"),
     )
+
+
+EngineOption = Annotated[
+    Engine | None,
+    typer.Option(
+        "--engine", help="local: this process; temporal: the workers of a Temporal server."
+    ),
+]
+TemporalAddress = Annotated[
+    str | None,
+    typer.Option(metavar="HOST:PORT", help="Default: TEMPORAL_ADDRESS, else localhost:7233."),
+]
+TemporalNamespace = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Default: TEMPORAL_NAMESPACE, else default.")
+]
+TaskQueue = Annotated[
+    str, typer.Option(metavar="NAME", help="What starter and workers must have in common.")
+]
+TASK_QUEUE = "batchimport"
+WorkerParallel = Annotated[
+    int | None,
+    typer.Option(
+        "--max-parallel",
+        min=1,
+        max=256,
+        help="Chunks at once in this process, at most. Default: its processors and two.",
+    ),
+]
+Detach = Annotated[
+    bool, typer.Option("--detach", help="With --engine temporal: start the job and leave.")
+]
+
+
+def temporal_options(
+    engine: Engine | None,
+    address: str | None,
+    namespace: str | None,
+    task_queue: str = TASK_QUEUE,
+    *,
+    detach: bool = False,
+) -> TemporalOptions | None:
+    """Return where the Temporal engine is; None if it was not asked for.
+
+    Raises:
+        UsageError: If one of its options was given without it.
+    """
+    if engine is Engine.temporal:
+        return TemporalOptions(address, namespace, task_queue, detach)
+    given = {
+        "--temporal-address": address,
+        "--temporal-namespace": namespace,
+        "--task-queue": task_queue != TASK_QUEUE,
+        "--detach": detach,
+    }
+    for name, value in given.items():
+        if value:
+            raise UsageError("is an option of --engine temporal", where=name)
+    return None

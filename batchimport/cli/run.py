@@ -17,12 +17,12 @@ from batchimport.cli import options as o
 from batchimport.display import open_display
 from batchimport.display.report import final_report, print_error
 from batchimport.errors import JobInterrupted, UsageError
-from batchimport.job import JOB_ID_PATTERN, Job, RunOptions
+from batchimport.job import JOB_ID_PATTERN, Job, RunOptions, TemporalOptions
 from batchimport.sources.paths import find_sources, stem_of
 
 if TYPE_CHECKING:
+    from batchimport.closing import Outcome
     from batchimport.identity import Request
-    from batchimport.importer import Outcome
 
 
 FILES = ("sqlite", "duckdb", "parquet")
@@ -74,6 +74,11 @@ def run(  # noqa: PLR0913 - one parameter an option
     summary: o.SummaryPath = None,
     progress: o.Progress = o.ProgressMode.auto,
     state_dir: o.StateDir = o.STATE_DIR,
+    engine: o.EngineOption = None,
+    temporal_address: o.TemporalAddress = None,
+    temporal_namespace: o.TemporalNamespace = None,
+    task_queue: o.TaskQueue = o.TASK_QUEUE,
+    detach: o.Detach = False,
     exit_zero_on_rejects: o.ExitZero = False,
     quiet: o.Quiet = False,
     verbose: o.Verbose = False,
@@ -157,6 +162,9 @@ def run(  # noqa: PLR0913 - one parameter an option
         restart,
         allow_duplicates,
         handle_signals=True,
+        temporal=o.temporal_options(
+            engine, temporal_address, temporal_namespace, task_queue, detach=detach
+        ),
     )
     _execute(request, progress, summary, as_json=json_, quiet=quiet, zero=exit_zero_on_rejects)
     del verbose  # read by `main` and `_report`
@@ -171,6 +179,11 @@ def resume(  # noqa: PLR0913 - one parameter an option
     summary: o.SummaryPath = None,
     progress: o.Progress = o.ProgressMode.auto,
     state_dir: o.StateDir = o.STATE_DIR,
+    engine: o.EngineOption = None,
+    temporal_address: o.TemporalAddress = None,
+    temporal_namespace: o.TemporalNamespace = None,
+    task_queue: o.TaskQueue = o.TASK_QUEUE,
+    detach: o.Detach = False,
     exit_zero_on_rejects: o.ExitZero = False,
     quiet: o.Quiet = False,
     verbose: o.Verbose = False,
@@ -178,15 +191,15 @@ def resume(  # noqa: PLR0913 - one parameter an option
     """Continue an interrupted job with the options that it was begun with."""
     del verbose  # read by `main` and `_report`
     from batchimport.identity import Request, job_from  # noqa: PLC0415 - imports Polars
+    from batchimport.remote import recall  # noqa: PLC0415 - imports drivers
 
     state = StateDirectory(state_dir)
-    document = state.load(job)
-    if document is None:
-        raise UsageError(
-            "no such job",
-            where=f"job {job}",
-            hint="see `batchimport jobs`; without a state directory use the `run` command again",
-        )
+    temporal = o.temporal_options(
+        engine, temporal_address, temporal_namespace, task_queue, detach=detach
+    )
+    document = state.load(job) or recall(job, absolute(to) if to else None, temporal)
+    if engine is None and document.get("temporal"):
+        temporal = TemporalOptions(**{**document["temporal"], "detach": detach})
     known = {each.name for each in fields(RunOptions)}
     given = {name: value for name, value in document["options"].items() if name in known}
     options = RunOptions(**given)
@@ -201,6 +214,7 @@ def resume(  # noqa: PLR0913 - one parameter an option
         job,
         must_exist=True,
         handle_signals=True,
+        temporal=temporal,
     )
     _execute(request, progress, summary, as_json=json_, quiet=quiet, zero=exit_zero_on_rejects)
 

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Self, TextIO
 
 from batchimport.display.safe_text import safe
-from batchimport.events import ChunkFailed, ChunkRetried, Draining, JobFinished, JobStarted
+from batchimport.events import ChunkFailed, ChunkRetried, Draining, JobFinished, JobStarted, Noted
 from batchimport.tally import Tally
 
 if TYPE_CHECKING:
@@ -101,6 +101,8 @@ def describe(event: Event, warnings: Warnings) -> list[str]:
             what = f"{_place(event)}: attempt {event.attempt} failed: {safe(event.error, 200)}"
         case ChunkFailed():
             what = f"{_place(event)}: given up: {safe(event.error, 200)}"
+        case Noted():
+            return [safe(event.text, 300)]
         case Draining():
             return [f"{safe(event.reason, 200)}; finishing the chunks in flight"]
         case _:

@@ -137,6 +137,10 @@ class Sink(Protocol):
         """Return the ledger of a job, in order of position."""
         ...
 
+    def is_committed(self, job_id: str, position: int) -> bool:
+        """Say whether the ledger has a chunk that begins at this position."""
+        ...
+
     def store(self, request: StoreRequest) -> ChunkResult:
         """Commit ledger row, rows and rejects in one transaction, or nothing of them.
 

@@ -111,6 +111,13 @@ class Ledger(ABC):
         )
         return [sql.committed(row) for row in rows]
 
+    def is_committed(self, job_id: str, position: int) -> bool:
+        """Say whether the ledger has a chunk that begins at this position."""
+        found = self._rows(
+            f"SELECT 1 FROM {self._chunks} WHERE job_id = ? AND lo = ?", (job_id, position)
+        )
+        return bool(found)
+
     def rejects(self, job_id: str) -> Iterator[Reject]:
         """Yield the rejects of a job in order of record."""
         last = -1

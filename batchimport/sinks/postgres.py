@@ -53,8 +53,11 @@ _CONNECTION = {
     "tcp_user_timeout": 60_000,
 }
 """Where the address says nothing else: a network that is silent is noticed within a minute."""
-_SESSION = """
+SECONDS_IDLE = 15
+"""So long may a process that was stopped inside of a transaction keep others from its chunk."""
+_SESSION = f"""
     SELECT set_config('client_encoding', 'UTF8', false), set_config('TimeZone', 'UTC', false),
+           set_config('idle_in_transaction_session_timeout', '{SECONDS_IDLE}s', false),
            CASE WHEN current_setting('synchronous_commit') = 'off'
                 THEN set_config('synchronous_commit', 'on', false) END"""
 """A commit is on disk, and a time without a zone means the same on every machine."""

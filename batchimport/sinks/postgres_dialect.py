@@ -34,7 +34,7 @@ TYPES: dict[Kind, str] = {
     "uuid": "uuid",
     "json": "jsonb",
 }
-_TRANSIENT = ("08", "40001", "40P01", "53", "57P01", "57P02", "57P03", "57014", "55P03")
+_TRANSIENT = ("08", "40001", "40P01", "53", "57P01", "57P02", "57P03", "57014", "55P03", "25P03")
 _DATA = ("22", "23", "54", "P0001")
 """Also a value too large for an index (54), and a trigger that refuses the row (P0001)."""
 _REFUSED = {

@@ -9,7 +9,7 @@ import pytest
 from tests.helpers.cli import ROOT, Workdir
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-COMMANDS = ("run", "resume", "status", "jobs", "rejects", "schema")
+COMMANDS = ("run", "resume", "status", "jobs", "rejects", "schema", "worker")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

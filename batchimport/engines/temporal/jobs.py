@@ -1,0 +1,194 @@
+"""The jobs that a worker has open: source, transform and sink, opened once and shared by its chunks."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from batchimport.errors import (
+    BatchImportError,
+    ConfigurationChangedError,
+    JobRunningElsewhereError,
+    RefusedError,
+    SourceChangedError,
+    TransientError,
+)
+from batchimport.identity import job_from
+from batchimport.opening import Parts, join_job
+from batchimport.sinks import open_sink, redact
+from batchimport.sinks.base import SinkOptions
+from batchimport.sources import open_source
+from batchimport.transform import load_transform, transform_digest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from batchimport.chunk import Work
+    from batchimport.engines.temporal.messages import JobRef
+    from batchimport.job import Chunk, Job
+    from batchimport.sinks.base import JobRecord, Sink
+
+ADDRESS_VARIABLE = "BATCHIMPORT_TO"
+ON_ONE_HOST = ("sqlite", "duckdb")
+IDLE_SECONDS = 60.0
+SECONDS_BETWEEN_LOOKS = 0.02
+
+
+@dataclass(slots=True)
+class OpenJob:
+    """A job at one epoch, joined.
+
+    Attributes:
+        committed: What earlier runs have committed; all that `cut` must leave out.
+        used: When it was used last, by the monotonic clock.
+    """
+
+    record: JobRecord
+    parts: Parts
+    work: Work
+    committed: list[Chunk]
+    used: float
+    users: int = 0
+    ended: threading.Condition = field(default_factory=threading.Condition)
+
+    def tell_end(self) -> None:
+        """Wake chunks that wait for another one of this process."""
+        with self.ended:
+            self.ended.notify_all()
+
+    def wait_for(self, position: int, seconds: float, is_cancelled: Callable[[], bool]) -> bool:
+        """Wait until the ledger has the chunk that begins there; say whether it has."""
+        until = time.monotonic() + seconds
+        while not is_cancelled():
+            if self.work.sink.is_committed(self.record.job_id, position):
+                return True
+            if time.monotonic() >= until:
+                return False
+            with self.ended:  # another process's chunk wakes nobody here
+                self.ended.wait(SECONDS_BETWEEN_LOOKS)
+        raise TransientError("the attempt was cancelled")
+
+
+class OpenJobs:
+    """Opens a job on first use, and closes it when nobody has used it for a while."""
+
+    def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
+        self._environment = environment
+        self._lock = threading.Lock()
+        self._open: dict[tuple[str, int], OpenJob] = {}
+
+    @contextmanager
+    def use(self, ref: JobRef) -> Iterator[OpenJob]:
+        """Lend a job; what goes wrong on opening it names this host.
+
+        Raises:
+            BatchImportError: If this worker cannot work on it.
+        """
+        with self._lock:
+            self._close_idle()
+            key = (ref.job_id, ref.epoch)
+            job = self._open.get(key)
+            if job is None:
+                with naming_this_host():
+                    job = self._open[key] = self._join(ref)
+            job.users += 1
+        try:
+            yield job
+        finally:
+            with self._lock:
+                job.users -= 1
+                job.used = time.monotonic()
+
+    def close(self) -> None:
+        """Close all jobs that are not in use."""
+        with self._lock:
+            self._close_idle(0.0)
+
+    def _join(self, ref: JobRef) -> OpenJob:
+        refuse_other_host(ref.destination, ref.starter_host)
+        address = self.address(ref.destination)
+        with ExitStack() as stack:
+            sink = open_sink(address, SinkOptions(create=False, ledger_schema=ref.ledger_schema))
+            stack.callback(sink.close)
+            record = _record_of(sink, ref)
+            job = job_from(record.configuration, address)
+            parts = open_parts(job, sink, ref.store_seconds, stack)
+            if parts.source.fingerprint != record.fingerprint:
+                raise SourceChangedError(
+                    "the source is not the file that this job imports", where=parts.source.name
+                )
+            committed = [row.chunk for row in sink.committed(ref.job_id)]
+            work = join_job(record, parts)
+            stack.pop_all()
+        return OpenJob(record, parts, work, committed, time.monotonic())
+
+    def address(self, destination: str) -> str:
+        """Return the address with its password, where a variable `BATCHIMPORT_TO…` has it."""
+        for name, value in sorted(self._environment.items()):
+            if name.startswith(ADDRESS_VARIABLE) and redact(value) == destination:
+                return value
+        return destination
+
+    def _close_idle(self, seconds: float = IDLE_SECONDS) -> None:
+        now = time.monotonic()
+        for key, job in list(self._open.items()):
+            if not job.users and now - job.used >= seconds:
+                del self._open[key]
+                job.parts.sink.close()
+                job.parts.source.close()
+
+
+def open_parts(job: Job, sink: Sink, store_seconds: float, stack: ExitStack) -> Parts:
+    """Open source and transform beside a sink; the stack closes the source.
+
+    Raises:
+        ConfigurationChangedError: If the transform here is not the job's.
+    """
+    source = open_source(job.sources, job.options)
+    stack.callback(source.close)
+    transform = load_transform(job)
+    if job.transform and transform_digest(job.transform) != job.transform_digest:
+        raise ConfigurationChangedError(
+            f"the transform {job.transform} is not the one that the job was started with",
+            hint="bring the same file to every worker",
+        )
+    return Parts(job, source, transform, sink, store_seconds)
+
+
+def refuse_other_host(destination: str, starter_host: str) -> None:
+    """Refuse a destination that is a file of another host.
+
+    Raises:
+        RefusedError: If so.
+    """
+    scheme = destination.partition(":")[0]
+    if scheme in ON_ONE_HOST and os.uname().nodename != starter_host:
+        raise RefusedError(
+            f"a {scheme} database is a file of the host that started the job, {starter_host}",
+            where=destination,
+            hint="run all workers there, or import into PostgreSQL or Parquet",
+        )
+
+
+@contextmanager
+def naming_this_host() -> Iterator[None]:
+    """Let an error say on which host it arose: a job has many."""
+    try:
+        yield
+    except BatchImportError as error:
+        host = os.uname().nodename
+        error.where = f"worker on {host}: {error.where}" if error.where else f"worker on {host}"
+        raise
+
+
+def _record_of(sink: Sink, ref: JobRef) -> JobRecord:
+    found = [record for record in sink.jobs() if record.job_id == ref.job_id]
+    if not found or found[0].epoch != ref.epoch:
+        raise JobRunningElsewhereError(
+            "another program has taken over this job", where=f"job {ref.job_id}"
+        )
+    return replace(found[0], epoch=ref.epoch)

@@ -1,0 +1,338 @@
+"""The Temporal engine against a real server: the same end as a local run, whoever is killed."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batchimport import Job, Request, RunOptions, import_file
+from batchimport.checkpoint import StateDirectory
+from batchimport.closing import Outcome
+from batchimport.events import Advanced, Event
+from batchimport.job import Progress, TemporalOptions
+from tests.helpers.cli import SAMPLE, Ended, Workdir
+from tests.helpers.postgres import PostgresServer, fetch
+from tests.helpers.tables import content, query
+from tests.helpers.temporal import TemporalServer, new_queue, wait_until
+
+SCHEMA = {"properties": {"id": {"type": "integer"}}, "required": ["id"]}
+ON_TEMPORAL = ("--engine", "temporal")
+
+
+class Site:
+    """A directory, a server, and a task queue that no other test uses."""
+
+    def __init__(self, workdir: Workdir, server: TemporalServer, queue: str) -> None:
+        self.workdir, self.server, self.queue = workdir, server, queue
+        self.options = (*ON_TEMPORAL, "--task-queue", self.queue)
+
+    def worker(self, **more: str) -> Any:
+        return self.server.worker(self.workdir, self.queue, **more)
+
+    def call(self, *arguments: object, **more: str) -> Ended:
+        return self.workdir.call(*arguments, **self.server.environment(), **more)
+
+    def start(self, *arguments: object, **more: str) -> subprocess.Popen[str]:
+        return self.workdir.start(*arguments, **self.server.environment(), **more)
+
+    def numbered(self, count: int) -> Path:
+        self.workdir.write("s.json", json.dumps(SCHEMA))
+        return self.workdir.lines("u.jsonl", [{"id": at} for at in range(count)])
+
+    def run_here(
+        self, destination: str, observer: Callable[[Event], None] = lambda _: None, **facts: Any
+    ) -> Outcome:
+        """Run a job from this process, with quick heartbeats."""
+        source = str(self.workdir.path / "u.jsonl")
+        return import_file(
+            Request(
+                Job((source,), destination, "u", schema=SCHEMA),
+                RunOptions(**{"chunk_size": 10, "retry_initial_seconds": 0.1} | facts),
+                StateDirectory(self.workdir.path / "state"),
+                job_id="u-1",
+                temporal=TemporalOptions(
+                    self.server.address, task_queue=self.queue, heartbeat_seconds=1.0
+                ),
+            ),
+            observer,
+        )
+
+    def end(self, job_id: str) -> None:
+        """Leave nothing running for the next test."""
+        self.server.cli("workflow", "terminate", "--workflow-id", job_id)
+
+
+@pytest.fixture
+def site(workdir: Workdir, temporal: TemporalServer) -> Site:
+    """Without a worker."""
+    return Site(workdir, temporal, new_queue())
+
+
+@pytest.fixture(scope="module")
+def served(temporal: TemporalServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A task queue with a worker that nobody kills."""
+    queue = new_queue()
+    with temporal.worker(Workdir(tmp_path_factory.mktemp("worker")), queue):
+        yield queue
+
+
+@pytest.fixture
+def busy(workdir: Workdir, temporal: TemporalServer, served: str) -> Site:
+    """With a worker."""
+    return Site(workdir, temporal, served)
+
+
+def ids(address: str) -> list[int]:
+    return [row[0] for row in fetch(address, "SELECT id FROM u ORDER BY id")]
+
+
+def test_the_same_end_as_a_local_run(busy: Site) -> None:
+    """The same rows, rejects and numbers, whatever worker a chunk went to."""
+    sample = (SAMPLE / "users.jsonl", "--schema", SAMPLE / "users.schema.json", "--key", "id")
+    chunks = ("--chunk-size", 200, "--json")
+    local = busy.call("run", *sample, *chunks, "--to", "sqlite:///local.db").summary
+    with busy.worker():  # another one
+        ended = busy.call(
+            "run", *sample, *chunks, "--to", "sqlite:///remote.db", *busy.options, "--job-id", "s-1"
+        )
+    remote = ended.summary
+    assert ended.code == 3
+    assert "job s-1: into users" in ended.err
+    paths = busy.workdir.path / "local.db", busy.workdir.path / "remote.db"
+    assert content(paths[0], "users") == content(paths[1], "users")
+    assert busy.workdir.rejects(local) == busy.workdir.rejects(remote)
+    for name in ("total_items", "successful", "failed", "filtered", "rejects_by_code", "status"):
+        assert remote[name] == local[name]
+    assert (remote["engine"], remote["chunks"]["committed"]) == ("temporal", 15)
+    assert list(remote) == list(local)
+
+
+def test_a_worker_that_is_killed_loses_nothing(site: Site, postgres: PostgresServer) -> None:
+    """Its chunks come back to another worker after the heartbeat timeout."""
+    site.numbered(400)
+    address = postgres.new_database()
+    with (
+        site.worker(),
+        site.worker(BATCHIMPORT_FAILPOINTS="after-commit=kill@2") as doomed,
+    ):
+        outcome = site.run_here(address)
+        assert doomed.process.wait(30) == -signal.SIGKILL
+    assert outcome.exit_code == 0
+    assert outcome.summary.chunks.retried > 0
+    assert ids(address) == list(range(400))
+
+
+def test_a_worker_that_wakes_up_is_harmless(site: Site, postgres: PostgresServer) -> None:
+    """It was stopped with a chunk in its hands; another worker did the chunk meanwhile."""
+    site.numbered(200)
+    address = postgres.new_database()
+    with site.worker(), site.worker(BATCHIMPORT_FAILPOINTS="before-store=stop@2") as zombie:
+        outcome = site.run_here(address)
+        assert zombie.is_stopped()
+        zombie.go_on()
+    assert outcome.exit_code == 0
+    assert ids(address) == list(range(200))
+    counted = fetch(address, "SELECT sum(records), count(*) FROM _batchimport_chunks")
+    assert counted == [(200, 20)]
+
+
+@pytest.mark.slow
+def test_the_server_is_killed_and_comes_back(
+    workdir: Workdir, postgres: PostgresServer, tmp_path: Path
+) -> None:
+    """On its database file; starter and worker wait, and the job goes on."""
+    server = TemporalServer(tmp_path)
+    site = Site(workdir, server, new_queue())
+    site.numbered(600)
+    address = postgres.new_database()
+    half_way = threading.Event()
+
+    def watch(event: Event) -> None:
+        if isinstance(event, Advanced) and event.totals.processed and not half_way.is_set():
+            half_way.set()
+            server.kill()
+            server_back.start()
+
+    server_back = threading.Thread(target=server.start)
+    try:
+        with site.worker():
+            outcome = site.run_here(address, watch, chunk_size=5, max_parallel=2)
+    finally:
+        server.kill()
+    assert half_way.is_set()
+    assert outcome.exit_code == 0
+    assert ids(address) == list(range(600))
+
+
+def test_progress_is_a_plain_query(busy: Site) -> None:
+    """`temporal workflow query` shows exactly what `status --json` shows, while the job runs."""
+    busy.numbered(100)
+    run = ("run", "u.jsonl", "--schema", "s.json", "--job-id", "q-1", "--json")
+    started = busy.call(*run, *busy.options, "--detach")
+    assert (started.code, started.summary["status"]) == (0, "running")
+    shown = busy.server.cli(
+        *("workflow", "query", "--workflow-id", "q-1", "--type", "progress", "--output", "json")
+    )
+    answer = json.loads(shown)["queryResult"]
+    status = json.loads(busy.call("status", "q-1", "--json").out)
+    names = {each.name for each in fields(Progress)}
+    assert set(answer[0] if isinstance(answer, list) else answer) == set(status) == names
+    assert busy.call("resume", "q-1", "--quiet").code == 0
+
+
+def test_no_password_is_in_the_history(site: Site, postgres: PostgresServer) -> None:
+    """Workers find it in their environment."""
+    site.numbered(50)
+    address = postgres.new_database()
+    secret = address.replace("postgres:@", "postgres:canary-7431@")
+    assert "canary" in secret
+    with site.worker(BATCHIMPORT_TO=secret):
+        ended = site.call(
+            *("run", "u.jsonl", "--job-id", "c-1", "--schema", "s.json", "--table", "u"),
+            *site.options,
+            BATCHIMPORT_TO=secret,
+        )
+    assert ended.code == 0
+    assert ids(address) == list(range(50))
+    assert "canary-7431" not in json.dumps(site.server.history("c-1"))
+    assert "canary-7431" not in ended.out + ended.err
+
+
+def test_begun_here_and_finished_there(site: Site) -> None:
+    """And the other way round: both engines go by the ledger."""
+    site.numbered(300)
+    run = ("run", "u.jsonl", "--schema", "s.json", "--chunk-size", 10, "--job-id", "h-1", "--json")
+    killed = site.call(*run, BATCHIMPORT_FAILPOINTS="after-commit=kill@5")
+    assert killed.code == -signal.SIGKILL
+    with site.worker(BATCHIMPORT_FAILPOINTS="after-commit=kill@5") as worker:
+        process = site.start(*run, *site.options)
+        worker.process.wait(60)
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=60)
+        assert process.returncode == 5
+        assert json.loads(out)["resume_command"] == "batchimport resume h-1"
+    refused = site.call(*run)
+    assert refused.code == 6
+    assert "another program is running this job" in refused.err
+    site.end("h-1")
+    resumed = site.call(*run)
+    assert (resumed.code, resumed.summary["this_run"]["processed"]) == (0, 200)
+    assert query(site.workdir.path / "u.db", "SELECT count(*), sum(id) FROM u") == [
+        (300, sum(range(300)))
+    ]
+
+
+def test_a_job_that_runs_here_is_refused_there(site: Site) -> None:
+    """Before anything is sent to the server."""
+    site.numbered(100)
+    run = ("run", "u.jsonl", "--schema", "s.json", "--chunk-size", 10, "--job-id", "r-1")
+    here = site.start(*run, BATCHIMPORT_FAILPOINTS="before-store=stop@3")
+    try:
+        wait_until(lambda: _is_stopped(here.pid))
+        there = site.call(*run, *site.options)
+    finally:
+        here.kill()
+        here.communicate()
+    assert there.code == 6
+
+
+def test_pause_and_resume_are_signals(busy: Site) -> None:
+    """No chunk is started between them."""
+    busy.numbered(2000)
+    run = ("run", "u.jsonl", "--schema", "s.json", "--chunk-size", 5, "--job-id", "p-1")
+    busy.call(*run, *busy.options, "--detach")
+    signal_ = ("workflow", "signal", "--workflow-id", "p-1", "--name")
+    busy.server.cli(*signal_, "pause")
+    wait_until(
+        lambda: _facts(_progress(busy, "p-1"), "current_stage", "in_flight") == ("paused", 0)
+    )
+    paused = _progress(busy, "p-1")
+    assert paused["processed_items"] < 2000
+    busy.server.cli(*signal_, "resume")
+    wait_until(lambda: _progress(busy, "p-1")["processed_items"] > paused["processed_items"])
+    busy.end("p-1")
+
+
+def test_a_cancelled_job_drains(busy: Site) -> None:
+    """What is in flight is committed, and the rest is left for the next run."""
+    busy.numbered(2000)
+    run = ("run", "u.jsonl", "--schema", "s.json", "--chunk-size", 5, "--job-id", "x-1", "--json")
+    process = busy.start(*run, *busy.options)
+    wait_until(lambda: _progress(busy, "x-1")["processed_items"] > 0)
+    busy.server.cli("workflow", "cancel", "--workflow-id", "x-1")
+    out, _ = process.communicate(timeout=60)
+    summary = json.loads(out)
+    assert (process.returncode, summary["status"]) == (5, "interrupted")
+    assert 0 < summary["total_processed"] < 2000
+    assert busy.call("resume", "x-1", "--quiet", "--engine", "local").code == 0
+    assert query(busy.workdir.path / "u.db", "SELECT count(*) FROM u") == [(2000,)]
+
+
+def test_too_many_rejects_stop_the_workflow(busy: Site, postgres: PostgresServer) -> None:
+    """The same rule as here, the same exit code."""
+    busy.workdir.lines("u.jsonl", [{"id": "x"}] * 200)
+    outcome = busy.run_here(postgres.new_database(), max_errors=25)
+    assert (outcome.exit_code, outcome.summary.status) == (4, "stopped")
+    assert 25 < outcome.summary.failed < 200
+    assert outcome.examples
+
+
+def test_a_worker_without_the_source_says_so(site: Site) -> None:
+    """The job fails with the name of the host; the workflow is shown as failed."""
+    path = site.numbered(10)
+    process = site.start("run", "u.jsonl", "--schema", "s.json", "--job-id", "w-1", *site.options)
+    wait_until(lambda: site.server.knows("w-1"))
+    path.rename(site.workdir.path / "elsewhere.jsonl")
+    with site.worker():
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "error: worker on " in err
+    assert "u.jsonl: no such file" in err
+    assert "FAILED" in site.server.cli("workflow", "describe", "--workflow-id", "w-1").upper()
+
+
+def test_without_a_worker_the_starter_says_what_to_do(site: Site) -> None:
+    """And may leave: the job waits."""
+    site.numbered(10)
+    process = site.start("run", "u.jsonl", "--job-id", "n-1", *site.options)
+    assert process.stderr is not None
+    line = process.stderr.readline()
+    assert f"start one with `batchimport worker --task-queue {site.queue}`" in line
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 5
+    assert "the job goes on" in err
+    site.end("n-1")
+
+
+def test_a_server_that_is_not_there_is_one_line(workdir: Workdir) -> None:
+    """For the starter and for the worker."""
+    workdir.lines("u.jsonl", [{"id": 1}])
+    for command in (("run", "u.jsonl", *ON_TEMPORAL), ("worker",)):
+        ended = workdir.call(*command, "--temporal-address", "127.0.0.1:1")
+        assert ended.code == 1
+        assert "127.0.0.1:1: the Temporal server cannot be reached" in ended.err
+        assert "hint: " in ended.err
+
+
+def _progress(site: Site, job_id: str) -> dict[str, Any]:
+    """Return what the workflow says; nothing while there is none."""
+    if not site.server.knows(job_id):
+        return {"processed_items": 0, "current_stage": "", "in_flight": -1}
+    return dict(site.server.ask(lambda handle: handle.query("progress"), job_id))
+
+
+def _facts(progress: dict[str, Any], *names: str) -> tuple[Any, ...]:
+    return tuple(progress[name] for name in names)
+
+
+def _is_stopped(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(") ")[2][0] == "T"

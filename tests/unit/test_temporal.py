@@ -1,0 +1,107 @@
+"""The pure parts of the Temporal engine, and what keeps them pure."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from batchimport.engines.temporal import workflow
+from batchimport.engines.temporal.fleet import FORGET_AFTER_SECONDS, Fleet
+from batchimport.engines.temporal.jobs import OpenJobs, refuse_other_host
+from batchimport.engines.temporal.messages import Failure, Owner, Reading
+from batchimport.engines.temporal.worker import PURE_MODULES
+from batchimport.errors import FatalError, RefusedError, SourceChangedError
+from batchimport.job import Chunk, Mark
+from batchimport.planner import Plan
+from batchimport.sizing import LoadReading
+
+
+def reading(worker: str, host: str, cpu: float, own: float, memory: int = 1) -> Reading:
+    return Reading(worker, host, LoadReading(cpu, own, 0.5, memory, 10, 4), 3, 0)
+
+
+def test_workers_of_one_host_are_not_each_others_load() -> None:
+    """What they use together is their own."""
+    fleet = Fleet()
+    fleet.hear(reading("a/1", "a", 1.0, 0.5), 0.0)
+    fleet.hear(reading("a/2", "a", 1.0, 0.45, memory=9), 0.0)
+    load = fleet.load(1.0)
+    assert (load.cpus, load.process_bytes) == (4, 9)
+    assert load.others == pytest.approx(0.05)
+    assert fleet.slots(1.0) == 6
+
+
+def test_hosts_add_processors_and_share_load() -> None:
+    """A worker that was silent for long no longer counts; the last one always does."""
+    fleet = Fleet()
+    fleet.hear(reading("a/1", "a", 1.0, 0.2), 0.0)
+    fleet.hear(reading("b/1", "b", 0.0, 0.0), 10.0)
+    assert (fleet.load(11.0).cpus, fleet.load(11.0).cpu) == (8, 0.5)
+    assert fleet.load(FORGET_AFTER_SECONDS + 5).cpus == 4
+    assert fleet.load(FORGET_AFTER_SECONDS * 9).cpus == 4
+
+
+@pytest.mark.parametrize(
+    ("environment", "found"),
+    [
+        ({"BATCHIMPORT_TO": "postgresql://u:secret@db/x"}, "postgresql://u:secret@db/x"),
+        ({"BATCHIMPORT_TO_SHOP": "postgresql://u:secret@db/x"}, "postgresql://u:secret@db/x"),
+        ({"BATCHIMPORT_TO": "postgresql://u:secret@db/other"}, "postgresql://u@db/x"),
+        ({}, "postgresql://u@db/x"),
+    ],
+)
+def test_a_password_comes_from_the_environment(environment: dict[str, str], found: str) -> None:
+    """Of the variable whose address is the job's, the password apart."""
+    assert OpenJobs(environment).address("postgresql://u@db/x") == found
+
+
+def test_a_database_file_stays_on_its_host() -> None:
+    """A worker elsewhere refuses, in words; a directory of Parquet files may be shared."""
+    refuse_other_host("parquet:////shared/users", "elsewhere")
+    with pytest.raises(RefusedError, match="elsewhere"):
+        refuse_other_host("sqlite:////data/u.db", "elsewhere")
+
+
+def test_errors_survive_the_history() -> None:
+    """With their class, place and hint; an unknown class of a later version is fatal."""
+    error = SourceChangedError("has changed", "u.jsonl", "look")
+    revived = Failure.of(error).revive()
+    assert (type(revived), revived.args) == (type(error), error.args)
+    assert type(Failure("LaterError", "odd").revive()) is FatalError
+    owner = Owner("db:7233", "default", "u-1")
+    assert Owner.parse(str(owner)) == owner
+
+
+def test_a_plan_goes_on_from_a_mark() -> None:
+    """Whether the mark is in a gap, at its end, or in what is committed."""
+
+    def cut(start: Mark, limit: int, _: int) -> Chunk | None:
+        stop = min(start.record + limit, 100)
+        return Chunk(start, Mark(stop, stop)) if stop > start.record else None
+
+    committed = [Chunk(Mark(20, 20), Mark(40, 40)), Chunk(Mark(60, 60), Mark(70, 70))]
+    whole, taken = Plan(100, committed), []
+    while chunk := whole.take(cut, 7, 1000):
+        taken.append(chunk)
+    for at, chunk in enumerate(taken):
+        rest = Plan(100, committed)
+        rest.skip_to(chunk.start)
+        assert [rest.take(cut, 7, 1000) for _ in taken[at:]] == taken[at:]
+        after = Plan(100, committed)
+        after.skip_to(chunk.end)
+        assert after.take(cut, 7, 1000) == (taken[at + 1] if at + 1 < len(taken) else None)
+
+
+def test_the_sandbox_loads_nothing_of_ours_twice() -> None:
+    """Every module that the workflow imports is on the list of those that pass through."""
+    tree = ast.parse(Path(workflow.__file__).read_text(encoding="utf-8"))
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    used = set()
+    for node in imports:
+        if node.module == "batchimport.engines.temporal":
+            used |= {f"{node.module}.{name.name}" for name in node.names}
+        elif node.module and node.module.startswith("batchimport"):
+            used.add(node.module)
+    assert used - set(PURE_MODULES) == set()
