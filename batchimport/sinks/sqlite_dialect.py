@@ -41,6 +41,10 @@ _FATAL = {
         "the disk does not take what SQLite writes",
         "make room or check the disk, then run the same command again",
     ),
+    "too many columns": (
+        "the table would have more columns than SQLite allows (2,000)",
+        "name those to keep in a --schema: the others are kept in _extra; or choose another --to",
+    ),
     "readonly": ("the database cannot be written", "check its mode"),
     "read-only": ("the database cannot be written", "check its mode"),
 }

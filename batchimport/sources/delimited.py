@@ -10,7 +10,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from batchimport.errors import UsageError
-from batchimport.job import Chunk, Mark
+from batchimport.job import EXTRA_COLUMN, Chunk, Mark
 from batchimport.sources.base import Batch, UnreadableRecordError
 from batchimport.sources.codec import HEAD_BYTES, digest_of
 from batchimport.sources.delimited_records import DelimitedRecords, Layout
@@ -194,7 +194,7 @@ class DelimitedSource:
 def _distinct(names: Sequence[str]) -> tuple[list[str], list[str]]:
     """Name what has no name, tell apart what has the same, and say so."""
     given, seen = set(names), Counter[str]()
-    found: dict[str, None] = {}
+    found = {EXTRA_COLUMN: None}
     notes: list[str] = []
     for number, name in enumerate(names, start=1):
         wanted = distinct = name or f"column_{number}"
@@ -206,4 +206,4 @@ def _distinct(names: Sequence[str]) -> tuple[list[str], list[str]]:
         found[distinct] = None
     if len(notes) > MOST_NOTES:
         notes[MOST_NOTES:] = [f"… and {len(notes) - MOST_NOTES} more such fields"]
-    return list(found), notes
+    return list(found)[1:], notes

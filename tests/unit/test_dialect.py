@@ -156,3 +156,13 @@ def test_ten_thousand_columns(place: Path) -> None:
     place.write_text(",".join(names) + "\n" + ",".join("1" * 10_000) + "\n", encoding="utf-8")
     rows, rejects = read_all(place)
     assert (rows, rejects) == ([dict.fromkeys(names, 1)], [])
+
+
+def test_names_are_told_apart(place: Path) -> None:
+    """From each other, and from the column that keeps what has no column."""
+    place.write_text("a,a,,a_2,_extra,a\n1,2,3,4,5,6\n", encoding="utf-8")
+    names = ["a", "a_3", "column_3", "a_2", "_extra_2", "a_4"]
+    assert read_all(place) == ([dict(zip(names, range(1, 7), strict=True))], [])
+    assert "field 5 of the header, '_extra', is called _extra_2" in notes_of(place)
+    place.write_text(",".join(["x"] * 3000) + "\n", encoding="utf-8")
+    assert notes_of(place).endswith("… and 2994 more such fields")
