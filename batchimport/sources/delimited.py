@@ -7,6 +7,7 @@ fit their column are left to the validator, by way of `Records`.
 from __future__ import annotations
 
 from collections import Counter
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from batchimport.errors import UsageError
@@ -19,7 +20,7 @@ from batchimport.sources.quoting import FieldReader, Marks, QuotedLines, without
 from batchimport.sources.tabular import Tabular
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from batchimport.job import SourceOptions
     from batchimport.schema import RecordSchema
@@ -160,13 +161,13 @@ class DelimitedSource:
     def _sample_parts(self, records: int | None) -> Iterator[bytes]:
         """Yield records from places where one begins, or seems to."""
         length = self.size - self._body.position
-        starts = [self._body.position]
+        starts: Iterable[int] = [self._body.position]
         wanted = self.size if records is None else records
         if records is not None and not self._holds_at_most(records):
             begin = self._body.position
             places = [begin + 1 + length * at // SAMPLE_PLACES for at in range(1, SAMPLE_PLACES)]
             found = map(self._lines.next_line, places)
-            starts += [at for at in found if at is not None]
+            starts = chain(starts, (at for at in found if at is not None))
             wanted = max(1, records // SAMPLE_PLACES)
         for start in starts:
             at, left = Mark(start), wanted

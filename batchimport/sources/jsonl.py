@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from decimal import Decimal
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, chain
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -103,11 +103,11 @@ class JsonLinesSource:
     def _sample_lines(self, records: int | None) -> Iterator[bytes]:
         whole = self._lines.cut(Mark(), records, 64 * 1024 * 1024) if records else None
         if records is None or (whole is not None and whole.hi == self.size):
-            starts, wanted = [0], self.size
+            starts, wanted = iter([0]), self.size
         else:
             places = (self.size * place // SAMPLE_PLACES for place in range(1, SAMPLE_PLACES))
             found = map(self._lines.next_line, places)
-            starts = [0, *(at for at in found if at is not None)]
+            starts = chain([0], (at for at in found if at is not None))
             wanted = max(1, records // SAMPLE_PLACES)
         for start in starts:
             at = Mark(start)

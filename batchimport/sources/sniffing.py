@@ -29,9 +29,6 @@ LEAST_GAIN = 0.1
 MORE_QUOTED = 1.5
 """What it must gain that spaces around fields are no part of them, since it changes other fields."""
 
-SHARE_OF_QUOTED = 0.3
-"""So many cells in single quotes, and none in double ones, mean that these are the quotes."""
-
 _FREQUENT_IN_TEXT = (" ", ":")
 _LINE_END = re.compile(r"\r\n?|\n")
 _NUMBER = re.compile(r"[+-]?[0-9.,:/-]*[0-9][0-9.,:/eE%-]*")
@@ -46,6 +43,8 @@ class Guess:
         width: That width; 0 if there are no records.
         header_fits: The header has that width, too.
         quoted: Share of the cells that are quoted, 0 to 1.
+        quotes_columns: In some column, all cells that are not empty are quoted.
+        numbers: Share of the cells that are numbers, dates or times, 0 to 1.
         preamble: Lines before the header that are no part of the table.
     """
 
@@ -54,6 +53,8 @@ class Guess:
     width: int = 0
     header_fits: bool = False
     quoted: float = 0.0
+    quotes_columns: bool = False
+    numbers: float = 0.0
     preamble: int = 0
 
 
@@ -87,7 +88,13 @@ def guess(
     for marks in _ways(head, delimiters, wanted):
         records = list(_records(head, marks, is_whole=is_whole))
         found = _judge(marks, records, has_names=has_names)
-        if len(delimiters) > 1 and not _is_convincing(found, records, has_names=has_names):
+        if marks.quote == "'" and quotes is None and (best.quoted or not found.quoted):
+            continue
+        if marks.escape and found.width == 1 and f"\\{marks.quote}" not in head:
+            continue
+        if marks.delimiter != delimiters[0] and not _is_convincing(
+            found, records, has_names=has_names
+        ):
             continue
         if _beats(found, best):
             best = found
@@ -162,33 +169,49 @@ def _judge(marks: Marks, records: list[_Record], *, has_names: bool) -> Guess:
         width=width,
         header_fits=len(header.cells) == width,
         quoted=sum(quoted for _, quoted in cells) / max(1, len(cells)),
+        quotes_columns=any(
+            map(_is_quoted, zip(*(record.cells for record in regular), strict=True))
+        ),
+        numbers=sum(bool(_NUMBER.fullmatch(text)) for text, _ in cells) / max(1, len(cells)),
         preamble=preamble,
     )
+
+
+def _is_quoted(column: Sequence[Cell]) -> bool:
+    """Say whether there are quotes round all cells of a column, and enough of them."""
+    (_, name_is_quoted), *below = column
+    written = [(text, quoted) for text, quoted in below if text or quoted]
+    are_enough = len(written) > 2 or (name_is_quoted and bool(written))
+    return are_enough and all(quoted for _, quoted in written) and any(text for text, _ in written)
 
 
 def _beats(one: Guess, other: Guess) -> bool:
     """Say whether a guess is better than one that is to be preferred where it is not."""
     if one.marks.delimiter != other.marks.delimiter:
-        return _rank(one) > _rank(other)
+        return one.width > 1 and _rank(one) > _rank(other)
     if one.marks.quote != other.marks.quote:
-        is_used = one.quoted >= SHARE_OF_QUOTED and not other.quoted
-        is_better = one.share > other.share and one.quoted > other.quoted
-        return is_better or (is_used and one.share == other.share)
+        return one.share > other.share or (one.quotes_columns and one.share == other.share)
     if one.marks.padded and one.quoted < MORE_QUOTED * other.quoted:
         return False
     margin = LEAST_GAIN if one.marks.padded else 0.0
     return one.share > other.share + margin
 
 
-def _rank(found: Guess) -> tuple[bool, bool, float]:
-    return (found.width > 1, found.header_fits, found.share)
+def _rank(found: Guess) -> tuple[bool, bool, float, float]:
+    return (found.width > 1, found.header_fits, found.share, found.numbers)
 
 
 def _is_convincing(found: Guess, records: list[_Record], *, has_names: bool) -> bool:
-    """Say whether a mark that texts are full of is a delimiter here."""
-    if found.marks.delimiter not in _FREQUENT_IN_TEXT:
-        return True
+    """Say whether another mark than the usual one is the delimiter here.
+
+    Where the header does not have it, nearly all records must; and what texts are full of must part
+    all records into three fields or more, with quotes or numbers in them.
+    """
     rows = [record.cells for record in records if record.size]
+    if found.marks.delimiter not in _FREQUENT_IN_TEXT:
+        parted = sum(len(row) == found.width for row in rows)
+        is_in_header = bool(rows) and len(rows[0]) > 1
+        return is_in_header or (parted >= 3 and parted >= SHARE_TO_TRUST * (len(rows) - 1))
     if found.width < 3 or len(rows) < 3 or any(len(row) != found.width for row in rows):
         return False
     cells = [cell for row in rows[has_names:] for cell in row]

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from batchimport.sources.codec import Text
 
 MOST_DECODERS = 4
-MOST_BLOCKS = 48
+MOST_BLOCKS = 24
 """Blocks that are kept, over all texts of the process."""
 
 MOST_EXPANSION = 500

@@ -48,6 +48,10 @@ TWO: Rows = [{"a": "x", "b": "y z"}, {"a": "v", "b": "w"}]
         ("one two three\nfour five six\n", "comma", [{"one two three": "four five six"}]),
         ("t\n12:30:05\n12:30:06\n", "comma", [{"t": "12:30:05"}, {"t": "12:30:06"}]),
         ("a,b\nx;1,y;1\nz;2,w;2\n", "comma", [{"a": "x;1", "b": "y;1"}, {"a": "z;2", "b": "w;2"}]),
+        ("n, f;i\nx, y;1\nz, w;2\n", "semicolon", [{"n, f": "x, y", "i": 1}, {"n, f": "z, w", "i": 2}]),
+        ("col\nit's\n'quoted'\n", "comma", [{"col": "it's"}, {"col": "'quoted'"}]),
+        ('"a"\n"\'\'"\n"x; y"\n"z; w"\n', "comma", [{"a": "''"}, {"a": "x; y"}, {"a": "z; w"}]),
+        ("url\nhttp://x?a=1;b=2\ny\n", "comma", [{"url": "http://x?a=1;b=2"}, {"url": "y"}]),
         ("a,b\r1,2\r3,4\r", "comma", [{"a": 1, "b": 2}, {"a": 3, "b": 4}]),
         ("a,b\r\n1,2\n3,4\r5,6", "comma", [{"a": 1, "b": 2}, {"a": 3, "b": 4}, {"a": 5, "b": 6}]),
         ('a,b\n1,"p\rq\r\nr"\n', "comma", [{"a": 1, "b": "p\rq\r\nr"}]),
@@ -132,6 +136,13 @@ def test_without_a_header_most_records_say_how_many_columns_there_are(place: Pat
     rows, rejects = read_all(place, header=False)
     assert rows == [{"column_1": 2, "column_2": "x"}, {"column_1": 3, "column_2": "y"}]
     assert codes(rejects) == ["too_few_fields"]
+
+
+def test_decimal_commas_are_no_delimiters(place: Path) -> None:
+    """Where both fit, what makes more numbers is the delimiter."""
+    place.write_text("1,5;2,5\n3,0;4,0\n", encoding="utf-8")
+    rows, _ = read_all(place, header=False)
+    assert rows[0] == {"column_1": "1,5", "column_2": "2,5"}
 
 
 def test_footers_are_rejected_with_their_count(place: Path) -> None:
