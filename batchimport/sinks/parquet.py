@@ -66,8 +66,7 @@ class ParquetSink:
             self._scratch = Scratch(path)
             self.hints = replace(self.hints, delivery=DRY_RUN)
         self._folder = self._scratch.folder if self._scratch else Folder(path)
-        with self._folder.translated():
-            self._folder.path.mkdir(exist_ok=True)
+        self._folder.make()
 
     # -- the job ------------------------------------------------------------------------------
 
@@ -92,6 +91,7 @@ class ParquetSink:
                 hint="leave it out, or import into a database",
             )
         with self._folder.locked():
+            self._folder.tidy()
             known = self._record(record.job_id)
             if known is not None and known.state != "abandoned":
                 schema = self._folder.schema(self._folder.job_path(record.job_id))

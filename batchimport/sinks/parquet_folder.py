@@ -32,6 +32,8 @@ _JOB = re.compile(r"_job-(.+)\.parquet")
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
 LOCK_WAIT_SECONDS = 10.0
 """A lock is held for milliseconds; longer means that its holder was stopped, or is far away."""
+DRAFT_SECONDS = 24 * 3600.0
+"""A draft that has a name, and is older than this, was left behind by a process that was killed."""
 SECONDS_BETWEEN_LOOKS = 0.005
 
 
@@ -130,6 +132,21 @@ class Folder:
             return int(found.item()) if found is not None else 0
 
     # -- writing -------------------------------------------------------------------------------
+
+    def make(self) -> None:
+        """Make the directory, if it is not there."""
+        with self.translated():
+            if not self.path.is_dir():
+                self.path.mkdir(exist_ok=True)
+                Folder(self.path.parent).sync()
+
+    def tidy(self) -> None:
+        """Remove drafts that were left behind."""
+        with self.translated():
+            for draft in self.path.glob(".draft-*"):
+                with suppress(FileNotFoundError):
+                    if draft.stat().st_mtime < time.time() - DRAFT_SECONDS:
+                        draft.unlink()
 
     @contextmanager
     def drafted(self, frame: pl.DataFrame, footer: dict[str, str]) -> Iterator[Draft]:

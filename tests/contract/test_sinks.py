@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -539,3 +540,21 @@ def test_a_part_of_another_program_is_not_believed(folder: Store, tmp_path: Path
     part.write_bytes(part.read_bytes()[:-20])
     with pytest.raises(FatalError, match="damaged"):
         sink.committed("users-1")
+
+
+def test_a_file_system_without_nameless_files(
+    folder: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Drafts have hidden names; those of killed processes are removed when a job begins."""
+    monkeypatch.delattr("os.O_TMPFILE")
+    sink = folder.claimed()
+    left, fresh = (tmp_path / "users" / f".draft-{name}" for name in ("left", "fresh"))
+    for draft in (left, fresh):
+        draft.write_bytes(b"half of a part")
+    os.utime(left, (0, 0))
+    sink.store(a_request(chunk(0, 2), rows(1, 2)))
+    again = folder.claimed()
+    assert again.store(a_request(chunk(0, 2), rows(1, 2))).already_committed
+    assert folder.rows() == [(1, "user 1"), (2, "user 2")]
+    hidden = [path.name for path in (tmp_path / "users").glob(".*")]
+    assert hidden == [".draft-fresh"]
