@@ -57,7 +57,9 @@ def translate(error: duckdb.Error, where: str) -> BatchImportError:
     text = message_of(error)
     if isinstance(error, (duckdb.IntegrityError, duckdb.DataError)):
         return DataError(text)
-    if isinstance(error, duckdb.TransactionException):
+    if "No space left" in text:  # also in the words of a COMMIT
+        return FatalError("the disk is full", where=where, hint="make room, then run again")
+    if isinstance(error, duckdb.TransactionException) and "Could not write" not in text:
         return TransientError(text, where=where)
     if "Could not set lock" in text:
         return JobRunningElsewhereError(
@@ -67,8 +69,6 @@ def translate(error: duckdb.Error, where: str) -> BatchImportError:
         )
     if isinstance(error, duckdb.CatalogException):
         return UsageError(f"DuckDB says: {text}", where=where, hint="choose another --table")
-    if "No space left" in text:
-        return FatalError("the disk is full", where=where, hint="make room, then run again")
     is_memory = isinstance(error, duckdb.OutOfMemoryException)
     hint = "a smaller --chunk-size needs less memory" if is_memory else None
     return FatalError(f"DuckDB says: {text}", where=where, hint=hint)
