@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from tests.helpers.cli import SAMPLE, Workdir
-from tests.helpers.destinations import ALL_KINDS, Destination, make_destination
+from tests.helpers.destinations import KINDS, Database, Destination, ParquetFolder, make_destination
 
 OPTIONS = ["--schema", str(SAMPLE / "users.schema.json"), "--chunk-size", "500"]
 SAME = ("status", "exit_code", "total_items", "successful", "failed", "rejects_by_code")
 
 
-@pytest.fixture(params=ALL_KINDS)
+@pytest.fixture(params=KINDS)
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Destination:
     return make_destination(request.param, tmp_path, lambda: request.getfixturevalue("postgres"))
 
@@ -29,7 +29,7 @@ def told(found: dict[str, Any]) -> dict[str, Any]:
 
 def test_a_dry_run_reports_what_a_run_reports(workdir: Workdir, place: Destination) -> None:
     """Rejects of the table itself included; no file, table or job is left."""
-    options = [*OPTIONS, *(["--key", "id"] if place.keeps_keys else []), "--to", place.address]
+    options = [*OPTIONS, *place.options, "--to", place.address]
     source = SAMPLE / "users.jsonl"
     dry = workdir.run(source, *options, "--dry-run")
     assert dry["delivery"] == "nothing is kept (dry run)"
@@ -44,7 +44,7 @@ def test_a_dry_run_reports_what_a_run_reports(workdir: Workdir, place: Destinati
 
 def test_rows_that_are_there_count_and_stay(workdir: Workdir, place: Destination) -> None:
     """A key of the table rejects the record; `--if-exists truncate` truncates nothing."""
-    if not place.keeps_keys:
+    if not isinstance(place, Database):
         pytest.skip("no key, no conflict")
     workdir.lines("users.jsonl", [{"id": 1}, {"id": 2}, {"id": 2}])
     place.execute("CREATE TABLE users (id INTEGER UNIQUE)")
@@ -59,15 +59,16 @@ def test_rows_that_are_there_count_and_stay(workdir: Workdir, place: Destination
 
 def test_files_that_are_there_stay(workdir: Workdir, tmp_path: Path) -> None:
     """`--if-exists replace` of a dataset replaces nothing."""
-    place = make_destination("parquet", tmp_path, None)
+    place = make_destination("parquet", tmp_path, lambda: None)
+    assert isinstance(place, ParquetFolder)
     workdir.lines("users.jsonl", [{"id": 1}, {"id": 2}])
     workdir.lines("more.jsonl", [{"id": "x"}])
     workdir.run("users.jsonl", "--to", place.address)
-    before = everything(tmp_path / "out")
+    before = everything(place.path)
     found = workdir.run("more.jsonl", "--to", place.address, "--dry-run", "--if-exists", "replace")
     assert found["successful"] == 1
-    assert everything(tmp_path / "out") == before
-    assert place.fetch("SELECT id FROM users ORDER BY id") == [(1,), (2,)]
+    assert everything(place.path) == before
+    assert place.rows("users") == [(1, None), (2, None)]
 
 
 def test_words_of_a_dry_run(workdir: Workdir) -> None:
