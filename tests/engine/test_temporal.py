@@ -144,6 +144,39 @@ def test_a_worker_that_wakes_up_is_harmless(site: Site, postgres: PostgresServer
     assert counted == [(200, 20)]
 
 
+def test_a_long_job_continues_as_new(busy: Site, postgres: PostgresServer) -> None:
+    """Its history stays short, its account goes on."""
+    busy.numbered(1500)
+    address = postgres.new_database()
+    outcome = busy.run_here(address, chunk_size=10)
+    first = busy.server.history("u-1")["events"][0]["workflowExecutionStartedEventAttributes"]
+    assert first["continuedExecutionRunId"]
+    assert (outcome.exit_code, outcome.summary.total_processed) == (0, 1500)
+    assert outcome.summary.chunks.committed == 150
+    assert ids(address) == list(range(1500))
+
+
+@pytest.mark.slow
+def test_a_history_has_room_for_many_chunks(
+    workdir: Workdir, postgres: PostgresServer, tmp_path: Path
+) -> None:
+    """2,000 chunks with a server's own settings: each run far below 51,200 events and 50 MB."""
+    server = TemporalServer(tmp_path, events=None)
+    site = Site(workdir, server, new_queue())
+    site.numbered(20_000)
+    address = postgres.new_database()
+    try:
+        with site.worker():
+            outcome = site.run_here(address)
+        history = server.history("u-1")
+    finally:
+        server.kill()
+    assert outcome.summary.chunks.committed == 2000
+    assert ids(address) == list(range(20_000))
+    assert len(history["events"]) < 5000
+    assert len(json.dumps(history)) < 5_000_000
+
+
 @pytest.mark.slow
 def test_the_server_is_killed_and_comes_back(
     workdir: Workdir, postgres: PostgresServer, tmp_path: Path

@@ -24,13 +24,16 @@ from tests.helpers.cli import Workdir
 
 BINARY = Path(sys.executable).with_name("temporal")
 SECONDS_TO_START = 60
+EVENTS = 300
+"""So many events make the server suggest to continue as new, that short jobs do, too."""
 _queues = itertools.count(1)
 
 
 class TemporalServer:
     """A development server that keeps its state in a file."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, events: int | None = EVENTS) -> None:
+        self._renewal = f"limit.historyCount.suggestContinueAsNew={events}" if events else ""
         self._database = path / "temporal.sqlite"
         self._port, self._ui_port = _free_port(), _free_port()
         self._process: subprocess.Popen[bytes] | None = None
@@ -45,6 +48,7 @@ class TemporalServer:
                 *("server", "start-dev", "--headless", "--ip", "127.0.0.1"),
                 *("--db-filename", str(self._database), "--log-level", "error"),
                 *("--port", str(self._port), "--ui-port", str(self._ui_port)),
+                *(("--dynamic-config-value", self._renewal) if self._renewal else ()),
             ],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

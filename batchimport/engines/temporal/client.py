@@ -89,6 +89,8 @@ class RemoteJob:
 
         async def start() -> str:
             client = await connect(self._options)
+            if not self._request.restart and await is_running(client, self.job_id):
+                self._note("a workflow is running this job already, with the options it was given")
             await self._start(client)
             address = client.service_client.config.target_host
             return str(m.Owner(address, client.namespace, self.job_id))

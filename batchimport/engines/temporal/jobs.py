@@ -19,6 +19,7 @@ from batchimport.errors import (
 )
 from batchimport.identity import job_from
 from batchimport.opening import Parts, join_job
+from batchimport.schema.model import load_model
 from batchimport.sinks import open_sink, redact
 from batchimport.sinks.base import SinkOptions
 from batchimport.sources import open_source
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
 ADDRESS_VARIABLE = "BATCHIMPORT_TO"
 ON_ONE_HOST = ("sqlite", "duckdb")
-IDLE_SECONDS = 60.0
 SECONDS_BETWEEN_LOOKS = 0.02
 
 
@@ -89,7 +89,6 @@ class OpenJobs:
             BatchImportError: If this worker cannot work on it.
         """
         with self._lock:
-            self._close_idle()
             key = (ref.job_id, ref.epoch)
             job = self._open.get(key)
             if job is None:
@@ -103,10 +102,15 @@ class OpenJobs:
                 job.users -= 1
                 job.used = time.monotonic()
 
-    def close(self) -> None:
-        """Close all jobs that are not in use."""
+    def close(self, idle_seconds: float = 0.0) -> None:
+        """Close all jobs that have not been in use for so long."""
+        now = time.monotonic()
         with self._lock:
-            self._close_idle(0.0)
+            for key, job in list(self._open.items()):
+                if not job.users and now - job.used >= idle_seconds:
+                    del self._open[key]
+                    job.parts.sink.close()
+                    job.parts.source.close()
 
     def _join(self, ref: JobRef) -> OpenJob:
         refuse_other_host(ref.destination, ref.starter_host)
@@ -133,30 +137,28 @@ class OpenJobs:
                 return value
         return destination
 
-    def _close_idle(self, seconds: float = IDLE_SECONDS) -> None:
-        now = time.monotonic()
-        for key, job in list(self._open.items()):
-            if not job.users and now - job.used >= seconds:
-                del self._open[key]
-                job.parts.sink.close()
-                job.parts.source.close()
-
 
 def open_parts(job: Job, sink: Sink, store_seconds: float, stack: ExitStack) -> Parts:
     """Open source and transform beside a sink; the stack closes the source.
 
     Raises:
-        ConfigurationChangedError: If the transform here is not the job's.
+        ConfigurationChangedError: If the user's own code here is not the job's.
     """
     source = open_source(job.sources, job.options)
     stack.callback(source.close)
     transform = load_transform(job)
     if job.transform and transform_digest(job.transform) != job.transform_digest:
-        raise ConfigurationChangedError(
-            f"the transform {job.transform} is not the one that the job was started with",
-            hint="bring the same file to every worker",
-        )
+        raise _another_version(job.transform)
+    if job.model and load_model(job.model).digest != job.model_digest:
+        raise _another_version(job.model)
     return Parts(job, source, transform, sink, store_seconds)
+
+
+def _another_version(name: str) -> ConfigurationChangedError:
+    return ConfigurationChangedError(
+        f"the code of {name} is not what the job was started with",
+        hint="bring the same file to every worker",
+    )
 
 
 def refuse_other_host(destination: str, starter_host: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import timedelta
 from importlib.metadata import version
 from typing import TYPE_CHECKING
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from batchimport.job import TemporalOptions
 
 GRACE_SECONDS = 30.0
+IDLE_SECONDS = 30.0
+"""A job that nobody asked for in this time is closed: a DuckDB file is then free for others."""
 PURE_MODULES = (
     "batchimport.engines.temporal.failures",
     "batchimport.engines.temporal.fleet",
@@ -77,7 +80,10 @@ async def serve(
                     f"serving task queue {options.task_queue} of namespace {client.namespace} at "
                     f"{address}, {max_parallel} chunks at once"
                 )
-                await stopping.wait()
+                while not stopping.is_set():
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(stopping.wait(), IDLE_SECONDS)
+                    await asyncio.to_thread(jobs.close, IDLE_SECONDS)
         jobs.close()
     tell("stopped")
 
