@@ -24,6 +24,7 @@ _WORDS = {
     "completed": ("completed: every record is stored", "green"),
     "completed_with_rejects": ("completed with rejects", "yellow"),
     "already_completed": ("already completed: nothing to do", "green"),
+    "running": ("started: the workers go on with it", "green"),
     "interrupted": ("interrupted: can be continued", "yellow"),
     "stopped": ("stopped: too many rejects", "yellow"),
     "failed": ("failed: can be continued", "red"),

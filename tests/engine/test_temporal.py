@@ -138,6 +138,8 @@ def test_a_worker_that_wakes_up_is_harmless(site: Site, postgres: PostgresServer
         outcome = site.run_here(address)
         assert zombie.is_stopped()
         zombie.go_on()
+        assert zombie.stop() == 0
+        assert "Traceback" not in "".join(zombie.lines)
     assert outcome.exit_code == 0
     assert ids(address) == list(range(200))
     counted = fetch(address, "SELECT sum(records), count(*) FROM _batchimport_chunks")
@@ -219,6 +221,13 @@ def test_progress_is_a_plain_query(busy: Site) -> None:
     names = {each.name for each in fields(Progress)}
     assert set(answer[0] if isinstance(answer, list) else answer) == set(status) == names
     assert busy.call("resume", "q-1", "--quiet").code == 0
+    from_elsewhere = (*ON_TEMPORAL, "--state-dir", "elsewhere", "--json")
+    there = json.loads(busy.call("status", "q-1", *from_elsewhere).out)
+    here = json.loads(busy.call("status", "q-1", "--json").out)
+    assert _facts(there, "status", "processed_items") == ("completed", 100)
+    assert here["processed_items"] == 100
+    listed = json.loads(busy.call("jobs", *from_elsewhere).out)
+    assert [each["status"] for each in listed if each["job_id"] == "q-1"] == ["completed"]
 
 
 def test_no_password_is_in_the_history(site: Site, postgres: PostgresServer) -> None:
@@ -344,6 +353,14 @@ def test_without_a_worker_the_starter_says_what_to_do(site: Site) -> None:
     assert process.returncode == 5
     assert "the job goes on" in err
     site.end("n-1")
+
+
+def test_a_namespace_that_is_not_there_is_one_line(site: Site) -> None:
+    """Said before a worker begins to serve."""
+    ended = site.call("worker", "--temporal-namespace", "nowhere")
+    assert ended.code == 1
+    assert "Namespace nowhere is not found" in ended.err
+    assert len(ended.err.splitlines()) == 2
 
 
 def test_a_server_that_is_not_there_is_one_line(workdir: Workdir) -> None:

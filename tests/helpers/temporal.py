@@ -149,8 +149,8 @@ class Worker:
         code = self.process.wait(60)
         self._reader.join(10)
         for stream in (self.process.stdout, self.process.stderr):
-            assert stream is not None
-            stream.close()
+            if stream is not None:
+                stream.close()
         return code
 
 

@@ -74,8 +74,16 @@ class WorkerReader:
 class Activities:
     """The activities of one worker."""
 
-    def __init__(self, jobs: OpenJobs, pool: Executor, reader: WorkerReader, address: str) -> None:
-        self._jobs, self._pool, self._reader, self._address = jobs, pool, reader, address
+    def __init__(
+        self,
+        jobs: OpenJobs,
+        pool: Executor,
+        reader: WorkerReader,
+        address: str,
+        tell: Callable[[str], None],
+    ) -> None:
+        self._jobs, self._pool, self._reader = jobs, pool, reader
+        self._address, self._tell = address, tell
 
     def all(self) -> list[Callable[..., Any]]:
         """Return what a worker registers."""
@@ -224,12 +232,17 @@ class Activities:
         pause = timeout.total_seconds() / HEARTBEATS_PER_TIMEOUT if timeout else 1.0
         loop = asyncio.get_running_loop()
         future = loop.run_in_executor(self._pool, functools.partial(work, cancelled))
+        future.add_done_callback(_look_at)
         try:
             while not future.done():
                 await asyncio.wait({future}, timeout=pause)
                 activity.heartbeat()
             return future.result()
         except BatchImportError as error:
+            info = activity.info()
+            self._tell(
+                f"job {info.workflow_id}: {info.activity_type}, attempt {info.attempt}: {error}"
+            )
             raise ApplicationError(
                 str(error),
                 m.Failure.of(error),
@@ -238,3 +251,9 @@ class Activities:
             ) from error
         finally:
             cancelled.set()
+
+
+def _look_at(future: asyncio.Future[Any]) -> None:
+    """Take note of how a thread ended that nobody waits for any more: its attempt was cancelled."""
+    if not future.cancelled():
+        future.exception()

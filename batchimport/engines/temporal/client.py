@@ -227,6 +227,8 @@ class RemoteJob:
 
     def _conclude(self, ended: m.Ended) -> Outcome:
         error = ended.error.revive() if ended.error else None
+        if ended.advanced is not None:
+            self._observer(ended.advanced)
         self._observer(JobFinished(ended.summary))
         return Outcome(ended.summary, ended.exit_code, error=error)
 
@@ -253,7 +255,7 @@ def progress_of(options: TemporalOptions, job_id: str) -> Progress:
     """
 
     async def ask() -> Progress:
-        return await _ask_progress(await connect(options), options, job_id)
+        return await _ask_progress(await connect(options), job_id)
 
     return asyncio.run(ask())
 
@@ -272,35 +274,46 @@ def all_progress_of(options: TemporalOptions) -> list[Progress]:
             known = dict.fromkeys([each.id async for each in found])
         except RPCError as error:
             raise no_answer(error, client) from error
-        return [await _ask_progress(client, options, job_id) for job_id in known]
+        return [await _progress_or_silence(client, job_id) for job_id in known]
 
     return asyncio.run(ask())
 
 
-async def _ask_progress(client: Client, options: TemporalOptions, job_id: str) -> Progress:
-    handle = client.get_workflow_handle(job_id)
+async def _ask_progress(client: Client, job_id: str) -> Progress:
+    """Ask a workflow that runs; of one that has ended, read the result: nobody need be there."""
+    handle = client.get_workflow_handle(job_id, result_type=m.Ended)
     try:
+        if not await is_running(client, job_id):
+            ended: m.Ended = await handle.result(rpc_timeout=timedelta(seconds=QUERY_SECONDS))
+            return ended.progress()
         found: Progress = await handle.query(
             m.PROGRESS, result_type=Progress, rpc_timeout=timedelta(seconds=QUERY_SECONDS)
         )
+    except WorkflowFailureError as error:
+        return _ended_of(error).progress()
     except (RPCError, WorkflowQueryFailedError) as error:
-        raise await _why_no_progress(client, options, job_id, error) from error
+        raise _why_no_progress(client, job_id, error) from error
     return found
 
 
-async def _why_no_progress(
-    client: Client, options: TemporalOptions, job_id: str, error: Exception
-) -> BatchImportError:
-    if isinstance(error, RPCError) and error.status == RPCStatusCode.NOT_FOUND:
-        return UsageError("the Temporal server knows no such job", where=f"job {job_id}")
-    with suppress(RPCError):
-        if not await has_worker(client, options.task_queue):
+async def _progress_or_silence(client: Client, job_id: str) -> Progress:
+    """Return how far a job is, or that nobody tells."""
+    try:
+        return await _ask_progress(client, job_id)
+    except BatchImportError as error:
+        return Progress(job_id, "running" if "no worker" in error.message else "failed")
+
+
+def _why_no_progress(client: Client, job_id: str, error: Exception) -> BatchImportError:
+    if isinstance(error, RPCError):
+        if error.status == RPCStatusCode.NOT_FOUND:
+            return UsageError("the Temporal server knows no such job", where=f"job {job_id}")
+        if error.status in (RPCStatusCode.FAILED_PRECONDITION, RPCStatusCode.DEADLINE_EXCEEDED):
             return FatalError(
-                f"no worker serves the task queue {options.task_queue}, so that nobody can tell",
+                "no worker serves the job's task queue, so that nobody can tell",
                 where=f"job {job_id}",
                 hint="start one with `batchimport worker`",
             )
-    if isinstance(error, RPCError):
         return no_answer(error, client)
     return FatalError(f"the job does not answer: {error}", where=f"job {job_id}")
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 from temporalio.api.enums.v1 import TaskQueueType
 from temporalio.api.taskqueue.v1 import TaskQueue
-from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
+from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest, DescribeTaskQueueRequest
 from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.envconfig import ClientConfig
+from temporalio.runtime import LoggingConfig, Runtime, TelemetryConfig, TelemetryFilter
 from temporalio.service import RPCError, RPCStatusCode
 
 from batchimport.errors import FatalError, UsageError
@@ -35,13 +37,20 @@ async def connect(options: TemporalOptions) -> Client:
     namespace = options.namespace or config.get("namespace") or "default"
     config["target_host"], config["namespace"] = address, namespace
     try:
-        return await Client.connect(**config)
+        return await Client.connect(**config, runtime=_runtime())
     except (RuntimeError, RPCError, ValueError) as error:
         raise FatalError(
             f"the Temporal server cannot be reached: {_first_line(error)}",
             where=address,
             hint="start one with `temporal server start-dev`, or give --temporal-address",
         ) from error
+
+
+@cache
+def _runtime() -> Runtime:
+    """Return the SDK's core, as quiet as can be: what is wrong, we say ourselves."""
+    quiet = LoggingConfig(TelemetryFilter(core_level="ERROR", other_level="ERROR"))
+    return Runtime(telemetry=TelemetryConfig(logging=quiet))
 
 
 async def is_running(client: Client, workflow_id: str) -> bool:
@@ -57,6 +66,20 @@ async def is_running(client: Client, workflow_id: str) -> bool:
             return False
         raise no_answer(error, client) from error
     return description.status == WorkflowExecutionStatus.RUNNING
+
+
+async def check_namespace(client: Client) -> None:
+    """Ask whether the namespace is there.
+
+    Raises:
+        FatalError: If it is not, or the server does not answer.
+    """
+    try:
+        await client.workflow_service.describe_namespace(
+            DescribeNamespaceRequest(namespace=client.namespace)
+        )
+    except RPCError as error:
+        raise no_answer(error, client) from error
 
 
 async def has_worker(client: Client, task_queue: str) -> bool:

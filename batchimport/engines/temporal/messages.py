@@ -7,13 +7,14 @@ added, with a default, but none may change its meaning.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from batchimport.errors import BatchImportError, find_class
-from batchimport.events import Advanced, JobStarted
-from batchimport.job import Chunk, ChunkResult, Mark, RunOptions, Summary
+from batchimport.events import Advanced, JobFinished, JobStarted
+from batchimport.job import Chunk, ChunkResult, Mark, Progress, RunOptions, Summary
 from batchimport.sizing import LoadReading
+from batchimport.tally import Tally
 
 WORKFLOW = "ImportJob"
 OPEN, COUNT, CUT, PROCESS, FINISH = (
@@ -239,11 +240,20 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The outcome of the workflow."""
+    """The outcome of the workflow; `advanced` is the account at its end."""
 
     summary: Summary
     exit_code: int
     error: Failure | None = None
+    advanced: Advanced | None = None
+
+    def progress(self) -> Progress:
+        """Return the last moment of the job."""
+        tally = Tally()
+        if self.advanced is not None:
+            tally(self.advanced)
+        tally(JobFinished(self.summary))
+        return replace(tally.progress(), job_id=self.summary.job_id)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import timedelta
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+from temporalio import activity
 from temporalio.common import WorkerDeploymentVersion
 from temporalio.worker import Worker, WorkerDeploymentConfig
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 from batchimport.engines.interrupt import draining_signals
 from batchimport.engines.temporal.activities import Activities, WorkerReader
-from batchimport.engines.temporal.connection import connect
+from batchimport.engines.temporal.connection import check_namespace, connect
 from batchimport.engines.temporal.jobs import OpenJobs
 from batchimport.engines.temporal.workflow import ImportJob
 from batchimport.load import LoadReader
@@ -61,12 +63,14 @@ async def serve(
     Raises:
         FatalError: If the server cannot be reached.
     """
+    activity.logger.setLevel(logging.ERROR)  # errors are told in a line, without a traceback
     client = await connect(options)
+    await check_namespace(client)
     jobs = OpenJobs()
     address = client.service_client.config.target_host
     with ThreadPoolExecutor(max_parallel + 4, thread_name_prefix="chunk") as pool:
         reader = WorkerReader(LoadReader(max_memory_bytes), max_parallel)
-        activities = Activities(jobs, pool, reader, address)
+        activities = Activities(jobs, pool, reader, address, tell)
         worker = make_worker(client, options.task_queue, activities, max_parallel)
         stopping = asyncio.Event()
 

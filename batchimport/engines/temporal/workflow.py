@@ -222,7 +222,8 @@ class ImportJob:
             base = replace(base, delivery=claimed.delivery, resumed=claimed.resumed)
         summary = tally.fill(base, workflow.time() - self._began_at)
         tally(JobFinished(summary))
-        ended = m.Ended(summary, code, m.Failure.of(error) if error else None)
+        failure = m.Failure.of(error) if error else None
+        ended = m.Ended(summary, code, failure, tally.advanced())
         if status in ("failed", "refused"):
             words = summary.error or f"{tally.chunks.failed} chunks failed"
             kind = type(error).__name__ if error else "ChunkError"
