@@ -190,6 +190,8 @@ def infer(source: Source, records: int | None) -> dict[str, Any]:
     Raises:
         UsageError: If its files are of several formats.
     """
+    if source.declared is not None:
+        return source.declared
     if source.format == "mixed":
         raise UsageError(
             "the files are of several formats, whose types cannot be inferred together",

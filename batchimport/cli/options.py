@@ -49,6 +49,7 @@ class Format(StrEnum):
     csv = "csv"
     tsv = "tsv"
     json = "json"
+    parquet = "parquet"
 
 
 class Compression(StrEnum):

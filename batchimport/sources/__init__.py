@@ -36,6 +36,7 @@ _SUFFIXES = {
     ".csv": "csv",
     ".tsv": "tsv",
     ".tab": "tsv",
+    ".parquet": "parquet",
 }
 
 
@@ -73,6 +74,10 @@ def _open_file(path: str, name: str, options: SourceOptions) -> Source:
             hint="pipe it into `batchimport run -`, which keeps it until the job is completed",
         )
     kind = options.format or _SUFFIXES.get(Path(plain_name(name)).suffix.lower())
+    if kind == "parquet" or (options.format is None and _starts_like_parquet(path)):
+        from batchimport.sources.parquet import ParquetSource  # noqa: PLC0415 - needed by few
+
+        return ParquetSource(path, name)
     text = open_text(path, options, kind)
     try:
         head = text.read_at(0, HEAD_BYTES)
@@ -84,6 +89,14 @@ def _open_file(path: str, name: str, options: SourceOptions) -> Source:
     except BaseException:
         text.close()
         raise
+
+
+def _starts_like_parquet(path: str) -> bool:
+    try:
+        with Path(path).open("rb") as file:
+            return file.read(4) == b"PAR1"
+    except (OSError, ValueError):
+        return False
 
 
 def _decide(path: str, head: bytes, kind: str | None, options: SourceOptions) -> str:

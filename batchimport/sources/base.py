@@ -76,6 +76,7 @@ class Source(Protocol):
         size: Positions in all, as it was when the source was opened.
         fingerprint: What tells another content apart: size, hash of head and of tail.
         modified: Times of last change and identities of the files, a quick hint of sameness.
+        declared: JSON Schema that the files themselves declare; None if it must be inferred.
         notes: What was found out by looking and users should know, such as the delimiter.
     """
 
@@ -84,6 +85,7 @@ class Source(Protocol):
     size: int
     fingerprint: str
     modified: str
+    declared: dict[str, Any] | None
     notes: tuple[str, ...]
 
     def cut(self, start: Mark, limit: int, max_bytes: int) -> Chunk | None:

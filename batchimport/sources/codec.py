@@ -91,6 +91,11 @@ class TextFile:
         )
         self.fingerprint = f"{self.size}-{digest_of(head)}-{digest_of(tail)}"
 
+    @property
+    def descriptor_path(self) -> str:
+        """Return a path by which others can open this very file, whatever its name is now."""
+        return f"/dev/fd/{self._handle}"
+
     def read_at(self, position: int, count: int) -> bytes:
         """Return `count` bytes from `position`; fewer only at the end.
 

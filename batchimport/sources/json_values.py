@@ -34,6 +34,7 @@ class JsonValuesSource:
     """One file of JSON that is not one object a line."""
 
     format = "json"
+    declared: dict[str, Any] | None = None
 
     def __init__(self, text: Text, name: str, options: SourceOptions) -> None:
         self._elements = Elements(text, options.max_record_bytes)

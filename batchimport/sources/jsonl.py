@@ -40,6 +40,7 @@ class JsonLinesSource:
     """One file of JSON lines."""
 
     format = "jsonl"
+    declared: dict[str, Any] | None = None
 
     def __init__(self, text: Text, name: str, options: SourceOptions) -> None:
         self.name = name

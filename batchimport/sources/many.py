@@ -10,11 +10,13 @@ import threading
 from bisect import bisect_right
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 from batchimport.errors import SourceChangedError
 from batchimport.job import Chunk, Mark
 from batchimport.sources.codec import digest_of
+from batchimport.sources.json_types import merge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -44,6 +46,8 @@ class ManySource:
         self.size = self._ends[-1]
         self.fingerprint = "\n".join(fact.fingerprint for fact in facts)
         self.modified = digest_of("\n".join(fact.modified for fact in facts).encode())
+        schemas = [fact.declared for fact in facts if fact.declared is not None]
+        self.declared = reduce(merge, schemas) if len(schemas) == len(facts) else None
         self.notes = _merge([(name, fact.notes) for name, fact in zip(names, facts, strict=True)])
 
     def _place(self, position: int) -> tuple[int, int]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 from batchimport.chunk import judge
@@ -66,13 +67,18 @@ def _values(folder: Path) -> list[Path]:
     return [_write(folder, "a.json", ("\n" + "\n\n".join(texts)).encode())]
 
 
+def _parquet(folder: Path) -> list[Path]:
+    pl.DataFrame(RECORDS).write_parquet(folder / "a.parquet", row_group_size=10)
+    return [folder / "a.parquet"]
+
+
 def _many(folder: Path) -> list[Path]:
     return [
         _write(folder, "a.jsonl", b""),
         _write(folder, "b.jsonl", _lines(RECORDS[:30]) + b"\n\n"),
         _write(folder, "c.csv", b"id,name,data\n"),
         _write(folder, "d.csv", _table(RECORDS[30:60])),
-        _write(folder, "e.jsonl", _lines(RECORDS[60:])),
+        _write(folder, "e.json", json.dumps(RECORDS[60:]).encode()),
         _write(folder, "f.jsonl", b""),
     ]
 
@@ -89,7 +95,6 @@ class Case:
 
     source: Source
     files: dict[str, bytes]
-    has_lines: bool
 
 
 MAKERS: dict[str, Callable[[Path], list[Path]]] = {
@@ -98,6 +103,7 @@ MAKERS: dict[str, Callable[[Path], list[Path]]] = {
     "array": _array,
     "pretty array": _pretty_array,
     "values": _values,
+    "parquet": _parquet,
     "many": _many,
 }
 
@@ -107,7 +113,7 @@ def case(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Case]:
     """Every kind of source, with the same records."""
     paths = MAKERS[request.param](tmp_path)
     source = open_source([str(path) for path in paths], SourceOptions())
-    yield Case(source, {path.name: path.read_bytes() for path in paths}, has_lines=True)
+    yield Case(source, {path.name: path.read_bytes() for path in paths})
     source.close()
 
 
@@ -160,6 +166,10 @@ def test_a_reject_names_its_place(case: Case) -> None:
     _, rejects = read(case.source, cut_all(case.source, 4))
     assert [reject.record for reject in rejects] == list(range(0, 61, 7))
     for reject in rejects:
+        if case.source.format == "parquet":
+            assert json.loads(reject.raw) == RECORDS[reject.record]
+            assert (reject.byte_offset, reject.line) == (reject.record, None)
+            continue
         data = case.files[reject.source]
         assert data[reject.byte_offset :].startswith(reject.raw)
         assert b"xxxxx" in reject.raw

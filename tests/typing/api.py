@@ -13,11 +13,18 @@ from batchimport.sources.delimited_records import DelimitedRecords
 from batchimport.sources.json_values import ElementRecords, JsonValuesSource
 from batchimport.sources.jsonl import JsonLines, JsonLinesSource
 from batchimport.sources.many import ManySource
+from batchimport.sources.parquet import ParquetRows, ParquetSource
 from batchimport.transform import FrameTransform, Identity, RecordTransform, Transform
 
 sinks: list[type[Sink]] = [SqliteSink]
-sources: list[type[Source]] = [DelimitedSource, JsonLinesSource, JsonValuesSource, ManySource]
-origins: list[type[Origin]] = [ElementRecords, JsonLines, DelimitedRecords]
+sources: list[type[Source]] = [
+    DelimitedSource,
+    JsonLinesSource,
+    JsonValuesSource,
+    ManySource,
+    ParquetSource,
+]
+origins: list[type[Origin]] = [ElementRecords, JsonLines, DelimitedRecords, ParquetRows]
 sizers: list[type[Sizer]] = [AutoSizer, FixedSizer, LoadSizer]
 transforms: list[type[Transform]] = [FrameTransform, Identity, RecordTransform]
 displays: list[type[Display]] = [JsonDisplay, LiveDisplay, NoDisplay, PlainDisplay]
