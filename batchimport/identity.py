@@ -35,6 +35,7 @@ class Request:
 
     Attributes:
         temporal: Let Temporal's workers do it; None: this process does it.
+        append: If the source only grew since the job began, its new tail belongs to that job.
     """
 
     job: Job
@@ -44,6 +45,7 @@ class Request:
     restart: bool = False
     allow_duplicates: bool = False
     must_exist: bool = False
+    append: bool = False
     handle_signals: bool = False
     temporal: TemporalOptions | None = None
 
@@ -70,6 +72,10 @@ def identify(request: Request, source: Source, sink: Sink) -> JobRecord | None:
             sink.abandon(record.job_id)
             failpoints.reach("after-abandon")
         return None
+    if request.append and (found is None or found.fingerprint != source.fingerprint):
+        grown = _grown(request, source, sink)
+        if grown is not None:
+            return grown
     if found is None:
         if request.must_exist:
             raise UsageError("nothing to continue", hint="see `batchimport jobs`")
@@ -83,6 +89,45 @@ def identify(request: Request, source: Source, sink: Sink) -> JobRecord | None:
     if found.state != "completed":
         _check_unchanged(found, job, source)
     return found
+
+
+def _grown(request: Request, source: Source, sink: Sink) -> JobRecord | None:
+    """Return the job whose source has grown into this one, ready to go on; None if there is none.
+
+    Raises:
+        RefusedError: If a job imported these files, and they have changed otherwise.
+    """
+    job = request.job
+    before = [
+        record
+        for record in sink.jobs()
+        if record.configuration.get("table") == job.table
+        and not set(job.sources).isdisjoint(record.configuration.get("sources", ()))
+        and (not request.job_id or record.job_id == request.job_id)
+    ]
+    if not before:
+        return None
+    record = before[-1]
+    known = tuple(record.configuration["sources"])
+    if job.sources[: len(known)] != known or not source.continues(record.fingerprint):
+        raise SourceChangedError(
+            "the source did not only grow at its end since this job imported it",
+            where=f"job {record.job_id}",
+            hint="import it as a new job without --if-source-changed append",
+        )
+    _check_configuration(record, job)
+    verify_unchanged(source, sink.committed(record.job_id))
+    is_done = record.state == "completed"
+    return replace(
+        record,
+        target_hash=job.target_hash(),
+        fingerprint=source.fingerprint,
+        modified=source.modified,
+        size=source.size,
+        configuration=without_address(job),
+        state="interrupted" if is_done else record.state,
+        rows_before=None if is_done else record.rows_before,  # others may have changed the table
+    )
 
 
 def _concerns(record: JobRecord, job: Job) -> bool:
@@ -118,7 +163,8 @@ def _check_unchanged(record: JobRecord, job: Job, source: Source) -> None:
         raise SourceChangedError(
             "an unfinished job has some of these files, and not the same ones",
             where=where,
-            hint=f"finish it first with `batchimport resume {record.job_id}`",
+            hint=f"finish it first with `batchimport resume {record.job_id}`; if files were only "
+            "added at the end: --if-source-changed append",
         )
     if record.fingerprint != source.fingerprint:
         piped = STANDARD_INPUT in job.sources
@@ -126,13 +172,17 @@ def _check_unchanged(record: JobRecord, job: Job, source: Source) -> None:
         raise SourceChangedError(
             "the source has changed since this unfinished job began",
             where=where,
-            hint=f"finish it {way}, or start over with --restart",
+            hint=f"finish it {way}, or start over with --restart; if it only grew at its end: "
+            "--if-source-changed append",
         )
+    _check_configuration(record, job)
+
+
+def _check_configuration(record: JobRecord, job: Job) -> None:
     if record.configuration_hash != job.configuration_hash():
         raise ConfigurationChangedError(
-            "schema, transform, table or format options differ from those this unfinished job "
-            "began with",
-            where=where,
+            "schema, transform, table or format options differ from those this job began with",
+            where=f"job {record.job_id}",
             hint=f"continue it as it was with `batchimport resume {record.job_id}`, "
             "or start over with --restart",
         )

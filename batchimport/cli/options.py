@@ -34,6 +34,13 @@ class OnConflict(StrEnum):
     update = "update"
 
 
+class IfSourceChanged(StrEnum):
+    """What to do with a source that is not what it was when its job began."""
+
+    fail = "fail"
+    append = "append"
+
+
 class Adaptive(StrEnum):
     """Who chooses the chunk size."""
 
@@ -239,6 +246,13 @@ JobIdOption = Annotated[str | None, typer.Option("--job-id", help="Default: STEM
 Restart = Annotated[bool, typer.Option("--restart", help="Forget the job's ledger, begin again.")]
 AllowDuplicates = Annotated[
     bool, typer.Option("--allow-duplicates", help="Let --restart append the same rows again.")
+]
+IfSourceChangedOption = Annotated[
+    IfSourceChanged,
+    typer.Option(
+        "--if-source-changed",
+        help="append: if it only grew at its end, import the new tail as part of the same job.",
+    ),
 ]
 Limit = Annotated[int | None, typer.Option(min=1, help="Only the first N records.")]
 DryRun = Annotated[

@@ -68,6 +68,7 @@ def run(  # noqa: PLR0913 - one parameter an option
     job_id: o.JobIdOption = None,
     restart: o.Restart = False,
     allow_duplicates: o.AllowDuplicates = False,
+    if_source_changed: o.IfSourceChangedOption = o.IfSourceChanged.fail,
     limit: o.Limit = None,
     dry_run: o.DryRun = False,
     json_: o.Json = False,
@@ -161,6 +162,7 @@ def run(  # noqa: PLR0913 - one parameter an option
         job_id,
         restart,
         allow_duplicates,
+        append=if_source_changed is o.IfSourceChanged.append,
         handle_signals=True,
         temporal=o.temporal_options(
             engine, temporal_address, temporal_namespace, task_queue, detach=detach

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -100,6 +100,25 @@ class StoreRequest:
     attempt: int
     rejecter: Rejecter
     timeout_seconds: float | None = None
+
+
+def go_on(known: JobRecord, found: JobRecord) -> JobRecord:
+    """Return the record of a known job that is claimed again.
+
+    Args:
+        found: The job as it was identified: its source may have grown since.
+    """
+    if found.fingerprint != known.fingerprint:
+        known = replace(
+            known,
+            target_hash=found.target_hash,
+            fingerprint=found.fingerprint,
+            modified=found.modified,
+            size=found.size,
+            configuration=found.configuration,
+            rows_before=found.rows_before,
+        )
+    return replace(known, state="running", epoch=known.epoch + 1)
 
 
 class Sink(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from abc import ABC, abstractmethod
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -11,6 +12,7 @@ from batchimport import failpoints
 from batchimport.errors import JobRunningElsewhereError, UsageError
 from batchimport.job import INDEX
 from batchimport.sinks import sql
+from batchimport.sinks.base import go_on
 from batchimport.sinks.sql import LEDGER_TABLES, quote
 
 if TYPE_CHECKING:
@@ -146,12 +148,23 @@ class Ledger(ABC):
                 f"SELECT {sql.JOB_COLUMNS} FROM {self._jobs} WHERE job_id = ?", (record.job_id,)
             )
             if known:
-                record = sql.job_record(known[0])
-                record = replace(record, state="running", epoch=record.epoch + 1)
+                record = go_on(sql.job_record(known[0]), record)
                 self._run(
-                    f"UPDATE {self._jobs} SET epoch = ?, owner = ?, state = 'running', "
-                    "heartbeat_at = ? WHERE job_id = ?",
-                    (record.epoch, owner, now, record.job_id),
+                    f"UPDATE {self._jobs} SET target_hash = ?, source_fingerprint = ?, "
+                    "source_modified = ?, configuration = ?, size = ?, rows_before = ?, epoch = ?, "
+                    "owner = ?, state = 'running', heartbeat_at = ? WHERE job_id = ?",
+                    (
+                        record.target_hash,
+                        record.fingerprint,
+                        record.modified,
+                        json.dumps(record.configuration),
+                        record.size,
+                        record.rows_before,
+                        record.epoch,
+                        owner,
+                        now,
+                        record.job_id,
+                    ),
                 )
             else:
                 rows = self._make_table(job, record.columns)

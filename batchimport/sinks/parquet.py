@@ -22,7 +22,7 @@ from batchimport import failpoints
 from batchimport.errors import FatalError, JobRunningElsewhereError, UsageError
 from batchimport.job import DRY_RUN
 from batchimport.sinks import sql
-from batchimport.sinks.base import SinkHints, SinkOptions
+from batchimport.sinks.base import SinkHints, SinkOptions, go_on
 from batchimport.sinks.parquet_columns import (
     NO_COLUMNS,
     Schema,
@@ -95,7 +95,7 @@ class ParquetSink:
             known = self._record(record.job_id)
             if known is not None and known.state != "abandoned":
                 schema = self._folder.schema(self._folder.job_path(record.job_id))
-                record = replace(known, state="running", epoch=known.epoch + 1)
+                record = go_on(known, record)
             else:
                 self._forget(record.job_id)
                 schema = self._make_dataset(job, record)

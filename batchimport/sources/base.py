@@ -112,6 +112,13 @@ class Source(Protocol):
         """Yield about that many readable records, spread over the source; all of them for None."""
         ...
 
+    def continues(self, fingerprint: str) -> bool:
+        """Say whether records or files were only added to the source with this fingerprint.
+
+        As far as its ends show; what is committed must be hashed again to be sure.
+        """
+        ...
+
     def file_at(self, position: int) -> str:
         """Return what users call the file that holds a position."""
         ...

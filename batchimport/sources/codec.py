@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 HEAD_BYTES = 64 * 1024
 BLOCK_BYTES = 1024 * 1024
 DIGEST_DIGITS = 32
+LINE_END = frozenset(b"\r\n")
 
 
 def digest_of(data: bytes | memoryview) -> str:
@@ -52,6 +53,10 @@ class Text(Protocol):
 
     def digest(self, lo: int, hi: int) -> str:
         """Return the hash of the bytes `[lo, hi)`."""
+        ...
+
+    def continues(self, fingerprint: str) -> bool:
+        """Say whether whole lines were added to the text with this fingerprint, as far as shown."""
         ...
 
     def close(self) -> None:
@@ -127,6 +132,19 @@ class TextFile:
         for block in self.blocks(lo, hi):
             state.update(block)
         return state.hexdigest()[:DIGEST_DIGITS]
+
+    def continues(self, fingerprint: str) -> bool:
+        """Say whether whole lines were added to the file with this fingerprint, as far as shown."""
+        size = int(fingerprint.partition("-")[0])
+        if size >= self.size or (size and not self._is_border(size)):
+            return False
+        head = self.read_at(0, min(size, HEAD_BYTES))
+        start = max(0, size - HEAD_BYTES)
+        tail = self.read_at(start, size - start)
+        return fingerprint == f"{size}-{digest_of(head)}-{digest_of(tail)}"
+
+    def _is_border(self, position: int) -> bool:
+        return not LINE_END.isdisjoint(self.read_at(position - 1, 2))
 
     def close(self) -> None:
         """Close the file."""

@@ -183,6 +183,10 @@ class DelimitedSource:
         whole = self._lines.cut(self._body, records, 64 * 1024 * 1024)
         return whole is None or whole.hi == self.size
 
+    def continues(self, fingerprint: str) -> bool:
+        """Say whether records were added to the file with this fingerprint."""
+        return self._text.continues(fingerprint)
+
     def file_at(self, position: int) -> str:
         """Return the file's name."""
         del position

@@ -123,6 +123,10 @@ class JsonLinesSource:
         data = self._text.read_at(chunk.lo, chunk.hi - chunk.lo)
         return data.removeprefix(BOM).split(b"\n")
 
+    def continues(self, fingerprint: str) -> bool:
+        """Say whether records were added to the file with this fingerprint."""
+        return self._text.continues(fingerprint)
+
     def file_at(self, position: int) -> str:
         """Return the file's name."""
         del position

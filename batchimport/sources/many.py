@@ -61,15 +61,13 @@ class ManySource:
     def cut(self, start: Mark, limit: int, max_bytes: int) -> Chunk | None:
         """Return the chunk of at most `limit` records of one file that begins at `start`."""
         at, base = self._place(start.position)
-        local = Mark(start.position - base, 0, start.line)
+        local = Mark(start.position - base, 0, _line(start, base))
         with self._files.use(at) as file:
             chunk = file.cut(local, limit, max_bytes)
         if chunk is None:
             return None
-        position, line = base + chunk.hi, chunk.end.line
-        if position == self._ends[at]:
-            line = 1
-        return Chunk(start, Mark(position, start.record + chunk.end.record, line))
+        end = Mark(base + chunk.hi, start.record + chunk.end.record, chunk.end.line)
+        return Chunk(start, end)
 
     def read(self, chunk: Chunk, schema: RecordSchema) -> Batch:
         """Read and parse a chunk."""
@@ -88,7 +86,7 @@ class ManySource:
         at, base = self._place(chunk.lo)
         start, end = chunk.start, chunk.end
         return at, Chunk(
-            Mark(start.position - base, start.record, start.line),
+            Mark(start.position - base, start.record, _line(start, base)),
             Mark(end.position - base, end.record, end.line),
         )
 
@@ -111,6 +109,15 @@ class ManySource:
             with self._files.use(at) as file:
                 yield from file.sample(share)
 
+    def continues(self, fingerprint: str) -> bool:
+        """Say whether there are only more files than before, or records added to the last one."""
+        before, now = fingerprint.split("\n"), self.fingerprint.split("\n")
+        last = len(before) - 1
+        if len(before) > len(now) or before[:last] != now[:last] or before == now:
+            return False
+        with self._files.use(last) as file:
+            return now[last] == before[last] or file.continues(before[last])
+
     def file_at(self, position: int) -> str:
         """Return the name of the file that holds a position, and which one of them it is."""
         at, _ = self._place(position)
@@ -119,6 +126,11 @@ class ManySource:
     def close(self) -> None:
         """Close all files."""
         self._files.close()
+
+
+def _line(mark: Mark, base: int) -> int:
+    """Return the line at a mark, which may be what comes after the last one of the file before."""
+    return mark.line if mark.position > base else 1
 
 
 def _ends(sizes: Sequence[int]) -> list[int]:

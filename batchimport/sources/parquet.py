@@ -131,6 +131,11 @@ class ParquetSource:
             lines, _ = self._lines(start, min(self.size, start + each), {})
             yield from filter(None, map(decode_sample, lines))
 
+    def continues(self, fingerprint: str) -> bool:
+        """Say no: a Parquet file does not grow."""
+        del fingerprint
+        return False
+
     def file_at(self, position: int) -> str:
         """Return the file's name."""
         del position

@@ -150,6 +150,11 @@ class StreamedText:
         self._turn = threading.Condition()
         self._decoders: list[_Decoder] = []
 
+    def continues(self, fingerprint: str) -> bool:
+        """Say no: what was added to a file that is decoded cannot be told."""
+        del fingerprint
+        return False
+
     @cached_property
     def size(self) -> int:
         """How many bytes there are in all: decodes the whole text once, and so checks it.
