@@ -22,6 +22,7 @@ def _nested(depth: int) -> bytes:
 
 _VALUE = re.compile(_nested(NESTING))
 _ELEMENT = re.compile(rb'(?:[^"\[\]{},]++|' + _STRING + b"|" + _nested(NESTING) + rb")*+")
+_CLOSED = re.compile(rb'(?:[^"\[\]{}]++|' + _STRING + b"|" + _nested(NESTING) + rb")*+")
 _TOKEN = re.compile(rb'["\[\]{},]')
 _IN_STRING = re.compile(rb'(?:[^"\\\n]++|\\[^\n])*+')
 _CLOSES = {b"}": b"{", b"]": b"["}
@@ -67,6 +68,7 @@ def end_of_element(blocks: Iterable[bytes], *, is_array: bool) -> int | None:
                 before = before if in_string else b""
                 at += 1
                 continue
+            at = brackets.skip(data, at)
             token = _TOKEN.search(data, at)
             at = token.end() if token else len(data)
             in_string = token is not None and token[0] == b'"'
@@ -83,6 +85,12 @@ class _Brackets:
         self._is_array = is_array
         self._open = bytearray()
         self.is_broken = False
+
+    def skip(self, data: bytes, at: int) -> int:
+        """Return how far there is nothing to take, but for values that are closed again."""
+        pattern = _ELEMENT if self._is_array and not self._open else _CLOSED
+        found = pattern.match(data, at)
+        return found.end() if found else at
 
     def take(self, mark: bytes) -> bool:
         """Take a mark outside of strings; say whether the element ends with it, or before it."""
