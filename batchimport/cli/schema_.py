@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import typer
 
+from batchimport.checkpoint import StateDirectory
 from batchimport.cli import options as o
 from batchimport.display.safe_text import safe
-from batchimport.sources.paths import find_sources
+from batchimport.sources.paths import STANDARD_INPUT, find_sources
+from batchimport.sources.spool import Spool
 
 _UNSEEN = re.compile("[\\x7f-\\x9f\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069]")
 """Control characters and marks of direction that JSON leaves as they are."""
@@ -48,14 +53,23 @@ def schema(  # noqa: PLR0913 - one parameter an option
         skip_lines=skip_lines,
         max_record_bytes=max_record_bytes,
     )
-    source = open_source(find_sources(sources), options)
-    try:
+    paths = find_sources(sources)
+    with ExitStack() as stack:
+        spool = _read_standard_input(stack) if STANDARD_INPUT in paths else None
+        source = open_source(paths, options, spool)
+        stack.callback(source.close)
         for note in source.notes:
             typer.echo(safe(note, 200), err=True)
         document = infer(source, records)
-    finally:
-        source.close()
     typer.echo(_layout(document))
+
+
+def _read_standard_input(stack: ExitStack) -> Spool:
+    """Keep standard input for as long as it is looked at."""
+    folder = stack.enter_context(TemporaryDirectory(prefix="batchimport-"))
+    spool = Spool.of_standard_input(StateDirectory(Path(folder)))
+    stack.callback(spool.close)
+    return spool
 
 
 def _layout(document: dict[str, Any]) -> str:

@@ -14,6 +14,7 @@ import polars as pl
 
 from batchimport.errors import FatalError, UsageError
 from batchimport.job import Chunk, Mark, Reject, Stage
+from batchimport.schema.infer import DIALECT
 from batchimport.sources.base import Batch
 from batchimport.sources.codec import TextFile
 from batchimport.sources.json_types import as_json, has_no_number, rule_of
@@ -62,7 +63,11 @@ class ParquetSource:
         self.fingerprint, self.modified = self._file.fingerprint, self._file.modified
         self._row_bytes = max(1, int(sample.estimated_size()) // max(1, sample.height))
         properties = {column: rule_of(dtype) for column, dtype in self._types.items()}
-        self.declared: dict[str, Any] | None = {"type": "object", "properties": properties}
+        self.declared: dict[str, Any] | None = {
+            "$schema": DIALECT,
+            "type": "object",
+            "properties": properties,
+        }
         self._decoders: dict[tuple[Column, ...], TypedLines] = {}
 
     def cut(self, start: Mark, limit: int, max_bytes: int) -> Chunk | None:

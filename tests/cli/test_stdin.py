@@ -134,6 +134,13 @@ def test_a_full_disk_is_one_line(workdir: Workdir) -> None:
     assert kept(workdir) == []
 
 
+def test_its_schema_is_printed(workdir: Workdir) -> None:
+    """By `schema -`, which keeps nothing."""
+    ended = workdir.pipe(LINES, "schema", "-")
+    assert json.loads(ended.out)["properties"] == {"id": {"type": ["integer", "null"]}}
+    assert list(workdir.path.iterdir()) == []
+
+
 def test_empty_and_closed_input(workdir: Workdir) -> None:
     """No records are a completed job; no input at all is a usage error, as is a pipe by name."""
     assert workdir.pipe(b"", "run", "-", "--json").summary["status"] == "completed"
