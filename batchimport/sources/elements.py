@@ -1,8 +1,8 @@
 """Where the elements of a JSON array, or of JSON values one after the other, begin and end.
 
-The rule: an element ends with its brackets, whatever else is wrong with it. If the first elements are
-all parted by the same bytes with a line end in them, and those bytes occur nowhere else, the file is
-*regular*, and they part all of its elements: then brackets and quotes that are out of order cost one
+The rule: an element ends with its brackets, whatever else is wrong with it. If the elements at the head
+and at a few places more are all parted by the same bytes with a line end in them, which occur nowhere
+else, the file is *regular*, and they part all of its elements: then brackets and quotes that are out of order cost one
 element. In a file that is not regular they cost all that follows.
 """
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 BOM = b"\xef\xbb\xbf"
 SPACE = b" \t\r\n"
 HEAD_BYTES = 256 * 1024
+PLACES = 4
+"""The head, and places further on, where a regular file must show itself as one."""
 _space = re.compile(rb"[ \t\r\n]*+").match
 _comma = re.compile(rb",[ \t\r\n]*+").match
 _space_and_comma = re.compile(rb"[ \t\r\n,]*+").match
@@ -86,8 +88,23 @@ class Elements:
             return None
         begins = rb"(?=[^ \t\r\n])" if self.is_array else rb"(?=\{)"
         joint = re.compile(re.escape(part) + begins)
-        found = len(joint.findall(head, spans.starts[0], starts[-1] + 1))
-        return joint if found == len(starts) else None
+        if len(joint.findall(head, spans.starts[0], starts[-1] + 1)) != len(starts):
+            return None
+        places = (self._text.size * at // PLACES for at in range(1, PLACES))
+        return joint if all(self._agrees(joint, place) for place in places) else None
+
+    def _agrees(self, joint: re.Pattern[bytes], place: int) -> bool:
+        """Say whether joints part the elements at a place as their brackets do, so far as in order."""
+        data = self._text.read_at(place, HEAD_BYTES // PLACES)
+        first = joint.search(data)
+        if first is None:
+            return True
+        spans = Spans(stop=first.end())
+        self._walk(data, spans, len(data), at_end=False)
+        return all(
+            joint.match(data, end) and not joint.search(data, start, end)
+            for start, end in zip(spans.starts[:-1], spans.ends[:-1], strict=True)
+        )
 
     @property
     def is_regular(self) -> bool:

@@ -177,6 +177,15 @@ def test_chunks_of_any_size_give_the_same_elements(
         elements.BLOCK_BYTES = before
 
 
+def test_a_file_that_is_regular_at_its_head_alone_is_not(place: Path) -> None:
+    """Valid elements are never rejected, though two of them share a line further on."""
+    lines = [f'{{"id": {at}, "any": "{"x" * 900}"}}' for at in range(1000)]
+    shared = [f"{lines[at]}, {lines[at + 1]}" for at in range(500, 1000, 2)]
+    place.write_text("[\n" + ",\n".join(lines[:500] + shared) + "\n]")
+    rows, rejects = read_all(place, SCHEMA)
+    assert (ids(rows), rejects) == (list(range(1000)), [])
+
+
 @pytest.mark.parametrize("indent", [None, 1])
 def test_a_sample_is_taken_from_all_over(place: Path, indent: int | None) -> None:
     """About as many as were asked for, the last ones among them."""
