@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from batchimport import Job, Outcome, Request, import_file
+from batchimport.checkpoint import StateDirectory
 from tests.helpers.cli import Workdir
 from tests.helpers.tables import query
 
@@ -85,19 +87,25 @@ def test_one_file_may_become_many(workdir: Workdir) -> None:
 def test_what_changed_otherwise_is_refused(workdir: Workdir, before: str, after: str) -> None:
     """Other bytes, fewer, or a line that went on."""
     path = workdir.write("u.jsonl", before)
-    workdir.run("u.jsonl")
+    assert grow(workdir, path.name).summary.total_processed
     path.write_text(after)
-    refused = workdir.run("u.jsonl", *APPEND)
-    assert (refused["status"], refused["exit_code"]) == ("refused", 6)
+    refused = grow(workdir, path.name)
+    assert (refused.summary.status, refused.exit_code) == ("refused", 6)
+
+
+def grow(workdir: Workdir, name: str, to: str = "sqlite:///{}/u.db") -> Outcome:
+    """Run in this process: import, or import what was added."""
+    job = Job((str(workdir.path / name),), to.format(workdir.path), "u")
+    return import_file(Request(job, state=StateDirectory(workdir.path / "state"), append=True))
 
 
 def test_bytes_that_changed_in_the_midst_are_found(workdir: Workdir) -> None:
     """Though head, tail and size of the old part are the same."""
     path = workdir.write("u.jsonl", lines(*range(100_000, 130_000)))
-    workdir.run("u.jsonl")
+    grow(workdir, path.name)
     content = path.read_bytes().replace(b"115000", b"999999") + lines(1).encode()
     path.write_bytes(content)
-    assert workdir.run("u.jsonl", *APPEND)["exit_code"] == 6
+    assert grow(workdir, path.name).exit_code == 6
 
 
 def test_an_unfinished_job_goes_on_with_what_was_added(workdir: Workdir) -> None:
@@ -120,12 +128,12 @@ def test_an_unfinished_job_goes_on_with_what_was_added(workdir: Workdir) -> None
     assert workdir.run("u.jsonl", *APPEND)["status"] == "already_completed"
 
 
-def test_other_destinations_take_what_was_added(workdir: Workdir) -> None:
+@pytest.mark.parametrize("to", ["parquet:///{}/out", "duckdb:///{}/u.duckdb"])
+def test_other_destinations_take_what_was_added(workdir: Workdir, to: str) -> None:
     """Parquet, whose ledger are its files, and DuckDB."""
-    for number, to in enumerate(("parquet:///out", "duckdb:///u.duckdb")):
-        path = workdir.write(f"u{number}.jsonl", lines(1, 2))
-        workdir.run(path.name, "--to", to)
-        path.write_text(lines(1, 2, 3))
-        grown = workdir.run(path.name, "--to", to, *APPEND)
-        assert (grown["status"], grown["this_run"]["processed"]) == ("completed", 1)
-        assert workdir.run(path.name, "--to", to)["status"] == "already_completed"
+    path = workdir.write("u.jsonl", lines(1, 2))
+    grow(workdir, path.name, to)
+    path.write_text(lines(1, 2, 3))
+    grown = grow(workdir, path.name, to).summary
+    assert (grown.status, grown.this_run.processed) == ("completed", 1)
+    assert grow(workdir, path.name, to).summary.status == "already_completed"
