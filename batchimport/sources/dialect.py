@@ -54,7 +54,9 @@ def choose_dialect(head: str, options: SourceOptions, *, is_whole: bool) -> Dial
     """
     delimiter = options.delimiter
     delimiter = None if delimiter is None else _SPELLINGS.get(delimiter, delimiter)
+    is_padded = delimiter is not None and len(delimiter) > 1 and delimiter.endswith(" ")
     if delimiter is not None:
+        delimiter = delimiter.rstrip(" ") if is_padded else delimiter
         _check("--delimiter", delimiter)
     if options.quote is not None:
         _check("--quote", options.quote, may_be_empty=True)
@@ -69,6 +71,8 @@ def choose_dialect(head: str, options: SourceOptions, *, is_whole: bool) -> Dial
         has_names=options.header,
         is_whole=is_whole,
     )
+    if is_padded:
+        found = replace(found, marks=replace(found.marks, padded=True))
     if options.skip_lines is not None:
         found = replace(found, preamble=0)
     notes = _notes(found, delimiter_is_given=delimiter is not None)

@@ -33,9 +33,13 @@ _LEGACY_CHARACTER = re.compile(
     rb"|[\xc0\xc4\xc5\xc9\xd6\xd8\xdc\xe0\xe1\xe4\xe5\xe8\xe9\xec\xed\xf2\xf3\xf6\xf8\xf9\xfa\xfc]"
     rb"(?![\x21-\x7e\x80-\xff]|\Z)"
     rb"|\x80(?![A-Za-z\x80-\xff])"
-    rb"|[\x82\x84\x85\x91-\x97\x99\xa0\xa1\xa3\xa7\xa9\xab\xae\xb0-\xb5\xb7\xba-\xbf]"
+    rb"|(?<![A-Za-z])[\x82\x84](?=[A-Za-z0-9\xc0-\xff])"
+    rb"|[\x85\x91-\x97\x99\xa0\xa1\xa3\xa7\xa9\xab\xae\xb0-\xb5\xb7\xba-\xbf]"
     rb"(?![\x80-\x90\xa0-\xbf])"
 )
+_FOREIGN = re.compile(rb"[\x80-\xff]{4}")
+"""Western words have no four such letters in a row; Russian, Greek or Chinese ones have."""
+
 _NOT_ASCII = re.compile(rb"[\x80-\xff]")
 _ERRORS = "batchimport_keep"
 
@@ -111,6 +115,8 @@ def _are_legacy(samples: Iterable[bytes]) -> bool:
 
 
 def _is_legacy(sample: bytes) -> bool:
+    if _FOREIGN.search(sample):
+        return False
     return len(_NOT_ASCII.findall(sample)) == len(_LEGACY_CHARACTER.findall(sample))
 
 

@@ -145,6 +145,13 @@ def test_decimal_commas_are_no_delimiters(place: Path) -> None:
     assert rows[0] == {"column_1": "1,5", "column_2": "2,5"}
 
 
+def test_a_delimiter_may_be_given_with_a_space(place: Path) -> None:
+    """Then spaces around all fields are no part of them."""
+    place.write_text('a, b\n1, x\n2, "y, z"\n', encoding="utf-8")
+    rows, _ = read_all(place, delimiter=", ")
+    assert rows == [{"a": 1, "b": "x"}, {"a": 2, "b": "y, z"}]
+
+
 def test_footers_are_rejected_with_their_count(place: Path) -> None:
     """They are no silent loss."""
     place.write_text("a,b\n1,2\nTotal: 1\n", encoding="utf-8")

@@ -213,6 +213,17 @@ def test_damaged_utf_8_stays_utf_8(tmp_path: Path, bad: bytes) -> None:
     assert (codes(rejects), rejects[0].raw) == (["invalid_utf8"], b"2," + bad)
 
 
+@pytest.mark.parametrize("encoding", ["windows-1251", "shift_jis", "cp850"])
+def test_what_is_no_western_text_is_not_taken_for_it(tmp_path: Path, encoding: str) -> None:
+    """Its records are rejected until its encoding is named; then they are right."""
+    name = {"windows-1251": "Привет", "shift_jis": "日本", "cp850": "fatigué"}[encoding]
+    place = tmp_path / "names.csv"
+    place.write_bytes(f"i,s\n1,{name}\n2,b\n".encode(encoding))
+    rows, rejects = read_all(place)
+    assert (rows, codes(rejects)) == ([{"i": 2, "s": "b"}], ["invalid_utf8"])
+    assert read_all(place, encoding=encoding)[0][0] == {"i": 1, "s": name}
+
+
 @pytest.mark.parametrize(
     ("encoding", "line"),
     [("utf-16-le", b"2,\x00\xd8\n"), ("windows-1252", b"2,\x81\n"), ("shift_jis", b"2,\x81\xff\n")],
