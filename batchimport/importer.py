@@ -55,7 +55,8 @@ def import_file(request: Request, observer: Observer = lambda _: None) -> Outcom
             return followed
         with ExitStack() as stack:
             spool = _spool(request, stack) if STANDARD_INPUT in request.job.sources else None
-            source = open_source(request.job.sources, request.job.options, spool)
+            with stopping_signals() if request.handle_signals else nullcontext():
+                source = open_source(request.job.sources, request.job.options, spool)
             stack.callback(source.close)
             job_id = job_id or new_job_id(request.job, source)
             transform = load_transform(request.job)
