@@ -103,6 +103,7 @@ class FrameTransform:
 
     def columns(self, sample: pl.DataFrame, schema: RecordSchema) -> tuple[Column, ...]:
         """Return the columns of the function's result."""
+        self._given = schema.columns
         self._kinds = {column.name: column.kind for column in schema.columns}
         try:
             result = self._run(sample)
@@ -143,7 +144,7 @@ class FrameTransform:
 
     def _run(self, frame: pl.DataFrame) -> pl.DataFrame:
         parsed = with_extra(frame).with_columns(
-            typed(name, kind) for name, kind in self._kinds.items() if kind in ("date", "date-time")
+            typed(frame, column) for column in self._given if column.kind in ("date", "date-time")
         )
         result: Any = self._function(parsed.lazy())
         return result.collect() if isinstance(result, pl.LazyFrame) else pl.DataFrame(result)

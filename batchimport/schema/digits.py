@@ -39,7 +39,7 @@ def number_of(text: str, column: Column) -> float | FieldError:
     if is_integer:
         fits = math.isfinite(value) and int(text) == int(value)
     else:
-        fits = keeps_digits(text) or not column.inferred
+        fits = math.isfinite(value) and (keeps_digits(text) or not column.inferred)
     if fits:
         return value
     code = "integer_out_of_range" if is_integer else "number_out_of_range"

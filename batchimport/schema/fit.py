@@ -18,11 +18,16 @@ if TYPE_CHECKING:
     from batchimport.schema.columns import Column, Kind
 
 
-def typed(name: str, kind: Kind) -> pl.Expr:
-    """Return a text column as the date or point in time that it says."""
-    if kind == "date":
-        return pl.col(name).str.to_date("%Y-%m-%d")
-    return pl.col(name).str.to_datetime(time_unit="us", time_zone="UTC")
+_BELOW_MICROSECONDS = r"\.[0-9]{7}"
+
+
+def typed(frame: pl.DataFrame, column: Column) -> pl.Expr:
+    """Return a text column as the date or point in time that it says, to its last digit."""
+    text = pl.col(column.name)
+    if column.kind == "date":
+        return text.str.to_date("%Y-%m-%d")
+    fine = frame.get_column(column.name).str.contains(_BELOW_MICROSECONDS).any()
+    return text.str.to_datetime(time_unit="ns" if fine else "us", time_zone="UTC")
 
 
 def kind_of(dtype: pl.DataType) -> Kind:

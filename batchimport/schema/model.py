@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
 WHERE = "--schema"
+_encode = msgspec.json.Encoder(decimal_format="number").encode
 _CODES = {
     "missing": "required",
     "extra_forbidden": "additional_properties",
@@ -92,7 +93,7 @@ class RecordModel:
         from pydantic import ValidationError  # noqa: PLC0415 - an extra
 
         try:
-            valid = self._model.model_validate_json(msgspec.json.encode(record), strict=True)
+            valid = self._model.model_validate_json(_encode(record), strict=True)
             return (), self._changes(record, valid) if self.has_code else {}
         except ValidationError as error:
             return tuple(map(_field_error, error.errors(include_url=False))), {}

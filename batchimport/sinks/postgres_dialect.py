@@ -41,6 +41,7 @@ _REFUSED = {
     "28": "check user, password and pg_hba.conf",
     "3D": "make the database first, or name another one",
     "3F": "make the schema first, or name another one",
+    "54011": "name those that you want in a --schema: the other keys are kept in the column _extra",
     "25006": "connect to the primary, or as a role that may write",
     "42501": "grant the role what it needs; the ledger may be elsewhere: --ledger-schema",
 }

@@ -165,13 +165,11 @@ class JsonLines:
         line = self._lines[index]
         try:
             line.decode()
-            record = msgspec.json.decode(line)
+            record = _decode(line)
         except UnicodeDecodeError as error:
             raise unreadable(
                 "invalid_utf8", f"no valid text at byte {error.start}: see --encoding"
             ) from error
-        except msgspec.ValidationError as error:
-            raise unreadable("number_out_of_range", str(error)) from error
         except msgspec.DecodeError as error:
             raise unreadable("malformed_json", _explain(line, str(error))) from error
         except RecursionError as error:
@@ -220,6 +218,14 @@ class JsonLines:
     def _lengths(self) -> list[int]:
         """Bytes of all lines up to and with each, blank ones included, line ends apart."""
         return list(accumulate(map(len, self._all_lines)))
+
+
+def _decode(line: bytes) -> Any:
+    """Return the values of a line; a number beyond a double is a Decimal."""
+    try:
+        return msgspec.json.decode(line)
+    except msgspec.ValidationError:  # number out of range
+        return _decode_as_written(line)
 
 
 def _convert(column: Column, raw: msgspec.Raw) -> Any:

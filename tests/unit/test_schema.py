@@ -11,7 +11,7 @@ import pytest
 
 from batchimport.errors import UsageError
 from batchimport.schema import RecordSchema, infer_schema
-from tests.helpers.reading import read_all
+from tests.helpers.reading import codes, read_all
 
 RULES: list[dict[str, Any]] = [
     {"type": "integer", "minimum": 1, "exclusiveMaximum": 5},
@@ -205,6 +205,17 @@ def test_cells_are_typed_as_a_careful_person_would(
 def test_json_values_are_typed_without_loss(found: list[Any], rule: dict[str, Any]) -> None:
     """Mixed types become JSON, never a guess."""
     assert infer_schema({"v": value} for value in found)["properties"]["v"] == rule
+
+
+@pytest.mark.parametrize("slow", [{}, {"minProperties": 0}], ids=["fast", "slow"])
+def test_a_number_beyond_a_double_is_kept_where_it_can_be(tmp_path: Path, slow: Any) -> None:
+    """In a column without a type and besides; in a column of numbers it is a reject."""
+    source = tmp_path / "r.jsonl"
+    source.write_text('{"any": 1e999, "n": 1}\n{"more": [-1e999]}\n{"n": 1e999}\n')
+    document = {"properties": {"any": {}, "n": {"type": "number"}}, **slow}
+    rows, rejects = read_all(source, document)
+    assert rows == [{"any": "1e999", "n": 1.0}, {"_extra": '{"more":[-1e999]}'}]
+    assert codes(rejects) == ["number_out_of_range"]
 
 
 WRITTEN = [
