@@ -21,6 +21,7 @@ from batchimport.mirror import Mirror
 from batchimport.opening import Parts, bytes_per_record, open_job, refuse_if_owned
 from batchimport.planner import Plan
 from batchimport.remote import attach, follow, has_ended
+from batchimport.schema.doubts import doubts
 from batchimport.sinks import open_sink, redact
 from batchimport.sinks.base import SinkOptions
 from batchimport.sizing import choose_sizer
@@ -198,7 +199,8 @@ class _Run:
 
     def _notes(self) -> tuple[str, ...]:
         kept = self._spool.note if self._spool is not None else ""
-        return (*self._source.notes, kept) if kept else self._source.notes
+        said = doubts(self._job.schema) if self._job.model is None else ()
+        return (*self._source.notes, *filter(None, [kept]), *said)
 
     def _run_engine(self, work: Work, committed: Sequence[Committed]) -> None:
         options, totals = self._request.options, self._tally.totals

@@ -10,6 +10,7 @@ import pytest
 
 from batchimport.errors import UsageError
 from batchimport.schema import Column, RecordSchema
+from batchimport.schema.doubts import doubts
 from batchimport.schema.given import load_schema
 from tests.helpers.reading import codes, read_all
 
@@ -200,3 +201,24 @@ def test_a_pattern_that_runs_away_is_no_verdict() -> None:
     document = {"properties": {"v": {"pattern": "^(?=x)(x+x+)+(?=y)y$"}}}
     [error] = RecordSchema(document).errors({"v": "x" * 60})
     assert (error.code, error.field) == ("unverifiable", "v")
+
+
+def test_words_that_look_misspelt_are_doubted() -> None:
+    """With their place and what may be meant; names of properties and other data are no words."""
+    document = {
+        "properties": {
+            "minimun": {"minimun": 1, "x-note": "minimun"},
+            "b": {"items": {"maxlength": 2}, "enum": [{"requird": 1}], "format": "uuuid"},
+        },
+        "additionalproperties": False,
+        "examples": [{"typo": {"propertis": 1}}],
+        "$defs": {"c": {"anyOf": [{"type": "string", "patern": "a"}]}},
+    }
+    assert doubts(document) == (
+        "--schema at /properties/minimun/minimun: this word has no effect; is minimum meant?",
+        "--schema at /properties/b/items/maxlength: this word has no effect; is maxLength meant?",
+        "--schema at /properties/b/format: the format uuuid is not known and not checked",
+        "--schema at /additionalproperties: this word has no effect; is additionalProperties meant?",
+        "--schema at /$defs/c/anyOf/0/patern: this word has no effect; is pattern meant?",
+    )
+    assert doubts(True) == ()
