@@ -49,7 +49,6 @@ _FATAL = {
     "read-only": ("the database cannot be written", "check its mode"),
 }
 """What SQLite says when the job cannot go on: our message and what to do."""
-_TOO_WIDE = "name those that you want in a --schema: the other keys are kept in the column _extra"
 _STRICT = re.compile(r"cannot store \w+ value in \w+ column (.+)|datatype mismatch")
 
 
@@ -61,8 +60,6 @@ def translate(error: DriverError, path: Path) -> BatchImportError:
     text = str(error)
     if _CONSTRAINT.search(text) or _STRICT.search(text):
         return DataError(text)
-    if "too many columns" in text:
-        return UsageError("more columns than SQLite takes (2,000)", where=str(path), hint=_TOO_WIDE)
     if "locked" in text or "busy" in text:
         return TransientError("the database is locked by another program", where=str(path))
     if "not a database" in text:
