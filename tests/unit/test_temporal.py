@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,10 @@ import pytest
 from batchimport.engines.temporal import workflow
 from batchimport.engines.temporal.fleet import FORGET_AFTER_SECONDS, Fleet
 from batchimport.engines.temporal.jobs import OpenJobs, refuse_other_host
-from batchimport.engines.temporal.messages import Failure, Owner, Reading
+from batchimport.engines.temporal.messages import Failure, JobSpec, Owner, Reading
 from batchimport.engines.temporal.worker import PURE_MODULES
 from batchimport.errors import FatalError, RefusedError, SourceChangedError
+from batchimport.identity import Request
 from batchimport.job import Chunk, Mark
 from batchimport.planner import Plan
 from batchimport.sizing import LoadReading
@@ -72,6 +74,13 @@ def test_errors_survive_the_history() -> None:
     assert type(Failure("LaterError", "odd").revive()) is FatalError
     owner = Owner("db:7233", "default", "u-1")
     assert Owner.parse(str(owner)) == owner
+
+
+def test_all_that_is_asked_for_reaches_the_workers() -> None:
+    """A job's spec has every part of a request that is not the starter's own business."""
+    own = {"job", "options", "state", "handle_signals", "temporal"}
+    asked = {each.name for each in fields(Request)} - own
+    assert asked - {each.name for each in fields(JobSpec)} == set()
 
 
 def test_a_plan_goes_on_from_a_mark() -> None:

@@ -122,9 +122,13 @@ class RemoteJob:
             gone = asyncio.create_task(leaving.wait())
             watching = asyncio.create_task(self._watch(client))
             await asyncio.wait({ended, gone, watching}, return_when=asyncio.FIRST_COMPLETED)
-        for task in (gone, watching, *(() if ended.done() else (ended,))):
-            task.cancel()
-        return self._conclude(ended.result()) if ended.done() else self._leave(client)
+        for task in (ended, gone, watching):
+            task.cancel()  # those that are done stay as they are
+        if ended.done():
+            return self._conclude(ended.result())
+        if watching.done():
+            watching.result()
+        return self._leave(client)
 
     async def _watch(self, client: Client) -> None:
         while True:

@@ -44,7 +44,9 @@ _Kind = TypeVar("_Kind")
 
 GRACE_SECONDS = 30.0
 LOST_WORKERS = 3
-OPEN_SECONDS = COUNT_SECONDS = FINISH_SECONDS = 3600.0
+"""So many times over, an activity may use up its attempts because its workers went silent."""
+OPEN_SECONDS = COUNT_SECONDS = FINISH_SECONDS = 24 * 3600.0
+"""As long as the largest file may take; that a worker is alive, its heartbeats say."""
 
 
 @workflow.defn(name=m.WORKFLOW)
@@ -262,21 +264,11 @@ class ImportJob:
         self._stop(self._stop_rule.finished(done.result))
 
     async def _attempts(self, ref: m.JobRef, chunk: Chunk, before: int | None) -> m.ChunkDone:
-        """Start a chunk until it need not wait for the one before it.
-
-        Attempts whose worker went silent say little of the chunk: it is started again a few times.
-        """
-        losses = 0
+        """Start a chunk until it need not wait for the one before it."""
+        seconds = self._options.chunk_timeout_seconds + m.TURN_SECONDS
         while True:
             task = m.ChunkTask(ref, chunk, before if before in self._running else None)
-            seconds = self._options.chunk_timeout_seconds + m.TURN_SECONDS
-            try:
-                done = await self._activity(m.PROCESS, task, m.ChunkDone, seconds=seconds)
-            except ActivityError as error:
-                losses += 1
-                if losses > LOST_WORKERS or not is_silence(error) or self._reason:
-                    raise
-                continue
+            done = await self._activity(m.PROCESS, task, m.ChunkDone, seconds=seconds)
             self._hear(done.reading)
             if done.result is not None:
                 return done
@@ -300,6 +292,18 @@ class ImportJob:
 
     async def _activity(
         self, name: str, argument: Any, kind: type[_Kind], *, seconds: float
+    ) -> _Kind:
+        """Have something done; that workers went silent over it says little of the thing itself."""
+        for _ in range(LOST_WORKERS):
+            try:
+                return await self._attempted(name, argument, kind, seconds)
+            except ActivityError as error:
+                if self._reason or not is_silence(error):
+                    raise
+        return await self._attempted(name, argument, kind, seconds)
+
+    async def _attempted(
+        self, name: str, argument: Any, kind: type[_Kind], seconds: float
     ) -> _Kind:
         options = self._options
         found: _Kind = await workflow.execute_activity(
