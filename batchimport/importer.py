@@ -87,12 +87,6 @@ def _spool(request: Request, stack: ExitStack) -> Spool:
     """Read standard input, or find what was read by the run that is to be continued."""
     if request.temporal is not None:
         raise UsageError(
-            "standard input can be read by this process alone, not by workers",
-            where="--engine temporal",
-            hint="write it to a file that all of them can read",
-        )
-    if request.temporal is not None:
-        raise UsageError(
             "standard input cannot be read by workers",
             where="--engine temporal",
             hint="write it to a file that every worker can read",

@@ -272,6 +272,18 @@ def test_begun_here_and_finished_there(site: Site) -> None:
     ]
 
 
+def test_what_was_added_is_imported_there(busy: Site) -> None:
+    """By the job that imported the rest here."""
+    path = busy.numbered(30)
+    run = ("run", "u.jsonl", "--schema", "s.json", "--json")
+    first = busy.call(*run).summary
+    with path.open("a") as stream:
+        stream.write('{"id": 30}\n')
+    grown = busy.call(*run, *busy.options, "--if-source-changed", "append").summary
+    assert (grown["job_id"], grown["this_run"]["processed"]) == (first["job_id"], 1)
+    assert query(busy.workdir.path / "u.db", "SELECT count(*), max(id) FROM u") == [(31, 30)]
+
+
 def test_a_job_that_runs_here_is_refused_there(site: Site) -> None:
     """Before anything is sent to the server."""
     site.numbered(100)

@@ -172,6 +172,7 @@ class Activities:
                 spec.restart,
                 spec.allow_duplicates,
                 spec.must_exist,
+                spec.append,
             )
             known = identify(request, parts.source, sink)
             opened = open_job(request, known, parts, str(owner))

@@ -146,6 +146,7 @@ class RemoteJob:
             restart=request.restart,
             allow_duplicates=request.allow_duplicates,
             must_exist=request.must_exist,
+            append=request.append,
             heartbeat_seconds=self._options.heartbeat_seconds,
         )
         _check_size(spec)

@@ -51,6 +51,7 @@ class JobSpec:
     restart: bool = False
     allow_duplicates: bool = False
     must_exist: bool = False
+    append: bool = False
     heartbeat_seconds: float = 10.0
 
     def facts(self) -> dict[str, Any]:
