@@ -6,7 +6,6 @@ committed, and stops before the job is finished. Without `@N` it is the first pa
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 
@@ -72,4 +71,5 @@ def reach(name: str) -> None:
             return
     if action == "error":
         raise TransientError(f"failpoint {name}")
-    os.kill(os.getpid(), signal.SIGKILL if action == "kill" else signal.SIGSTOP)
+    # To this thread: it must not go on while another one takes the signal.
+    signal.raise_signal(signal.SIGKILL if action == "kill" else signal.SIGSTOP)

@@ -59,8 +59,12 @@ _SESSION = f"""
     SELECT set_config('client_encoding', 'UTF8', false), set_config('TimeZone', 'UTC', false),
            set_config('idle_in_transaction_session_timeout', '{SECONDS_IDLE}s', false),
            CASE WHEN current_setting('synchronous_commit') = 'off'
-                THEN set_config('synchronous_commit', 'on', false) END"""
-"""A commit is on disk, and a time without a zone means the same on every machine."""
+                THEN set_config('synchronous_commit', 'on', false) END,
+           set_config('tcp_keepalives_idle', '30', false),
+           set_config('tcp_keepalives_interval', '10', false),
+           set_config('tcp_keepalives_count', '3', false)"""
+"""A commit is on disk, a time without a zone means the same on every machine, and a client that fell
+silent holds its locks for a minute, not for two hours."""
 
 
 class PostgresSink(Ledger):

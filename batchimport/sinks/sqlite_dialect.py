@@ -45,6 +45,10 @@ _FATAL = {
         "the table would have more columns than SQLite allows (2,000)",
         "name those to keep in a --schema: the others are kept in _extra; or choose another --to",
     ),
+    "unable to open": (
+        "the database cannot be opened",
+        "check its directory, and the limit of open files (ulimit -n)",
+    ),
     "readonly": ("the database cannot be written", "check its mode"),
     "read-only": ("the database cannot be written", "check its mode"),
 }

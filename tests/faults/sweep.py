@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,24 +61,28 @@ class Victim:
         self.kills += ended.code == KILLED
         return ended
 
-    def suffer(self, fault: str, *more: Any) -> Ended:
+    def suffer(self, fault: str, *more: Any, limits: Mapping[str, int] | None = None) -> Ended:
         """Run once with a fault that the program hears of: it ends well, or says so in a line."""
-        ended = self._run(fault, *more)
+        ended = self._run(fault, *more, "--retry-initial", "0.01", limits=limits or {})
         assert ended.code in (1, 3), f"{fault}: left with {ended.code}: {ended.err}"
         if ended.code == 1:
             assert re.fullmatch(r"error: .+\n(hint: .+\n)?", ended.err), f"{fault}: {ended.err}"
             assert ended.summary["status"] == "failed", fault
         return ended
 
-    def _run(self, fault: str, *more: Any) -> Ended:
-        """Run once, at another chunk size than before; check what must hold at all times."""
+    def words(self, *more: Any) -> list[Any]:
+        """Return the words of a run, at another chunk size than before."""
         size = SIZES[self.runs % len(SIZES)]
         self.runs += 1
         words = ["run", "users.jsonl", *OPTIONS, "--to", self.destination.address]
         words += self.destination.options
-        words += ["--chunk-size", size, *more]
-        befalls = {"inject" if ":" in fault else "failpoints": fault}
-        ended = call(self.folder, *words, broken=self.broken, **befalls)
+        return [*words, "--chunk-size", size, *more]
+
+    def _run(self, fault: str, *more: Any, limits: Mapping[str, int] | None = None) -> Ended:
+        """Run once; check what must hold at all times."""
+        befalls: dict[str, Any] = {"inject" if ":" in fault else "failpoints": fault}
+        befalls |= {"limits": limits or {}, "broken": self.broken}
+        ended = call(self.folder, *self.words(*more), **befalls)
         self.destination.assert_consistent("users")
         return ended
 

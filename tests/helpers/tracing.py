@@ -38,7 +38,7 @@ def trace(pid: int, inject: str) -> subprocess.Popen[bytes]:
             of each thread.
     """
     assert STRACE, "strace is not installed"
-    wait_for(lambda: _status(pid, "State").startswith(("T", "t")))
+    wait_for(lambda: has_stopped(pid))
     calls = inject.partition(":")[0]
     process = subprocess.Popen(
         [STRACE, "-f", "-qqq", "-p", str(pid), "-e", f"trace={calls}", "-e", f"inject={inject}"],
@@ -56,6 +56,11 @@ def wait_for(is_so: Callable[[], bool], seconds: float = 30) -> None:
     while not is_so():
         assert time.monotonic() < deadline, "it never came to that"
         time.sleep(0.002)  # noqa: TID251 - waiting for another process
+
+
+def has_stopped(pid: int) -> bool:
+    """Say whether a process was stopped by a signal."""
+    return _status(pid, "State").startswith(("T", "t"))
 
 
 def _is_traced(pid: int) -> bool:
