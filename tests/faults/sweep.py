@@ -14,6 +14,7 @@ from tests.bench.make_records import make
 from tests.helpers.cli import SAMPLE, Ended
 from tests.helpers.destinations import Destination, make_destination
 from tests.helpers.forked import call
+from tests.helpers.tracing import injecting
 
 RECORDS = 240
 SEED = 11
@@ -80,8 +81,8 @@ class Victim:
 
     def _run(self, fault: str, *more: Any, limits: Mapping[str, int] | None = None) -> Ended:
         """Run once; check what must hold at all times."""
-        befalls: dict[str, Any] = {"inject" if ":" in fault else "failpoints": fault}
-        befalls |= {"limits": limits or {}, "broken": self.broken}
+        befalls: dict[str, Any] = {"limits": limits or {}, "broken": self.broken}
+        befalls |= {"strace": injecting(fault)} if ":" in fault else {"failpoints": fault}
         ended = call(self.folder, *self.words(*more), **befalls)
         self.destination.assert_consistent("users")
         return ended

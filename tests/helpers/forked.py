@@ -55,7 +55,7 @@ class Call:
     Attributes:
         failpoints: As in `BATCHIMPORT_FAILPOINTS`.
         broken: A deliberate mistake of `tests.helpers.breaks` to make.
-        inject: What strace does to system calls, as in `pwrite64:signal=KILL:when=3`.
+        strace: Options of strace, which kills, fails or lists system calls.
         limits: By name of the `resource` module; of RLIMIT_NOFILE as many as may be opened yet.
     """
 
@@ -63,7 +63,7 @@ class Call:
     arguments: Sequence[Any]
     failpoints: str = ""
     broken: str = ""
-    inject: str = ""
+    strace: Sequence[str] = ()
     limits: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -86,7 +86,7 @@ class _Started:
         self._process.start()
         out.close()
         err.close()
-        self._tracer = trace(int(self._process.pid or 0), call.inject) if call.inject else None
+        self._tracer = trace(int(self._process.pid or 0), call.strace) if call.strace else None
 
     def wait(self) -> Ended:
         self._process.join(LONGEST_SECONDS)
@@ -121,6 +121,6 @@ def _child(call: Call, out: Connection, err: Connection) -> None:
         more = limit + len(os.listdir("/proc/self/fd")) - 1 if name == "RLIMIT_NOFILE" else limit  # noqa: PTH208 - names
         resource.setrlimit(getattr(resource, name), (more, more))
     sys.argv = ["batchimport", *map(str, call.arguments)]
-    if call.inject:
+    if call.strace:
         os.kill(os.getpid(), signal.SIGSTOP)  # until strace is there
     main()

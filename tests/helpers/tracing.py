@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -30,18 +30,22 @@ def can_trace() -> bool:
     return allowed
 
 
-def trace(pid: int, inject: str) -> subprocess.Popen[bytes]:
-    """Attach strace to a process that has stopped itself, and let it go on; strace ends with it.
+def injecting(inject: str) -> list[str]:
+    """Return what strace must be told to kill or to fail a process.
 
     Args:
         inject: As in `pwrite64:signal=KILL:when=3` or `fsync:error=EIO:when=2+`. Counts are those
             of each thread.
     """
+    return ["-e", f"trace={inject.partition(':')[0]}", "-e", f"inject={inject}"]
+
+
+def trace(pid: int, options: Sequence[str]) -> subprocess.Popen[bytes]:
+    """Attach strace to a process that has stopped itself, and let it go on; strace ends with it."""
     assert STRACE, "strace is not installed"
     wait_for(lambda: has_stopped(pid))
-    calls = inject.partition(":")[0]
     process = subprocess.Popen(
-        [STRACE, "-f", "-qqq", "-p", str(pid), "-e", f"trace={calls}", "-e", f"inject={inject}"],
+        [STRACE, "-f", "-qqq", "-p", str(pid), *options],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
