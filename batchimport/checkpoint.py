@@ -7,6 +7,7 @@ as a missing one.
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import tempfile
@@ -66,6 +67,10 @@ def _sync_directory(path: Path) -> None:
         os.close(handle)
 
 
+def _digest(document: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:32]
+
+
 class StateDirectory:
     """One folder a job, one lock file a target."""
 
@@ -87,18 +92,20 @@ class StateDirectory:
 
     def save(self, job_id: str, document: dict[str, Any]) -> None:
         """Write the checkpoint of a job."""
-        body = {"format_version": FORMAT_VERSION, **document}
-        text = json.dumps(body, ensure_ascii=False, indent=1, default=str)
-        write_atomically(self.folder(job_id) / "job.json", [text.encode(errors="replace")])
+        body = json.loads(json.dumps({"format_version": FORMAT_VERSION, **document}, default=str))
+        text = json.dumps({"digest": _digest(body), **body}, indent=1)
+        write_atomically(self.folder(job_id) / "job.json", [text.encode()])
 
     def load(self, job_id: str) -> dict[str, Any] | None:
-        """Return the checkpoint of a job; None if there is none that can be read."""
+        """Return the checkpoint of a job; None if there is none, or not as it was written."""
         try:
             document = json.loads((self.folder(job_id) / "job.json").read_bytes())
         except (OSError, ValueError, RecursionError):
             return None
-        readable = isinstance(document, dict) and document.get("format_version") == FORMAT_VERSION
-        return document if readable else None
+        if not isinstance(document, dict) or document.get("format_version") != FORMAT_VERSION:
+            return None
+        digest = document.pop("digest", None)
+        return document if digest == _digest(document) else None
 
     def jobs(self) -> list[dict[str, Any]]:
         """Return all checkpoints, the last changed first."""

@@ -223,10 +223,15 @@ class Job:
     ledger_schema: str | None = None
 
     def configuration_hash(self) -> str:
-        """Hash all that must not change between the runs of one job, sources and address apart."""
-        facts = asdict(self)
+        """Hash all that must not change between the runs of one job, sources and address apart.
+
+        What has its default value is left out: an option that a later version brings must not
+        refuse the jobs that an earlier one began.
+        """
+        facts = _unlike(asdict(self), asdict(Job((), "", "")))
+        facts["options"] = _unlike(asdict(self.options), asdict(SourceOptions()))
         for name in ("sources", "destination", "ledger_schema"):
-            del facts[name]
+            facts.pop(name, None)
         return _hash(facts)
 
     def target_hash(self) -> str:
@@ -371,6 +376,10 @@ class Summary:
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON object, fields in the documented order."""
         return asdict(self)
+
+
+def _unlike(facts: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in facts.items() if value != others[name]}
 
 
 def _hash(facts: object) -> str:

@@ -125,7 +125,7 @@ class DelimitedSource:
         first = max(chunk.start, self._body)
         size = chunk.hi - first.position
         if chunk.records == 1 and size > self._layout.most_bytes:
-            head = self._text.read_at(first.position, HEAD_BYTES)
+            head = self._text.read_at(first.position, min(size, HEAD_BYTES))
             origin = DelimitedRecords(self._layout, table, chunk, first, head, is_cut=True)
             return Batch(chunk, table.empty(), [0], origin, self.digest(chunk))
         data = self._text.read_at(chunk.lo, chunk.hi - chunk.lo)

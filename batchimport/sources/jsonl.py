@@ -62,10 +62,13 @@ class JsonLinesSource:
         size = chunk.hi - chunk.lo
         typed = self._decoders.setdefault(schema.columns, TypedLines(schema.columns))
         if chunk.records == 1 and size > self._max_record_bytes:
-            head = self._text.read_at(chunk.lo, HEAD_BYTES)
-            origin = JsonLines(self.name, chunk, schema.columns, [head], frozenset({0}))
-            digest = self._text.digest(chunk.lo, chunk.hi)
-            return Batch(chunk, typed.empty(), [0], origin, digest)
+            start, length = self._only_record(chunk)
+            if length > self._max_record_bytes:
+                head = self._text.read_at(start.position, min(length, HEAD_BYTES))
+                place = Chunk(start, chunk.end)
+                origin = JsonLines(self.name, place, schema.columns, [head], frozenset({0}))
+                digest = self._text.digest(chunk.lo, chunk.hi)
+                return Batch(chunk, typed.empty(), [0], origin, digest)
         data = self._text.read_at(chunk.lo, size)
         all_lines = lines = data.split(b"\n")
         if not lines[-1]:
@@ -85,6 +88,22 @@ class JsonLinesSource:
         origin = JsonLines(self.name, chunk, schema.columns, lines, too_long, numbers, all_lines)
         frame, doubtful = typed.parse(lines, data, too_long)
         return Batch(chunk, frame, doubtful, origin, digest_of(data))
+
+    def _only_record(self, chunk: Chunk) -> tuple[Mark, int]:
+        """Return where the one record of a chunk begins, after blank lines, and its bytes."""
+        start = base = chunk.lo
+        line = chunk.start.line
+        for block in self._text.blocks(chunk.lo, chunk.hi):
+            blank = block[: len(block) - len(block.lstrip(BLANK + b"\n"))]
+            if b"\n" in blank:
+                start = base + blank.rfind(b"\n") + 1
+                line += blank.count(b"\n")
+            if len(blank) < len(block):
+                break
+            base += len(block)
+        end = self._lines.end_of_line(start)
+        ended = self._text.read_at(end - 1, 1) == b"\n"
+        return Mark(start, chunk.offset, line), end - start - ended
 
     def digest(self, chunk: Chunk) -> str:
         """Return the hash of the chunk's bytes."""

@@ -18,6 +18,19 @@ from tests.helpers.forked import Call, call_all
 from tests.helpers.tracing import has_stopped, wait_for
 
 
+@pytest.fixture(
+    scope="module",
+    params=[
+        "sqlite",
+        "postgresql",
+        pytest.param("duckdb", marks=pytest.mark.slow),
+        pytest.param("parquet", marks=pytest.mark.slow),
+    ],
+)
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 def start_at_once(victim: Victim, processes: int, *, apart: bool) -> list[int]:
     """Run the same job in many processes.
 

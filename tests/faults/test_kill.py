@@ -49,7 +49,7 @@ def run_with_kills(workdir: Workdir, kills: int, seed: int, longest: float) -> d
     return workdir.run("users.jsonl", *OPTIONS) | {"kills": killed}
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_killed_at_random_moments(tmp_path: Path, seed: int) -> None:
     """Another chunk size after each kill; rows and rejects are those of an unbroken run."""
     broken, whole = Workdir(tmp_path / "a"), Workdir(tmp_path / "b")

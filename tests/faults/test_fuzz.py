@@ -1,0 +1,81 @@
+"""Any bytes as a source: the same records at every chunk size, each with one outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from batchimport.errors import BatchImportError
+from tests.helpers.reading import read_all
+
+PIECES = {
+    "jsonl": [
+        b'{"id": 1, "text": "a"}', b'{"id": "x"}', b'{"text": "\\ud800"}', b'{"id": 1e999}', b"[]",
+        b"{", b"}", b'"', b"\\", b"\n", b"\n", b"\r\n", b"\r", b" ", b"\t", b"\xff", b"\xc3", b"\0",
+        b"\xef\xbb\xbf", b"null", b'{"id": 1, "id": 2}', b'{"a": {"b": [1.10, {}]}}', b",", b"x" * 70,
+    ],
+    "csv": [
+        b"id,text\n", b"1,a\n", b"2", b",", b";", b"\t", b'"', b'""', b'"a,b"', b'"a\nb"', b"\n",
+        b"\n", b"\r\n", b"\r", b" ", b"\\", b"\xff", b"\xc3", b"\0", b"\xef\xbb\xbf", b"'", b"#",
+        b"x" * 70,
+    ],
+}  # fmt: skip
+SCHEMA = {"properties": {"id": {"type": "integer"}, "text": {"type": "string"}}}
+SLICES = ((1, 1 << 20), (3, 1 << 20), (1000, 40))
+"""Records a chunk, bytes a chunk."""
+
+Outcome = tuple[list[dict[str, Any]], list[tuple[int, bytes, str]]] | str
+
+
+def outcome(path: Path, limit: int, max_bytes: int) -> Outcome:
+    """Return rows and rejects, or why the file is none."""
+    try:
+        rows, rejects = read_all(
+            path, SCHEMA, limit=limit, max_bytes=max_bytes, max_record_bytes=60
+        )
+    except BatchImportError as error:
+        return error.message
+    return rows, [(each.record, each.raw, each.stage) for each in rejects]
+
+
+def check(path: Path, data: bytes) -> None:
+    path.write_bytes(data)
+    whole = outcome(path, 1000, 1 << 20)
+    for limit, max_bytes in SLICES:
+        assert outcome(path, limit, max_bytes) == whole
+
+
+def fuzz(suffix: str, examples: int, path: Path) -> Callable[[], None]:
+    """Return a test of so many files made of pieces."""
+
+    @settings(
+        max_examples=examples,
+        derandomize=True,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(st.lists(st.sampled_from(PIECES[suffix]) | st.binary(max_size=3), max_size=24))
+    def test(pieces: list[bytes]) -> None:
+        check(path, b"".join(pieces))
+
+    return test
+
+
+@pytest.mark.parametrize("suffix", PIECES)
+def test_any_bytes(tmp_path: Path, suffix: str) -> None:
+    """A fixed budget."""
+    fuzz(suffix, 100, tmp_path / f"u.{suffix}")()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("suffix", PIECES)
+def test_any_bytes_for_long(tmp_path: Path, suffix: str) -> None:
+    """A larger one."""
+    fuzz(suffix, 20_000, tmp_path / f"u.{suffix}")()

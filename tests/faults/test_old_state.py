@@ -1,0 +1,137 @@
+"""State and ledgers of earlier versions, of later ones, and damaged ones.
+
+`tests/fixtures/format_1` is a job that was killed over its third chunk, as its version left it. It
+stays as it is: what a later version changes must come with a fixture of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.testing
+
+from batchimport.checkpoint import StateDirectory
+from batchimport.cli import app
+from batchimport.errors import BatchImportError
+from batchimport.job import Job
+from tests.helpers.cli import SAMPLE, Workdir
+from tests.helpers.tables import query
+
+FIXTURE = Path(__file__).resolve().parents[1] / "fixtures" / "format_1"
+OPTIONS = ["users.jsonl", "--schema", SAMPLE / "users.schema.json", "--key", "id"]
+
+
+@pytest.fixture
+def old(workdir: Workdir) -> Workdir:
+    """A directory as an earlier version left it."""
+    shutil.copy(FIXTURE / "users.jsonl", workdir.path)
+    with closing(sqlite3.connect(workdir.path / "users.db")) as connection:
+        connection.executescript(here(workdir, "users.sql"))
+    state = StateDirectory(workdir.path / ".batchimport")
+    state.save("old", json.loads(here(workdir, "job.json")))
+    return workdir
+
+
+def here(workdir: Workdir, name: str) -> str:
+    """Return a part of the fixture in which paths are those of this directory."""
+    target = Job((str(workdir.path / "users.jsonl"),), "", "users").target_hash()
+    text = (FIXTURE / name).read_text()
+    return text.replace("/HERE", str(workdir.path)).replace("TARGET", target)
+
+
+def test_an_old_job_is_resumed(old: Workdir) -> None:
+    """By its recorded options; it ends like a job of today."""
+    ended = old.call("resume", "old", "--json").summary
+    assert (ended["status"], ended["resumed"]) == ("completed_with_rejects", True)
+    assert ended["this_run"]["processed"] == 40 - 16
+    rows = query(old.path / "users.db", "SELECT * FROM users ORDER BY id")
+    fresh = old.run(*OPTIONS, "--to", "sqlite:///fresh.db")
+    assert rows == query(old.path / "fresh.db", "SELECT * FROM users ORDER BY id")
+    assert (ended["failed"], len(rows)) == (fresh["failed"], fresh["successful"])
+
+
+def test_an_old_ledger_is_enough(old: Workdir) -> None:
+    """Without the state directory, by the command that began it."""
+    shutil.rmtree(old.path / ".batchimport")
+    ended = old.run(*OPTIONS, "--job-id", "old")
+    assert (ended["resumed"], ended["this_run"]["processed"]) == (True, 40 - 16)
+
+
+def test_a_later_ledger_is_refused_in_words(old: Workdir) -> None:
+    """And not touched."""
+    query(old.path / "users.db", "UPDATE _batchimport_jobs SET format_version = 2")
+    ended = old.call("resume", "old")
+    assert ended.code == 1
+    assert "the ledger has format 2, this version knows 1" in ended.err
+    assert query(old.path / "users.db", "SELECT epoch FROM _batchimport_jobs") == [(1,)]
+
+
+def test_a_later_checkpoint_is_as_good_as_none(old: Workdir) -> None:
+    """The ledger is the truth, and `run` continues by it."""
+    path = old.path / ".batchimport" / "old" / "job.json"
+    path.write_text(path.read_text().replace('"format_version": 1', '"format_version": 2'))
+    assert old.call("resume", "old").code == 2
+    assert old.run(*OPTIONS, "--job-id", "old")["resumed"] is True
+
+
+def damaged(body: bytes, step: int) -> list[bytes]:
+    """Return copies with one byte changed, and copies that are too short."""
+    places = range(0, len(body), step)
+    changed = [
+        body[:at] + value + body[at + 1 :] for at in places for value in (b"0", b'"', b"\xff")
+    ]
+    return changed + [body[:at] for at in places]
+
+
+def check_damage(old: Workdir, step: int) -> None:
+    path = old.path / ".batchimport" / "old" / "job.json"
+    runner = typer.testing.CliRunner()
+    for body in damaged(path.read_bytes(), step):
+        path.write_bytes(body)
+        words: list[list[Any]] = [["jobs"], ["jobs", "--json"], ["status", "old"]]
+        words.append(["resume", "old", "--to", "sqlite:///no/such/directory/x.db", "--quiet"])
+        for each in words:
+            ended = runner.invoke(app, [*each, "--state-dir", str(path.parents[1])])
+            fine = ended.exit_code == 0 or isinstance(
+                ended.exception, BatchImportError | SystemExit
+            )
+            assert fine, (each, ended.exception, body)
+
+
+def test_a_damaged_checkpoint_harms_nobody(old: Workdir) -> None:
+    """Read as far as it makes sense, or as if it were not there; never a traceback."""
+    check_damage(old, 197)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_every_byte_of_a_checkpoint_damaged(old: Workdir) -> None:
+    """The same, for each."""
+    check_damage(old, 1)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        "[]",
+        "{}",
+        "null",
+        '{"format_version": 1}',
+        "[" * 100_000,
+        '{"format_version":1,"progress":[]}',
+    ],
+)
+def test_a_checkpoint_that_is_none(workdir: Workdir, document: str) -> None:
+    """Other JSON is no job."""
+    path = workdir.write("job.json", document)
+    folder = workdir.path / "state" / "job"
+    folder.mkdir(parents=True)
+    path.rename(folder / "job.json")
+    assert StateDirectory(workdir.path / "state").jobs() == []
+    assert json.loads(workdir.call("jobs", "--json", "--state-dir", "state").out) == []
