@@ -68,7 +68,6 @@ def complete(sink: Sink, job: Job, record: JobRecord, size: int, total: int | No
     surplus = sink.finish(record.job_id, "completed", total)
     failpoints.reach("after-finish")
     if surplus:
-        sink.finish(record.job_id, "interrupted", total)
         word = "more" if surplus > 0 else "fewer"
         raise AccountsError(
             f"the table has {abs(surplus):,} rows {word} than were stored",

@@ -183,7 +183,10 @@ class Sink(Protocol):
         ...
 
     def finish(self, job_id: str, state: str, total_items: int | None) -> int | None:
-        """Record how the run ended; return how many rows the table has more than it should."""
+        """Record how the run ended; return how many rows the table has more than it should.
+
+        If it has more or fewer, the job is not recorded as completed.
+        """
         ...
 
     def close(self) -> None:

@@ -270,6 +270,9 @@ class Ledger(ABC):
         """Record how the run ended; return how many rows too many the table has."""
         with self._transaction():
             self._fence()
+            surplus = self._surplus()
+            if surplus:  # killed here, it must not have been called completed
+                state = "interrupted"
             self._run(
                 f"UPDATE {self._jobs} SET state = ?, heartbeat_at = ?, "
                 "total_items = coalesce(?, total_items) WHERE job_id = ?",
@@ -277,7 +280,7 @@ class Ledger(ABC):
             )
             if state == "completed":
                 self._drop_keys(job_id)
-            return self._surplus()
+            return surplus
 
     def _surplus(self) -> int | None:
         """Compare the table with the ledgers, where all rows since it was made are theirs."""

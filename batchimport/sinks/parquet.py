@@ -225,9 +225,11 @@ class ParquetSink:
             facts = self._facts(job_id) or {}
             if total_items is None:
                 total_items = facts["total_items"]
+            surplus = self._foreign_rows() - (job.rows_before or 0)
+            state = "interrupted" if surplus else state
             ended = replace(job, state=state, total_items=total_items)
             self._write_job(ended, facts["table_name"], facts["owner"], self._schema)
-            return self._foreign_rows() - (job.rows_before or 0)
+            return surplus
 
     # -- a chunk ------------------------------------------------------------------------------
 

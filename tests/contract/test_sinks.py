@@ -338,6 +338,7 @@ def test_rows_that_nobody_accounts_for_are_noticed(store: Store) -> None:
     assert sink.finish("users-1", "completed", 2) == 0
     store.intrude()
     assert sink.finish("users-1", "completed", 2) == 1
+    assert sink.jobs()[0].state == "interrupted"
 
 
 @pytest.mark.parametrize(("mode", "left"), [("append", 3), ("truncate", 2), ("replace", 2)])
