@@ -1,0 +1,68 @@
+"""Streams that close and terminals that hang up: the import goes on, or drains; its code is its own."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import subprocess
+
+import pytest
+
+from tests.helpers.cli import COMMAND, Workdir, environment
+from tests.helpers.destinations import SqliteFile
+from tests.helpers.tables import query
+from tests.helpers.tracing import wait_for
+
+RECORDS = 60_000
+
+
+def shell(workdir: Workdir, redirection: str) -> tuple[int, str]:
+    """Run an import by a shell, with its streams redirected; return its code and what is left."""
+    command = f"{shlex.join(COMMAND)} run u.jsonl --json {redirection}"
+    ended = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command],
+        cwd=workdir.path,
+        env=environment(),
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert "Traceback" not in ended.stderr
+    return ended.returncode, ended.stdout
+
+
+@pytest.mark.parametrize(
+    ("redirection", "is_told"),
+    [(">&-", False), ("2>&-", True), ("<&- >&- 2>&-", False), ("| true", False)],
+)
+def test_streams_that_are_closed(workdir: Workdir, redirection: str, is_told: bool) -> None:
+    """The code says how the import ended; the database does not get a stream's number."""
+    workdir.lines("u.jsonl", [{"id": 1}, {"id": 1.5}, {"id": "x"}])
+    workdir.write("s.json", '{"properties": {"id": {"type": "integer"}}}')
+    code, out = shell(workdir, f"--schema s.json {redirection}")
+    assert (code, bool(out)) == (3, is_told)
+    assert query(workdir.path / "u.db", "SELECT id FROM u") == [(1,)]
+    assert (workdir.path / "u.db").read_bytes().startswith(b"SQLite format 3")
+
+
+@pytest.mark.parametrize("is_ignored", [False, True])
+def test_a_terminal_that_hangs_up(workdir: Workdir, is_ignored: bool) -> None:
+    """It drains and can be continued; under `nohup` it goes on to its end."""
+    workdir.lines("u.jsonl", [{"id": at} for at in range(RECORDS)])
+    words = ["run", "u.jsonl", "--chunk-size", "200", "--progress", "none", "--json"]
+    process = subprocess.Popen(
+        [*(["nohup"] if is_ignored else []), *COMMAND, *words],
+        cwd=workdir.path,
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    place = SqliteFile(f"sqlite:///{workdir.path / 'u.db'}")
+    wait_for(lambda: (workdir.path / "u.db").exists() and place.accounts()[0] > 0)
+    process.send_signal(signal.SIGHUP)
+    process.communicate(timeout=60)
+    assert process.returncode == (0 if is_ignored else 5)
+    assert workdir.run("u.jsonl")["successful"] == RECORDS
+    assert query(workdir.path / "u.db", "SELECT count(DISTINCT id) FROM u") == [(RECORDS,)]
