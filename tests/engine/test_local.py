@@ -248,4 +248,4 @@ def test_an_attempt_that_takes_too_long_never_commits_late(shop: Shop) -> None:
 
     assert shop.run(numbered(100), slow_once, chunk_timeout_seconds=1.0) is None
     assert sorted(shop.ids()) == list(range(100))
-    assert shop.of(ChunkRetried)[0].chunk.offset == 10
+    assert 10 in {each.chunk.offset for each in shop.of(ChunkRetried)}
