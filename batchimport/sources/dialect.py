@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,9 @@ _NAMES = {
     ":": "colon",
     "'": "single quote",
 }
+_DECLARATION = re.compile(r"sep=([,;\t|:^~])(?:\r\n?|\n)")
+"""The first line by which a file tells Excel its delimiter."""
+
 _SPELLINGS = {"\\t": "\t", "tab": "\t"}
 
 
@@ -62,6 +66,9 @@ def choose_dialect(head: str, options: SourceOptions, *, is_whole: bool) -> Dial
         _check("--quote", options.quote, may_be_empty=True)
     if delimiter is not None and delimiter == ('"' if options.quote is None else options.quote):
         raise UsageError("is the same as --quote", where="--delimiter")
+    declared = _DECLARATION.match(head) if options.skip_lines is None else None
+    if declared is not None:
+        delimiter, head = delimiter or declared[1], head[declared.end() :]
     if delimiter is None and options.format == "tsv":
         delimiter = "\t"
     found = guess(
@@ -75,6 +82,8 @@ def choose_dialect(head: str, options: SourceOptions, *, is_whole: bool) -> Dial
         found = replace(found, marks=replace(found.marks, padded=True))
     if options.skip_lines is not None:
         found = replace(found, preamble=0)
+    if declared is not None:
+        found = replace(found, preamble=found.preamble + 1)
     notes = _notes(found, delimiter_is_given=delimiter is not None)
     return Dialect(found.marks, options.null_string or "", found.preamble, found.width, notes)
 

@@ -43,7 +43,7 @@ class Guess:
         width: That width; 0 if there are no records.
         header_fits: The header has that width, too.
         quoted: Share of the cells that are quoted, 0 to 1.
-        quotes_columns: In some column, all cells that are not empty are quoted.
+        quotes_columns: In some column, the name and all cells that are not empty are quoted.
         numbers: Share of the cells that are numbers, dates or times, 0 to 1.
         preamble: Lines before the header that are no part of the table.
     """
@@ -178,11 +178,10 @@ def _judge(marks: Marks, records: list[_Record], *, has_names: bool) -> Guess:
 
 
 def _is_quoted(column: Sequence[Cell]) -> bool:
-    """Say whether there are quotes round all cells of a column, and enough of them."""
+    """Say whether there are quotes round all cells of a column, its name included."""
     (_, name_is_quoted), *below = column
     written = [(text, quoted) for text, quoted in below if text or quoted]
-    are_enough = len(written) > 2 or (name_is_quoted and bool(written))
-    return are_enough and all(quoted for _, quoted in written) and any(text for text, _ in written)
+    return name_is_quoted and any(text for text, _ in written) and all(q for _, q in written)
 
 
 def _beats(one: Guess, other: Guess) -> bool:

@@ -52,6 +52,8 @@ TWO: Rows = [{"a": "x", "b": "y z"}, {"a": "v", "b": "w"}]
         ("col\nit's\n'quoted'\n", "comma", [{"col": "it's"}, {"col": "'quoted'"}]),
         ('"a"\n"\'\'"\n"x; y"\n"z; w"\n', "comma", [{"a": "''"}, {"a": "x; y"}, {"a": "z; w"}]),
         ("url\nhttp://x?a=1;b=2\ny\n", "comma", [{"url": "http://x?a=1;b=2"}, {"url": "y"}]),
+        ("k,q\nA,'x'\nB,'y'\nC,'z'\n", "comma", [{"k": k, "q": q} for k, q in (("A", "'x'"), ("B", "'y'"), ("C", "'z'"))]),
+        ("sep=^\r\na^b\r\n1^2\r\n", "no part of the table: 1", [{"a": 1, "b": 2}]),
         ("a,b\r1,2\r3,4\r", "comma", [{"a": 1, "b": 2}, {"a": 3, "b": 4}]),
         ("a,b\r\n1,2\n3,4\r5,6", "comma", [{"a": 1, "b": 2}, {"a": 3, "b": 4}, {"a": 5, "b": 6}]),
         ('a,b\n1,"p\rq\r\nr"\n', "comma", [{"a": 1, "b": "p\rq\r\nr"}]),
