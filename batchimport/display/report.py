@@ -108,7 +108,8 @@ def _facts(summary: Summary) -> list[tuple[str, str]]:
 
 def reject_lines(reject: Reject) -> list[str]:
     """Return one line for each error of a record."""
-    place = f"{safe(reject.source)}:{reject.line}" if reject.line else safe(reject.source)
+    place = f":{reject.line}" if reject.line else f" row {reject.byte_offset}"
+    place = safe(reject.source) + place
     lines = []
     for error in reject.errors:
         field = f" {safe(error.field)}:" if error.field else ""

@@ -11,6 +11,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from batchimport.display.report import reject_lines
 from batchimport.errors import FatalError, UsageError
 from batchimport.job import Mark, SourceOptions
 from batchimport.schema import RecordSchema
@@ -99,6 +100,7 @@ def test_what_json_does_not_have_is_a_reject(
     assert [row["id"] for row in rows] == [1, 3]
     assert (codes(rejects), rejects[0].byte_offset, rejects[0].line) == ([code], 1, None)
     assert json.loads(rejects[0].raw)["id"] == 2
+    assert reject_lines(rejects[0])[0].startswith("a.parquet row 1 ")
 
 
 def test_a_schema_of_the_user_judges_rows_as_json(tmp_path: Path) -> None:
