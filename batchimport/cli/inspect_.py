@@ -94,6 +94,8 @@ def rejects(
     )
     sink = open_sink(to or facts["destination"], options)
     try:
+        if sink.owner(job) is None:
+            raise UsageError("the destination knows no such job", where=f"job {job}")
         found = sink.rejects(job)
         if raw:
             for reject in found:

@@ -11,7 +11,7 @@ import duckdb
 import polars as pl
 
 from batchimport import failpoints
-from batchimport.errors import BatchImportError, DataError, UsageError
+from batchimport.errors import BatchImportError, DataError
 from batchimport.job import DRY_RUN, EXTRA_COLUMN
 from batchimport.schema import Column
 from batchimport.sinks import sql
@@ -62,6 +62,7 @@ class DuckdbSink(Ledger):
 
     hints = SinkHints(writers=1, preferred_records=ROW_GROUP)
     types = TYPES
+    names_have_case = False
 
     def __init__(self, address: str, options: SinkOptions = SinkOptions()) -> None:
         super().__init__(options.ledger_schema)
@@ -113,16 +114,6 @@ class DuckdbSink(Ledger):
         if self._ledger_schema:
             self._run(f"CREATE SCHEMA IF NOT EXISTS {quote(self._ledger_schema)}")
         super()._create_ledger()
-
-    def _create_table(self, job: Job, columns: Sequence[Column]) -> None:
-        same = sql.clash([column.name for column in columns])
-        if same:
-            raise UsageError(
-                f"DuckDB holds these keys to be one column: {same}",
-                where=job.table,
-                hint="rename one of them with --transform or --sql",
-            )
-        super()._create_table(job, columns)
 
     def _unique_keys(self, table: str) -> list[frozenset[str]]:
         place = self._place(table)

@@ -16,7 +16,6 @@ from batchimport.errors import (
     UsageError,
 )
 from batchimport.job import INDEX, FieldError
-from batchimport.sinks import sql
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -143,13 +142,6 @@ def match_columns(
     Raises:
         UsageError: If the table cannot take the columns.
     """
-    same = sql.clash([column.name for column in columns])
-    if same:
-        raise UsageError(
-            f"DuckDB holds these keys to be one column: {same}",
-            where=table,
-            hint="rename one of them with --transform or --sql",
-        )
     folded = {each.name.lower(): each for each in known}
     missing = [column.name for column in columns if column.name.lower() not in folded]
     if missing:

@@ -38,6 +38,12 @@ class Ledger(ABC):
     types: ClassVar[Mapping[Kind, str]]
     """The SQL type of each kind of column in a table that is made."""
 
+    names_have_case: ClassVar[bool] = True
+    """Two columns may differ in case alone."""
+
+    emptying: ClassVar[str] = "DELETE FROM"
+    """What empties a table, as part of a transaction."""
+
     def __init__(self, schema: str | None = None) -> None:
         self._job: JobRecord | None = None
         self._table = ""
@@ -186,6 +192,13 @@ class Ledger(ABC):
         """Make the table, or make it ready; return its rows, if all others will be the job's."""
         if not columns:  # an empty source
             return None
+        same = "" if self.names_have_case else sql.clash([column.name for column in columns])
+        if same:
+            raise UsageError(
+                f"the destination holds these keys to be one column: {same}",
+                where=job.table,
+                hint="rename one of them with --transform or --sql",
+            )
         exists, name = self._exists(job.table), self._name(job.table)
         if exists and job.if_exists == "fail":
             raise UsageError(
@@ -196,7 +209,7 @@ class Ledger(ABC):
         if exists and job.if_exists != "replace":
             self._match(job.table, columns)
             if job.if_exists == "truncate":
-                self._run(f"DELETE FROM {name}")
+                self._run(f"{self.emptying} {name}")
         else:
             self._create_table(job, columns)
         if job.key:

@@ -71,6 +71,7 @@ class PostgresSink(Ledger):
     """One database; a connection for the job, and one for each chunk that is being stored."""
 
     types = TYPES
+    emptying = "TRUNCATE"
 
     def __init__(self, address: str, options: SinkOptions = SinkOptions()) -> None:
         super().__init__(options.ledger_schema)

@@ -163,6 +163,13 @@ def match_columns(
                 hint="add it, choose another --table, or drop the key with --sql",
             )
         _check_fit(table, found, column)
+        same = [name for name, each in matched.items() if each is found]
+        if same:
+            raise UsageError(
+                f"{same[0]} and {column.name} would both go into column {found.name}",
+                where=table,
+                hint="rename one of them with --transform or --sql",
+            )
         matched[column.name] = found
     taken = {each.name for each in matched.values()}
     needed = [each.name for each in known if not each.is_filled and each.name not in taken]

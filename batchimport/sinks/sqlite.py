@@ -71,6 +71,7 @@ class SqliteSink(Ledger):
     hints = SinkHints(writers=1, preferred_records=20_000)
 
     types = TYPES
+    names_have_case = False
 
     def __init__(self, address: str, options: SinkOptions = SinkOptions()) -> None:
         if not address.startswith(PREFIX) or len(address) == len(PREFIX):
@@ -135,16 +136,6 @@ class SqliteSink(Ledger):
         check_table(table, info, columns)
         known = {row[0].lower(): row[0] for row in info}
         return {column.name: known[column.name.lower()] for column in columns}
-
-    def _create_table(self, job: Job, columns: Sequence[Column]) -> None:
-        same = sql.clash([column.name for column in columns])
-        if same:
-            raise UsageError(
-                f"SQLite holds these keys to be one column: {same}",
-                where=job.table,
-                hint="rename one of them with --transform or --sql",
-            )
-        super()._create_table(job, columns)
 
     def _unique_keys(self, table: str) -> list[frozenset[str]]:
         return [frozenset(key) for key in self._unique_columns(table)]

@@ -299,3 +299,12 @@ def test_foreign_rows_are_noticed(workdir: Workdir, tmp_path: Path) -> None:
     connection.close()
     summary = workdir.run("u.jsonl", *options)
     assert (summary["status"], summary["exit_code"]) == ("failed", 7)
+
+
+def test_rejects_of_a_job_that_the_destination_does_not_know(workdir: Workdir) -> None:
+    """A slip in the job's name is an error, not a job without rejects."""
+    workdir.lines("u.jsonl", [{"id": 1}])
+    workdir.run("u.jsonl")
+    ended = workdir.call("rejects", "u-nosuch", "--to", "sqlite:///u.db")
+    assert ended.code == 2
+    assert "no such job" in ended.err

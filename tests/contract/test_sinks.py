@@ -377,6 +377,19 @@ def test_a_table_that_cannot_take_the_columns_is_refused(store: Store) -> None:
         store.claimed(job_id="users-2")
 
 
+@pytest.mark.parametrize("exists", [False, True])
+def test_keys_that_would_share_a_column_are_refused(database: Store, exists: bool) -> None:
+    """Keys that differ in case alone, where the database knows no case, or its table has but one."""
+    if exists:
+        database.run("CREATE TABLE users (id INTEGER)")
+    columns = (Column("id", "integer"), Column("ID", "integer"))
+    if database.kind == "postgresql" and not exists:
+        database.claimed(columns=columns)
+        return
+    with pytest.raises(UsageError, match=r"one column: id, ID|both go into column id"):
+        database.claimed(columns=columns)
+
+
 def test_a_later_format_is_not_touched(database: Store) -> None:
     """A ledger that a later version wrote stops this one."""
     sink = database.claimed()
