@@ -360,3 +360,8 @@ def temporal_options(
         if value:
             raise UsageError("is an option of --engine temporal", where=name)
     return None
+
+
+LogFile = Annotated[
+    Path | None, typer.Option(help="Append what happens to this file, a line an event.")
+]

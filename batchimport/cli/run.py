@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import sys
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,13 +15,16 @@ import typer
 from batchimport.checkpoint import StateDirectory, write_atomically
 from batchimport.cli import options as o
 from batchimport.display import open_display
+from batchimport.display.log import open_log
 from batchimport.display.report import final_report, print_error
 from batchimport.errors import JobInterrupted, UsageError
+from batchimport.events import JobFinished
 from batchimport.job import JOB_ID_PATTERN, Job, RunOptions, TemporalOptions
 from batchimport.sources.paths import find_sources, stem_of
 
 if TYPE_CHECKING:
     from batchimport.closing import Outcome
+    from batchimport.events import Event
     from batchimport.identity import Request
 
 
@@ -83,6 +86,7 @@ def run(  # noqa: PLR0913 - one parameter an option
     exit_zero_on_rejects: o.ExitZero = False,
     quiet: o.Quiet = False,
     verbose: o.Verbose = False,
+    log_file: o.LogFile = None,
 ) -> None:
     """Import files as one job; if the same job was interrupted, continue it."""
     from batchimport.identity import Request  # noqa: PLC0415 - imports Polars
@@ -168,7 +172,8 @@ def run(  # noqa: PLR0913 - one parameter an option
             engine, temporal_address, temporal_namespace, task_queue, detach=detach
         ),
     )
-    _execute(request, progress, summary, as_json=json_, quiet=quiet, zero=exit_zero_on_rejects)
+    told = Told(progress, summary, log_file, json_, quiet, exit_zero_on_rejects)
+    _execute(request, told)
     del verbose  # read by `main` and `_report`
 
 
@@ -189,6 +194,7 @@ def resume(  # noqa: PLR0913 - one parameter an option
     exit_zero_on_rejects: o.ExitZero = False,
     quiet: o.Quiet = False,
     verbose: o.Verbose = False,
+    log_file: o.LogFile = None,
 ) -> None:
     """Continue an interrupted job with the options that it was begun with."""
     del verbose  # read by `main` and `_report`
@@ -218,7 +224,8 @@ def resume(  # noqa: PLR0913 - one parameter an option
         handle_signals=True,
         temporal=temporal,
     )
-    _execute(request, progress, summary, as_json=json_, quiet=quiet, zero=exit_zero_on_rejects)
+    told = Told(progress, summary, log_file, json_, quiet, exit_zero_on_rejects)
+    _execute(request, told)
 
 
 def absolute(address: str) -> str:
@@ -229,27 +236,38 @@ def absolute(address: str) -> str:
     return f"{scheme}:///{Path(path).absolute()}"
 
 
-def _execute(
-    request: Request,
-    progress: o.ProgressMode,
-    summary: Path | None,
-    *,
-    as_json: bool,
-    quiet: bool,
-    zero: bool,
-) -> None:
+@dataclass(frozen=True, slots=True)
+class Told:
+    """How, and to whom, a run tells what it does and how it ended."""
+
+    progress: o.ProgressMode
+    summary: Path | None
+    log_file: Path | None
+    as_json: bool
+    quiet: bool
+    zero: bool
+
+
+def _execute(request: Request, told: Told) -> None:
     from batchimport.importer import import_file  # noqa: PLC0415 - imports Polars
 
-    with open_display("none" if quiet else progress.value) as display:
-        outcome = import_file(request, display)
+    display = open_display("none" if told.quiet else told.progress.value)
+    with open_log(told.log_file) as log, display:
+
+        def observe(event: Event) -> None:
+            log(event)
+            display(event)
+
+        outcome = import_file(request, observe)
+        log(JobFinished(outcome.summary))  # no event told, if it has not begun
     try:
-        if summary is not None:  # before standard output, which may be a pipe that is closed
+        if told.summary is not None:  # before standard output, which may be a pipe that is closed
             body = json.dumps(outcome.summary.to_dict(), indent=1) + "\n"
-            write_atomically(summary, [body.encode()])
+            write_atomically(told.summary, [body.encode()])
     finally:
-        _report(outcome, as_json=as_json, quiet=quiet)
-    code = 0 if zero and outcome.summary.chunks.failed == 0 and _only_rejects(outcome) else None
-    raise typer.Exit(outcome.exit_code if code is None else code)
+        _report(outcome, as_json=told.as_json, quiet=told.quiet)
+    only = told.zero and outcome.summary.chunks.failed == 0 and _only_rejects(outcome)
+    raise typer.Exit(0 if only else outcome.exit_code)
 
 
 def _only_rejects(outcome: Outcome) -> bool:

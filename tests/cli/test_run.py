@@ -308,3 +308,30 @@ def test_rejects_of_a_job_that_the_destination_does_not_know(workdir: Workdir) -
     ended = workdir.call("rejects", "u-nosuch", "--to", "sqlite:///u.db")
     assert ended.code == 2
     assert "no such job" in ended.err
+
+
+def test_a_log_file_tells_what_happened(workdir: Workdir) -> None:
+    """Appended, run after run: chunks, sizes, retries, the end; and a run that did not begin."""
+    workdir.lines("u.jsonl", [*numbered(30), {"id": "x"}])
+    workdir.write("s.json", '{"properties": {"id": {"type": "integer"}}}')
+    options = ["u.jsonl", "--schema", "s.json", "--chunk-size", "10", "--log-file", "u.log"]
+    assert workdir.call("run", *options, BATCHIMPORT_FAILPOINTS="before-commit=error@2").code == 3
+    assert workdir.call("run", *options).code == 3
+    assert workdir.call("run", "nosuch.jsonl", "--log-file", "u.log").code == 2
+    lines = [
+        line.partition(" ")[2] for line in workdir.path.joinpath("u.log").read_text().splitlines()
+    ]
+    assert sum("committed in" in line for line in lines) == 4
+    assert sum(line.startswith("WARNING records 10 to 20: attempt 1 failed") for line in lines) == 1
+    assert (
+        sum(
+            line.startswith("completed_with_rejects: 31 records: stored 30, rejected 1")
+            for line in lines
+        )
+        == 1
+    )
+    assert sum(line.startswith("already_completed") for line in lines) == 1
+    assert [line for line in lines if "ERROR" in line] == [lines[-2]]
+    assert "no such file" in lines[-2]
+    assert workdir.path.joinpath("u.log").stat().st_mode & 0o077 == 0
+    assert workdir.call("run", "u.jsonl", "--log-file", "no/dir/u.log").code == 2
