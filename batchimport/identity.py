@@ -14,15 +14,17 @@ from batchimport.checkpoint import StateDirectory
 from batchimport.errors import (
     ConfigurationChangedError,
     FatalError,
+    JobRunningElsewhereError,
     SourceChangedError,
     UsageError,
 )
 from batchimport.job import Job, RunOptions, SourceOptions, TemporalOptions
+from batchimport.load import owner_is_gone
 from batchimport.sinks import redact
 from batchimport.sources.paths import STANDARD_INPUT, stem_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from batchimport.job import Committed
     from batchimport.sinks.base import JobRecord, Sink
@@ -50,8 +52,18 @@ class Request:
     temporal: TemporalOptions | None = None
 
 
-def identify(request: Request, source: Source, sink: Sink) -> JobRecord | None:
+def identify(
+    request: Request,
+    source: Source,
+    sink: Sink,
+    owner: str,
+    has_ended: Callable[[str], bool | None] = owner_is_gone,
+) -> JobRecord | None:
     """Find the job that this call continues; None if it begins a new one.
+
+    Args:
+        owner: This program.
+        has_ended: Says whether another owner has ended; None where that cannot be known.
 
     Raises:
         RefusedError: If an unfinished job stands in the way.
@@ -68,6 +80,7 @@ def identify(request: Request, source: Source, sink: Sink) -> JobRecord | None:
     found = unfinished[-1] if unfinished else same[-1] if same else None
     if request.restart:
         for record in [*unfinished, *same]:
+            refuse_if_owned(record, sink, owner, has_ended)
             _check_restart(request, record, sink)
             sink.abandon(record.job_id)
             failpoints.reach("after-abandon")
@@ -89,6 +102,28 @@ def identify(request: Request, source: Source, sink: Sink) -> JobRecord | None:
     if found.state != "completed":
         _check_unchanged(found, job, source)
     return found
+
+
+def refuse_if_owned(
+    record: JobRecord,
+    sink: Sink,
+    owner: str,
+    has_ended: Callable[[str], bool | None] = owner_is_gone,
+) -> None:
+    """Refuse a job that another living process, or a workflow, works on.
+
+    Raises:
+        JobRunningElsewhereError: If so.
+    """
+    found = sink.owner(record.job_id)
+    if record.state != "running" or found in (None, owner):
+        return
+    if has_ended(str(found)) is False:
+        raise JobRunningElsewhereError(
+            "another program is running this job",
+            where=f"job {record.job_id}",
+            hint=f"watch it with: batchimport status {record.job_id} --watch",
+        )
 
 
 def _grown(request: Request, source: Source, sink: Sink) -> JobRecord | None:

@@ -14,11 +14,11 @@ from batchimport.engines.interrupt import draining_signals, stopping_signals
 from batchimport.engines.local import LocalEngine
 from batchimport.errors import BatchImportError, UsageError, from_system
 from batchimport.events import JobFinished, JobStarted, RecordsCounted
-from batchimport.identity import hash_of, identify, new_job_id, verify_unchanged
+from batchimport.identity import hash_of, identify, new_job_id, refuse_if_owned, verify_unchanged
 from batchimport.job import Counts, Summary
-from batchimport.load import LoadReader, owner_id, owner_is_gone, peak_memory_bytes
+from batchimport.load import LoadReader, owner_id, peak_memory_bytes
 from batchimport.mirror import Mirror
-from batchimport.opening import Parts, bytes_per_record, open_job, refuse_if_owned
+from batchimport.opening import Parts, bytes_per_record, open_job
 from batchimport.planner import Plan
 from batchimport.remote import attach, follow, has_ended
 from batchimport.schema.doubts import doubts
@@ -135,10 +135,11 @@ class _Run:
         return outcome
 
     def _execute(self) -> Outcome:
-        known = identify(self._request, self._source, self._sink)
+        owner = self._tell.owner
+        known = identify(self._request, self._source, self._sink, owner, has_ended)
         if known is not None and known.state == "completed":
             return self.already_completed(known)
-        opened = open_job(self._request, known, self._parts, self._tell.owner, has_ended)
+        opened = open_job(self._request, known, self._parts, owner, has_ended)
         self._resumed = opened.resumed
         if self._spool is not None:
             self._spool.keep(opened.record.job_id)
@@ -160,12 +161,12 @@ class _Run:
         """
         if self._request.restart:
             return None, job_id
-        known = identify(self._request, self._source, self._sink)
+        known = identify(self._request, self._source, self._sink, self._tell.owner)
         if known is None:
             return None, job_id
         if known.state == "completed":
             return self.already_completed(known), known.job_id
-        refuse_if_owned(known, self._sink, self._tell.owner, owner_is_gone)
+        refuse_if_owned(known, self._sink, self._tell.owner)
         return None, known.job_id
 
     # -- during -------------------------------------------------------------------------------

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from batchimport import failpoints
 from batchimport.chunk import Work, judge
-from batchimport.errors import JobRunningElsewhereError, UsageError
-from batchimport.identity import new_job_id, verify_unchanged, without_address
+from batchimport.errors import UsageError
+from batchimport.identity import new_job_id, refuse_if_owned, verify_unchanged, without_address
 from batchimport.job import EXTRA_COLUMN, Mark
 from batchimport.load import owner_is_gone
 from batchimport.schema import Column, RecordSchema, infer_schema
@@ -94,25 +94,6 @@ def join_job(record: JobRecord, parts: Parts) -> Work:
     _decide_columns(parts, schema)
     parts.sink.join(parts.job, record)
     return _work(parts, schema, record)
-
-
-def refuse_if_owned(
-    record: JobRecord, sink: Sink, owner: str, has_ended: Callable[[str], bool | None]
-) -> None:
-    """Refuse a job that another living process, or a workflow, works on.
-
-    Raises:
-        JobRunningElsewhereError: If so.
-    """
-    found = sink.owner(record.job_id)
-    if record.state != "running" or found in (None, owner):
-        return
-    if has_ended(str(found)) is False:
-        raise JobRunningElsewhereError(
-            "another program is running this job",
-            where=f"job {record.job_id}",
-            hint=f"watch it with: batchimport status {record.job_id} --watch",
-        )
 
 
 def bytes_per_record(source: Source) -> float:

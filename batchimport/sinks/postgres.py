@@ -104,11 +104,19 @@ class PostgresSink(Ledger):
 
     def claim(self, job: Job, record: JobRecord, owner: str) -> JobRecord:
         """Make ledger and table ready and take the job with a new epoch."""
-        digest = hashlib.sha256(f"batchimport {job.target_hash()}".encode()).digest()
-        self._lock_key = int.from_bytes(digest[:8], signed=True)
+        self._lock_key = _lock_key(job.target_hash())
         with self._lock, self._translated():
             self._take_lock(self._main)
         return super().claim(job, record, owner)
+
+    def abandon(self, job_id: str) -> None:
+        """Forget the ledger of a job, unless another process works on it."""
+        for record in self.jobs():
+            if record.job_id == job_id:
+                self._lock_key = _lock_key(record.target_hash)
+                with self._job_connection() as connection:
+                    self._take_lock(connection)
+        super().abandon(job_id)
 
     def _take_lock(self, connection: psycopg.Connection) -> None:
         """Take the target for this process; the server lets go of it when the connection ends."""
@@ -335,6 +343,11 @@ class PostgresSink(Ledger):
 
 
 _EXTRA = TableColumn(EXTRA_COLUMN, "jsonb", "jsonb", "U", is_filled=True, is_generated=False)
+
+
+def _lock_key(target_hash: str) -> int:
+    digest = hashlib.sha256(f"batchimport {target_hash}".encode()).digest()
+    return int.from_bytes(digest[:8], signed=True)
 
 
 class _AlreadyCommittedError(Exception):

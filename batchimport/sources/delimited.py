@@ -121,7 +121,7 @@ class DelimitedSource:
 
     def read(self, chunk: Chunk, schema: RecordSchema) -> Batch:
         """Read and parse a chunk."""
-        table = self._tables.setdefault(schema, Tabular(self.header, schema, self._dialect))
+        table = self._table(schema)
         first = max(chunk.start, self._body)
         size = chunk.hi - first.position
         if chunk.records == 1 and size > self._layout.most_bytes:
@@ -134,6 +134,11 @@ class DelimitedSource:
         found = table.parse_whole(body, chunk.records) if size <= self._layout.most_bytes else None
         frame, doubtful = found or table.parse(origin.records, origin.too_long)
         return Batch(chunk, frame, doubtful, origin, digest_of(data))
+
+    def _table(self, schema: RecordSchema) -> Tabular:
+        if schema not in self._tables:
+            self._tables[schema] = Tabular(self.header, schema, self._dialect)
+        return self._tables[schema]
 
     def digest(self, chunk: Chunk) -> str:
         """Return the hash of the chunk's bytes."""

@@ -17,7 +17,7 @@ from batchimport.sources.base import Batch
 from batchimport.sources.codec import HEAD_BYTES, digest_of
 from batchimport.sources.elements import Elements
 from batchimport.sources.jsonl import JsonLines, decode_sample, unreadable
-from batchimport.sources.typed_lines import TypedLines
+from batchimport.sources.typed_lines import typed_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -51,7 +51,6 @@ class JsonValuesSource:
         self.notes = (*text.notes, *self._layout())
         self._text = text
         self._max_record_bytes = options.max_record_bytes
-        self._decoders: dict[tuple[Column, ...], TypedLines] = {}
 
     def _first_byte(self, text: Text) -> bytes:
         return text.read_at(self._elements.first, 1)
@@ -68,9 +67,7 @@ class JsonValuesSource:
     def read(self, chunk: Chunk, schema: RecordSchema) -> Batch:
         """Read and parse a chunk."""
         columns = schema.columns
-        typed = self._decoders.get(columns)
-        if typed is None:
-            typed = self._decoders[columns] = TypedLines(columns)
+        typed = typed_lines(columns)
         size = chunk.hi - chunk.lo
         if chunk.records == 1 and size > self._max_record_bytes + HEAD_BYTES:
             head = self._text.read_at(chunk.lo, HEAD_BYTES)

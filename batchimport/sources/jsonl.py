@@ -20,7 +20,7 @@ from batchimport.schema.digits import integer_of, number_of
 from batchimport.sources.base import Batch, UnreadableRecordError
 from batchimport.sources.codec import HEAD_BYTES, digest_of
 from batchimport.sources.framing import BLANK, Lines
-from batchimport.sources.typed_lines import TypedLines, repeated_keys
+from batchimport.sources.typed_lines import repeated_keys, typed_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -51,7 +51,6 @@ class JsonLinesSource:
         self._text = text
         self._lines = Lines(text)
         self._max_record_bytes = options.max_record_bytes
-        self._decoders: dict[tuple[Column, ...], TypedLines] = {}
 
     def cut(self, start: Mark, limit: int, max_bytes: int) -> Chunk | None:
         """Return the chunk of at most `limit` lines that begins at `start`; None at the end."""
@@ -60,7 +59,7 @@ class JsonLinesSource:
     def read(self, chunk: Chunk, schema: RecordSchema) -> Batch:
         """Read and parse a chunk."""
         size = chunk.hi - chunk.lo
-        typed = self._decoders.setdefault(schema.columns, TypedLines(schema.columns))
+        typed = typed_lines(schema.columns)
         if chunk.records == 1 and size > self._max_record_bytes:
             start, length = self._only_record(chunk)
             if length > self._max_record_bytes:

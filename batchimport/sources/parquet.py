@@ -19,7 +19,7 @@ from batchimport.sources.base import Batch
 from batchimport.sources.codec import TextFile
 from batchimport.sources.json_types import as_json, has_no_number, rule_of
 from batchimport.sources.jsonl import JsonLines, decode_sample, unreadable
-from batchimport.sources.typed_lines import TypedLines
+from batchimport.sources.typed_lines import typed_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -68,7 +68,6 @@ class ParquetSource:
             "type": "object",
             "properties": properties,
         }
-        self._decoders: dict[tuple[Column, ...], TypedLines] = {}
 
     def cut(self, start: Mark, limit: int, max_bytes: int) -> Chunk | None:
         """Return the chunk of at most `limit` rows that begins at `start`; None at the end.
@@ -84,9 +83,7 @@ class ParquetSource:
     def read(self, chunk: Chunk, schema: RecordSchema) -> Batch:
         """Read a chunk as JSON lines, and parse those."""
         columns = schema.columns
-        typed = self._decoders.get(columns)
-        if typed is None:
-            typed = self._decoders[columns] = TypedLines(columns)
+        typed = typed_lines(columns)
         lines, unfit = self._lines(chunk.lo, chunk.hi, {each.name: each.kind for each in columns})
         required = frozenset(each.name for each in columns if each.required and each.nullable)
         origin = ParquetRows(self.name, chunk, columns, lines, unfit, required)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import lru_cache
 from itertools import islice
 from operator import attrgetter
 from typing import TYPE_CHECKING, Annotated, Any
@@ -25,6 +26,12 @@ _ESCAPED = re.compile(r'["\\\x00-\x1f]')
 _Int64 = Annotated[int, msgspec.Meta(ge=-INT64, le=INT64 - 1)]
 _decode_raw = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _TYPES: dict[str, Any] = {"integer": _Int64, "number": float, "boolean": bool, "json": msgspec.Raw}
+
+
+@lru_cache(maxsize=16)
+def typed_lines(columns: tuple[Column, ...]) -> TypedLines:
+    """Return the decoder of these columns; making one takes longer than a small chunk."""
+    return TypedLines(columns)
 
 
 class TypedLines:

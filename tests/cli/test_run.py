@@ -6,7 +6,9 @@ import json
 import os
 import re
 import shutil
+import signal
 import sqlite3
+import time
 from pathlib import Path
 from typing import Any
 
@@ -335,3 +337,23 @@ def test_a_log_file_tells_what_happened(workdir: Workdir) -> None:
     assert "no such file" in lines[-2]
     assert workdir.path.joinpath("u.log").stat().st_mode & 0o077 == 0
     assert workdir.call("run", "u.jsonl", "--log-file", "no/dir/u.log").code == 2
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_restart_leaves_a_job_that_runs_elsewhere_alone(
+    workdir: Workdir, kind: str, request: pytest.FixtureRequest
+) -> None:
+    """Its ledger stays, so that it ends as if nobody had asked; another state directory is no lock."""
+    address = "sqlite:///u.db"
+    if kind == "postgresql":
+        address = request.getfixturevalue("postgres").new_database()
+    workdir.lines("u.jsonl", numbered(40))
+    options = ["u.jsonl", "--to", address, "--chunk-size", "10", "--json"]
+    running = workdir.start("run", *options, BATCHIMPORT_FAILPOINTS="after-commit=stop@2")
+    while Path(f"/proc/{running.pid}/stat").read_text().rpartition(") ")[2][0] != "T":
+        time.sleep(0.02)  # noqa: TID251 - a moment of a real process
+    again = ["--restart", "--if-exists", "truncate", "--state-dir", "other"]
+    assert workdir.call("run", *options, *again).code == 6
+    running.send_signal(signal.SIGCONT)
+    out, _ = running.communicate(timeout=60)
+    assert (json.loads(out)["status"], json.loads(out)["successful"]) == ("completed", 40)

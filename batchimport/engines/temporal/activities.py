@@ -174,7 +174,7 @@ class Activities:
                 spec.must_exist,
                 spec.append,
             )
-            known = identify(request, parts.source, sink)
+            known = identify(request, parts.source, sink, str(owner))
             opened = open_job(request, known, parts, str(owner))
             return self._describe(spec, job, opened)
 
