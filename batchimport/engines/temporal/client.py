@@ -125,6 +125,9 @@ class RemoteJob:
         for task in (ended, gone, watching):
             task.cancel()  # those that are done stay as they are
         if ended.done():
+            if not self._is_told:  # it was over before anybody looked
+                with suppress(RPCError, WorkflowQueryFailedError):
+                    await self._hear(client)
             return self._conclude(ended.result())
         if watching.done():
             watching.result()
@@ -189,14 +192,16 @@ class RemoteJob:
             await asyncio.sleep(SECONDS_BETWEEN_QUERIES)
 
     async def _look(self, client: Client) -> None:
-        """Ask how far the job is, and tell the display; or why nobody answers."""
+        """Tell the display how far the job is; or why nobody answers."""
         try:
-            account = await client.get_workflow_handle(self.job_id).query(
-                m.ACCOUNT, result_type=m.Account, rpc_timeout=timedelta(seconds=QUERY_SECONDS)
-            )
+            await self._hear(client)
         except (RPCError, WorkflowQueryFailedError) as error:
             await self._explain(client, error)
-            return
+
+    async def _hear(self, client: Client) -> None:
+        account = await client.get_workflow_handle(self.job_id).query(
+            m.ACCOUNT, result_type=m.Account, rpc_timeout=timedelta(seconds=QUERY_SECONDS)
+        )
         if account.started is not None:
             if not self._is_told:
                 self._is_told = True
