@@ -16,6 +16,7 @@ from batchimport.errors import (
     UsageError,
 )
 from batchimport.job import INDEX, FieldError
+from batchimport.sinks import sql
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -144,12 +145,7 @@ def match_columns(
     """
     folded = {each.name.lower(): each for each in known}
     missing = [column.name for column in columns if column.name.lower() not in folded]
-    if missing:
-        raise UsageError(
-            f"the table has no column {', '.join(missing)}",
-            where=table,
-            hint="add it, choose another --table, or drop the key with --sql",
-        )
+    sql.refuse_missing(table, missing)
     matched = {column.name: folded[column.name.lower()] for column in columns}
     for column in columns:
         _check_fit(table, matched[column.name], column)
@@ -159,12 +155,7 @@ def match_columns(
         for each in known
         if each.name not in taken and not (each.is_nullable or each.default or each.generated)
     ]
-    if needed:
-        raise UsageError(
-            f"the table's column {', '.join(needed)} may not be null and no record has it",
-            where=table,
-            hint="give it a default, or make it with --transform or --sql",
-        )
+    sql.refuse_unfilled(table, needed)
     return matched
 
 

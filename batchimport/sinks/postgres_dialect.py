@@ -16,6 +16,7 @@ from batchimport.errors import (
     UsageError,
 )
 from batchimport.job import FieldError
+from batchimport.sinks import sql
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -154,14 +155,12 @@ def match_columns(
     names = {each.name: each for each in known}
     folded = {each.name.lower(): each for each in known if each.name == each.name.lower()}
     matched: dict[str, TableColumn] = {}
+    missing: list[str] = []
     for column in columns:
         found = names.get(column.name) or folded.get(column.name.lower())
         if found is None:
-            raise UsageError(
-                f"the table has no column {column.name}",
-                where=table,
-                hint="add it, choose another --table, or drop the key with --sql",
-            )
+            missing.append(column.name)
+            continue
         _check_fit(table, found, column)
         same = [name for name, each in matched.items() if each is found]
         if same:
@@ -171,14 +170,10 @@ def match_columns(
                 hint="rename one of them with --transform or --sql",
             )
         matched[column.name] = found
+    sql.refuse_missing(table, missing)
     taken = {each.name for each in matched.values()}
     needed = [each.name for each in known if not each.is_filled and each.name not in taken]
-    if needed:
-        raise UsageError(
-            f"the table's column {', '.join(needed)} may not be null and no record has it",
-            where=table,
-            hint="give it a default, or make it with --transform or --sql",
-        )
+    sql.refuse_unfilled(table, needed)
     return matched
 
 

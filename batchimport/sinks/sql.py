@@ -11,7 +11,7 @@ from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from batchimport.errors import FatalError
+from batchimport.errors import FatalError, UsageError
 from batchimport.job import (
     Chunk,
     ChunkResult,
@@ -88,6 +88,34 @@ def clash(names: Sequence[str]) -> str:
             return f"{seen[name.lower()]}, {name}"
         seen[name.lower()] = name
     return ""
+
+
+def refuse_missing(table: str, missing: Sequence[str]) -> None:
+    """Refuse a table that lacks columns of the job.
+
+    Raises:
+        UsageError: If it lacks any.
+    """
+    if missing:
+        raise UsageError(
+            f"the table has no column {', '.join(missing)}",
+            where=table,
+            hint="add the columns, choose another --table, or drop the keys with --sql",
+        )
+
+
+def refuse_unfilled(table: str, unfilled: Sequence[str]) -> None:
+    """Refuse a table with columns that must have a value and that no record fills.
+
+    Raises:
+        UsageError: If it has any.
+    """
+    if unfilled:
+        raise UsageError(
+            f"the table's column {', '.join(unfilled)} may not be null and no record has it",
+            where=table,
+            hint="give it a default, or make it with --transform or --sql",
+        )
 
 
 def job_values(record: JobRecord, table: str, owner: str, now: str) -> tuple[Any, ...]:

@@ -15,6 +15,7 @@ from batchimport.errors import (
     UsageError,
 )
 from batchimport.job import FieldError
+from batchimport.sinks import sql
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -119,23 +120,13 @@ def check_table(table: str, info: Sequence[tuple[Any, ...]], columns: Sequence[C
     types = {name.lower(): declared.upper() for name, declared, _, _ in info}
     names = {column.name.lower() for column in columns}
     missing = [column.name for column in columns if column.name.lower() not in types]
-    if missing:
-        raise UsageError(
-            f"the table has no column {', '.join(missing)}",
-            where=table,
-            hint="add the columns, choose another --table, or drop the keys with --sql",
-        )
+    sql.refuse_missing(table, missing)
     needed = [
         name
         for name, _, notnull, default in info
         if notnull and default is None and name.lower() not in names
     ]
-    if needed:
-        raise UsageError(
-            f"the table's column {', '.join(needed)} may not be null and no record has it",
-            where=table,
-            hint="give it a default, or make it with --transform or --sql",
-        )
+    sql.refuse_unfilled(table, needed)
     for column in columns:
         declared = types[column.name.lower()]
         if column.kind in ("string", "json") and is_numeric(declared):

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from batchimport.job import TemporalOptions
 
 DEFAULT_ADDRESS = "localhost:7233"
-CONNECT_SECONDS = 10
 
 
 async def connect(options: TemporalOptions) -> Client:
