@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from contextlib import closing, suppress
 from pathlib import Path
@@ -13,6 +12,7 @@ from urllib.parse import unquote
 import duckdb
 
 from batchimport.errors import FatalError, UsageError
+from batchimport.sinks.drafts import draft_in, sync_directory
 from batchimport.sinks.duckdb_dialect import opening
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def connect(path: Path, place: Path) -> duckdb.DuckDBPyConnection:
     """
     try:
         if not place.exists():
-            _make_file(place)
+            make_file(place)
         connection = duckdb.connect(place, config=_SETTINGS)
         connection.execute("SET TimeZone = 'UTC'")
     except duckdb.Error as error:
@@ -87,18 +87,25 @@ def connect(path: Path, place: Path) -> duckdb.DuckDBPyConnection:
     return connection
 
 
-def _make_file(path: Path) -> None:
-    """Make an empty database that is there as a whole or not at all.
+def make_file(path: Path) -> None:
+    """Make an empty database that is there as a whole or not at all, whoever else makes it.
 
-    Killed while it makes one, DuckDB 2.0 leaves a file that it calls no valid database.
+    Killed while it makes one, DuckDB 2.0 leaves a file that it calls no valid database; and so it
+    calls one that another process is just making.
     """
-    draft = path.with_name(f".{path.name}.new")
-    with suppress(OSError):  # such as another process that makes it, or no links: DuckDB's own way
-        draft.unlink(missing_ok=True)
-        duckdb.connect(draft).close()
-        os.link(draft, path)
-    with suppress(OSError):
-        draft.unlink()
+    with suppress(OSError, duckdb.Error):  # it is there already, or no links: DuckDB's own way
+        with draft_in(path.parent) as draft:
+            with draft.writing() as file:
+                file.write(_empty_database())
+            draft.publish(path.name)
+        sync_directory(path.parent)
+
+
+def _empty_database() -> bytes:
+    with TemporaryDirectory(prefix="batchimport-") as folder:
+        place = Path(folder) / "empty"
+        duckdb.connect(place).close()
+        return place.read_bytes()
 
 
 class Scratch:

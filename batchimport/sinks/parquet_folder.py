@@ -10,10 +10,9 @@ import errno
 import fcntl
 import os
 import re
-import secrets
 import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,17 +22,18 @@ import polars as pl
 
 from batchimport import failpoints
 from batchimport.errors import BatchImportError, FatalError, JobRunningElsewhereError, UsageError
+from batchimport.sinks.drafts import draft_in, remove_old_drafts, sync_directory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from batchimport.sinks.drafts import Draft
 
 _PART = re.compile(r"part-(.+)-(\d{16})-(\d{16})\.parquet")
 _JOB = re.compile(r"_job-(.+)\.parquet")
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
 LOCK_WAIT_SECONDS = 10.0
 """A lock is held for milliseconds; longer means that its holder was stopped, or is far away."""
-DRAFT_SECONDS = 24 * 3600.0
-"""A draft that has a name, and is older than this, was left behind by a process that was killed."""
 SECONDS_BETWEEN_LOOKS = 0.005
 
 
@@ -49,25 +49,6 @@ class Part:
     def name(self) -> str:
         """Name of the file; names sort as the records do."""
         return f"part-{self.job_id}-{self.lo:016}-{self.hi:016}.parquet"
-
-
-class Draft:
-    """A complete file that is on disk, but not yet in the directory."""
-
-    def __init__(self, folder: Path, descriptor: int, hidden: Path | None) -> None:
-        self._folder, self._descriptor, self._hidden = folder, descriptor, hidden
-
-    def publish(self, name: str) -> None:
-        """Put the file into the directory, at once and as a whole; its name must be free."""
-        if self._hidden is not None:
-            os.link(self._hidden, self._folder / name)
-            return
-        # A directory's descriptor makes Python call linkat(2), which follows the link in /proc.
-        directory = os.open(self._folder, os.O_RDONLY)
-        try:
-            os.link(f"/proc/self/fd/{self._descriptor}", self._folder / name, src_dir_fd=directory)
-        finally:
-            os.close(directory)
 
 
 class Folder:
@@ -143,34 +124,17 @@ class Folder:
     def tidy(self) -> None:
         """Remove drafts that were left behind."""
         with self.translated():
-            for draft in self.path.glob(".draft-*"):
-                with suppress(FileNotFoundError):
-                    if draft.stat().st_mtime < time.time() - DRAFT_SECONDS:
-                        draft.unlink()
+            remove_old_drafts(self.path)
 
     @contextmanager
     def drafted(self, frame: pl.DataFrame, footer: dict[str, str]) -> Iterator[Draft]:
         """Write a file that no one sees; it is gone at the end unless it was published."""
-        with self.translated():
-            descriptor, hidden = self._open_unseen()
-        try:
+        with ExitStack() as stack:
             with self.translated():
-                with open(descriptor, "wb", closefd=False) as file:
+                draft = stack.enter_context(draft_in(self.path))
+                with draft.writing() as file:
                     frame.write_parquet(file, metadata=footer)
-                os.fsync(descriptor)
-            yield Draft(self.path, descriptor, hidden)
-        finally:
-            os.close(descriptor)
-            if hidden is not None:
-                hidden.unlink(missing_ok=True)
-
-    def _open_unseen(self) -> tuple[int, Path | None]:
-        """Open a file without a name; or a hidden one, where the file system knows no such thing."""
-        flags = os.O_RDWR | os.O_CLOEXEC
-        with suppress(OSError, AttributeError):  # not on macOS, NFS, …
-            return os.open(self.path, flags | os.O_TMPFILE, 0o666), None
-        hidden = self.path / f".draft-{secrets.token_hex(8)}"
-        return os.open(hidden, flags | os.O_CREAT | os.O_EXCL, 0o666), hidden
+            yield draft
 
     def put(self, path: Path, frame: pl.DataFrame, footer: dict[str, str]) -> None:
         """Write a file, over the one that is there; the lock is held."""
@@ -192,11 +156,7 @@ class Folder:
     def sync(self) -> None:
         """Make sure that the names in the directory are on disk."""
         with self.translated():
-            descriptor = os.open(self.path, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            sync_directory(self.path)
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import pytest
 
 from batchimport.failpoints import VARIABLE
+from batchimport.sinks.duckdb_file import make_file
 from tests.faults.sweep import Ending, Victim, new_victim
 from tests.helpers.cli import Workdir, environment
 from tests.helpers.destinations import Database
@@ -70,6 +73,21 @@ def test_fifty_rounds(
         victim = new_victim(kind, tmp_path / str(number), request)
         start_at_once(victim, 10, apart=apart)
         assert victim.end() == whole, number
+
+
+def test_a_new_database_that_all_make_is_whole(tmp_path: Path) -> None:
+    """Whoever is told that there is a DuckDB file finds a complete one."""
+    together = Barrier(8)
+
+    def make(path: Path) -> bytes:
+        together.wait()
+        make_file(path)
+        return path.read_bytes()
+
+    with ThreadPoolExecutor(together.parties) as pool:
+        for number in range(10):
+            found = set(pool.map(make, [tmp_path / str(number)] * together.parties))
+            assert [len(each) for each in found] == [3 * 4096]
 
 
 class Stopped:
