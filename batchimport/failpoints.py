@@ -13,9 +13,9 @@ from batchimport.errors import TransientError, UsageError
 
 VARIABLE = "BATCHIMPORT_FAILPOINTS"
 POINTS = (
-    "after-abandon",  # --restart has forgotten the ledger of the old job
-    "during-removal",  # of a job that is forgotten, one file of several is gone
     "before-claim",
+    "during-removal",  # of a job that is forgotten, one file of several is gone
+    "after-forgetting",  # --restart has deleted an old ledger, inside of the same transaction
     "after-table",  # table made, truncated or replaced, inside of the transaction of the claim
     "after-claim",
     "before-store",  # a chunk is ready to be stored

@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batchimport import failpoints
 from batchimport.checkpoint import StateDirectory
 from batchimport.errors import (
     ConfigurationChangedError,
@@ -52,14 +51,27 @@ class Request:
     temporal: TemporalOptions | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What is known of the job that a call is about.
+
+    Attributes:
+        known: The job to continue, or that is completed; None for a new one.
+        instead_of: Jobs that the new one replaces: `--restart`.
+    """
+
+    known: JobRecord | None = None
+    instead_of: tuple[JobRecord, ...] = ()
+
+
 def identify(
     request: Request,
     source: Source,
     sink: Sink,
     owner: str,
     has_ended: Callable[[str], bool | None] = owner_is_gone,
-) -> JobRecord | None:
-    """Find the job that this call continues; None if it begins a new one.
+) -> Found:
+    """Find the job that this call continues, if it does not begin a new one.
 
     Args:
         owner: This program.
@@ -79,16 +91,15 @@ def identify(
     same = [record for record in records if _is_same(record, job, source, sink)]
     found = unfinished[-1] if unfinished else same[-1] if same else None
     if request.restart:
-        for record in [*unfinished, *same]:
+        replaced = [each for each in records if wanted or each in [*unfinished, *same]]
+        for record in replaced:
             refuse_if_owned(record, sink, owner, has_ended)
             _check_restart(request, record, sink)
-            sink.abandon(record.job_id)
-            failpoints.reach("after-abandon")
-        return None
+        return Found(instead_of=tuple(replaced))
     if request.append and (found is None or found.fingerprint != source.fingerprint):
         grown = _grown(request, source, sink)
         if grown is not None:
-            return grown
+            return Found(grown)
     if found is None:
         if request.must_exist:
             raise UsageError("nothing to continue", hint="see `batchimport jobs`")
@@ -98,10 +109,10 @@ def identify(
                 where=f"job {wanted}",
                 hint="choose another --job-id, or start over with --restart",
             )
-        return None
+        return Found()
     if found.state != "completed":
         _check_unchanged(found, job, source)
-    return found
+    return Found(found)
 
 
 def refuse_if_owned(

@@ -136,10 +136,10 @@ class _Run:
 
     def _execute(self) -> Outcome:
         owner = self._tell.owner
-        known = identify(self._request, self._source, self._sink, owner, has_ended)
-        if known is not None and known.state == "completed":
-            return self.already_completed(known)
-        opened = open_job(self._request, known, self._parts, owner, has_ended)
+        found = identify(self._request, self._source, self._sink, owner, has_ended)
+        if found.known is not None and found.known.state == "completed":
+            return self.already_completed(found.known)
+        opened = open_job(self._request, found, self._parts, owner, has_ended)
         self._resumed = opened.resumed
         if self._spool is not None:
             self._spool.keep(opened.record.job_id)
@@ -161,7 +161,7 @@ class _Run:
         """
         if self._request.restart:
             return None, job_id
-        known = identify(self._request, self._source, self._sink, self._tell.owner)
+        known = identify(self._request, self._source, self._sink, self._tell.owner).known
         if known is None:
             return None, job_id
         if known.state == "completed":

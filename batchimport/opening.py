@@ -18,7 +18,7 @@ from batchimport.sinks.base import JobRecord
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from batchimport.identity import Request
+    from batchimport.identity import Found, Request
     from batchimport.job import Chunk, Committed, Job
     from batchimport.sinks.base import Sink
     from batchimport.sources.base import Source
@@ -60,12 +60,12 @@ class Opened:
 
 def open_job(
     request: Request,
-    known: JobRecord | None,
+    found: Found,
     parts: Parts,
     owner: str,
     has_ended: Callable[[str], bool | None] = owner_is_gone,
 ) -> Opened:
-    """Claim the job that `identify` found, or a new one if it found none.
+    """Claim the job that was found, or a new one.
 
     Args:
         has_ended: Says whether another owner has ended; None where that cannot be known.
@@ -74,13 +74,15 @@ def open_job(
         RefusedError: If another program works on it, or the source has changed.
         UsageError: If the table cannot take the records.
     """
+    known = found.known
     record = known or _describe(request, parts)
-    refuse_if_owned(record, parts.sink, owner, has_ended)
+    if record.job_id not in {each.job_id for each in found.instead_of}:
+        refuse_if_owned(record, parts.sink, owner, has_ended)
     schema = _recorded_schema(record, parts.job)
     if known is not None:  # the transform learns its columns from the same sample as before
         _decide_columns(parts, schema)
     failpoints.reach("before-claim")
-    record = parts.sink.claim(parts.job, record, owner)
+    record = parts.sink.claim(parts.job, record, owner, found.instead_of)
     failpoints.reach("after-claim")
     committed = parts.sink.committed(record.job_id)
     if record.modified != parts.source.modified:

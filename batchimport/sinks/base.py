@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
+from batchimport.errors import JobRunningElsewhereError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -26,7 +28,7 @@ class SinkHints:
         writers: Transactions that help when they run side by side.
         preferred_records: Records per transaction that suit it.
         delivery: The promise it can keep, in words for the summary.
-        rows_outlive_the_ledger: `abandon` leaves a job's rows where they are.
+        rows_outlive_the_ledger: A job that is forgotten leaves its rows where they are.
     """
 
     writers: int
@@ -58,7 +60,7 @@ class JobRecord:
         job: The job as it was given, without the address.
         schema: The JSON Schema in force, inferred or given.
         columns: The columns of the table that the job writes; empty until decided.
-        state: `running`, `completed` or `abandoned` (by `--restart`).
+        state: `running`, `completed` or `abandoned` (by `--restart`, in Parquet).
         epoch: Fencing number: who holds the highest may commit.
         rows_before: Rows of the table that no ledger accounts for; None when unknown.
     """
@@ -102,13 +104,28 @@ class StoreRequest:
     timeout_seconds: float | None = None
 
 
+def taken_over(record: JobRecord) -> JobRunningElsewhereError:
+    """Return what is said when a job has another epoch than it had here."""
+    return JobRunningElsewhereError(
+        "another process has taken over this job",
+        where=f"job {record.job_id}",
+        hint="watch it with: batchimport status --watch",
+    )
+
+
 def go_on(known: JobRecord, found: JobRecord) -> JobRecord:
     """Return the record of a known job that is claimed again.
 
     Args:
         found: The job as it was identified: its source may have grown since.
+
+    Raises:
+        JobRunningElsewhereError: If it was identified as a new one, and another process has begun
+            it since with another source.
     """
     if found.fingerprint != known.fingerprint:
+        if not found.epoch:
+            raise taken_over(known)
         known = replace(
             known,
             target_hash=found.target_hash,
@@ -130,13 +147,20 @@ class Sink(Protocol):
         """Return the jobs that this destination knows, oldest first."""
         ...
 
-    def claim(self, job: Job, record: JobRecord, owner: str) -> JobRecord:
+    def claim(
+        self, job: Job, record: JobRecord, owner: str, instead_of: Sequence[JobRecord] = ()
+    ) -> JobRecord:
         """Make ledger and table ready and take the job with a new epoch.
+
+        Args:
+            instead_of: Jobs whose ledgers are forgotten in the same atomic action. Their rows
+                stay, unless the hints or `--if-exists` say otherwise.
 
         Raises:
             UsageError: If the table cannot take the job's columns, has no unique index on the
                 job's key, or exists and `--if-exists fail` was asked for.
-            JobRunningElsewhereError: If a living process owns the job.
+            JobRunningElsewhereError: If a living process owns the job, or one has claimed a job
+                that is to be forgotten since it was looked at.
         """
         ...
 
@@ -172,10 +196,6 @@ class Sink(Protocol):
 
     def owner(self, job_id: str) -> str | None:
         """Return who claimed the job last."""
-        ...
-
-    def abandon(self, job_id: str) -> None:
-        """Forget the ledger of a job; its rows stay, unless the hints say otherwise."""
         ...
 
     def rejects(self, job_id: str) -> Iterator[Reject]:

@@ -9,10 +9,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from batchimport import failpoints
-from batchimport.errors import JobRunningElsewhereError, UsageError
+from batchimport.errors import UsageError
 from batchimport.job import INDEX
 from batchimport.sinks import sql
-from batchimport.sinks.base import go_on
+from batchimport.sinks.base import go_on, taken_over
 from batchimport.sinks.sql import LEDGER_TABLES, quote
 
 if TYPE_CHECKING:
@@ -144,12 +144,17 @@ class Ledger(ABC):
         rows = self._rows(f"SELECT owner FROM {self._jobs} WHERE job_id = ?", (job_id,))
         return str(rows[0][0]) if rows else None
 
-    def claim(self, job: Job, record: JobRecord, owner: str) -> JobRecord:
+    def claim(
+        self, job: Job, record: JobRecord, owner: str, instead_of: Sequence[JobRecord] = ()
+    ) -> JobRecord:
         """Make ledger and table ready and take the job with a new epoch."""
         now = sql.now()
         with self._transaction():
             if not self._exists(self._first_table):
                 self._create_ledger()
+            for each in instead_of:
+                self._forget(each)
+                failpoints.reach("after-forgetting")
             known = self._rows(
                 f"SELECT {sql.JOB_COLUMNS} FROM {self._jobs} WHERE job_id = ?", (record.job_id,)
             )
@@ -175,7 +180,9 @@ class Ledger(ABC):
             else:
                 rows = self._make_table(job, record.columns)
                 failpoints.reach("after-table")
-                record = replace(record, epoch=1, rows_before=rows, created_at=now)
+                # Higher than that of a process which may still be at work on what is forgotten.
+                epoch = 1 + max((each.epoch for each in instead_of), default=0)
+                record = replace(record, epoch=epoch, rows_before=rows, created_at=now)
                 values = sql.job_values(record, job.table, owner, now)
                 marks = ", ".join("?" * len(values))
                 self._run(f"INSERT INTO {self._jobs} ({sql.JOB_COLUMNS}) VALUES ({marks})", values)
@@ -272,12 +279,13 @@ class Ledger(ABC):
 
     # -- the end -------------------------------------------------------------------------------
 
-    def abandon(self, job_id: str) -> None:
-        """Forget the ledger of a job, so that it can begin again."""
-        with self._transaction():
-            for table in (self._chunks, self._rejects, self._jobs):
-                self._run(f"DELETE FROM {table} WHERE job_id = ?", (job_id,))
-            self._drop_keys(job_id)
+    def _forget(self, record: JobRecord) -> None:
+        """Delete the ledger of a job, if it still is as it was found."""
+        if not self._is_ours(record.job_id, record.epoch):
+            raise taken_over(record)
+        for table in (self._chunks, self._rejects, self._jobs):
+            self._run(f"DELETE FROM {table} WHERE job_id = ?", (record.job_id,))
+        self._drop_keys(record.job_id)
 
     def finish(self, job_id: str, state: str, total_items: int | None) -> int | None:
         """Record how the run ended; return how many rows too many the table has."""
@@ -318,11 +326,7 @@ class Ledger(ABC):
         """Make sure that the job is still ours, until the transaction ends."""
         assert self._job is not None, "claim comes first"  # noqa: S101 - a mistake in this program
         if not self._is_ours(self._job.job_id, self._job.epoch):
-            raise JobRunningElsewhereError(
-                "another process has taken over this job",
-                where=f"job {self._job.job_id}",
-                hint="watch it with: batchimport status --watch",
-            )
+            raise taken_over(self._job)
         return self._job
 
 

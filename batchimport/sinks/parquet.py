@@ -19,10 +19,10 @@ from urllib.parse import unquote
 import polars as pl
 
 from batchimport import failpoints
-from batchimport.errors import FatalError, JobRunningElsewhereError, UsageError
+from batchimport.errors import FatalError, UsageError
 from batchimport.job import DRY_RUN
 from batchimport.sinks import sql
-from batchimport.sinks.base import SinkHints, SinkOptions, go_on
+from batchimport.sinks.base import SinkHints, SinkOptions, go_on, taken_over
 from batchimport.sinks.parquet_columns import (
     NO_COLUMNS,
     Schema,
@@ -82,7 +82,9 @@ class ParquetSink:
         facts = self._facts(job_id)
         return str(facts["owner"]) if facts else None
 
-    def claim(self, job: Job, record: JobRecord, owner: str) -> JobRecord:
+    def claim(
+        self, job: Job, record: JobRecord, owner: str, instead_of: Sequence[JobRecord] = ()
+    ) -> JobRecord:
         """Make the directory ready and take the job with a new epoch."""
         if job.key or job.on_conflict != "error":
             raise UsageError(
@@ -92,12 +94,12 @@ class ParquetSink:
             )
         with self._folder.locked():
             self._folder.tidy()
+            self._forget_all(instead_of)
             known = self._record(record.job_id)
-            if known is not None and known.state != "abandoned":
+            if known is not None:
                 schema = self._folder.schema(self._folder.job_path(record.job_id))
                 record = go_on(known, record)
             else:
-                self._forget(record.job_id)
                 schema = self._make_dataset(job, record)
                 failpoints.reach("after-table")
                 record = replace(
@@ -115,10 +117,6 @@ class ParquetSink:
 
     def _make_dataset(self, job: Job, record: JobRecord) -> Schema:
         """Make room as `--if-exists` says; return the columns of all parts to come."""
-        for job_id in self._folder.job_ids():
-            facts = self._facts(job_id)
-            if facts and facts["state"] == "abandoned":  # by a process that was killed over it
-                self._forget(job_id)
         schema, where = self._common_schema(), self._folder.where()
         if schema and job.if_exists == "fail":
             raise UsageError(
@@ -167,7 +165,7 @@ class ParquetSink:
                 hint="remove it yourself, or choose another directory",
             )
         for job_id in {*self._folder.job_ids(), *(part.job_id for part in self._folder.parts())}:
-            self._forget(job_id)
+            self._remove(job_id)
 
     def _foreign_rows(self) -> int:
         """Count the rows that no ledger accounts for."""
@@ -199,24 +197,33 @@ class ParquetSink:
             )
         return footer
 
-    def abandon(self, job_id: str) -> None:
-        """Forget a job and its rows, so that it can begin again."""
-        with self._folder.locked():
-            self._forget(job_id)
+    def _forget_all(self, records: Sequence[JobRecord]) -> None:
+        """Remove these jobs, and those which a process that was killed over it has left."""
+        for record in records:
+            self._check_epoch(record)
+        for record in records:
+            self._abandon(record.job_id)
+        for job_id in self._folder.job_ids():
+            known = self._record(job_id)
+            if known and known.state == "abandoned":
+                self._remove(job_id)
+                failpoints.reach("after-forgetting")
 
-    def _forget(self, job_id: str) -> None:
-        """Remove a job's files. Killed over it, the job stays abandoned until this is done."""
+    def _abandon(self, job_id: str) -> None:
         record, facts = self._record(job_id), self._facts(job_id)
-        path = self._folder.job_path(job_id)
         if record and facts and record.state != "abandoned":
-            schema = self._folder.schema(path)
+            schema = self._folder.schema(self._folder.job_path(job_id))
             gone = replace(record, state="abandoned", epoch=record.epoch + 1)
             self._write_job(gone, facts["table_name"], facts["owner"], schema)
+
+    def _remove(self, job_id: str) -> None:
+        """Remove a job's files. Killed over it, the job stays abandoned until this is done."""
+        self._abandon(job_id)
         parts = [self._folder.path / part.name for part in self._folder.parts(job_id)]
         if parts:
             self._folder.remove(*parts)
-        if facts:
-            self._folder.remove(path)
+        if self._folder.job_path(job_id).exists():
+            self._folder.remove(self._folder.job_path(job_id))
 
     def finish(self, job_id: str, state: str, total_items: int | None) -> int | None:
         """Record how the run ended; return how many rows too many the dataset has."""
@@ -296,15 +303,14 @@ class ParquetSink:
 
     def _fence(self) -> JobRecord:
         """Make sure that the job is still ours, for as long as the lock is held."""
-        job = self._claimed()
-        facts = self._facts(job.job_id)
-        if facts is None or facts["epoch"] != job.epoch:
-            raise JobRunningElsewhereError(
-                "another process has taken over this job",
-                where=f"job {job.job_id}",
-                hint="watch it with: batchimport status --watch",
-            )
-        return job
+        return self._check_epoch(self._claimed())
+
+    def _check_epoch(self, record: JobRecord) -> JobRecord:
+        facts = self._facts(record.job_id)
+        wanted = (record.epoch, record.created_at)  # a job that begins again has epoch 1 again
+        if facts is None or (facts["epoch"], facts["created_at"]) != wanted:
+            raise taken_over(record)
+        return record
 
     def close(self) -> None:
         """Let go of what a dry run has made; no file is open between calls."""

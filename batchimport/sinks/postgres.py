@@ -19,7 +19,7 @@ from batchimport.errors import JobRunningElsewhereError
 from batchimport.job import DRY_RUN, EXTRA_COLUMN
 from batchimport.retry import until_it_works
 from batchimport.sinks import redact, sql
-from batchimport.sinks.base import SinkHints, SinkOptions
+from batchimport.sinks.base import SinkHints, SinkOptions, taken_over
 from batchimport.sinks.ledger import Ledger
 from batchimport.sinks.postgres_dialect import (
     CATALOGUE,
@@ -79,7 +79,7 @@ class PostgresSink(Ledger):
         self._address, self._where = address, redact(address)
         self._columns: dict[str, TableColumn] = {}
         self._lock = threading.RLock()
-        self._lock_key: int | None = None
+        self._lock_keys: list[int] = []
         self._idle: queue.SimpleQueue[psycopg.Connection] = queue.SimpleQueue()
         self._dry_run = options.dry_run
         if self._dry_run:
@@ -102,27 +102,22 @@ class PostgresSink(Ledger):
 
     # -- the job ------------------------------------------------------------------------------
 
-    def claim(self, job: Job, record: JobRecord, owner: str) -> JobRecord:
+    def claim(
+        self, job: Job, record: JobRecord, owner: str, instead_of: Sequence[JobRecord] = ()
+    ) -> JobRecord:
         """Make ledger and table ready and take the job with a new epoch."""
-        self._lock_key = _lock_key(job.target_hash())
+        targets = {job.target_hash(), *(each.target_hash for each in instead_of)}
+        self._lock_keys = sorted(map(_lock_key, targets))
         with self._lock, self._translated():
-            self._take_lock(self._main)
-        return super().claim(job, record, owner)
+            self._take_locks(self._main)
+        return super().claim(job, record, owner, instead_of)
 
-    def abandon(self, job_id: str) -> None:
-        """Forget the ledger of a job, unless another process works on it."""
-        for record in self.jobs():
-            if record.job_id == job_id:
-                self._lock_key = _lock_key(record.target_hash)
-                with self._job_connection() as connection:
-                    self._take_lock(connection)
-        super().abandon(job_id)
-
-    def _take_lock(self, connection: psycopg.Connection) -> None:
-        """Take the target for this process; the server lets go of it when the connection ends."""
+    def _take_locks(self, connection: psycopg.Connection) -> None:
+        """Take the targets for this process; the server lets go of them when the connection ends."""
         run(connection, f"SET lock_timeout = '{LOCK_WAIT_SECONDS}s'")
         try:
-            run(connection, "SELECT pg_advisory_lock(?)", (self._lock_key,))
+            for key in self._lock_keys:
+                run(connection, "SELECT pg_advisory_lock(?)", (key,))
         except psycopg.errors.LockNotAvailable as error:
             raise JobRunningElsewhereError(
                 "another process is running this job",
@@ -256,9 +251,7 @@ class PostgresSink(Ledger):
             f"SELECT 1 FROM {self._jobs} WHERE job_id = ? AND epoch = ? FOR SHARE",
             (job.job_id, job.epoch),
         ):
-            raise JobRunningElsewhereError(
-                "another process has taken over this job", where=f"job {job.job_id}"
-            )
+            raise taken_over(job)
         return job
 
     # -- connections --------------------------------------------------------------------------
@@ -296,8 +289,8 @@ class PostgresSink(Ledger):
             self._main.execute("SELECT 1")
         except psycopg.OperationalError:
             self._main = until_it_works(self._connect, psycopg.OperationalError, RECONNECT_SECONDS)
-            if self._lock_key is not None:
-                self._take_lock(self._main)
+            if self._lock_keys:
+                self._take_locks(self._main)
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

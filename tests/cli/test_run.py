@@ -125,6 +125,17 @@ def test_an_unfinished_job_is_continued_or_refused(workdir: Workdir) -> None:
     assert workdir.call("resume", "no-such-job").code == 2
 
 
+def test_a_job_of_that_name_begins_again_with_another_source(workdir: Workdir) -> None:
+    """Nothing of the old source counts as stored, also if its job was completed."""
+    workdir.lines("u.jsonl", numbered(2))
+    workdir.run("u.jsonl", "--job-id", "mine")
+    workdir.lines("u.jsonl", [{"id": at} for at in (7, 8, 9)])
+    assert workdir.run("u.jsonl", "--job-id", "mine")["exit_code"] == 6
+    options = ["--job-id", "mine", "--restart", "--if-exists", "truncate"]
+    assert workdir.run("u.jsonl", *options)["successful"] == 3
+    assert query(workdir.path / "u.db", "SELECT id FROM u ORDER BY id") == [(7,), (8,), (9,)]
+
+
 def test_restart_never_doubles_unasked(workdir: Workdir) -> None:
     """Refused for plain append; done with truncate, or when duplicates are wanted."""
     workdir.lines("u.jsonl", numbered(3))

@@ -313,19 +313,39 @@ def test_two_jobs_share_a_table(store: Store) -> None:
     assert second.finish("one-2", "completed", 2) in (0, None)
 
 
-def test_an_abandoned_job_leaves_no_ledger(store: Store) -> None:
+def test_a_job_that_begins_again_leaves_no_ledger(store: Store) -> None:
     """Chunks and rejects are forgotten; in SQL its rows stay, where files are the ledger they go."""
-    sink = store.claimed()
+    sink, job = store.claimed(), store.job()
     sink.store(a_request(chunk(0, 2), rows(1), [a_reject(1)]))
     other = store.claimed(store.job(sources=("/data/more.jsonl",)), job_id="users-1-0")
     other.store(a_request(chunk(0, 1), rows(2)))
-    sink.abandon("users-1")
-    assert [record.job_id for record in sink.jobs()] == ["users-1-0"]
+    old = sink.jobs()[0]
+    sink.claim(job, a_record(job), "me", [old])
     assert sink.committed("users-1") == []
     assert list(sink.rejects("users-1")) == []
     assert len(store.rows()) == (2 if sink.hints.rows_outlive_the_ledger else 1)
+    assert len(sink.committed("users-1-0")) == 1
+
+
+def test_a_job_that_began_again_is_closed_to_its_old_owner(store: Store) -> None:
+    """Under the same name, too: what it has not stored yet, it must not store."""
+    sink, job = store.claimed(), store.job()
+    sink.store(a_request(chunk(0, 2), rows(1)))
+    claimed = sink.claim(job, a_record(job), "me", sink.jobs())
+    sink.join(job, replace(claimed, epoch=1, created_at="2026-01-01T00:00:00.000+00:00"))
     with pytest.raises(JobRunningElsewhereError):
         sink.store(a_request(chunk(2, 1), rows(3)))
+
+
+def test_a_job_that_was_claimed_since_it_was_found_is_not_forgotten(store: Store) -> None:
+    """Of two processes that begin it again one gives way."""
+    sink, job = store.claimed(), store.job()
+    found = sink.jobs()
+    sink.claim(job, a_record(job), "other", found)
+    sink.store(a_request(chunk(0, 2), rows(1)))
+    with pytest.raises(JobRunningElsewhereError):
+        sink.claim(job, a_record(job), "me", found)
+    assert len(sink.committed("users-1")) == 1
 
 
 # -- the table ---------------------------------------------------------------------------------

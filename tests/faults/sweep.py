@@ -87,11 +87,11 @@ class Victim:
         self.destination.assert_consistent("users")
         return ended
 
-    def end(self, faults: Iterable[str] = ()) -> Ending:
+    def end(self, faults: Iterable[str] = (), *more: Any) -> Ending:
         """Run once for each fault, if it comes to that, and then to the end, undisturbed."""
         for fault in faults:
-            self.run(fault)
-        summary = self.run().summary
+            self.run(fault, *more)
+        summary = self.run("", *more).summary
         if summary["status"] == "already_completed":
             summary["status"] = "completed_with_rejects"
         rows, rejects = self.destination.ending("users")

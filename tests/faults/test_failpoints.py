@@ -11,12 +11,14 @@ import pytest
 
 from batchimport import failpoints
 from batchimport.errors import UsageError
-from tests.faults.sweep import Ending, Victim, at_passes, new_victim
+from tests.faults.sweep import KILLED, Ending, Victim, at_passes, new_victim
 from tests.helpers.cli import ROOT
 
-RESTARTING = {"after-abandon", "during-removal"}
+RESTARTING = ("during-removal", "after-forgetting")
 POINTS = tuple(point for point in failpoints.POINTS if point not in RESTARTING)
 IN_CHUNK = ("before-store", "after-ledger-row", "after-rows", "before-commit", "after-commit")
+EMPTIED = ("--if-exists", "truncate")
+BEGINNING = (*RESTARTING, "after-table", "after-claim", "before-commit")
 
 
 def test_the_points_are_those_of_the_program() -> None:
@@ -28,8 +30,9 @@ def test_the_points_are_those_of_the_program() -> None:
 
 
 def reached(kind: str, points: Sequence[str]) -> list[str]:
-    """Leave out what a sink has not: in Parquet the ledger row is in the file of the rows."""
-    return [each for each in points if (kind, each) != ("parquet", "after-ledger-row")]
+    """Leave out what a sink has not: only Parquet removes files; there the ledger row is in them."""
+    lacking = "after-ledger-row" if kind == "parquet" else "during-removal"
+    return [each for each in points if each != lacking]
 
 
 def test_killed_at_every_point(kind: str, victim: Victim, whole: Ending) -> None:
@@ -42,6 +45,42 @@ def test_killed_at_every_chunk(kind: str, victim: Victim, whole: Ending) -> None
     """At the second pass, when one chunk is committed and others are in flight."""
     assert victim.end(at_passes(reached(kind, IN_CHUNK), [2])) == whole
     assert victim.kills >= 3
+
+
+def begin_again(
+    victim: Victim, whole: Ending, points: Sequence[str], *more: str, unfinished: bool, asked: bool
+) -> None:
+    """Begin the job again, killed at each of the points; then give the same command once more.
+
+    Args:
+        more: Options of all runs.
+        unfinished: What begins again was not completed.
+        asked: Once more with `--restart`; without it the job must end as well.
+    """
+    for point in points:
+        victim.run("after-commit=kill@3" if unfinished else "", *more, "--restart")
+        killed = victim.run(f"{point}=kill", *more, "--restart").code == KILLED
+        assert killed, f"{point} is passed"
+        assert victim.end((), *more, *(["--restart"] if asked else [])) == whole, point
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_killed_over_a_restart(kind: str, victim: Victim, whole: Ending, asked: bool) -> None:
+    """The old ledger accounts for all rows until a new one does, whatever is run next."""
+    more = [] if kind == "parquet" else EMPTIED
+    begin_again(victim, whole, reached(kind, BEGINNING), *more, unfinished=asked, asked=asked)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("unfinished", [True, False])
+@pytest.mark.parametrize("asked", [True, False])
+def test_killed_at_every_point_of_a_restart(
+    kind: str, victim: Victim, whole: Ending, unfinished: bool, asked: bool
+) -> None:
+    """The long sweep: at all points, over a job that was completed and one that was not."""
+    points = reached(kind, failpoints.POINTS)
+    begin_again(victim, whole, points, *EMPTIED, unfinished=unfinished, asked=asked)
 
 
 def random_points(seed: int, kills: int) -> list[str]:

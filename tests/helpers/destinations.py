@@ -179,7 +179,7 @@ class ParquetFolder(Destination):
         return ParquetSink(self.address)
 
     def _job_ids(self) -> list[str]:
-        return [job.job_id for job in self._sink().jobs()]
+        return self._sink()._folder.job_ids()  # those that are being forgotten, too
 
 
 KINDS: dict[str, type[Destination]] = {

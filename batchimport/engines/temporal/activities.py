@@ -174,8 +174,8 @@ class Activities:
                 spec.must_exist,
                 spec.append,
             )
-            known = identify(request, parts.source, sink, str(owner))
-            opened = open_job(request, known, parts, str(owner))
+            found = identify(request, parts.source, sink, str(owner))
+            opened = open_job(request, found, parts, str(owner))
             return self._describe(spec, job, opened)
 
     def _describe(self, spec: m.JobSpec, job: Job, opened: Opened) -> m.Claimed:
