@@ -84,6 +84,12 @@ def connect(path: Path, place: Path) -> duckdb.DuckDBPyConnection:
         connection.execute("SET TimeZone = 'UTC'")
     except duckdb.Error as error:
         raise opening(error, str(path)) from error
+    except OSError as error:
+        raise FatalError(
+            f"the database cannot be made: {error.strerror}",
+            where=str(path),
+            hint="make room, or choose another place",
+        ) from error
     return connection
 
 
@@ -93,12 +99,12 @@ def make_file(path: Path) -> None:
     Killed while it makes one, DuckDB 2.0 leaves a file that it calls no valid database; and so it
     calls one that another process is just making.
     """
-    with suppress(OSError, duckdb.Error):  # it is there already, or no links: DuckDB's own way
-        with draft_in(path.parent) as draft:
-            with draft.writing() as file:
-                file.write(_empty_database())
+    with draft_in(path.parent) as draft:
+        with draft.writing() as file:
+            file.write(_empty_database())
+        with suppress(OSError):  # it is there already, or no links here: then DuckDB makes it
             draft.publish(path.name)
-        sync_directory(path.parent)
+            sync_directory(path.parent)
 
 
 def _empty_database() -> bytes:
