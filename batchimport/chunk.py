@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from batchimport import failpoints
+from batchimport.errors import without_panics
 from batchimport.job import EXTRA_COLUMN, INDEX, ChunkResult, FieldError, Reject
 from batchimport.schema.fit import changed
 from batchimport.sinks.base import StoreRequest
@@ -39,6 +40,7 @@ class Work:
     store_seconds: float | None = None
 
 
+@without_panics()
 def process_chunk(
     work: Work, chunk: Chunk, attempt: int, before_store: Callable[[], None]
 ) -> ChunkResult:

@@ -22,7 +22,11 @@ Every parameter after `message` has a default, so that errors survive pickling.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class BatchImportError(Exception):
@@ -115,6 +119,27 @@ def from_system(error: OSError) -> FatalError:
         where=str(error.filename) if error.filename else None,
         hint="mend the cause, then run the same command again: it goes on where it stopped",
     )
+
+
+@contextmanager
+def without_panics() -> Iterator[None]:
+    """Make an error of a panic in a library that is written in Rust, which is no `Exception`.
+
+    Each such library has its own class of them, and says more on standard error.
+
+    Raises:
+        FatalError: If there is one.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        text = " ".join(str(error).split())
+        raise FatalError(
+            f"a library broke down: {text}",
+            hint="what it said above may tell its makers why; the same command goes on from here",
+        ) from error
 
 
 def find_class(name: str) -> type[BatchImportError]:

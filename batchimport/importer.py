@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 from batchimport.closing import Exported, Outcome, complete, export_rejects
 from batchimport.engines.interrupt import draining_signals, stopping_signals
 from batchimport.engines.local import LocalEngine
-from batchimport.errors import BatchImportError, UsageError, from_system
+from batchimport.errors import BatchImportError, UsageError, from_system, without_panics
 from batchimport.events import JobFinished, JobStarted, RecordsCounted
 from batchimport.identity import hash_of, identify, new_job_id, refuse_if_owned, verify_unchanged
 from batchimport.job import Counts, Summary
-from batchimport.load import LoadReader, owner_id, peak_memory_bytes
+from batchimport.load import LoadReader, owner_id, peak_memory_bytes, refuse_few_files
 from batchimport.mirror import Mirror
 from batchimport.opening import Parts, bytes_per_record, open_job
 from batchimport.planner import Plan
@@ -51,10 +51,11 @@ def import_file(request: Request, observer: Observer = lambda _: None) -> Outcom
     """
     job_id = request.job_id or ""
     try:
+        refuse_few_files()
         followed = attach(request, observer)
         if followed is not None:
             return followed
-        with ExitStack() as stack:
+        with without_panics(), ExitStack() as stack:
             spool = _spool(request, stack) if STANDARD_INPUT in request.job.sources else None
             with stopping_signals() if request.handle_signals else nullcontext():
                 source = open_source(request.job.sources, request.job.options, spool)
@@ -146,7 +147,8 @@ class _Run:
         self._tell_start(opened.record, opened.committed)
         error: BatchImportError | None = None
         try:
-            self._run_engine(opened.work, opened.committed)
+            with without_panics():
+                self._run_engine(opened.work, opened.committed)
         except BatchImportError as raised:
             error = raised
         return self._conclude(opened.record, error)

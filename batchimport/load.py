@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import sys
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from batchimport.errors import FatalError
 from batchimport.sizing import LoadReading
 
 if TYPE_CHECKING:
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 
 MEMORY_SHARE = 0.75
 SECONDS_BETWEEN_READINGS = 0.5
+FILES_NEEDED = 40
+"""Twice what a job with one connection was seen to open at once."""
 
 
 class LoadReader:
@@ -72,6 +76,28 @@ def peak_memory_bytes() -> int:
     """Return the highest resident memory that this process had."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def refuse_few_files() -> None:
+    """Refuse to begin where Polars, which panics without file descriptors, might run out of them.
+
+    Raises:
+        FatalError: If fewer than `FILES_NEEDED` may be opened.
+    """
+    opened: list[int] = []
+    try:
+        while len(opened) < FILES_NEEDED:
+            opened.append(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        if error.errno not in (errno.EMFILE, errno.ENFILE):
+            raise
+        raise FatalError(
+            f"only {len(opened)} more files may be opened, and {FILES_NEEDED} are needed",
+            hint="raise the limit (ulimit -n 1024), then run again",
+        ) from error
+    finally:
+        for each in opened:
+            os.close(each)
 
 
 def owner_id() -> str:

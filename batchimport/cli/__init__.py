@@ -13,7 +13,7 @@ import typer
 from batchimport import __version__, failpoints
 from batchimport.cli import inspect_, run, schema_, worker
 from batchimport.display.report import print_error
-from batchimport.errors import BatchImportError, FatalError, from_system
+from batchimport.errors import BatchImportError, FatalError, from_system, without_panics
 
 app = typer.Typer(
     name="batchimport",
@@ -55,7 +55,8 @@ def main() -> None:
     _stand_in_for_closed_streams()
     try:
         failpoints.arm(os.environ.get(failpoints.VARIABLE, ""))
-        app()
+        with without_panics():
+            app()
     except BatchImportError as error:
         print_error(error, verbose="--verbose" in sys.argv)
         _leave(error.exit_code)

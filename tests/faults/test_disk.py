@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from tests.faults.sweep import RECORDS, Ending, Victim, new_victim
+from batchimport.load import FILES_NEEDED
+from tests.faults.sweep import Ending, Victim
 from tests.helpers.cli import Workdir
 from tests.helpers.forked import call
 
@@ -23,14 +22,33 @@ def test_no_room_for_any_file(kind: str, victim: Victim, whole: Ending) -> None:
     assert victim.end() == whole
 
 
-@pytest.mark.parametrize("more", [0, 1, 6, 24])
-def test_too_few_file_descriptors(
-    tmp_path: Path, request: pytest.FixtureRequest, more: int
-) -> None:
-    """From none at all to nearly enough; at some counts between, Polars itself panics."""
-    victim = new_victim("sqlite", tmp_path / "broken", request)
-    victim.suffer("", limits={"RLIMIT_NOFILE": more})
-    assert victim.end().counts["total_items"] == RECORDS
+@pytest.mark.parametrize("more", [0, 1, 12, 39, 40, 44])
+def test_too_few_file_descriptors(kind: str, victim: Victim, whole: Ending, more: int) -> None:
+    """A line says so before anything is done; what then counts as enough is enough."""
+    ended = victim.suffer("", limits={"RLIMIT_NOFILE": more})
+    assert ended.code == (1 if more < FILES_NEEDED else 3)
+    assert victim.end() == whole
+
+
+def test_a_library_that_panics(workdir: Workdir) -> None:
+    """No exception of Python's own kind: one line all the same, and the job can go on."""
+    workdir.lines("u.jsonl", [{"id": at} for at in range(1500)])
+    workdir.write(
+        "mine.py",
+        "import os\n"
+        "from polars.exceptions import PanicException\n"
+        "def panic(record: dict) -> dict:\n"
+        "    if record['id'] == 1400 and not os.path.exists('calm'):\n"
+        "        raise PanicException('called unwrap on\\n None')\n"
+        "    return record\n",
+    )
+    options = ["u.jsonl", "--transform", "mine:panic", "--chunk-size", 500, "--max-parallel", 1]
+    ended = workdir.call("run", *options, "--quiet", "--json")
+    assert (ended.code, ended.summary["status"], ended.summary["successful"]) == (1, "failed", 1000)
+    assert ended.err.startswith("error: a library broke down: called unwrap on None\nhint: ")
+    assert ended.err.count("\n") == 2
+    workdir.write("calm", "")
+    assert workdir.run(*options)["successful"] == 1500
 
 
 @pytest.mark.parametrize("option", ["--rejects", "--summary"])
