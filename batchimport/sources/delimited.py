@@ -125,9 +125,12 @@ class DelimitedSource:
         first = max(chunk.start, self._body)
         size = chunk.hi - first.position
         if chunk.records == 1 and size > self._layout.most_bytes:
-            head = self._text.read_at(first.position, min(size, HEAD_BYTES))
-            origin = DelimitedRecords(self._layout, table, chunk, first, head, is_cut=True)
-            return Batch(chunk, table.empty(), [0], origin, self.digest(chunk))
+            start = self._lines.after_blank_lines(first, chunk.hi)
+            length = self._lines.end_of_record(start.position) - start.position
+            if length > self._layout.most_bytes:
+                head = self._text.read_at(start.position, min(length, HEAD_BYTES))
+                origin = DelimitedRecords(self._layout, table, chunk, start, head, is_cut=True)
+                return Batch(chunk, table.empty(), [0], origin, self.digest(chunk))
         data = self._text.read_at(chunk.lo, chunk.hi - chunk.lo)
         body = data[first.position - chunk.lo :]
         origin = DelimitedRecords(self._layout, table, chunk, first, body)
@@ -146,7 +149,7 @@ class DelimitedSource:
 
     def count(self) -> int:
         """Count the records."""
-        return self._lines.count_from(self._body.position)
+        return self._lines.count(self._body.position)
 
     def sample(self, records: int | None) -> Iterator[dict[str, Any]]:
         """Yield readable records: all of them, or about `records` from twenty places.

@@ -58,7 +58,7 @@ class Lines:
             position += size
             records += found
         if position == start.position:
-            position = self._end_of_record(start.position)
+            position = self.end_of_record(start.position)
             records, lines = self._measure(start.position, position)
         return Chunk(start, Mark(position, start.record + records, start.line + lines))
 
@@ -121,8 +121,8 @@ class Lines:
         ends_blank = 0 < last < len(whole) and not whole[last:].strip(self._blank)
         return blanks + ends_blank
 
-    def _end_of_record(self, position: int) -> int:
-        """Find the end of a record that no whole block holds."""
+    def end_of_record(self, position: int) -> int:
+        """Find the end of the record that begins at a position."""
         return self.end_of_line(position)
 
     def _measure(self, lo: int, hi: int) -> tuple[int, int]:
@@ -134,6 +134,19 @@ class Lines:
             lines += self.ends_in(block) - is_one_end
             last = block[-1:]
         return int(self.keeps_blank or not is_blank), lines + (last not in self.line_ends)
+
+    def after_blank_lines(self, start: Mark, stop: int) -> Mark:
+        """Return where the first line of `[start, stop)` begins that is not blank."""
+        end = position = start.position
+        for block in self._text.blocks(position, stop) if not self.keeps_blank else ():
+            blank = block[: len(block) - len(block.lstrip(self._blank + self.line_ends))]
+            last = max(map(blank.rfind, self.line_ends))
+            end = position + last + 1 if last >= 0 else end
+            if len(blank) < len(block):
+                break
+            position += len(block)
+        blanks = self._text.read_at(start.position, end - start.position)
+        return Mark(end, start.record, start.line + self.ends_in(blanks))
 
     def end_of_line(self, position: int, within: int | None = None) -> int:
         """Find the end of a line, block by block, however long it is.
@@ -156,11 +169,14 @@ class Lines:
         at = self.end_of_line(position - 1, REACH_BYTES)
         return at if self._text.read_at(max(0, at - 1), 1) in self.line_ends else None
 
-    def count(self) -> int:
-        """Count the lines that are not blank; shares nothing with `cut`, so as to check it."""
+    def count(self, position: int = 0) -> int:
+        """Count the lines from a position that are not blank.
+
+        Shares nothing with `cut`, so as to check it.
+        """
         records = 0
         blank_so_far = True
-        for block in self._text.blocks():
+        for block in self._text.blocks(position):
             first = block.find(b"\n")
             if first < 0:
                 blank_so_far = blank_so_far and not block.strip(self._blank)

@@ -7,6 +7,7 @@ authority, the validator, by way of `JsonLines`.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from decimal import Decimal
 from functools import cached_property
 from itertools import accumulate, chain
@@ -50,11 +51,18 @@ class JsonLinesSource:
         self.notes = text.notes
         self._text = text
         self._lines = Lines(text)
+        self._begin = len(BOM) if text.read_at(0, len(BOM)) == BOM else 0
         self._max_record_bytes = options.max_record_bytes
 
     def cut(self, start: Mark, limit: int, max_bytes: int) -> Chunk | None:
-        """Return the chunk of at most `limit` lines that begins at `start`; None at the end."""
-        return self._lines.cut(start, limit, max_bytes)
+        """Return the chunk of at most `limit` lines that begins at `start`; None at the end.
+
+        The first chunk holds the byte order mark besides.
+        """
+        if start.position or not self._begin:
+            return self._lines.cut(start, limit, max_bytes)
+        chunk = self._lines.cut(replace(start, position=self._begin), limit, max_bytes)
+        return Chunk(start, chunk.end if chunk else replace(start, position=self.size))
 
     def read(self, chunk: Chunk, schema: RecordSchema) -> Batch:
         """Read and parse a chunk."""
@@ -72,8 +80,8 @@ class JsonLinesSource:
         all_lines = lines = data.split(b"\n")
         if not lines[-1]:
             lines.pop()
-        if chunk.lo == 0 and lines and lines[0].startswith(BOM):
-            lines = [lines[0][len(BOM) :], *lines[1:]]
+        if chunk.lo < self._begin:
+            lines = [lines[0][self._begin :], *lines[1:]]
         numbers: Sequence[int] = range(len(lines))
         if len(lines) != chunk.records:
             numbers = [at for at, line in enumerate(lines) if line.strip(BLANK)]
@@ -90,19 +98,11 @@ class JsonLinesSource:
 
     def _only_record(self, chunk: Chunk) -> tuple[Mark, int]:
         """Return where the one record of a chunk begins, after blank lines, and its bytes."""
-        start = base = chunk.lo
-        line = chunk.start.line
-        for block in self._text.blocks(chunk.lo, chunk.hi):
-            blank = block[: len(block) - len(block.lstrip(BLANK + b"\n"))]
-            if b"\n" in blank:
-                start = base + blank.rfind(b"\n") + 1
-                line += blank.count(b"\n")
-            if len(blank) < len(block):
-                break
-            base += len(block)
-        end = self._lines.end_of_line(start)
+        begin = replace(chunk.start, position=max(chunk.lo, self._begin))
+        start = self._lines.after_blank_lines(begin, chunk.hi)
+        end = self._lines.end_of_line(start.position)
         ended = self._text.read_at(end - 1, 1) == b"\n"
-        return Mark(start, chunk.offset, line), end - start - ended
+        return start, end - start.position - ended
 
     def digest(self, chunk: Chunk) -> str:
         """Return the hash of the chunk's bytes."""
@@ -110,7 +110,7 @@ class JsonLinesSource:
 
     def count(self) -> int:
         """Count the lines that are not blank."""
-        return self._lines.count()
+        return self._lines.count(self._begin)
 
     def sample(self, records: int | None) -> Iterator[dict[str, Any]]:
         """Yield readable records: all of them, or about `records` from twenty places."""

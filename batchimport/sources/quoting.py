@@ -184,7 +184,8 @@ class QuotedLines(Lines):
             return None
         return _end_of_line(data, at, at_end=at_end)
 
-    def _end_of_record(self, position: int) -> int:
+    def end_of_record(self, position: int) -> int:
+        """Find the end of the record that begins at a position."""
         data = self._text.read_at(position, self._window)
         at_end = position + len(data) == self._text.size
         found = (self._record_at_end if at_end else self._record).match(data)
@@ -208,11 +209,7 @@ class QuotedLines(Lines):
             position += len(block)
         return position
 
-    def count(self) -> int:
-        """Count the records of the whole file."""
-        return self.count_from(0)
-
-    def count_from(self, position: int) -> int:
+    def count(self, position: int = 0) -> int:
         """Count the records from a position that begins one."""
         records = 0
         while position < self._text.size:
@@ -221,7 +218,7 @@ class QuotedLines(Lines):
                 records += self._take(masked, len(masked) + 1)[1]
                 position += len(raw)
             else:
-                end = self._end_of_record(position)
+                end = self.end_of_record(position)
                 records += self._measure(position, end)[0]
                 position = end
         return records

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from batchimport.sources.quoting import Marks
 
 SEAM = "\x01"
+MISTAKEN = (b"x", b"(", b"\x1f", b"\xef")
+"""With these, data begin that Polars may decompress, such as `x^`, or take for a byte order mark: it
+gets an empty record to see first."""
 
 
 class RegularForm:
@@ -101,6 +104,9 @@ class RegularForm:
         return found - sum(_counts(texts, ends).values())
 
     def _parsed(self, data: bytes, count: int) -> pl.DataFrame | None:
+        begins = int(data.startswith(MISTAKEN))
+        if begins:
+            data = (self._marks.delimiter * (self._width - 1) + "\n").encode() + data
         try:
             texts = pl.read_csv(
                 data,
@@ -108,7 +114,7 @@ class RegularForm:
                 schema={f"c{at}": pl.String() for at in range(self._width)},
                 separator=self._marks.delimiter,
                 quote_char=self._marks.quote or None,
-            )
+            ).slice(begins)
         except pl.exceptions.PolarsError:
             return None
         return texts if texts.shape == (count, self._width) else None

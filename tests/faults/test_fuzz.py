@@ -22,7 +22,7 @@ PIECES = {
     "csv": [
         b"id,text\n", b"1,a\n", b"2", b",", b";", b"\t", b'"', b'""', b'"a,b"', b'"a\nb"', b"\n",
         b"\n", b"\r\n", b"\r", b" ", b"\\", b"\xff", b"\xc3", b"\0", b"\xef\xbb\xbf", b"'", b"#",
-        b"x" * 70,
+        b"x" * 70, b"x^", b"\x1f\x8b\x08",
     ],
 }  # fmt: skip
 SCHEMA = {"properties": {"id": {"type": "integer"}, "text": {"type": "string"}}}
@@ -65,6 +65,25 @@ def fuzz(suffix: str, examples: int, path: Path) -> Callable[[], None]:
         check(path, b"".join(pieces))
 
     return test
+
+
+@pytest.mark.parametrize(
+    ("suffix", "data", "records"),
+    [
+        ("jsonl", b'\xef\xbb\xbf\n\n{"id": 1}', 1),
+        ("jsonl", b"\xef\xbb\xbf", 0),
+        ("csv", b"id,text\n\n" + b"x" * 70, 1),
+        ("csv", b"id,text\n" + b"\n" * 70 + b"1,a\n" + b"\n" * 70, 1),
+        ("csv", b"id,text\n\x1f\x8bid,text\n1,a\n", 2),
+    ],
+)
+def test_bytes_that_once_were_wrong(tmp_path: Path, suffix: str, data: bytes, records: int) -> None:
+    """A blank line after a byte order mark, blank lines about a record, what looks compressed."""
+    path = tmp_path / f"u.{suffix}"
+    check(path, data)
+    found = outcome(path, 1000, 1 << 20)
+    assert not isinstance(found, str)
+    assert len(found[0]) + len(found[1]) == records
 
 
 @pytest.mark.parametrize("suffix", PIECES)

@@ -130,6 +130,16 @@ def test_bytes_that_are_no_text_are_rejected_alone(place: Path) -> None:
     assert (codes(rejects), rejects[0].raw) == (["invalid_utf8"], b"2,\xff")
 
 
+@pytest.mark.parametrize("head", ["x^2", "x\x01", "(", "\x1f", "\ufeff", "\ufeffx^"])
+@pytest.mark.parametrize("limit", [1, 9])
+def test_data_that_look_compressed_are_data(place: Path, head: str, limit: int) -> None:
+    """Polars decompresses what begins like zlib, and drops a byte order mark, in each chunk."""
+    rows = [[head, "1"], [head, "2"], ["a", head]]
+    place.write_bytes(("x,y\n" + "".join(",".join(row) + "\n" for row in rows)).encode())
+    found, rejects = read_all(place, TEXTS, limit=limit, delimiter=",")
+    assert (found, rejects) == ([{"x": x, "y": y} for x, y in rows], [])
+
+
 def test_header_options(place: Path) -> None:
     """Names may be missing, repeated or preceded by lines that are no records."""
     place.write_bytes(b"\xef\xbb\xbfreport of 2026\r\na,a,\r\n1,2,3\r\n")
