@@ -37,8 +37,9 @@ def reached(kind: str, points: Sequence[str]) -> list[str]:
 
 def test_killed_at_every_point(kind: str, victim: Victim, whole: Ending) -> None:
     """One after the other, each of them in a resume of the one before."""
-    assert victim.end(at_passes(reached(kind, POINTS), [1])) == whole
-    assert victim.kills >= 11, "the points are passed"
+    points = reached(kind, POINTS)
+    assert victim.end(at_passes(points, [1])) == whole
+    assert victim.kills == len(points), "each of them is passed"
 
 
 def test_killed_at_every_chunk(kind: str, victim: Victim, whole: Ending) -> None:

@@ -111,9 +111,9 @@ def test_a_damaged_checkpoint_harms_nobody(old: Workdir) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_every_byte_of_a_checkpoint_damaged(old: Workdir) -> None:
-    """The same, for each."""
-    check_damage(old, 1)
+def test_every_third_byte_of_a_checkpoint_damaged(old: Workdir) -> None:
+    """The same, many times."""
+    check_damage(old, 3)
 
 
 @pytest.mark.parametrize(

@@ -78,4 +78,4 @@ def test_killed_at_every_system_call(
             assert victim.end() == whole, (syscall, number)
             kills += victim.kills
             assert number < MOST
-    assert kills > 100
+    assert kills > 50
