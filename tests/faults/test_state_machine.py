@@ -10,9 +10,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from tests.helpers.destinations import SqliteFile
 from tests.helpers.forked import call
@@ -125,7 +132,7 @@ class Imports(RuleBasedStateMachine):
     @rule(size=st.integers(1, 3), point=st.sampled_from(POINTS), number=st.integers(1, 3))
     def run_and_kill(self, size: int, point: str, number: int) -> None:
         """Run, or resume, to the point where the process is killed."""
-        self.run(size, f"{point}=kill@{number}")
+        self.run(size, f"{point}=kill@{number if 'commit' in point else 1}")
 
     def run(self, size: int, fault: str) -> None:
         """Run once, and see what came of it."""
@@ -164,7 +171,19 @@ class Imports(RuleBasedStateMachine):
         assert max(extra.values(), default=0) <= 1, f"stored twice: {extra}"
 
 
-Imports.TestCase.settings = settings(
-    max_examples=5, stateful_step_count=12, deadline=None, derandomize=True, print_blob=True
-)
-TestImports = Imports.TestCase
+def often(examples: int, steps: int) -> settings:
+    return settings(
+        max_examples=examples, stateful_step_count=steps, deadline=None, derandomize=True
+    )
+
+
+def test_any_order() -> None:
+    """A fixed budget."""
+    run_state_machine_as_test(Imports, settings=often(12, 12))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_any_order_for_long() -> None:
+    """A larger one."""
+    run_state_machine_as_test(Imports, settings=often(100, 20))
