@@ -46,9 +46,9 @@ def unsafe_names(calls: list[tuple[str, str]]) -> list[str]:
     return bad
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "parquet"])
+@pytest.mark.parametrize("kind", ["sqlite", "duckdb", "parquet"])
 def test_new_names_are_synced(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    """Checkpoint, rejects, and each part of Parquet: the file first, then its directory."""
+    """Checkpoint, rejects, DuckDB's file, each part of Parquet: the file, then its directory."""
     calls = calls_of(new_victim(kind, tmp_path / "job", request))
     assert sum(name in ("rename", "linkat") for name, _ in calls) >= 3
     assert unsafe_names(calls) == []
