@@ -55,14 +55,39 @@ def keeps_digits(text: str) -> bool:
     return math.isfinite(value) and Decimal(repr(value)) == Decimal(text)
 
 
-def surely_fit(values: pl.Series, texts: pl.Series | None = None) -> pl.Series:
-    """Say of each double whether it is certainly what is written; null is.
+def numbers_of(texts: pl.Series, *, exact: bool) -> tuple[pl.Series, pl.Series | None]:
+    """Return texts as doubles, and which of them certainly are what is written; None for all.
+
+    Args:
+        texts: Null where there is nothing.
+        exact: No digit may go.
+    """
+    values = texts.cast(pl.Float64, strict=False)
+    fits = surely_fit(values, texts if exact else None)
+    if values.null_count() == texts.null_count():
+        return values, fits
+    are_numbers = values.is_not_null() | texts.is_null()
+    return values, are_numbers if fits is None else fits & are_numbers
+
+
+def surely_fit(values: pl.Series, texts: pl.Series | None = None) -> pl.Series | None:
+    """Say of each double whether it is certainly what is written, as null is; None if all are.
 
     Args:
         texts: What is written, where no digit may go.
     """
+    are_short = texts is None or (texts.str.len_bytes().max() or 0) <= _SURELY_EXACT  # type: ignore[operator]
+    if are_short and _are_small(values):
+        return None
     fits = values.abs() < EXACT_IN_FLOAT
-    if texts is not None:
-        short = texts.str.len_bytes() <= _SURELY_EXACT
-        fits &= short if short.all() else short | (values.cast(pl.String) == texts)
+    if texts is not None and not are_short:
+        fits &= (texts.str.len_bytes() <= _SURELY_EXACT) | (values.cast(pl.String) == texts)
     return fits.fill_null(value=True)
+
+
+def _are_small(values: pl.Series) -> bool:
+    """Say whether every double is one that an integer of its size would be exact in."""
+    if not math.isfinite(values.sum()):
+        return False
+    least, most = values.min() or 0.0, values.max() or 0.0
+    return bool(least > -EXACT_IN_FLOAT and most < EXACT_IN_FLOAT)  # type: ignore[operator]

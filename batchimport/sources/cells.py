@@ -17,17 +17,19 @@ import msgspec
 import polars as pl
 
 from batchimport.schema import type_name
-from batchimport.schema.digits import surely_fit
+from batchimport.schema.digits import numbers_of
 
 if TYPE_CHECKING:
     from batchimport.schema import Column, Types
 
 _NUMBER = r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?"
-_CERTAIN_INTEGER = r"^[+-]?[0-9]{1,18}$"
-_CERTAIN_NUMBER = r"^[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,2})?$"
 _number = re.compile(_NUMBER).fullmatch
 _json_number = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?").fullmatch
 _TRUE, _FALSE = ("true", "t", "yes", "y", "on", "1"), ("false", "f", "no", "n", "off", "0")
+_TRUE_FORMS, _FALSE_FORMS = (
+    [form for word in words for form in {word, word.title(), word.upper()}]
+    for words in (_TRUE, _FALSE)
+)
 _BOOLEANS = dict.fromkeys(_TRUE, True) | dict.fromkeys(_FALSE, False)
 
 
@@ -87,27 +89,37 @@ def json_text(text: str, types: Types) -> str:
     return text if is_json else json.dumps(value, ensure_ascii=False)
 
 
-def typed(texts: pl.Series, column: Column, types: Types) -> tuple[pl.Series, pl.Series | None]:
+def readable(column: Column) -> bool:
+    """Say whether Polars may read a column's cells as its type at once.
+
+    Where a column of numbers was only inferred, it is seen by the text that no digit gets lost.
+    """
+    return column.kind in ("integer", "boolean") or (
+        column.kind == "number" and not column.inferred
+    )
+
+
+def typed(cells: pl.Series, column: Column, types: Types) -> tuple[pl.Series, pl.Series | None]:
     """Return a column of cells in its type, and which rows certainly fit; None for all.
 
+    Polars reads no number that `value_of` does not read, and none otherwise than `value_of` does,
+    apart from those that `surely_fit` doubts.
+
     Args:
-        texts: The cells; null where there is none.
+        cells: Texts, or values of the column's type already; null where there is nothing.
     """
-    name = column.name
-    if column.kind == "integer":
-        values = texts.cast(pl.Int64, strict=False)
-        return values, texts.str.contains(_CERTAIN_INTEGER).fill_null(value=True)
-    if column.kind == "number":
-        values = texts.cast(pl.Float64, strict=False)
-        fits = surely_fit(values, texts if column.inferred else None)
-        return values, fits & texts.str.contains(_CERTAIN_NUMBER).fill_null(value=True)
-    if column.kind == "boolean":
-        words = texts.str.to_lowercase()
-        values = words.replace_strict(_BOOLEANS, default=None, return_dtype=pl.Boolean)
-        return values, values.is_not_null() | texts.is_null()
     if column.kind == "json":
-        return _json_texts(texts, types).alias(name), None
-    return texts, None
+        return _json_texts(cells, types), None
+    if column.kind == "number":
+        return numbers_of(cells, exact=column.inferred)
+    if cells.dtype == column.dtype:
+        return cells, None
+    if column.kind == "integer":
+        values = cells.cast(pl.Int64, strict=False)
+        are_all = values.null_count() == cells.null_count()
+        return values, None if are_all else values.is_not_null() | cells.is_null()
+    values = cells.is_in(_TRUE_FORMS)
+    return values, (values | cells.is_in(_FALSE_FORMS)).fill_null(value=True)
 
 
 def _json_texts(texts: pl.Series, types: Types) -> pl.Series:

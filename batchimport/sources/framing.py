@@ -52,9 +52,9 @@ class Lines:
             raw, masked = self._whole_records(position, stop, min(BLOCK_BYTES, enough))
             if not raw:
                 break
-            size, found = self._take(masked, limit - records)
+            size, found, ended = self._take(masked, limit - records)
             self._typical_bytes = size / max(1, found)
-            lines += self._lines_in(raw[:size])
+            lines += ended if masked is raw else self._lines_in(raw[:size])
             position += size
             records += found
         if position == start.position:
@@ -63,7 +63,10 @@ class Lines:
         return Chunk(start, Mark(position, start.record + records, start.line + lines))
 
     def _mask(self, data: bytes, *, at_end: bool) -> bytes:
-        """Return as many bytes as `data` has, in which every line end is the end of a record."""
+        """Return as many bytes as `data` has, in which LF, and nothing else, ends each record.
+
+        The data themselves if it ends each line, too.
+        """
         del at_end
         return data
 
@@ -82,25 +85,27 @@ class Lines:
                 return raw, masked
             end = masked.rfind(b"\n") + 1
             if end or position + len(raw) >= stop:
-                return raw[:end], masked[:end]
+                whole = raw[:end]
+                return whole, whole if masked is raw else masked[:end]
             wanted *= 4
 
-    def _take(self, masked: bytes, limit: int) -> tuple[int, int]:
-        """Return the size and number of up to `limit` records at the head of whole ones."""
-        lines = masked.count(b"\n") + (not masked.endswith(b"\n"))
+    def _take(self, masked: bytes, limit: int) -> tuple[int, int, int]:
+        """Return the size, number and lines of up to `limit` records at the head of whole ones."""
+        ends = masked.count(b"\n")
+        lines = ends + (not masked.endswith(b"\n"))
         blanks = self._count_blanks(masked)
         if lines - blanks <= limit:
-            return len(masked), lines - blanks
-        if not blanks:
-            rest = masked.split(b"\n", limit)[limit]
-            return len(masked) - len(rest), limit
-        size = records = 0
+            return len(masked), lines - blanks, lines
+        if not blanks:  # from the right, since what is too much is little
+            return len(masked.rsplit(b"\n", ends - limit + 1)[0]) + 1, limit, limit
+        size = lines = records = 0
         for line in masked.split(b"\n"):
             if records == limit:
                 break
             size += len(line) + 1
+            lines += 1
             records += bool(line.strip(self._blank))
-        return min(size, len(masked)), records
+        return min(size, len(masked)), records, lines
 
     def ends_in(self, data: bytes) -> int:
         """Count the line ends in a piece of text."""

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
+import polars as pl
+
 from batchimport.job import FieldError
 from batchimport.sources.base import UnreadableRecordError
 from batchimport.sources.codec import BLOCK_BYTES
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
 
 LINE_END = b"\r\n"
 """The bytes of which line ends are made."""
+
+WORTH_POLARS_BYTES = 64 * 1024
+"""Less is looked at faster without Polars."""
 
 Cell = tuple[str, bool]
 """A field's text, and whether it was quoted."""
@@ -71,6 +76,18 @@ class Marks:
         first, more = rf"[^{mark}{comma}{escape}\r\n]|{pair}", rf"[^{comma}{escape}\r\n]++|{pair}"
         return f"{opening}(?:(?:{first})(?:{more})*+)?"
 
+    def in_order(self, inside: str = "") -> str:
+        """Return the pattern, for Polars, of records whose quotes are all in order.
+
+        Args:
+            inside: What may not stand in quotes besides a quote.
+        """
+        mark, comma = (rf"\x{ord(each):02x}" for each in (self.quote, self.delimiter))
+        part = f"[^{mark}{inside}]*"
+        quoted = f"{mark}{part}(?:{mark}{mark}{part})*{mark}"
+        field = rf"(?:{quoted}|[^{mark}{comma}\r\n][^{comma}\r\n]*)?"
+        return rf"\A(?:{field}(?:{comma}|\r?\n))*{field}\z"
+
 
 class QuotedLines(Lines):
     """Records of delimited text."""
@@ -94,6 +111,7 @@ class QuotedLines(Lines):
         fields = f"(?:(?:{marks.quoted()}(?={comma})|{marks.bare()}){comma})*+"
         broken = rf"{fields}{marks.quoted()}[^{comma}{mark}\r\n]"
         self._broken = re.compile(broken.encode() if mark else b"(?!)")
+        self._one_line = marks.in_order(r"\r\n") if mark else ""
         self._before = frozenset(marks.delimiter.encode() + b"\n")
         self._after = self._before | {LINE_END[0]}
 
@@ -115,6 +133,8 @@ class QuotedLines(Lines):
     def _mask(self, data: bytes, *, at_end: bool) -> bytes:
         if not self._quote or self._quote not in data:
             return _with_feeds(data, at_end=at_end)
+        if self._are_lines(data, at_end=at_end):
+            return data
         masked = self._mask_regular(data, at_end=at_end) if self._marks.are_plain else None
         if masked is None:
             return self._mask_slowly(data, at_end=at_end)
@@ -123,13 +143,25 @@ class QuotedLines(Lines):
             return self._mask_slowly(data, at_end=at_end)
         return masked
 
+    def _are_lines(self, data: bytes, *, at_end: bool) -> bool:
+        """Say whether certainly every record is one line, and the only one; soon, if it is not."""
+        whole = data if at_end else data[: data.rfind(b"\n") + 1]
+        is_worth_it = self._marks.are_plain and len(data) >= WORTH_POLARS_BYTES
+        if not is_worth_it or b"\r" in data[len(whole) : -1]:
+            return False
+        try:
+            text = pl.Series([whole], dtype=pl.Binary).cast(pl.String)
+        except pl.exceptions.PolarsError:  # not UTF-8
+            return False
+        return bool(text.str.contains(self._one_line).item())
+
     def _mask_regular(self, data: bytes, *, at_end: bool) -> bytes | None:
         """Mask by parity, at the speed of `split`; None if some quote is out of order."""
         pieces = data.split(self._quote)
         is_open = len(pieces) % 2 == 0
         if is_open and at_end:
             return None
-        has_lone = _has_lone_cr(data)
+        has_lone = has_lone_cr(data)
         if has_lone:
             last = -1 if is_open else len(pieces) - 1
             pieces[::2] = [
@@ -299,13 +331,14 @@ def without_end(record: bytes) -> bytes:
     return record.removesuffix(b"\n").removesuffix(b"\r")
 
 
-def _has_lone_cr(data: bytes) -> bool:
-    return b"\r" in data and data.count(b"\r") != data.count(b"\r\n")
+def has_lone_cr(data: bytes) -> bool:
+    """Say whether some CR comes without LF."""
+    return b"\r" in data and _LONE_CR_AT_END.search(data) is not None
 
 
 def _with_feeds(data: bytes, *, at_end: bool) -> bytes:
     """Put LF in the place of each CR that is a line end by itself."""
-    if not _has_lone_cr(data):
+    if not has_lone_cr(data):
         return data
     return (_LONE_CR_AT_END if at_end else _LONE_CR).sub(b"\n", data)
 

@@ -6,14 +6,15 @@ Regular are records of as many fields as they must have, all quotes in order.
 from __future__ import annotations
 
 import re
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import polars as pl
 
-from batchimport.sources.quoting import without_end
+from batchimport.sources.quoting import has_lone_cr, without_end
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from batchimport.sources.quoting import Marks
 
@@ -21,6 +22,7 @@ SEAM = "\x01"
 MISTAKEN = (b"x", b"(", b"\x1f", b"\xef")
 """With these, data begin that Polars may decompress, such as `x^`, or take for a byte order mark: it
 gets an empty record to see first."""
+NO_TYPES: Mapping[str, pl.DataType] = MappingProxyType({})
 
 
 class RegularForm:
@@ -28,9 +30,10 @@ class RegularForm:
 
     def __init__(self, marks: Marks, width: int) -> None:
         self._marks, self._width = marks, width
-        mark, comma = re.escape(marks.quote), re.escape(marks.delimiter)
+        mark, comma = (re.escape(each) for each in (marks.quote, marks.delimiter))
         self._quoted = f"{mark}[^{mark}]*(?:{mark}{mark}[^{mark}]*)*{mark}"
         self._irregular = f"[^{comma}]{SEAM}|{SEAM}[^{comma}]"
+        self._in_order = marks.in_order() if mark else ""
 
     def find(self, records: Sequence[bytes], without: Collection[int]) -> pl.Series:
         """Return the indices of the regular records."""
@@ -61,76 +64,60 @@ class RegularForm:
             data = b"".join([without_end(record) + b"\n" for record in chosen])
         return self._parsed(data, len(chosen))
 
-    def read_whole(self, data: bytes, count: int) -> pl.DataFrame | None:
+    def read_whole(
+        self, data: bytes, count: int, types: Mapping[str, pl.DataType]
+    ) -> pl.DataFrame | None:
         """Return the cells of records that are all regular; None if some may not be.
 
-        What Polars left out of the cells must be the delimiters between them, one line end a
-        record, and the quotes round quoted cells. The sums of bytes and of quotes show it, since
-        Polars refuses fields too many, and every field whose quotes are out of order adds too few.
+        Args:
+            types: What cells are read as that are no text. A null is an empty cell only in a text:
+                Polars takes spaces for an empty number, too, and quotes that are empty.
         """
         if not data.endswith(b"\n"):
             data += b"\n"  # without it, polars 2.1 forgives one empty field too many
-        carriage = data.count(b"\r")
-        if carriage and carriage != data.count(b"\r\n"):
+        mark = self._marks.quote.encode()
+        has_quotes = bool(mark) and mark in data
+        if has_quotes:
+            text = _texts([data])
+            if text.null_count() or not text.str.contains(self._in_order).item():
+                return None
+        elif has_lone_cr(data):
             return None
-        texts = self._parsed(data, count)
-        if texts is None:
-            return None
-        cells = sum(_counts(texts, pl.all().str.len_bytes()).values())
-        if carriage:
-            carriage -= _count_in(texts, "\r")
-        ends = count + carriage
-        quotes = data.count(self._marks.quote.encode()) if self._marks.quote else 0
-        having = _counts(texts, pl.all().str.count_matches(self._marks.quote, literal=True), quotes)
-        kept = sum(having.values())
-        delimiters = count * (self._width - 1)
-        if len(data) != cells + delimiters + ends + quotes - kept:
-            return None
-        with_quotes = texts.select(name for name, number in having.items() if number)
-        opened = self._opened(data, texts, with_quotes) if quotes else 0
-        return texts if quotes == 2 * (kept + opened) else None
+        cells = self._parsed(data, count, types, has_quotes=has_quotes)
+        return cells if cells is not None and self._is_full(cells, data) else None
 
-    def _opened(self, data: bytes, texts: pl.DataFrame, with_quotes: pl.DataFrame) -> int:
-        """Return how many fields begin with a quote.
+    def _is_full(self, cells: pl.DataFrame, data: bytes) -> bool:
+        """Say whether no record has too few fields; Polars refuses those that have too many."""
+        if not cells.width or not cells.to_series(-1).null_count():
+            return True
+        delimiter, mark = self._marks.delimiter.encode(), self._marks.quote.encode()
+        unquoted = data.split(mark)[::2] if mark and mark in data else [data]
+        found = sum(piece.count(delimiter) for piece in unquoted)
+        return found == len(cells) * (self._width - 1)
 
-        Args:
-            with_quotes: The columns with quotes in their cells.
-        """
-        mark, found = self._marks.quote, int(data.startswith(self._marks.quote.encode()))
-        for before in (self._marks.delimiter, "\n"):
-            seam = before + mark
-            found += data.count(seam.encode()) - _count_in(with_quotes, seam)
-        ends = pl.all().str.ends_with(self._marks.delimiter) | pl.all().str.ends_with("\n")
-        return found - sum(_counts(texts, ends).values())
-
-    def _parsed(self, data: bytes, count: int) -> pl.DataFrame | None:
+    def _parsed(
+        self,
+        data: bytes,
+        count: int,
+        types: Mapping[str, pl.DataType] = NO_TYPES,
+        *,
+        has_quotes: bool = True,
+    ) -> pl.DataFrame | None:
+        names = [f"c{at}" for at in range(self._width)]
         begins = int(data.startswith(MISTAKEN))
         if begins:
             data = (self._marks.delimiter * (self._width - 1) + "\n").encode() + data
         try:
-            texts = pl.read_csv(
+            cells = pl.read_csv(
                 data,
                 has_header=False,
-                schema={f"c{at}": pl.String() for at in range(self._width)},
+                schema={name: types.get(name, pl.String()) for name in names},
                 separator=self._marks.delimiter,
-                quote_char=self._marks.quote or None,
+                quote_char=self._marks.quote if has_quotes and self._marks.quote else None,
             ).slice(begins)
         except pl.exceptions.PolarsError:
             return None
-        return texts if texts.shape == (count, self._width) else None
-
-
-def _counts(texts: pl.DataFrame, number: pl.Expr, at_most: int = 1) -> dict[str, int]:
-    """Return the sum of a number over the cells of each column, if it can be more than nothing."""
-    if not at_most or not texts.width:
-        return {}
-    return {
-        name: value or 0 for name, value in texts.select(number.sum()).row(0, named=True).items()
-    }
-
-
-def _count_in(texts: pl.DataFrame, needle: str) -> int:
-    return sum(_counts(texts, pl.all().str.count_matches(needle, literal=True)).values())
+        return cells if cells.shape == (count, self._width) else None
 
 
 def _texts(records: Sequence[bytes]) -> pl.Series:

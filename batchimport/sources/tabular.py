@@ -15,7 +15,7 @@ import polars as pl
 from batchimport.job import EXTRA_COLUMN, INDEX, FieldError
 from batchimport.schema.digits import integer_of, number_of
 from batchimport.sources.base import UnreadableRecordError
-from batchimport.sources.cells import json_text, typed, value_of
+from batchimport.sources.cells import json_text, readable, typed, value_of
 from batchimport.sources.quoting import FieldReader, without_end, write_plainly
 from batchimport.sources.regular import RegularForm
 
@@ -41,6 +41,11 @@ class Tabular:
         self._reader = FieldReader(dialect.marks)
         self._plain = replace(dialect.marks, escape="", padded=False)
         self._form = RegularForm(self._plain, len(header))
+        self._read_as = {
+            self._header[column.name]: column.dtype
+            for column in self._columns
+            if column.name in self._header and readable(column) and not dialect.null
+        }
 
     def values(self, cells: Sequence[Cell]) -> dict[str, Any]:
         """Return a record as JSON values.
@@ -102,10 +107,16 @@ class Tabular:
         """
         if self._is_closed or not self._dialect.marks.are_plain:
             return None
-        texts = self._form.read_whole(data, count)
-        if texts is None:
+        cells = self._form.read_whole(data, count, self._read_as)
+        unsure = [name for name in self._read_as if cells is None or cells[name].null_count()]
+        if unsure:
+            types = {name: self._read_as[name] for name in self._read_as if name not in unsure}
+            cells = self._form.read_whole(data, count, types)
+            if cells is not None:  # what one chunk has, others have: no need to try again
+                self._read_as = types
+        if cells is None:
             return None
-        return self._fitting(texts, pl.int_range(count, dtype=pl.UInt32, eager=True), count)
+        return self._fitting(cells, pl.int_range(count, dtype=pl.UInt32, eager=True), count)
 
     def parse(
         self, records: Sequence[bytes], without: Collection[int]
@@ -127,33 +138,32 @@ class Tabular:
         return self._fitting(texts, regular, len(records))
 
     def _fitting(
-        self, texts: pl.DataFrame, index: pl.Series, count: int
+        self, cells: pl.DataFrame, index: pl.Series, count: int
     ) -> tuple[pl.DataFrame, list[int]]:
         """Return the typed frame of the rows whose cells all fit, and the indices of the others.
 
         Args:
-            texts: Cells of the records with these indices.
+            cells: Of the records with these indices.
             count: Records in all.
         """
-        texts, certain = self._with_nulls(texts)
-        series = []
+        cells, certain = self._with_nulls(cells)
+        series, fits = [index.alias(INDEX)], [] if certain is None else [certain]
         for column in self._columns:
-            values, fits = self._column(column, texts)
+            values, fit = self._column(column, cells)
             series.append(values.alias(column.name))
-            certain = certain if fits is None else certain & fits
+            fits += [] if fit is None else [fit]
         if self._extra:
-            rows = texts.select(self._positions(self._extra)).rename(self._names(self._extra))
+            rows = cells.select(self._positions(self._extra)).rename(self._names(self._extra))
             extra = [self._extra_text(row) for row in rows.iter_rows(named=True)]
-            series.append(pl.Series(EXTRA_COLUMN, extra, dtype=pl.String))
-        frame = pl.DataFrame([index.alias(INDEX), *series]).filter(certain)
-        if EXTRA_COLUMN in frame.columns and frame.get_column(EXTRA_COLUMN).null_count() == len(
-            frame
-        ):
-            frame = frame.drop(EXTRA_COLUMN)
+            if any(extra):
+                series.append(pl.Series(EXTRA_COLUMN, extra, dtype=pl.String))
+        frame = pl.DataFrame(series)
+        if fits:
+            frame = frame.filter(pl.all_horizontal(fits))
         if len(frame) == count:
             return frame, []
-        fitting = set(frame.get_column(INDEX).to_list())
-        return frame, [at for at in range(count) if at not in fitting]
+        kept = set(frame.get_column(INDEX).to_list())
+        return frame, [at for at in range(count) if at not in kept]
 
     def _rewrite(
         self, records: Sequence[bytes], without: Collection[int]
@@ -170,26 +180,24 @@ class Tabular:
                 rewritten.append(write_plainly(cells, self._plain).encode() + b"\n")
         return rewritten, skipped
 
-    def _with_nulls(self, texts: pl.DataFrame) -> tuple[pl.DataFrame, pl.Series]:
+    def _with_nulls(self, cells: pl.DataFrame) -> tuple[pl.DataFrame, pl.Series | None]:
         """Put null for the null string; rows that have it are not certain, for it may be quoted."""
-        certain = pl.repeat(value=True, n=len(texts), dtype=pl.Boolean, eager=True)
         null = self._dialect.null
         if not null:
-            return texts, certain
-        texts = texts.with_columns(pl.all().fill_null(""))
+            return cells, None
+        cells = cells.with_columns(pl.all().fill_null(""))
         if self._dialect.marks.quote:
-            has_null = texts.select(pl.any_horizontal(pl.all() == null).alias(INDEX)).to_series()
-            return texts, certain & ~has_null
-        return texts.with_columns(pl.all().replace(null, None)), certain
+            return cells, cells.select(~pl.any_horizontal(pl.all() == null)).to_series()
+        return cells.with_columns(pl.all().replace(null, None)), None
 
-    def _column(self, column: Column, texts: pl.DataFrame) -> tuple[pl.Series, pl.Series | None]:
+    def _column(self, column: Column, cells: pl.DataFrame) -> tuple[pl.Series, pl.Series | None]:
         if column.name not in self._header:
-            nothing = pl.Series(column.name, [None] * len(texts), dtype=column.dtype)
+            nothing = pl.Series([None] * len(cells), dtype=column.dtype)
             return nothing, nothing.is_not_null() if column.required else None
-        cells = texts.get_column(self._header[column.name])
-        values, fits = typed(cells, column, self._types[column.name])
-        if column.required and not column.nullable:
-            there = cells.is_not_null()
+        given = cells.get_column(self._header[column.name])
+        values, fits = typed(given, column, self._types[column.name])
+        if column.required and not column.nullable and given.null_count():
+            there = given.is_not_null()
             fits = there if fits is None else fits & there
         return values, fits
 

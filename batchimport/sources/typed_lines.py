@@ -13,7 +13,7 @@ import msgspec
 import polars as pl
 
 from batchimport.job import INDEX
-from batchimport.schema.digits import INT64, surely_fit
+from batchimport.schema.digits import INT64, numbers_of, surely_fit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -113,17 +113,18 @@ class TypedLines:
                 text = b"\n".join([b"null" if value is None else value for value in values])
                 if column.kind == "json":
                     keys += _count(text, '":')
-                texts = _json_texts(column.name, text, len(values))
-                series.append(texts if column.kind == "json" else _numbers(texts))
+                texts = cells = _json_texts(column.name, text, len(values))
+                if column.kind == "number":
+                    cells, fits = numbers_of(texts, exact=True)
+                    unsure += _at(index, fits)
+                series.append(cells)
                 if not column.nullable and texts.null_count() > missing:
                     found = texts.is_null().arg_true().to_list()
                     unsure += [index[at] for at in found if values[at] is not None]
-                if column.kind == "number":
-                    unsure += _at(index, ~_are_numbers(series[-1], texts))
             else:
                 series.append(pl.Series(column.name, values, dtype=column.dtype))
                 if column.kind == "number":
-                    unsure += _at(index, ~surely_fit(series[-1]))
+                    unsure += _at(index, surely_fit(series[-1]))
         return pl.DataFrame(series), keys, unsure
 
     def _lines_with_repeated_keys(
@@ -152,16 +153,9 @@ def is_read_as_text(column: Column) -> bool:
     return column.kind == "number" and column.inferred
 
 
-def _numbers(texts: pl.Series) -> pl.Series:
-    return texts.cast(pl.Float64, strict=False)
-
-
-def _are_numbers(values: pl.Series, texts: pl.Series) -> pl.Series:
-    return surely_fit(values, texts) & (values.is_not_null() | texts.is_null())
-
-
-def _at(index: Sequence[int], found: pl.Series) -> list[int]:
-    return [index[at] for at in found.arg_true().to_list()] if found.any() else []
+def _at(index: Sequence[int], fits: pl.Series | None) -> list[int]:
+    """Return what does not fit."""
+    return [] if fits is None or fits.all() else [index[at] for at in (~fits).arg_true().to_list()]
 
 
 def _json_texts(name: str, text: bytes, count: int) -> pl.Series:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchimport.errors import UsageError
+from batchimport.schema import RecordSchema
+from batchimport.sources.cells import value_of
 from batchimport.sources.quoting import Marks
 from batchimport.sources.regular import RegularForm
 from batchimport.sources.tabular import Tabular
@@ -29,9 +33,26 @@ SCHEMA: dict[str, Any] = {
     },
 }
 TEXTS = {"properties": {"x": {"type": ["string", "null"]}, "y": {"type": ["string", "null"]}}}
+NUMBERS = {"properties": {"x": {"type": "integer"}, "y": {"type": ["number", "null"]}}}
 HEADER = "i,n,b,s,j,m,u\n"
 cell = st.sampled_from(
-    ["", "1", "007", "-5", "+3", "1.0", "2.5", "1e3", ".5", "nan", "inf", "1e999", "true", "False"]
+    [
+        "",
+        " ",
+        "1",
+        "007",
+        "-5",
+        "+3",
+        "1.0",
+        "2.5",
+        "1e3",
+        ".5",
+        "nan",
+        "inf",
+        "1e999",
+        "true",
+        "False",
+    ]
     + ["no", "x", "[1, 2]", "[1,", '{"a": 1}', "9223372036854775808", " 7 ", "1_0", "0x1", "NULL"]
     + ['q"q', "a,b", "new\nline", "null", "é"]
 )
@@ -176,21 +197,30 @@ class EachByItself(Tabular):
         return None
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(
-    lines=st.lists(st.text(alphabet='a,"\n\r 1', max_size=14), max_size=6),
+    lines=st.lists(
+        st.text(alphabet='a,"\n\r 1', max_size=14)
+        | st.lists(
+            st.sampled_from(["1", "2.5", '"3"', '""', "", " ", "\t", '" "', " 4"]),
+            min_size=2,
+            max_size=2,
+        ).map(",".join),
+        max_size=6,
+    ),
     end=st.sampled_from(["\n", "\r\n", "\r"]),
+    schema=st.sampled_from([TEXTS, NUMBERS]),
 )
 def test_a_chunk_as_a_whole_gives_what_its_records_give(
-    place: Path, lines: list[str], end: str
+    place: Path, lines: list[str], end: str, schema: dict[str, Any]
 ) -> None:
     """What is read without looking at each record is what looking would have given."""
     place.write_bytes(("x,y" + end + end.join(lines)).encode())
     options = {"delimiter": ",", "quote": '"'}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("batchimport.sources.delimited.Tabular", EachByItself)
-        expected = read_all(place, TEXTS, **options)
-    assert read_all(place, TEXTS, **options) == expected
+        expected = read_all(place, schema, **options)
+    assert read_all(place, schema, **options) == expected
 
 
 @settings(max_examples=300, deadline=None)
@@ -198,11 +228,53 @@ def test_a_chunk_as_a_whole_gives_what_its_records_give(
 def test_regular_chunks_are_read_as_a_whole(
     place: Path, rows: list[tuple[str, str]], crlf: bool
 ) -> None:
-    """The proof by sums finds no fault where there is none."""
+    """The look at all of a chunk finds no fault where there is none."""
     texts = [[text.replace('"', "'") if text == 'q"q' else text for text in row] for row in rows]
     texts += [['say "hi"', ',"x'], ["a,", '",']]
     ending = "\r\n" if crlf else "\n"
     data = "".join(",".join(_cell(text, text != "") for text in row) + ending for row in texts)
-    found = RegularForm(Marks(","), 2).read_whole(data.encode(), len(texts))
+    found = RegularForm(Marks(","), 2).read_whole(data.encode(), len(texts), {})
     assert found is not None
     assert [list(row) for row in found.fill_null("").rows()] == texts
+
+
+@pytest.mark.parametrize("mark", [",", ";", "\t", "|", " ", "^", "."])
+def test_every_delimiter_is_read_as_a_whole(mark: str) -> None:
+    """Also those that mean something in a pattern."""
+    data = f'1{mark}"a{mark}b"\r\n2{mark}\r\n'.encode()
+    found = RegularForm(Marks(mark), 2).read_whole(data, 2, {"c0": pl.Int64()})
+    assert found is not None
+    assert found.rows() == [(1, f"a{mark}b"), (2, None)]
+
+
+@pytest.mark.parametrize("types", [frozenset({"integer"}), frozenset({"number"})])
+def test_polars_reads_numbers_as_we_do(types: frozenset[str]) -> None:
+    """Whatever it takes for a number is one, and the same: all texts of up to three characters."""
+    dtype = pl.Int64() if types == {"integer"} else pl.Float64()
+    letters = "019 +-.eExX_infaNt\t\u0661"
+    texts = ["".join(each) for size in (1, 2, 3) for each in product(letters, repeat=size)]
+    texts += ["9223372036854775807", "9223372036854775808", "-9223372036854775809", "0" * 30 + "7"]
+    data = "".join(f"x,{text}\n" for text in texts).encode()
+    schema = {"x": pl.String(), "y": dtype}
+    read = pl.read_csv(data, has_header=False, schema=schema, quote_char=None, ignore_errors=True)
+    for found in (read.get_column("y"), pl.Series(texts).cast(dtype, strict=False)):
+        assert found.count() > 60
+        for text, value in zip(texts, found, strict=True):
+            if value is not None and (types == {"integer"} or abs(value) < 2**53):
+                assert value_of(text, types) == value, text
+
+
+def test_a_number_of_many_digits_is_not_read_as_a_whole(place: Path) -> None:
+    """A column that was only inferred keeps every digit, or says so."""
+    place.write_text("x\n1.5\n0.1000000000000000055511151231257827\n", encoding="utf-8")
+    schema = RecordSchema({"properties": {"x": {"type": "number"}}}, inferred=True)
+    rows, rejects = read_all(place, schema)
+    assert (rows, codes(rejects)) == ([{"x": 1.5}], ["number_out_of_range"])
+
+
+def test_a_record_that_is_too_long_is_the_same_after_blank_lines(place: Path) -> None:
+    """Its line and its bytes do not depend on the chunk."""
+    place.write_bytes(b"i,s\r\n\r\n\n1," + b"x" * 100 + b"\n\n")
+    for limit in (1, 10):
+        _, rejects = read_all(place, limit=limit, max_record_bytes=60)
+        assert [(each.line, each.byte_offset, each.raw[:3]) for each in rejects] == [(4, 8, b"1,x")]
