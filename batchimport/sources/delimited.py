@@ -134,7 +134,10 @@ class DelimitedSource:
         data = self._text.read_at(chunk.lo, chunk.hi - chunk.lo)
         body = data[first.position - chunk.lo :]
         origin = DelimitedRecords(self._layout, table, chunk, first, body)
-        found = table.parse_whole(body, chunk.records) if size <= self._layout.most_bytes else None
+        found = None
+        if size <= self._layout.most_bytes:
+            is_plain = self._lines.are_plain(first.position, chunk.hi)
+            found = table.parse_whole(body, chunk.records, is_plain=is_plain)
         frame, doubtful = found or table.parse(origin.records, origin.too_long)
         return Batch(chunk, frame, doubtful, origin, digest_of(data))
 

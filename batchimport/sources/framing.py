@@ -34,6 +34,7 @@ class Lines:
         self._text = text
         self._blank = blank
         self._typical_bytes = float(BLOCK_BYTES)
+        self._plain = (0, 0)
         blanks = b"[" + re.escape(blank) + b"]*"
         # A line end that a blank line follows: lookahead, so that runs of them all count.
         self._blank_line = re.compile(rb"\n(?=" + blanks + rb"\n)")
@@ -46,6 +47,7 @@ class Lines:
         if start.position >= self._text.size:
             return None
         position, records, lines = start.position, 0, 0
+        is_plain = True
         stop = min(self._text.size, start.position + max_bytes)
         while position < stop and records < limit:
             enough = int(self._typical_bytes * (limit - records) * MARGIN) + LEAST_BYTES
@@ -55,12 +57,20 @@ class Lines:
             size, found, ended = self._take(masked, limit - records)
             self._typical_bytes = size / max(1, found)
             lines += ended if masked is raw else self._lines_in(raw[:size])
+            is_plain = is_plain and masked is raw
             position += size
             records += found
         if position == start.position:
             position = self.end_of_record(start.position)
             records, lines = self._measure(start.position, position)
+        elif is_plain:
+            begin, end = self._plain
+            self._plain = (begin if end == start.position else start.position, position)
         return Chunk(start, Mark(position, start.record + records, start.line + lines))
+
+    def are_plain(self, lo: int, hi: int) -> bool:
+        """Say whether `cut` has just seen that each line of `[lo, hi)` is a record, or is blank."""
+        return self._plain[0] <= lo and hi <= self._plain[1]
 
     def _mask(self, data: bytes, *, at_end: bool) -> bytes:
         """Return as many bytes as `data` has, in which LF, and nothing else, ends each record.

@@ -65,26 +65,30 @@ class RegularForm:
         return self._parsed(data, len(chosen))
 
     def read_whole(
-        self, data: bytes, count: int, types: Mapping[str, pl.DataType]
+        self, data: bytes, count: int, types: Mapping[str, pl.DataType], *, is_plain: bool = False
     ) -> pl.DataFrame | None:
         """Return the cells of records that are all regular; None if some may not be.
 
         Args:
             types: What cells are read as that are no text. A null is an empty cell only in a text:
                 Polars takes spaces for an empty number, too, and quotes that are empty.
+            is_plain: It is known that each is one line, and that its quotes are in order.
         """
         if not data.endswith(b"\n"):
             data += b"\n"  # without it, polars 2.1 forgives one empty field too many
         mark = self._marks.quote.encode()
         has_quotes = bool(mark) and mark in data
-        if has_quotes:
-            text = _texts([data])
-            if text.null_count() or not text.str.contains(self._in_order).item():
-                return None
-        elif has_lone_cr(data):
+        if not is_plain and not self._is_in_order(data, has_quotes=has_quotes):
             return None
         cells = self._parsed(data, count, types, has_quotes=has_quotes)
         return cells if cells is not None and self._is_full(cells, data) else None
+
+    def _is_in_order(self, data: bytes, *, has_quotes: bool) -> bool:
+        """Say whether all quotes are in order, and no CR stands alone."""
+        if not has_quotes:
+            return not has_lone_cr(data)
+        text = _texts([data])
+        return not text.null_count() and bool(text.str.contains(self._in_order).item())
 
     def _is_full(self, cells: pl.DataFrame, data: bytes) -> bool:
         """Say whether no record has too few fields; Polars refuses those that have too many."""

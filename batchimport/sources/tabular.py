@@ -97,21 +97,24 @@ class Tabular:
         extra = {name: texts[name] for name in self._extra if texts[name] is not None}
         return json.dumps(extra, ensure_ascii=False) if extra else None
 
-    def parse_whole(self, data: bytes, count: int) -> tuple[pl.DataFrame, list[int]] | None:
+    def parse_whole(
+        self, data: bytes, count: int, *, is_plain: bool
+    ) -> tuple[pl.DataFrame, list[int]] | None:
         """Return the frame of a whole chunk, and the indices of the records that may not fit.
 
         None if the records must be looked at one by one, because some of them may not be regular.
 
         Args:
             count: Records in the data.
+            is_plain: Each is one line, and its quotes are in order.
         """
         if self._is_closed or not self._dialect.marks.are_plain:
             return None
-        cells = self._form.read_whole(data, count, self._read_as)
+        cells = self._form.read_whole(data, count, self._read_as, is_plain=is_plain)
         unsure = [name for name in self._read_as if cells is None or cells[name].null_count()]
         if unsure:
             types = {name: self._read_as[name] for name in self._read_as if name not in unsure}
-            cells = self._form.read_whole(data, count, types)
+            cells = self._form.read_whole(data, count, types, is_plain=is_plain)
             if cells is not None:  # what one chunk has, others have: no need to try again
                 self._read_as = types
         if cells is None:

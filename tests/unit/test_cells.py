@@ -193,7 +193,7 @@ def test_bad_dialects_are_refused(place: Path, options: dict[str, str]) -> None:
 class EachByItself(Tabular):
     """Reads no chunk as a whole."""
 
-    def parse_whole(self, data: bytes, count: int) -> None:
+    def parse_whole(self, data: bytes, count: int, *, is_plain: bool) -> None:
         return None
 
 
@@ -210,17 +210,24 @@ class EachByItself(Tabular):
     ),
     end=st.sampled_from(["\n", "\r\n", "\r"]),
     schema=st.sampled_from([TEXTS, NUMBERS]),
+    elsewhere=st.booleans(),
 )
 def test_a_chunk_as_a_whole_gives_what_its_records_give(
-    place: Path, lines: list[str], end: str, schema: dict[str, Any]
+    place: Path, lines: list[str], end: str, schema: dict[str, Any], elsewhere: bool
 ) -> None:
-    """What is read without looking at each record is what looking would have given."""
+    """What is read without looking at each record is what looking would have given.
+
+    Also where the chunk was cut elsewhere, so that nothing is known of it.
+    """
     place.write_bytes(("x,y" + end + end.join(lines)).encode())
     options = {"delimiter": ",", "quote": '"'}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("batchimport.sources.delimited.Tabular", EachByItself)
         expected = read_all(place, schema, **options)
-    assert read_all(place, schema, **options) == expected
+    with pytest.MonkeyPatch.context() as patch:
+        if elsewhere:
+            patch.setattr("batchimport.sources.framing.Lines.are_plain", lambda *_: False)
+        assert read_all(place, schema, **options) == expected
 
 
 @settings(max_examples=300, deadline=None)
