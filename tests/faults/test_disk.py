@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
+import subprocess
+
 import pytest
 
 from batchimport.load import FILES_NEEDED
 from tests.faults.sweep import Ending, Victim
-from tests.helpers.cli import Workdir
+from tests.helpers.cli import COMMAND, Workdir, environment
 from tests.helpers.forked import call
 
 ROOM = (0, 500, 4096, 20_000, 70_000, 150_000)
@@ -28,6 +31,20 @@ def test_too_few_file_descriptors(kind: str, victim: Victim, whole: Ending, more
     ended = victim.suffer("", limits={"RLIMIT_NOFILE": more})
     assert ended.code == (1 if more < FILES_NEEDED else 3)
     assert victim.end() == whole
+
+
+def test_a_worker_with_too_few_file_descriptors(workdir: Workdir) -> None:
+    """It takes no chunk that it could not finish."""
+    worker = shlex.join([*COMMAND, "worker", "--task-queue", "q"])
+    ended = subprocess.run(
+        ["sh", "-c", f"ulimit -n {FILES_NEEDED - 5}; exec {worker}"],
+        cwd=workdir.path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ended.returncode, "more files may be opened" in ended.stderr) == (1, True), ended
 
 
 def test_a_library_that_panics(workdir: Workdir) -> None:

@@ -20,7 +20,7 @@ from batchimport.engines.temporal.activities import Activities, WorkerReader
 from batchimport.engines.temporal.connection import check_namespace, connect
 from batchimport.engines.temporal.jobs import OpenJobs
 from batchimport.engines.temporal.workflow import ImportJob
-from batchimport.load import LoadReader
+from batchimport.load import LoadReader, refuse_few_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,8 +61,9 @@ async def serve(
         tell: Called with what an operator should read.
 
     Raises:
-        FatalError: If the server cannot be reached.
+        FatalError: If the server cannot be reached, or too few files may be opened.
     """
+    refuse_few_files()
     activity.logger.setLevel(logging.ERROR)  # errors are told in a line, without a traceback
     client = await connect(options)
     await check_namespace(client)
