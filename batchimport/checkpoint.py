@@ -50,7 +50,7 @@ def write_atomically(path: Path, parts: Iterable[bytes]) -> None:
             with suppress(OSError):
                 Path(name).unlink()
             raise
-        _sync_directory(path.parent)
+        sync_directory(path.parent)
     except OSError as error:
         raise FatalError(
             f"cannot write the file: {error.strerror or error}",
@@ -59,7 +59,8 @@ def write_atomically(path: Path, parts: Iterable[bytes]) -> None:
         ) from error
 
 
-def _sync_directory(path: Path) -> None:
+def sync_directory(path: Path) -> None:
+    """Make sure that the names in a directory are on disk."""
     handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)

@@ -76,18 +76,8 @@ def surely_fit(values: pl.Series, texts: pl.Series | None = None) -> pl.Series |
     Args:
         texts: What is written, where no digit may go.
     """
-    are_short = texts is None or (texts.str.len_bytes().max() or 0) <= _SURELY_EXACT  # type: ignore[operator]
-    if are_short and _are_small(values):
-        return None
     fits = values.abs() < EXACT_IN_FLOAT
-    if texts is not None and not are_short:
-        fits &= (texts.str.len_bytes() <= _SURELY_EXACT) | (values.cast(pl.String) == texts)
-    return fits.fill_null(value=True)
-
-
-def _are_small(values: pl.Series) -> bool:
-    """Say whether every double is one that an integer of its size would be exact in."""
-    if not math.isfinite(values.sum()):
-        return False
-    least, most = values.min() or 0.0, values.max() or 0.0
-    return bool(least > -EXACT_IN_FLOAT and most < EXACT_IN_FLOAT)  # type: ignore[operator]
+    if texts is not None:
+        short = texts.str.len_bytes() <= _SURELY_EXACT
+        fits &= short if short.all() else short | (values.cast(pl.String) == texts)
+    return None if fits.all() else fits.fill_null(value=True)

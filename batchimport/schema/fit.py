@@ -59,14 +59,15 @@ def as_stored(result: pl.DataFrame, column: Column) -> pl.Expr:
     if dtype.is_nested() or dtype == pl.Object or (column.kind == "json" and dtype != pl.String):
         return value.map_elements(encoded_or_none, return_dtype=pl.String, skip_nulls=True)
     if column.dtype == pl.String:
-        return _text(value, dtype)
+        return as_text(value, dtype)
     stored = value.cast(column.dtype, strict=False)
     if isinstance(dtype, pl.Decimal):
         return pl.when(stored.cast(dtype, strict=False) == value).then(stored).alias(column.name)
     return stored.fill_nan(None) if column.kind == "number" else stored
 
 
-def _text(value: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+def as_text(value: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    """Return values as text; points in time with as many digits of a second as there are."""
     if isinstance(dtype, pl.Datetime):
         if dtype.time_zone:
             return value.dt.convert_time_zone("UTC").dt.strftime("%Y-%m-%dT%H:%M:%S%.fZ")

@@ -67,15 +67,6 @@ def remove_old_drafts(folder: Path) -> None:
                 draft.unlink()
 
 
-def sync_directory(folder: Path) -> None:
-    """Make sure that the names in the directory are on disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _open_unseen(folder: Path) -> tuple[int, Path | None]:
     """Open a file without a name; or a hidden one, where the file system knows no such thing."""
     flags = os.O_RDWR | os.O_CLOEXEC

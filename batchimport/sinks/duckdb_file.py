@@ -11,8 +11,9 @@ from urllib.parse import unquote
 
 import duckdb
 
+from batchimport.checkpoint import sync_directory
 from batchimport.errors import FatalError, UsageError
-from batchimport.sinks.drafts import draft_in, sync_directory
+from batchimport.sinks.drafts import draft_in
 from batchimport.sinks.duckdb_dialect import opening
 
 if TYPE_CHECKING:

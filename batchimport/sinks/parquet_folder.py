@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from batchimport import failpoints
+from batchimport.checkpoint import sync_directory
 from batchimport.errors import BatchImportError, FatalError, JobRunningElsewhereError, UsageError
-from batchimport.sinks.drafts import draft_in, remove_old_drafts, sync_directory
+from batchimport.sinks.drafts import draft_in, remove_old_drafts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -126,3 +126,19 @@ class Source(Protocol):
     def close(self) -> None:
         """Let go of files."""
         ...
+
+
+class OneFile:
+    """What the sources of one file have in common."""
+
+    name: str
+
+    def continues(self, fingerprint: str) -> bool:
+        """Say no: few formats let records be added at the end."""
+        del fingerprint
+        return False
+
+    def file_at(self, position: int) -> str:
+        """Return the file's name."""
+        del position
+        return self.name

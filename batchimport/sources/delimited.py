@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchimport.errors import UsageError
 from batchimport.job import EXTRA_COLUMN, Chunk, Mark
-from batchimport.sources.base import Batch, UnreadableRecordError
+from batchimport.sources.base import Batch, OneFile, UnreadableRecordError
 from batchimport.sources.codec import HEAD_BYTES, digest_of
 from batchimport.sources.delimited_records import DelimitedRecords, Layout
 from batchimport.sources.dialect import choose_dialect
@@ -32,7 +32,7 @@ SAMPLE_PLACES = 20
 SAMPLE_CHUNK_BYTES = 1 << 22
 
 
-class DelimitedSource:
+class DelimitedSource(OneFile):
     """One file of delimited text.
 
     Attributes:
@@ -197,11 +197,6 @@ class DelimitedSource:
     def continues(self, fingerprint: str) -> bool:
         """Say whether records were added to the file with this fingerprint."""
         return self._text.continues(fingerprint)
-
-    def file_at(self, position: int) -> str:
-        """Return the file's name."""
-        del position
-        return self.name
 
     def close(self) -> None:
         """Close the file."""

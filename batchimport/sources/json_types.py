@@ -6,6 +6,8 @@ from typing import Any
 
 import polars as pl
 
+from batchimport.schema.fit import as_text
+
 EXACT_DIGITS = 15
 """Decimals of no more digits are doubles and back without a change."""
 
@@ -65,24 +67,13 @@ def as_json(value: pl.Expr, dtype: pl.DataType, kind: str = "json") -> pl.Expr:
     if dtype.is_nested():
         return _nested_as_json(value, dtype)
     if dtype.is_temporal():
-        return _time_as_json(value, dtype)
+        return as_text(value, dtype)
     if dtype == pl.Binary:
         return value.bin.encode("base64")
     if dtype == pl.Float32:
         return value.cast(pl.Float64)
     plain = dtype.is_integer() or dtype in (pl.Float64, pl.Boolean, pl.String, pl.Null)
     return value if plain else value.cast(pl.String)
-
-
-def _time_as_json(value: pl.Expr, dtype: pl.DataType) -> pl.Expr:
-    """Return points in time as text, with as many digits of a second as there are."""
-    if isinstance(dtype, pl.Datetime):
-        if dtype.time_zone:
-            return value.dt.convert_time_zone("UTC").dt.strftime("%Y-%m-%dT%H:%M:%S%.fZ")
-        return value.dt.strftime("%Y-%m-%dT%H:%M:%S%.f")
-    if dtype == pl.Time:
-        return value.dt.strftime("%H:%M:%S%.f")
-    return value.dt.to_string("iso") if dtype == pl.Duration else value.cast(pl.String)
 
 
 def _nested_as_json(value: pl.Expr, dtype: pl.DataType) -> pl.Expr:

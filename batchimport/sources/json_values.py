@@ -13,7 +13,7 @@ import msgspec
 
 from batchimport.errors import SourceChangedError, UsageError
 from batchimport.job import Chunk, Mark, Reject, Stage
-from batchimport.sources.base import Batch
+from batchimport.sources.base import Batch, OneFile
 from batchimport.sources.codec import HEAD_BYTES, digest_of
 from batchimport.sources.elements import Elements
 from batchimport.sources.jsonl import JsonLines, decode_sample, unreadable
@@ -30,7 +30,7 @@ SAMPLE_PLACES = 20
 SAMPLE_CHUNK_BYTES = 1 << 22
 
 
-class JsonValuesSource:
+class JsonValuesSource(OneFile):
     """One file of JSON that is not one object a line."""
 
     format = "json"
@@ -144,16 +144,6 @@ class JsonValuesSource:
         if chunk.hi - chunk.lo <= 2 * SAMPLE_CHUNK_BYTES:
             data, starts, ends = self._read(chunk)
             yield from (data[start:end] for start, end in zip(starts, ends, strict=True))
-
-    def continues(self, fingerprint: str) -> bool:
-        """Say no: what ends with a bracket does not grow at its end."""
-        del fingerprint
-        return False
-
-    def file_at(self, position: int) -> str:
-        """Return the file's name."""
-        del position
-        return self.name
 
     def close(self) -> None:
         """Close the file."""

@@ -18,7 +18,7 @@ import msgspec
 from batchimport.errors import SourceChangedError
 from batchimport.job import EXTRA_COLUMN, Chunk, FieldError, Mark, Reject, Stage
 from batchimport.schema.digits import integer_of, number_of
-from batchimport.sources.base import Batch, UnreadableRecordError
+from batchimport.sources.base import Batch, OneFile, UnreadableRecordError
 from batchimport.sources.codec import HEAD_BYTES, digest_of
 from batchimport.sources.framing import BLANK, Lines
 from batchimport.sources.typed_lines import repeated_keys, typed_lines
@@ -37,7 +37,7 @@ _decode_as_written = msgspec.json.Decoder(float_hook=Decimal).decode
 _decode_raw = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
-class JsonLinesSource:
+class JsonLinesSource(OneFile):
     """One file of JSON lines."""
 
     format = "jsonl"
@@ -144,11 +144,6 @@ class JsonLinesSource:
     def continues(self, fingerprint: str) -> bool:
         """Say whether records were added to the file with this fingerprint."""
         return self._text.continues(fingerprint)
-
-    def file_at(self, position: int) -> str:
-        """Return the file's name."""
-        del position
-        return self.name
 
     def close(self) -> None:
         """Close the file."""

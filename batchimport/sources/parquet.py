@@ -15,7 +15,7 @@ import polars as pl
 from batchimport.errors import FatalError, UsageError
 from batchimport.job import Chunk, Mark, Reject, Stage
 from batchimport.schema.infer import DIALECT
-from batchimport.sources.base import Batch
+from batchimport.sources.base import Batch, OneFile
 from batchimport.sources.codec import TextFile
 from batchimport.sources.json_types import as_json, has_no_number, rule_of
 from batchimport.sources.jsonl import JsonLines, decode_sample, unreadable
@@ -34,7 +34,7 @@ _FAILURES = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
 _decode_raw = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
-class ParquetSource:
+class ParquetSource(OneFile):
     """One Parquet file.
 
     Attributes:
@@ -132,16 +132,6 @@ class ParquetSource:
         for start in range(0, self.size, step):
             lines, _ = self._lines(start, min(self.size, start + each), {})
             yield from filter(None, map(decode_sample, lines))
-
-    def continues(self, fingerprint: str) -> bool:
-        """Say no: a Parquet file does not grow."""
-        del fingerprint
-        return False
-
-    def file_at(self, position: int) -> str:
-        """Return the file's name."""
-        del position
-        return self.name
 
     def close(self) -> None:
         """Close the file."""

@@ -76,17 +76,30 @@ class Marks:
         first, more = rf"[^{mark}{comma}{escape}\r\n]|{pair}", rf"[^{comma}{escape}\r\n]++|{pair}"
         return f"{opening}(?:(?:{first})(?:{more})*+)?"
 
+    def quoted_plainly(self, inside: str = "") -> str:
+        """Return the pattern, for Polars, of a quoted field.
+
+        Args:
+            inside: What may not stand in quotes besides a quote.
+        """
+        mark = _code(self.quote)
+        part = f"[^{mark}{inside}]*"
+        return f"{mark}{part}(?:{mark}{mark}{part})*{mark}"
+
     def in_order(self, inside: str = "") -> str:
         """Return the pattern, for Polars, of records whose quotes are all in order.
 
         Args:
             inside: What may not stand in quotes besides a quote.
         """
-        mark, comma = (rf"\x{ord(each):02x}" for each in (self.quote, self.delimiter))
-        part = f"[^{mark}{inside}]*"
-        quoted = f"{mark}{part}(?:{mark}{mark}{part})*{mark}"
-        field = rf"(?:{quoted}|[^{mark}{comma}\r\n][^{comma}\r\n]*)?"
+        mark, comma = _code(self.quote), _code(self.delimiter)
+        field = rf"(?:{self.quoted_plainly(inside)}|[^{mark}{comma}\r\n][^{comma}\r\n]*)?"
         return rf"\A(?:{field}(?:{comma}|\r?\n))*{field}\z"
+
+
+def _code(mark: str) -> str:
+    """Return an ASCII character as patterns of all kinds may have it, whatever it means in them."""
+    return rf"\x{ord(mark):02x}"
 
 
 class QuotedLines(Lines):

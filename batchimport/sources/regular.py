@@ -30,10 +30,10 @@ class RegularForm:
 
     def __init__(self, marks: Marks, width: int) -> None:
         self._marks, self._width = marks, width
-        mark, comma = (re.escape(each) for each in (marks.quote, marks.delimiter))
-        self._quoted = f"{mark}[^{mark}]*(?:{mark}{mark}[^{mark}]*)*{mark}"
+        comma = re.escape(marks.delimiter)
+        self._quoted = marks.quoted_plainly() if marks.quote else ""
         self._irregular = f"[^{comma}]{SEAM}|{SEAM}[^{comma}]"
-        self._in_order = marks.in_order() if mark else ""
+        self._in_order = marks.in_order() if marks.quote else ""
 
     def find(self, records: Sequence[bytes], without: Collection[int]) -> pl.Series:
         """Return the indices of the regular records."""

@@ -56,7 +56,7 @@ def _no_epoch_check() -> None:
 
 def _no_directory_sync() -> None:
     """Do not wait until the new name of a file is on disk."""
-    checkpoint._sync_directory = lambda _: None
+    checkpoint.sync_directory = lambda _: None
 
 
 def _interval_off_by_one() -> None:
