@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from batchimport.errors import BatchImportError
-from batchimport.job import Job, RunOptions, SourceOptions, Summary
+from batchimport.model import Job, RunOptions, SourceOptions, Summary
 
 if TYPE_CHECKING:
     from batchimport.closing import Outcome

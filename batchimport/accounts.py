@@ -10,7 +10,7 @@ from batchimport.planner import find_gaps
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from batchimport.job import Committed
+    from batchimport.model import Committed
 
 _HINT = "nothing is lost: run the same command again, and report this"
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchimport import failpoints
 from batchimport.errors import FatalError, JobRunningElsewhereError, UsageError
-from batchimport.job import JOB_ID_PATTERN
+from batchimport.model import JOB_ID_PATTERN
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

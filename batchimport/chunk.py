@@ -9,7 +9,7 @@ import polars as pl
 
 from batchimport import failpoints
 from batchimport.errors import without_panics
-from batchimport.job import EXTRA_COLUMN, INDEX, ChunkResult, FieldError, Reject
+from batchimport.model import EXTRA_COLUMN, INDEX, ChunkResult, FieldError, Reject
 from batchimport.schema.fit import changed
 from batchimport.sinks.base import StoreRequest
 from batchimport.sources.base import UnreadableRecordError
@@ -17,7 +17,7 @@ from batchimport.sources.base import UnreadableRecordError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from batchimport.job import Chunk
+    from batchimport.model import Chunk
     from batchimport.schema import Column, RecordSchema
     from batchimport.sinks.base import Sink
     from batchimport.sources.base import Batch, Source

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batchimport.errors import BatchImportError
-    from batchimport.job import Job, Reject, Summary
+    from batchimport.model import Job, Reject, Summary
     from batchimport.sinks.base import JobRecord, Sink
 
 EXAMPLES = 5

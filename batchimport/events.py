@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from batchimport.job import Chunk, ChunkCounts, ChunkResult, ChunkSizes, Counts, Summary
+from batchimport.model import Chunk, ChunkCounts, ChunkResult, ChunkSizes, Counts, Summary
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,15 +17,15 @@ from batchimport.errors import (
     SourceChangedError,
     UsageError,
 )
-from batchimport.job import Job, RunOptions, SourceOptions, TemporalOptions
-from batchimport.load import owner_is_gone
+from batchimport.model import Job, RunOptions, SourceOptions, TemporalOptions
 from batchimport.sinks import redact
 from batchimport.sources.paths import STANDARD_INPUT, stem_of
+from batchimport.system import owner_is_gone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from batchimport.job import Committed
+    from batchimport.model import Committed
     from batchimport.sinks.base import JobRecord, Sink
     from batchimport.sources.base import Source
 

@@ -15,9 +15,8 @@ from batchimport.engines.local import LocalEngine
 from batchimport.errors import BatchImportError, UsageError, from_system, without_panics
 from batchimport.events import JobFinished, JobStarted, RecordsCounted
 from batchimport.identity import hash_of, identify, new_job_id, refuse_if_owned, verify_unchanged
-from batchimport.job import Counts, Summary
-from batchimport.load import LoadReader, owner_id, peak_memory_bytes, refuse_few_files
 from batchimport.mirror import Mirror
+from batchimport.model import Counts, Summary
 from batchimport.opening import Parts, bytes_per_record, open_job
 from batchimport.planner import Plan
 from batchimport.remote import attach, follow, has_ended
@@ -29,6 +28,7 @@ from batchimport.sources import open_source
 from batchimport.sources.paths import STANDARD_INPUT
 from batchimport.sources.spool import Spool
 from batchimport.stopping import StopRule, verdict
+from batchimport.system import LoadReader, owner_id, peak_memory_bytes, refuse_few_files
 from batchimport.transform import load_transform
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from batchimport.chunk import Work
     from batchimport.events import Observer
     from batchimport.identity import Request
-    from batchimport.job import Committed, Job
+    from batchimport.model import Committed, Job
     from batchimport.sinks.base import JobRecord
     from batchimport.sizing import Sizer
 

@@ -9,17 +9,17 @@ from batchimport import failpoints
 from batchimport.chunk import Work, judge
 from batchimport.errors import UsageError
 from batchimport.identity import new_job_id, refuse_if_owned, verify_unchanged, without_address
-from batchimport.job import EXTRA_COLUMN, Mark
-from batchimport.load import owner_is_gone
+from batchimport.model import EXTRA_COLUMN, Mark
 from batchimport.schema import Column, RecordSchema, infer_schema
 from batchimport.schema.model import load_model
 from batchimport.sinks.base import JobRecord
+from batchimport.system import owner_is_gone
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from batchimport.identity import Found, Request
-    from batchimport.job import Chunk, Committed, Job
+    from batchimport.model import Chunk, Committed, Job
     from batchimport.sinks.base import Sink
     from batchimport.sources.base import Source
     from batchimport.transform import Transform

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from batchimport.errors import AccountsError
-from batchimport.job import Chunk, Mark
+from batchimport.model import Chunk, Mark
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

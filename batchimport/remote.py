@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from batchimport.closing import export_rejects
 from batchimport.errors import BatchImportError, UsageError
-from batchimport.job import TemporalOptions
-from batchimport.load import owner_is_gone
 from batchimport.mirror import Mirror
+from batchimport.model import TemporalOptions
 from batchimport.sinks import open_sink
 from batchimport.sinks.base import SinkOptions
+from batchimport.system import owner_is_gone
 
 if TYPE_CHECKING:
     from batchimport.closing import Outcome

@@ -11,7 +11,7 @@ from batchimport.errors import BatchImportError, TransientError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from batchimport.job import RunOptions
+    from batchimport.model import RunOptions
 
 JITTER_SECONDS = 0.25
 Result = TypeVar("Result")

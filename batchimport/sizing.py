@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from batchimport.events import SizeDecided
 
 if TYPE_CHECKING:
-    from batchimport.job import RunOptions
+    from batchimport.model import RunOptions
 
 BUSY_CPU = 0.8
 MODERATE_CPU = 0.5

@@ -14,7 +14,7 @@ from batchimport.errors import (
 )
 
 if TYPE_CHECKING:
-    from batchimport.job import ChunkResult, RunOptions
+    from batchimport.model import ChunkResult, RunOptions
 
 FAILURES_IN_A_ROW = 3
 """So many chunks failing one after the other mean that the destination is gone."""

@@ -23,7 +23,7 @@ from batchimport.events import (
     RecordsCounted,
     SizeDecided,
 )
-from batchimport.job import ChunkCounts, ChunkSizes, Counts, Progress, Summary
+from batchimport.model import ChunkCounts, ChunkSizes, Counts, Progress, Summary
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -17,7 +17,7 @@ import polars as pl
 
 from batchimport import user_code
 from batchimport.errors import FatalError, UsageError
-from batchimport.job import EXTRA_COLUMN, INDEX, FieldError
+from batchimport.model import EXTRA_COLUMN, INDEX, FieldError
 from batchimport.schema import Column, Kind, RecordSchema, infer_schema
 from batchimport.schema.fit import as_record, as_stored, fit, kind_of, typed, with_extra
 from batchimport.schema.plain import UNFIT, plain
@@ -25,7 +25,7 @@ from batchimport.schema.plain import UNFIT, plain
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
-    from batchimport.job import Job
+    from batchimport.model import Job
 
 MAX_CONCURRENT_RECORDS = 100
 

@@ -15,7 +15,7 @@ from batchimport.display import report
 from batchimport.errors import UsageError
 
 if TYPE_CHECKING:
-    from batchimport.job import TemporalOptions
+    from batchimport.model import TemporalOptions
 
 SECONDS_BETWEEN_LOOKS = 1.0
 ENDED = {"completed", "completed_with_rejects", "already_completed", "interrupted", "stopped"}

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from batchimport.errors import UsageError
-from batchimport.job import SourceOptions, TemporalOptions
+from batchimport.model import SourceOptions, TemporalOptions
 
 STATE_DIR = Path(".batchimport")
 _UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "ki": 1024, "mi": 1024**2, "gi": 1024**3}

@@ -19,7 +19,7 @@ from batchimport.display.log import open_log
 from batchimport.display.report import final_report, print_error
 from batchimport.errors import JobInterrupted, UsageError
 from batchimport.events import JobFinished
-from batchimport.job import JOB_ID_PATTERN, Job, RunOptions, TemporalOptions
+from batchimport.model import JOB_ID_PATTERN, Job, RunOptions, TemporalOptions
 from batchimport.sources.paths import find_sources, stem_of
 
 if TYPE_CHECKING:

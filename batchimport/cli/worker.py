@@ -9,7 +9,7 @@ import typer
 
 from batchimport.cli import options as o
 from batchimport.display.safe_text import safe
-from batchimport.job import TemporalOptions
+from batchimport.model import TemporalOptions
 
 
 def worker(

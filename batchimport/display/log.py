@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batchimport.events import Event, Observer
-    from batchimport.job import Summary
+    from batchimport.model import Summary
 
 
 @contextmanager

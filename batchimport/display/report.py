@@ -11,13 +11,13 @@ from rich.text import Text
 
 from batchimport.display.plain import clock_time
 from batchimport.display.safe_text import safe
-from batchimport.job import DRY_RUN
+from batchimport.model import DRY_RUN
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from batchimport.errors import BatchImportError
-    from batchimport.job import Reject, Summary
+    from batchimport.model import Reject, Summary
 
 WIDE = 400
 _WORDS = {

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from tenacity import RetryCallState
 
     from batchimport.chunk import Work
-    from batchimport.job import Chunk, ChunkResult, RunOptions
+    from batchimport.model import Chunk, ChunkResult, RunOptions
     from batchimport.planner import Plan
     from batchimport.sizing import LoadReading, Sizer
     from batchimport.stopping import StopRule

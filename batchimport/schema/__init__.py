@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import jsonschema_rs
 
-from batchimport.job import FieldError
+from batchimport.model import FieldError
 from batchimport.schema.columns import DTYPES, Column, Kind, columns_of
 from batchimport.schema.compile import ColumnRule, compile_rules, is_plain, prove
 from batchimport.schema.digits import WAY_OUT

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import polars as pl
 
-from batchimport.job import EXTRA_COLUMN, INDEX
+from batchimport.model import EXTRA_COLUMN, INDEX
 
 if TYPE_CHECKING:
     from batchimport.schema.outline import Outline, Types

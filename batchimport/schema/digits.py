@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from batchimport.job import FieldError
+from batchimport.model import FieldError
 
 if TYPE_CHECKING:
     from batchimport.schema.columns import Column

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from batchimport.job import FieldError
+from batchimport.model import FieldError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

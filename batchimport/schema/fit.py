@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from batchimport.job import EXTRA_COLUMN, FieldError
+from batchimport.model import EXTRA_COLUMN, FieldError
 from batchimport.schema.digits import INT64, keeps_digits
 from batchimport.schema.plain import UNFIT, decoded, encoded, encoded_or_none, plain
 

@@ -8,7 +8,7 @@ import msgspec
 
 from batchimport import user_code
 from batchimport.errors import UsageError
-from batchimport.job import FieldError
+from batchimport.model import FieldError
 from batchimport.schema.fallback import LONGEST_TEXT, field_path, shorten
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     import polars as pl
 
-    from batchimport.job import Chunk, ChunkResult, Committed, FieldError, Job, Reject
+    from batchimport.model import Chunk, ChunkResult, Committed, FieldError, Job, Reject
     from batchimport.schema import Column
 
 Rejecter = Callable[[int, "Sequence[FieldError]"], "Reject"]

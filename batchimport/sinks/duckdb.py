@@ -12,7 +12,7 @@ import polars as pl
 
 from batchimport import failpoints
 from batchimport.errors import BatchImportError, DataError
-from batchimport.job import DRY_RUN, EXTRA_COLUMN
+from batchimport.model import DRY_RUN, EXTRA_COLUMN
 from batchimport.schema import Column
 from batchimport.sinks import sql
 from batchimport.sinks.base import SinkHints, SinkOptions
@@ -45,7 +45,7 @@ from batchimport.sinks.sql import quote
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from batchimport.job import ChunkResult, Committed, Job, Reject
+    from batchimport.model import ChunkResult, Committed, Job, Reject
     from batchimport.sinks.base import JobRecord, StoreRequest
 
 ROW_GROUP = 122_880

@@ -15,7 +15,7 @@ from batchimport.errors import (
     TransientError,
     UsageError,
 )
-from batchimport.job import INDEX, FieldError
+from batchimport.model import INDEX, FieldError
 from batchimport.sinks import sql
 
 if TYPE_CHECKING:

@@ -10,14 +10,14 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from batchimport.job import FieldError
+from batchimport.model import FieldError
 from batchimport.sinks.duckdb_dialect import ROW, unquoted
 from batchimport.sinks.sql import quote
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from batchimport.job import OnConflict
+    from batchimport.model import OnConflict
     from batchimport.sinks.duckdb_dialect import Reading, TableColumn
 
 ROWS = "temp.batchimport_rows"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from batchimport import failpoints
 from batchimport.errors import UsageError
-from batchimport.job import INDEX
+from batchimport.model import INDEX
 from batchimport.sinks import sql
 from batchimport.sinks.base import go_on, taken_over
 from batchimport.sinks.sql import LEDGER_TABLES, quote
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
-    from batchimport.job import Committed, Job, OnConflict, Reject
+    from batchimport.model import Committed, Job, OnConflict, Reject
     from batchimport.schema import Column, Kind
     from batchimport.sinks.base import JobRecord
 

@@ -20,7 +20,7 @@ import polars as pl
 
 from batchimport import failpoints
 from batchimport.errors import FatalError, UsageError
-from batchimport.job import DRY_RUN
+from batchimport.model import DRY_RUN
 from batchimport.sinks import sql
 from batchimport.sinks.base import SinkHints, SinkOptions, go_on, taken_over
 from batchimport.sinks.parquet_columns import (
@@ -35,12 +35,12 @@ from batchimport.sinks.parquet_folder import Folder, Part, Scratch
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from batchimport.job import ChunkResult, Committed, Job, Reject
+    from batchimport.model import ChunkResult, Committed, Job, Reject
     from batchimport.sinks.base import JobRecord, StoreRequest
 
 PREFIX = "parquet:///"
 DELIVERY = "exactly-once, on a file system with hard links and file locks"
-JOB, CHUNK, REJECTS = "batchimport.job", "batchimport.chunk", "batchimport.rejects"
+JOB, CHUNK, REJECTS = "batchimport.model", "batchimport.chunk", "batchimport.rejects"
 """Keys in the footers."""
 
 

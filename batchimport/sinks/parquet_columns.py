@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from batchimport.errors import UsageError
-from batchimport.job import EXTRA_COLUMN, FieldError
+from batchimport.model import EXTRA_COLUMN, FieldError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

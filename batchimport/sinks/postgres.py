@@ -16,7 +16,7 @@ from psycopg.pq import TransactionStatus
 
 from batchimport import failpoints
 from batchimport.errors import JobRunningElsewhereError
-from batchimport.job import DRY_RUN, EXTRA_COLUMN
+from batchimport.model import DRY_RUN, EXTRA_COLUMN
 from batchimport.retry import until_it_works
 from batchimport.sinks import redact, sql
 from batchimport.sinks.base import SinkHints, SinkOptions, taken_over
@@ -36,7 +36,7 @@ from batchimport.sinks.sql import quote
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from batchimport.job import ChunkResult, Job
+    from batchimport.model import ChunkResult, Job
     from batchimport.schema import Column
     from batchimport.sinks.base import JobRecord, StoreRequest
 

@@ -16,7 +16,7 @@ import polars as pl
 import psycopg
 
 from batchimport.errors import DataError
-from batchimport.job import FieldError
+from batchimport.model import FieldError
 from batchimport.sinks.ledger import RECORD, column_list
 from batchimport.sinks.postgres_dialect import array_literal, reason, translate
 from batchimport.sinks.sql import quote
@@ -24,7 +24,7 @@ from batchimport.sinks.sql import quote
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from batchimport.job import OnConflict
+    from batchimport.model import OnConflict
     from batchimport.sinks.postgres_dialect import TableColumn
 
 Refused = list[tuple[int, FieldError]]

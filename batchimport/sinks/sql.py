@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from batchimport.errors import FatalError, UsageError
-from batchimport.job import (
+from batchimport.model import (
     Chunk,
     ChunkResult,
     Committed,

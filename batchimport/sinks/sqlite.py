@@ -26,7 +26,7 @@ from batchimport.errors import (
     TransientError,
     UsageError,
 )
-from batchimport.job import DRY_RUN, EXTRA_COLUMN
+from batchimport.model import DRY_RUN, EXTRA_COLUMN
 from batchimport.sinks import sql
 from batchimport.sinks.base import SinkHints, SinkOptions
 from batchimport.sinks.ledger import RECORD, Ledger, column_list
@@ -44,7 +44,7 @@ from batchimport.sinks.sqlite_dialect import (
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from batchimport.job import Chunk, ChunkResult, Committed, FieldError, Job
+    from batchimport.model import Chunk, ChunkResult, Committed, FieldError, Job
     from batchimport.schema import Column
     from batchimport.sinks.base import JobRecord, StoreRequest
 

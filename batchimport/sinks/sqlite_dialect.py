@@ -14,7 +14,7 @@ from batchimport.errors import (
     TransientError,
     UsageError,
 )
-from batchimport.job import FieldError
+from batchimport.model import FieldError
 from batchimport.sinks import sql
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from batchimport.sources.streamed import open_text
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from batchimport.job import SourceOptions
+    from batchimport.model import SourceOptions
     from batchimport.sources.base import Source
     from batchimport.sources.spool import Spool
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     import polars as pl
 
-    from batchimport.job import Chunk, FieldError, Mark, Reject, Stage
+    from batchimport.model import Chunk, FieldError, Mark, Reject, Stage
     from batchimport.schema import RecordSchema
 
 

@@ -11,7 +11,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from batchimport.errors import UsageError
-from batchimport.job import EXTRA_COLUMN, Chunk, Mark
+from batchimport.model import EXTRA_COLUMN, Chunk, Mark
 from batchimport.sources.base import Batch, OneFile, UnreadableRecordError
 from batchimport.sources.codec import HEAD_BYTES, digest_of
 from batchimport.sources.delimited_records import DelimitedRecords, Layout
@@ -22,7 +22,7 @@ from batchimport.sources.tabular import Tabular
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from batchimport.job import SourceOptions
+    from batchimport.model import SourceOptions
     from batchimport.schema import RecordSchema
     from batchimport.sources.codec import Text
 

@@ -8,7 +8,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from batchimport.errors import SourceChangedError
-from batchimport.job import FieldError, Reject
+from batchimport.model import FieldError, Reject
 from batchimport.sources.base import UnreadableRecordError
 from batchimport.sources.codec import HEAD_BYTES
 from batchimport.sources.quoting import without_end
@@ -16,7 +16,7 @@ from batchimport.sources.quoting import without_end
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from batchimport.job import Chunk, Mark, Stage
+    from batchimport.model import Chunk, Mark, Stage
     from batchimport.sources.quoting import Cell, FieldReader, QuotedLines
     from batchimport.sources.tabular import Tabular
 

@@ -10,7 +10,7 @@ from batchimport.errors import UsageError
 from batchimport.sources.sniffing import DELIMITERS, Guess, guess
 
 if TYPE_CHECKING:
-    from batchimport.job import SourceOptions
+    from batchimport.model import SourceOptions
     from batchimport.sources.quoting import Marks
 
 _NAMES = {

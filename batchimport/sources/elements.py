@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from batchimport.job import Chunk, Mark
+from batchimport.model import Chunk, Mark
 from batchimport.sources.brackets import element_at, end_of_element
 from batchimport.sources.codec import BLOCK_BYTES
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from batchimport.job import Chunk, Mark
+from batchimport.model import Chunk, Mark
 from batchimport.sources.codec import BLOCK_BYTES
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from batchimport.errors import SourceChangedError, UsageError
-from batchimport.job import Chunk, Mark, Reject, Stage
+from batchimport.model import Chunk, Mark, Reject, Stage
 from batchimport.sources.base import Batch, OneFile
 from batchimport.sources.codec import HEAD_BYTES, digest_of
 from batchimport.sources.elements import Elements
@@ -22,7 +22,7 @@ from batchimport.sources.typed_lines import typed_lines
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from batchimport.job import FieldError, SourceOptions
+    from batchimport.model import FieldError, SourceOptions
     from batchimport.schema import Column, RecordSchema
     from batchimport.sources.codec import Text
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from batchimport.errors import SourceChangedError
-from batchimport.job import EXTRA_COLUMN, Chunk, FieldError, Mark, Reject, Stage
+from batchimport.model import EXTRA_COLUMN, Chunk, FieldError, Mark, Reject, Stage
 from batchimport.schema.digits import integer_of, number_of
 from batchimport.sources.base import Batch, OneFile, UnreadableRecordError
 from batchimport.sources.codec import HEAD_BYTES, digest_of
@@ -26,7 +26,7 @@ from batchimport.sources.typed_lines import repeated_keys, typed_lines
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from batchimport.job import SourceOptions
+    from batchimport.model import SourceOptions
     from batchimport.schema import Column, RecordSchema
     from batchimport.sources.codec import Text
 

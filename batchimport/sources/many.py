@@ -14,7 +14,7 @@ from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 from batchimport.errors import SourceChangedError
-from batchimport.job import Chunk, Mark
+from batchimport.model import Chunk, Mark
 from batchimport.sources.codec import digest_of
 from batchimport.sources.json_types import merge
 

@@ -13,7 +13,7 @@ import msgspec
 import polars as pl
 
 from batchimport.errors import FatalError, UsageError
-from batchimport.job import Chunk, Mark, Reject, Stage
+from batchimport.model import Chunk, Mark, Reject, Stage
 from batchimport.schema.infer import DIALECT
 from batchimport.sources.base import Batch, OneFile
 from batchimport.sources.codec import TextFile
@@ -24,7 +24,7 @@ from batchimport.sources.typed_lines import typed_lines
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from batchimport.job import FieldError
+    from batchimport.model import FieldError
     from batchimport.schema import Column, RecordSchema
 
 MAGIC = b"PAR1"

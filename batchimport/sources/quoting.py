@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from batchimport.job import FieldError
+from batchimport.model import FieldError
 from batchimport.sources.base import UnreadableRecordError
 from batchimport.sources.codec import BLOCK_BYTES
 from batchimport.sources.framing import Lines

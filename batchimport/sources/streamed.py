@@ -21,7 +21,7 @@ from batchimport.sources.codec import BLOCK_BYTES, DIGEST_DIGITS, HEAD_BYTES, Te
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from batchimport.job import SourceOptions
+    from batchimport.model import SourceOptions
     from batchimport.sources.codec import Text
 
 MOST_DECODERS = 4

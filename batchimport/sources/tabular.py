@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from batchimport.job import EXTRA_COLUMN, INDEX, FieldError
+from batchimport.model import EXTRA_COLUMN, INDEX, FieldError
 from batchimport.schema.digits import integer_of, number_of
 from batchimport.sources.base import UnreadableRecordError
 from batchimport.sources.cells import json_text, readable, typed, value_of

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import polars as pl
 
-from batchimport.job import INDEX
+from batchimport.model import INDEX
 from batchimport.schema.digits import INT64, numbers_of, surely_fit
 
 if TYPE_CHECKING:

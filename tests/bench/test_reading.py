@@ -16,7 +16,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from batchimport.job import Chunk, Mark, SourceOptions
+from batchimport.model import Chunk, Mark, SourceOptions
 from batchimport.schema import RecordSchema, infer_schema
 from batchimport.sources import open_source
 from batchimport.sources.base import Source

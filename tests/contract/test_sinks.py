@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 
 from batchimport.errors import FatalError, JobRunningElsewhereError, UsageError
-from batchimport.job import Reject
+from batchimport.model import Reject
 from batchimport.schema import Column
 from batchimport.sinks.base import Sink
 from tests.helpers.stores import (

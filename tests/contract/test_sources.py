@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 from batchimport.chunk import judge
-from batchimport.job import INDEX, Chunk, Mark, Reject, SourceOptions
+from batchimport.model import INDEX, Chunk, Mark, Reject, SourceOptions
 from batchimport.schema import RecordSchema
 from batchimport.sources import open_source
 from batchimport.sources.base import Source

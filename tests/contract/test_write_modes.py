@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 from batchimport.errors import UsageError
-from batchimport.job import Chunk
+from batchimport.model import Chunk
 from batchimport.schema import Column
 from batchimport.sinks import open_sink
 from batchimport.sinks.base import Sink

@@ -22,7 +22,7 @@ from batchimport.errors import (
     TransientError,
 )
 from batchimport.events import ChunkFailed, ChunkFinished, ChunkRetried, ChunkStarted, Event
-from batchimport.job import ChunkResult, RunOptions, SourceOptions
+from batchimport.model import ChunkResult, RunOptions, SourceOptions
 from batchimport.planner import Plan
 from batchimport.schema import RecordSchema
 from batchimport.sinks import open_sink

@@ -17,7 +17,7 @@ from batchimport import Job, Request, RunOptions, import_file
 from batchimport.checkpoint import StateDirectory
 from batchimport.closing import Outcome
 from batchimport.events import Advanced, Event
-from batchimport.job import Progress, TemporalOptions
+from batchimport.model import Progress, TemporalOptions
 from tests.helpers.cli import SAMPLE, Ended, Workdir
 from tests.helpers.postgres import PostgresServer, fetch
 from tests.helpers.tables import content, query

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from batchimport.load import FILES_NEEDED
+from batchimport.system import FILES_NEEDED
 from tests.faults.sweep import Ending, Victim
 from tests.helpers.cli import COMMAND, Workdir, environment
 from tests.helpers.forked import call

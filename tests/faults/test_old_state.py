@@ -19,7 +19,7 @@ import typer.testing
 from batchimport.checkpoint import StateDirectory
 from batchimport.cli import app
 from batchimport.errors import BatchImportError
-from batchimport.job import Job
+from batchimport.model import Job
 from tests.helpers.cli import SAMPLE, Workdir
 from tests.helpers.tables import query
 

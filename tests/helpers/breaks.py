@@ -12,7 +12,7 @@ from typing import Any
 
 from batchimport import checkpoint, failpoints, planner
 from batchimport.cli import main
-from batchimport.job import Chunk
+from batchimport.model import Chunk
 from batchimport.sinks import sql
 from batchimport.sinks.postgres import PostgresSink
 from batchimport.sinks.sqlite import SqliteSink

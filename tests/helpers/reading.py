@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from batchimport.chunk import judge
-from batchimport.job import EXTRA_COLUMN, INDEX, Mark, Reject, SourceOptions
+from batchimport.model import EXTRA_COLUMN, INDEX, Mark, Reject, SourceOptions
 from batchimport.schema import RecordSchema, infer_schema
 from batchimport.sources import open_source
 

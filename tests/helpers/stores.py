@@ -10,7 +10,7 @@ from urllib.parse import unquote
 
 import polars as pl
 
-from batchimport.job import Chunk, FieldError, Job, Mark, Reject
+from batchimport.model import Chunk, FieldError, Job, Mark, Reject
 from batchimport.schema import Column
 from batchimport.sinks import open_sink
 from batchimport.sinks.base import JobRecord, Sink, StoreRequest

@@ -6,7 +6,7 @@ import pytest
 
 from batchimport.accounts import reconcile
 from batchimport.errors import AccountsError
-from batchimport.job import Chunk, Committed, Mark
+from batchimport.model import Chunk, Committed, Mark
 
 
 def done(first: int, last: int, successful: int, failed: int = 0, filtered: int = 0) -> Committed:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from batchimport.errors import UsageError
-from batchimport.job import EXTRA_COLUMN
+from batchimport.model import EXTRA_COLUMN
 from batchimport.schema import RecordSchema
 from batchimport.schema.given import load_schema
 from tests.helpers.cli import ROOT

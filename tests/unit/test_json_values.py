@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchimport.errors import UsageError
-from batchimport.job import SourceOptions
+from batchimport.model import SourceOptions
 from batchimport.sources import elements, open_source
 from tests.helpers.reading import codes, read_all
 

@@ -13,7 +13,7 @@ import pytest
 
 from batchimport.display.report import reject_lines
 from batchimport.errors import FatalError, UsageError
-from batchimport.job import Mark, SourceOptions
+from batchimport.model import Mark, SourceOptions
 from batchimport.schema import RecordSchema
 from batchimport.sources import open_source
 from tests.helpers.reading import codes, read_all

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchimport.errors import AccountsError
-from batchimport.job import Chunk, Mark
+from batchimport.model import Chunk, Mark
 from batchimport.planner import Plan, find_gaps
 
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchimport.job import Mark
+from batchimport.model import Mark
 from batchimport.sources.base import UnreadableRecordError
 from batchimport.sources.codec import TextFile
 from batchimport.sources.quoting import FieldReader, Marks, QuotedLines

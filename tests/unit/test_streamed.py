@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchimport.errors import BatchImportError, FatalError, UsageError
-from batchimport.job import SourceOptions
+from batchimport.model import SourceOptions
 from batchimport.sources import open_source, streamed
 from batchimport.sources.codec import BLOCK_BYTES, TextFile
 from batchimport.sources.streamed import StreamedText, open_text

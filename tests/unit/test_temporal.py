@@ -15,7 +15,7 @@ from batchimport.engines.temporal.messages import Failure, JobSpec, Owner, Readi
 from batchimport.engines.temporal.worker import PURE_MODULES
 from batchimport.errors import FatalError, RefusedError, SourceChangedError
 from batchimport.identity import Request
-from batchimport.job import Chunk, Mark
+from batchimport.model import Chunk, Mark
 from batchimport.planner import Plan
 from batchimport.sizing import LoadReading
 

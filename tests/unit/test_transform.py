@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 from batchimport.errors import FatalError
-from batchimport.job import INDEX
+from batchimport.model import INDEX
 from batchimport.schema import Column, RecordSchema
 from batchimport.transform import FrameTransform, RecordTransform
 

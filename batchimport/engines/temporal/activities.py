@@ -32,21 +32,21 @@ from batchimport.engines.temporal.jobs import (
 from batchimport.errors import BatchImportError, TransientError
 from batchimport.events import JobStarted
 from batchimport.identity import Request, identify, job_from
-from batchimport.job import Counts
-from batchimport.load import peak_memory_bytes
+from batchimport.model import Counts
 from batchimport.opening import bytes_per_record, open_job
 from batchimport.planner import Plan
 from batchimport.retry import is_retryable
 from batchimport.sinks import open_sink
 from batchimport.sinks.base import SinkOptions
+from batchimport.system import peak_memory_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Executor
 
-    from batchimport.job import Chunk, ChunkResult, Job
-    from batchimport.load import LoadReader
+    from batchimport.model import Chunk, ChunkResult, Job
     from batchimport.opening import Opened
+    from batchimport.system import LoadReader
 
 _Result = TypeVar("_Result")
 

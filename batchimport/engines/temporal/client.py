@@ -35,7 +35,7 @@ from batchimport.errors import (
 )
 from batchimport.events import JobFinished, Noted
 from batchimport.identity import without_address
-from batchimport.job import Progress, Summary, TemporalOptions
+from batchimport.model import Progress, Summary, TemporalOptions
 from batchimport.sinks import redact
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from batchimport.errors import FatalError, UsageError
 
 if TYPE_CHECKING:
-    from batchimport.job import TemporalOptions
+    from batchimport.model import TemporalOptions
 
 DEFAULT_ADDRESS = "localhost:7233"
 

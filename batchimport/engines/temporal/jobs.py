@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from batchimport.chunk import Work
     from batchimport.engines.temporal.messages import JobRef
-    from batchimport.job import Chunk, Job
+    from batchimport.model import Chunk, Job
     from batchimport.sinks.base import JobRecord, Sink
 
 ADDRESS_VARIABLE = "BATCHIMPORT_TO"

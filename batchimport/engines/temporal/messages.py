@@ -12,7 +12,7 @@ from typing import Any
 
 from batchimport.errors import BatchImportError, find_class
 from batchimport.events import Advanced, JobFinished, JobStarted
-from batchimport.job import Chunk, ChunkResult, Mark, Progress, RunOptions, Summary
+from batchimport.model import Chunk, ChunkResult, Mark, Progress, RunOptions, Summary
 from batchimport.sizing import LoadReading
 from batchimport.tally import Tally
 

@@ -20,14 +20,14 @@ from batchimport.engines.temporal.activities import Activities, WorkerReader
 from batchimport.engines.temporal.connection import check_namespace, connect
 from batchimport.engines.temporal.jobs import OpenJobs
 from batchimport.engines.temporal.workflow import ImportJob
-from batchimport.load import LoadReader, refuse_few_files
+from batchimport.system import LoadReader, refuse_few_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from temporalio.client import Client
 
-    from batchimport.job import TemporalOptions
+    from batchimport.model import TemporalOptions
 
 GRACE_SECONDS = 30.0
 IDLE_SECONDS = 30.0
@@ -38,7 +38,7 @@ PURE_MODULES = (
     "batchimport.engines.temporal.messages",
     "batchimport.errors",
     "batchimport.events",
-    "batchimport.job",
+    "batchimport.model",
     "batchimport.sizing",
     "batchimport.stopping",
     "batchimport.tally",

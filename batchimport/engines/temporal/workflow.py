@@ -32,7 +32,7 @@ from batchimport.events import (
     JobFinished,
     RecordsCounted,
 )
-from batchimport.job import Chunk, Mark, Progress, Summary
+from batchimport.model import Chunk, Mark, Progress, Summary
 from batchimport.sizing import choose_sizer
 from batchimport.stopping import StopRule, verdict
 from batchimport.tally import Tally
