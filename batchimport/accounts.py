@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from batchimport.errors import AccountsError
-from batchimport.planner import find_gaps
+from batchimport.policy.plan import find_gaps
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

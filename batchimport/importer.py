@@ -13,21 +13,21 @@ from batchimport.closing import Exported, Outcome, complete, export_rejects
 from batchimport.engines.interrupt import draining_signals, stopping_signals
 from batchimport.engines.local import LocalEngine
 from batchimport.errors import BatchImportError, UsageError, from_system, without_panics
-from batchimport.events import JobFinished, JobStarted, RecordsCounted
 from batchimport.identity import hash_of, identify, new_job_id, refuse_if_owned, verify_unchanged
 from batchimport.mirror import Mirror
 from batchimport.model import Counts, Summary
 from batchimport.opening import Parts, bytes_per_record, open_job
-from batchimport.planner import Plan
+from batchimport.policy.events import JobFinished, JobStarted, RecordsCounted
+from batchimport.policy.plan import Plan
+from batchimport.policy.sizing import choose_sizer
+from batchimport.policy.stop_rules import StopRule, verdict
 from batchimport.remote import attach, follow, has_ended
 from batchimport.schema.doubts import doubts
 from batchimport.sinks import open_sink, redact
 from batchimport.sinks.base import SinkOptions
-from batchimport.sizing import choose_sizer
 from batchimport.sources import open_source
 from batchimport.sources.paths import STANDARD_INPUT
 from batchimport.sources.spool import Spool
-from batchimport.stopping import StopRule, verdict
 from batchimport.system import LoadReader, owner_id, peak_memory_bytes, refuse_few_files
 from batchimport.transform import load_transform
 
@@ -35,11 +35,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from batchimport.chunk import Work
-    from batchimport.events import Observer
     from batchimport.identity import Request
     from batchimport.model import Committed, Job
+    from batchimport.policy.events import Observer
+    from batchimport.policy.sizing import Sizer
     from batchimport.sinks.base import JobRecord
-    from batchimport.sizing import Sizer
 
 COMPLETED = ("completed", "completed_with_rejects", "already_completed")
 

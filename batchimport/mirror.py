@@ -8,14 +8,14 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from batchimport.errors import FatalError
-from batchimport.events import Event, JobFinished, JobStarted
 from batchimport.identity import without_address
+from batchimport.policy.events import Event, JobFinished, JobStarted
+from batchimport.policy.progress import Tally, utc_now
 from batchimport.sinks import redact
-from batchimport.tally import Tally, utc_now
 
 if TYPE_CHECKING:
-    from batchimport.events import Observer
     from batchimport.identity import Request
+    from batchimport.policy.events import Observer
 
 SECONDS_BETWEEN_CHECKPOINTS = 1.0
 

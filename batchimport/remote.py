@@ -17,8 +17,8 @@ from batchimport.system import owner_is_gone
 
 if TYPE_CHECKING:
     from batchimport.closing import Outcome
-    from batchimport.events import Observer
     from batchimport.identity import Request
+    from batchimport.policy.events import Observer
 
 OWNER_PREFIX = "temporal|"
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 from batchimport.errors import FatalError
-from batchimport.sizing import LoadReading
+from batchimport.policy.sizing import LoadReading
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -18,14 +18,14 @@ from batchimport.display import open_display
 from batchimport.display.log import open_log
 from batchimport.display.report import final_report, print_error
 from batchimport.errors import JobInterrupted, UsageError
-from batchimport.events import JobFinished
 from batchimport.model import JOB_ID_PATTERN, Job, RunOptions, TemporalOptions
+from batchimport.policy.events import JobFinished
 from batchimport.sources.paths import find_sources, stem_of
 
 if TYPE_CHECKING:
     from batchimport.closing import Outcome
-    from batchimport.events import Event
     from batchimport.identity import Request
+    from batchimport.policy.events import Event
 
 
 FILES = ("sqlite", "duckdb", "parquet")

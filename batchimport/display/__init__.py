@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from batchimport.events import Event
+    from batchimport.policy.events import Event
 
 Mode = Literal["auto", "rich", "plain", "json", "none"]
 

@@ -12,12 +12,12 @@ from rich.text import Text
 
 from batchimport.display.plain import Warnings, clock_time, describe
 from batchimport.display.safe_text import safe
-from batchimport.tally import Tally
+from batchimport.policy.progress import Tally
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from batchimport.events import Event
+    from batchimport.policy.events import Event
 
 REDRAWS_PER_SECOND = 5
 

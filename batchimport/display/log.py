@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TextIO
 from batchimport.display.plain import Warnings, describe
 from batchimport.display.safe_text import safe
 from batchimport.errors import UsageError
-from batchimport.events import (
+from batchimport.policy.events import (
     ChunkFailed,
     ChunkFinished,
     ChunkRetried,
@@ -17,14 +17,14 @@ from batchimport.events import (
     RecordsCounted,
     SizeDecided,
 )
-from batchimport.tally import utc_now
+from batchimport.policy.progress import utc_now
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from batchimport.events import Event, Observer
     from batchimport.model import Summary
+    from batchimport.policy.events import Event, Observer
 
 
 @contextmanager

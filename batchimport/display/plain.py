@@ -8,13 +8,20 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Self, TextIO
 
 from batchimport.display.safe_text import safe
-from batchimport.events import ChunkFailed, ChunkRetried, Draining, JobFinished, JobStarted, Noted
-from batchimport.tally import Tally
+from batchimport.policy.events import (
+    ChunkFailed,
+    ChunkRetried,
+    Draining,
+    JobFinished,
+    JobStarted,
+    Noted,
+)
+from batchimport.policy.progress import Tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from batchimport.events import Event
+    from batchimport.policy.events import Event
 
 SECONDS_BETWEEN_LINES = 5.0
 MOST_WARNINGS = 5

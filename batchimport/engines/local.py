@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from batchimport.chunk import process_chunk
 from batchimport.errors import BatchImportError, JobInterrupted, Stop, TransientError
-from batchimport.events import (
+from batchimport.policy.events import (
     ChunkFailed,
     ChunkFinished,
     ChunkRetried,
@@ -23,7 +23,7 @@ from batchimport.events import (
     Draining,
     Observer,
 )
-from batchimport.retry import attempts
+from batchimport.policy.retry import attempts
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
     from batchimport.chunk import Work
     from batchimport.model import Chunk, ChunkResult, RunOptions
-    from batchimport.planner import Plan
-    from batchimport.sizing import LoadReading, Sizer
-    from batchimport.stopping import StopRule
+    from batchimport.policy.plan import Plan
+    from batchimport.policy.sizing import LoadReading, Sizer
+    from batchimport.policy.stop_rules import StopRule
 
 GRACE_SECONDS = 30.0
 SECONDS_BETWEEN_LOOKS = 0.1

@@ -17,7 +17,7 @@ from psycopg.pq import TransactionStatus
 from batchimport import failpoints
 from batchimport.errors import JobRunningElsewhereError
 from batchimport.model import DRY_RUN, EXTRA_COLUMN
-from batchimport.retry import until_it_works
+from batchimport.policy.retry import until_it_works
 from batchimport.sinks import redact, sql
 from batchimport.sinks.base import SinkHints, SinkOptions, taken_over
 from batchimport.sinks.ledger import Ledger

@@ -21,15 +21,15 @@ from batchimport.errors import (
     TooManyRejects,
     TransientError,
 )
-from batchimport.events import ChunkFailed, ChunkFinished, ChunkRetried, ChunkStarted, Event
 from batchimport.model import ChunkResult, RunOptions, SourceOptions
-from batchimport.planner import Plan
+from batchimport.policy.events import ChunkFailed, ChunkFinished, ChunkRetried, ChunkStarted, Event
+from batchimport.policy.plan import Plan
+from batchimport.policy.sizing import FixedSizer, LoadReading
+from batchimport.policy.stop_rules import StopRule
 from batchimport.schema import RecordSchema
 from batchimport.sinks import open_sink
 from batchimport.sinks.base import StoreRequest
-from batchimport.sizing import FixedSizer, LoadReading
 from batchimport.sources import open_source
-from batchimport.stopping import StopRule
 from batchimport.transform import Identity
 from tests.helpers.stores import a_job, a_record
 from tests.helpers.tables import query

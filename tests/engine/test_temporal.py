@@ -16,8 +16,8 @@ import pytest
 from batchimport import Job, Request, RunOptions, import_file
 from batchimport.checkpoint import StateDirectory
 from batchimport.closing import Outcome
-from batchimport.events import Advanced, Event
 from batchimport.model import Progress, TemporalOptions
+from batchimport.policy.events import Advanced, Event
 from tests.helpers.cli import SAMPLE, Ended, Workdir
 from tests.helpers.postgres import PostgresServer, fetch
 from tests.helpers.tables import content, query

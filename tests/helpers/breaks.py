@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from batchimport import checkpoint, failpoints, planner
+from batchimport import checkpoint, failpoints
 from batchimport.cli import main
 from batchimport.model import Chunk
+from batchimport.policy import plan
 from batchimport.sinks import sql
 from batchimport.sinks.postgres import PostgresSink
 from batchimport.sinks.sqlite import SqliteSink
@@ -61,13 +62,13 @@ def _no_directory_sync() -> None:
 
 def _interval_off_by_one() -> None:
     """Begin a byte after the end of what is committed."""
-    find_gaps = planner.find_gaps
+    find_gaps = plan.find_gaps
 
     def late(size: int, committed: Iterable[Chunk]) -> Any:
         gaps = find_gaps(size, committed)
         return [(replace(at, position=at.position + bool(at.record)), end) for at, end in gaps]
 
-    planner.find_gaps = late
+    plan.find_gaps = late
 
 
 BREAKS: dict[str, Callable[[], None]] = {

@@ -3,10 +3,10 @@
 from batchimport.display import Display
 from batchimport.display.live import LiveDisplay
 from batchimport.display.plain import JsonDisplay, NoDisplay, PlainDisplay
+from batchimport.policy.sizing import AutoSizer, FixedSizer, LoadSizer, Sizer
 from batchimport.schema import RecordSchema
 from batchimport.sinks.base import Sink
 from batchimport.sinks.sqlite import SqliteSink
-from batchimport.sizing import AutoSizer, FixedSizer, LoadSizer, Sizer
 from batchimport.sources.base import Origin, Source
 from batchimport.sources.delimited import DelimitedSource
 from batchimport.sources.delimited_records import DelimitedRecords

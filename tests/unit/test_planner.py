@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from batchimport.errors import AccountsError
 from batchimport.model import Chunk, Mark
-from batchimport.planner import Plan, find_gaps
+from batchimport.policy.plan import Plan, find_gaps
 
 
 def mark(record: int) -> Mark:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from batchimport.model import RunOptions
-from batchimport.sizing import AutoSizer, FixedSizer, LoadReading, LoadSizer, choose_sizer
+from batchimport.policy.sizing import AutoSizer, FixedSizer, LoadReading, LoadSizer, choose_sizer
 
 IDLE = LoadReading(cpu=0.1, own_cpu=0.1, memory=0.2, process_bytes=10, limit_bytes=1000, cpus=2)
 

@@ -16,8 +16,8 @@ from batchimport.engines.temporal.worker import PURE_MODULES
 from batchimport.errors import FatalError, RefusedError, SourceChangedError
 from batchimport.identity import Request
 from batchimport.model import Chunk, Mark
-from batchimport.planner import Plan
-from batchimport.sizing import LoadReading
+from batchimport.policy.plan import Plan
+from batchimport.policy.sizing import LoadReading
 
 
 def reading(worker: str, host: str, cpu: float, own: float, memory: int = 1) -> Reading:

@@ -30,12 +30,12 @@ from batchimport.engines.temporal.jobs import (
     refuse_other_host,
 )
 from batchimport.errors import BatchImportError, TransientError
-from batchimport.events import JobStarted
 from batchimport.identity import Request, identify, job_from
 from batchimport.model import Counts
 from batchimport.opening import bytes_per_record, open_job
-from batchimport.planner import Plan
-from batchimport.retry import is_retryable
+from batchimport.policy.events import JobStarted
+from batchimport.policy.plan import Plan
+from batchimport.policy.retry import is_retryable
 from batchimport.sinks import open_sink
 from batchimport.sinks.base import SinkOptions
 from batchimport.system import peak_memory_bytes

@@ -33,14 +33,14 @@ from batchimport.errors import (
     JobRunningElsewhereError,
     UsageError,
 )
-from batchimport.events import JobFinished, Noted
 from batchimport.identity import without_address
 from batchimport.model import Progress, Summary, TemporalOptions
+from batchimport.policy.events import JobFinished, Noted
 from batchimport.sinks import redact
 
 if TYPE_CHECKING:
-    from batchimport.events import Observer
     from batchimport.identity import Request
+    from batchimport.policy.events import Observer
 
 SECONDS_BETWEEN_QUERIES = 0.5
 QUERY_SECONDS = 5

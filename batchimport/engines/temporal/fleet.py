@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from batchimport.sizing import LoadReading
+from batchimport.policy.sizing import LoadReading
 
 if TYPE_CHECKING:
     from batchimport.engines.temporal.messages import Reading

@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from batchimport.errors import BatchImportError, find_class
-from batchimport.events import Advanced, JobFinished, JobStarted
 from batchimport.model import Chunk, ChunkResult, Mark, Progress, RunOptions, Summary
-from batchimport.sizing import LoadReading
-from batchimport.tally import Tally
+from batchimport.policy.events import Advanced, JobFinished, JobStarted
+from batchimport.policy.progress import Tally
+from batchimport.policy.sizing import LoadReading
 
 WORKFLOW = "ImportJob"
 OPEN, COUNT, CUT, PROCESS, FINISH = (

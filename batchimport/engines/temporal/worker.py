@@ -37,11 +37,11 @@ PURE_MODULES = (
     "batchimport.engines.temporal.fleet",
     "batchimport.engines.temporal.messages",
     "batchimport.errors",
-    "batchimport.events",
+    "batchimport.policy.events",
     "batchimport.model",
-    "batchimport.sizing",
-    "batchimport.stopping",
-    "batchimport.tally",
+    "batchimport.policy.sizing",
+    "batchimport.policy.stop_rules",
+    "batchimport.policy.progress",
 )
 """What the workflow imports. The sandbox must load none of them anew: a class loaded twice is two
 classes, and an error would not be an instance of its own class."""

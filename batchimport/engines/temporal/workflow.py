@@ -24,7 +24,8 @@ from batchimport.errors import (
     JobInterrupted,
     Stop,
 )
-from batchimport.events import (
+from batchimport.model import Chunk, Mark, Progress, Summary
+from batchimport.policy.events import (
     ChunkFailed,
     ChunkFinished,
     ChunkRetried,
@@ -32,10 +33,9 @@ from batchimport.events import (
     JobFinished,
     RecordsCounted,
 )
-from batchimport.model import Chunk, Mark, Progress, Summary
-from batchimport.sizing import choose_sizer
-from batchimport.stopping import StopRule, verdict
-from batchimport.tally import Tally
+from batchimport.policy.progress import Tally
+from batchimport.policy.sizing import choose_sizer
+from batchimport.policy.stop_rules import StopRule, verdict
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable

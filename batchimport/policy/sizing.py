@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from batchimport.events import SizeDecided
+from batchimport.policy.events import SizeDecided
 
 if TYPE_CHECKING:
     from batchimport.model import RunOptions

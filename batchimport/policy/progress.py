@@ -9,7 +9,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from batchimport.events import (
+from batchimport.model import ChunkCounts, ChunkSizes, Counts, Progress, Summary
+from batchimport.policy.events import (
     Advanced,
     ChunkFailed,
     ChunkFinished,
@@ -23,7 +24,6 @@ from batchimport.events import (
     RecordsCounted,
     SizeDecided,
 )
-from batchimport.model import ChunkCounts, ChunkSizes, Counts, Progress, Summary
 
 if TYPE_CHECKING:
     from collections.abc import Callable
