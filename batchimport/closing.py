@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from batchimport import failpoints
 from batchimport.accounts import reconcile
-from batchimport.checkpoint import write_atomically
 from batchimport.errors import AccountsError
+from batchimport.state.directory import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

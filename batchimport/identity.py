@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batchimport.checkpoint import StateDirectory
 from batchimport.errors import (
     ConfigurationChangedError,
     FatalError,
@@ -20,6 +19,7 @@ from batchimport.errors import (
 from batchimport.model import Job, RunOptions, SourceOptions, TemporalOptions
 from batchimport.sinks import redact
 from batchimport.sources.paths import STANDARD_INPUT, stem_of
+from batchimport.state.directory import StateDirectory
 from batchimport.system import owner_is_gone
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from batchimport.checkpoint import StateDirectory
 from batchimport.cli import options as o
 from batchimport.display import report
 from batchimport.errors import UsageError
+from batchimport.state.directory import StateDirectory
 
 if TYPE_CHECKING:
     from batchimport.model import TemporalOptions

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from batchimport.checkpoint import StateDirectory, write_atomically
 from batchimport.cli import options as o
 from batchimport.display import open_display
 from batchimport.display.log import open_log
@@ -21,6 +20,7 @@ from batchimport.errors import JobInterrupted, UsageError
 from batchimport.model import JOB_ID_PATTERN, Job, RunOptions, TemporalOptions
 from batchimport.policy.events import JobFinished
 from batchimport.sources.paths import find_sources, stem_of
+from batchimport.state.directory import StateDirectory, write_atomically
 
 if TYPE_CHECKING:
     from batchimport.closing import Outcome

@@ -11,10 +11,10 @@ from urllib.parse import unquote
 
 import duckdb
 
-from batchimport.checkpoint import sync_directory
 from batchimport.errors import FatalError, UsageError
-from batchimport.sinks.drafts import draft_in
 from batchimport.sinks.duckdb_dialect import opening
+from batchimport.state.directory import sync_directory
+from batchimport.state.files import draft_in
 
 if TYPE_CHECKING:
     import polars as pl

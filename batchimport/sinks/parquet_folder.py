@@ -21,14 +21,14 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from batchimport import failpoints
-from batchimport.checkpoint import sync_directory
 from batchimport.errors import BatchImportError, FatalError, JobRunningElsewhereError, UsageError
-from batchimport.sinks.drafts import draft_in, remove_old_drafts
+from batchimport.state.directory import sync_directory
+from batchimport.state.files import draft_in, remove_old_drafts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from batchimport.sinks.drafts import Draft
+    from batchimport.state.files import Draft
 
 _PART = re.compile(r"part-(.+)-(\d{16})-(\d{16})\.parquet")
 _JOB = re.compile(r"_job-(.+)\.parquet")

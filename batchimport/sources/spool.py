@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Self
 from batchimport.errors import FatalError, UsageError
 
 if TYPE_CHECKING:
-    from batchimport.checkpoint import StateDirectory
+    from batchimport.state.directory import StateDirectory
 
 BLOCK_BYTES = 1024 * 1024
 

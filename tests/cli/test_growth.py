@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from batchimport import Job, Outcome, Request, import_file
-from batchimport.checkpoint import StateDirectory
+from batchimport.state.directory import StateDirectory
 from tests.helpers.cli import Workdir
 from tests.helpers.tables import query
 

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from batchimport import Job, Request, RunOptions, import_file
-from batchimport.checkpoint import StateDirectory
 from batchimport.closing import Outcome
 from batchimport.model import Progress, TemporalOptions
 from batchimport.policy.events import Advanced, Event
+from batchimport.state.directory import StateDirectory
 from tests.helpers.cli import SAMPLE, Ended, Workdir
 from tests.helpers.postgres import PostgresServer, fetch
 from tests.helpers.tables import content, query

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 import typer.testing
 
-from batchimport.checkpoint import StateDirectory
 from batchimport.cli import app
 from batchimport.errors import BatchImportError
 from batchimport.model import Job
+from batchimport.state.directory import StateDirectory
 from tests.helpers.cli import SAMPLE, Workdir
 from tests.helpers.tables import query
 

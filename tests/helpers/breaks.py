@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from batchimport import checkpoint, failpoints
+from batchimport import failpoints
 from batchimport.cli import main
 from batchimport.model import Chunk
 from batchimport.policy import plan
 from batchimport.sinks import sql
 from batchimport.sinks.postgres import PostgresSink
 from batchimport.sinks.sqlite import SqliteSink
+from batchimport.state import directory
 
 
 def make(name: str) -> None:
@@ -57,7 +58,7 @@ def _no_epoch_check() -> None:
 
 def _no_directory_sync() -> None:
     """Do not wait until the new name of a file is on disk."""
-    checkpoint.sync_directory = lambda _: None
+    directory.sync_directory = lambda _: None
 
 
 def _interval_off_by_one() -> None:

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from batchimport.checkpoint import StateDirectory
 from batchimport.chunk import process_chunk
 from batchimport.closing import complete
 from batchimport.engines.temporal import messages as m
@@ -38,6 +37,7 @@ from batchimport.policy.plan import Plan
 from batchimport.policy.retry import is_retryable
 from batchimport.sinks import open_sink
 from batchimport.sinks.base import SinkOptions
+from batchimport.state.directory import StateDirectory
 from batchimport.system import peak_memory_bytes
 
 if TYPE_CHECKING:
