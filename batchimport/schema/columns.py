@@ -102,3 +102,18 @@ def _kind(types: Types, format_name: str | None) -> Kind:
         return "json"
     kind: Kind = _KINDS.get(next(iter(scalars)), "json")
     return _FORMATS.get(str(format_name), kind) if kind == "string" else kind
+
+
+def as_text(value: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    """Return values as text; points in time with as many digits of a second as there are."""
+    if isinstance(dtype, pl.Datetime):
+        if dtype.time_zone:
+            return value.dt.convert_time_zone("UTC").dt.strftime("%Y-%m-%dT%H:%M:%S%.fZ")
+        return value.dt.strftime("%Y-%m-%dT%H:%M:%S%.f")
+    if dtype == pl.Time:
+        return value.dt.strftime("%H:%M:%S%.f")
+    if dtype == pl.Duration:
+        return value.dt.to_string("iso")
+    if dtype == pl.Binary:
+        return value.bin.encode("base64")
+    return value.cast(pl.String, strict=False)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from batchimport.model import EXTRA_COLUMN, FieldError
+from batchimport.schema.columns import as_text
 from batchimport.schema.digits import INT64, keeps_digits
 from batchimport.schema.plain import UNFIT, decoded, encoded, encoded_or_none, plain
 
@@ -64,21 +65,6 @@ def as_stored(result: pl.DataFrame, column: Column) -> pl.Expr:
     if isinstance(dtype, pl.Decimal):
         return pl.when(stored.cast(dtype, strict=False) == value).then(stored).alias(column.name)
     return stored.fill_nan(None) if column.kind == "number" else stored
-
-
-def as_text(value: pl.Expr, dtype: pl.DataType) -> pl.Expr:
-    """Return values as text; points in time with as many digits of a second as there are."""
-    if isinstance(dtype, pl.Datetime):
-        if dtype.time_zone:
-            return value.dt.convert_time_zone("UTC").dt.strftime("%Y-%m-%dT%H:%M:%S%.fZ")
-        return value.dt.strftime("%Y-%m-%dT%H:%M:%S%.f")
-    if dtype == pl.Time:
-        return value.dt.strftime("%H:%M:%S%.f")
-    if dtype == pl.Duration:
-        return value.dt.to_string("iso")
-    if dtype == pl.Binary:
-        return value.bin.encode("base64")
-    return value.cast(pl.String, strict=False)
 
 
 def with_extra(frame: pl.DataFrame) -> pl.DataFrame:

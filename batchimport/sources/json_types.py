@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 
-from batchimport.schema.fit import as_text
+from batchimport.schema.columns import as_text
 
 EXACT_DIGITS = 15
 """Decimals of no more digits are doubles and back without a change."""
