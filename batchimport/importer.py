@@ -17,6 +17,7 @@ from batchimport.identity import hash_of, identify, new_job_id, refuse_if_owned,
 from batchimport.mirror import Mirror
 from batchimport.model import Counts, Summary
 from batchimport.opening import Parts, bytes_per_record, open_job
+from batchimport.pipeline.transform import load_transform
 from batchimport.policy.events import JobFinished, JobStarted, RecordsCounted
 from batchimport.policy.plan import Plan
 from batchimport.policy.sizing import choose_sizer
@@ -29,14 +30,13 @@ from batchimport.sources import open_source
 from batchimport.sources.paths import STANDARD_INPUT
 from batchimport.sources.spool import Spool
 from batchimport.system import LoadReader, owner_id, peak_memory_bytes, refuse_few_files
-from batchimport.transform import load_transform
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from batchimport.chunk import Work
     from batchimport.identity import Request
     from batchimport.model import Committed, Job
+    from batchimport.pipeline.chunk import Work
     from batchimport.policy.events import Observer
     from batchimport.policy.sizing import Sizer
     from batchimport.sinks.base import JobRecord

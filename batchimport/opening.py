@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from batchimport import failpoints
-from batchimport.chunk import Work, judge
 from batchimport.errors import UsageError
 from batchimport.identity import new_job_id, refuse_if_owned, verify_unchanged, without_address
 from batchimport.model import EXTRA_COLUMN, Mark
+from batchimport.pipeline.chunk import Work, judge
 from batchimport.schema import Column, RecordSchema, infer_schema
 from batchimport.schema.model import load_model
 from batchimport.sinks.base import JobRecord
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
     from batchimport.identity import Found, Request
     from batchimport.model import Chunk, Committed, Job
+    from batchimport.pipeline.transform import Transform
     from batchimport.sinks.base import Sink
     from batchimport.sources.base import Source
-    from batchimport.transform import Transform
 
 SAMPLE_FOR_TRANSFORM = 1000
 SAMPLE_BYTES = 4 << 20

@@ -13,8 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from batchimport.chunk import process_chunk
 from batchimport.errors import BatchImportError, JobInterrupted, Stop, TransientError
+from batchimport.pipeline.chunk import process_chunk
 from batchimport.policy.events import (
     ChunkFailed,
     ChunkFinished,
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
     from tenacity import RetryCallState
 
-    from batchimport.chunk import Work
     from batchimport.model import Chunk, ChunkResult, RunOptions
+    from batchimport.pipeline.chunk import Work
     from batchimport.policy.plan import Plan
     from batchimport.policy.sizing import LoadReading, Sizer
     from batchimport.policy.stop_rules import StopRule

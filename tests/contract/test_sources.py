@@ -11,8 +11,8 @@ from typing import Any
 import polars as pl
 import pytest
 
-from batchimport.chunk import judge
 from batchimport.model import INDEX, Chunk, Mark, Reject, SourceOptions
+from batchimport.pipeline.chunk import judge
 from batchimport.schema import RecordSchema
 from batchimport.sources import open_source
 from batchimport.sources.base import Source

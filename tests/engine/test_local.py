@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from batchimport.chunk import Work
 from batchimport.engines.local import LocalEngine
 from batchimport.errors import (
     BatchImportError,
@@ -22,6 +21,8 @@ from batchimport.errors import (
     TransientError,
 )
 from batchimport.model import ChunkResult, RunOptions, SourceOptions
+from batchimport.pipeline.chunk import Work
+from batchimport.pipeline.transform import Identity
 from batchimport.policy.events import ChunkFailed, ChunkFinished, ChunkRetried, ChunkStarted, Event
 from batchimport.policy.plan import Plan
 from batchimport.policy.sizing import FixedSizer, LoadReading
@@ -30,7 +31,6 @@ from batchimport.schema import RecordSchema
 from batchimport.sinks import open_sink
 from batchimport.sinks.base import StoreRequest
 from batchimport.sources import open_source
-from batchimport.transform import Identity
 from tests.helpers.stores import a_job, a_record
 from tests.helpers.tables import query
 

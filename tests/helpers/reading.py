@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from batchimport.chunk import judge
 from batchimport.model import EXTRA_COLUMN, INDEX, Mark, Reject, SourceOptions
+from batchimport.pipeline.chunk import judge
 from batchimport.schema import RecordSchema, infer_schema
 from batchimport.sources import open_source
 

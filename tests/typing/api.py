@@ -3,6 +3,7 @@
 from batchimport.display import Display
 from batchimport.display.live import LiveDisplay
 from batchimport.display.plain import JsonDisplay, NoDisplay, PlainDisplay
+from batchimport.pipeline.transform import FrameTransform, Identity, RecordTransform, Transform
 from batchimport.policy.sizing import AutoSizer, FixedSizer, LoadSizer, Sizer
 from batchimport.schema import RecordSchema
 from batchimport.sinks.base import Sink
@@ -14,7 +15,6 @@ from batchimport.sources.json_values import ElementRecords, JsonValuesSource
 from batchimport.sources.jsonl import JsonLines, JsonLinesSource
 from batchimport.sources.many import ManySource
 from batchimport.sources.parquet import ParquetRows, ParquetSource
-from batchimport.transform import FrameTransform, Identity, RecordTransform, Transform
 
 sinks: list[type[Sink]] = [SqliteSink]
 sources: list[type[Source]] = [

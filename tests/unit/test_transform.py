@@ -13,8 +13,8 @@ import pytest
 
 from batchimport.errors import FatalError
 from batchimport.model import INDEX
+from batchimport.pipeline.transform import FrameTransform, RecordTransform
 from batchimport.schema import Column, RecordSchema
-from batchimport.transform import FrameTransform, RecordTransform
 
 NAIVE = datetime(2024, 2, 3, 4, 5, 6, 7)  # noqa: DTZ001 - users have such
 SCHEMA = RecordSchema({"properties": {"id": {"type": "integer"}, "any": {}}})

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from batchimport.chunk import process_chunk
 from batchimport.closing import complete
 from batchimport.engines.temporal import messages as m
 from batchimport.engines.temporal.jobs import (
@@ -32,6 +31,7 @@ from batchimport.errors import BatchImportError, TransientError
 from batchimport.identity import Request, identify, job_from
 from batchimport.model import Counts
 from batchimport.opening import bytes_per_record, open_job
+from batchimport.pipeline.chunk import process_chunk
 from batchimport.policy.events import JobStarted
 from batchimport.policy.plan import Plan
 from batchimport.policy.retry import is_retryable

@@ -19,18 +19,18 @@ from batchimport.errors import (
 )
 from batchimport.identity import job_from
 from batchimport.opening import Parts, join_job
+from batchimport.pipeline.transform import load_transform, transform_digest
 from batchimport.schema.model import load_model
 from batchimport.sinks import open_sink, redact
 from batchimport.sinks.base import SinkOptions
 from batchimport.sources import open_source
-from batchimport.transform import load_transform, transform_digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from batchimport.chunk import Work
     from batchimport.engines.temporal.messages import JobRef
     from batchimport.model import Chunk, Job
+    from batchimport.pipeline.chunk import Work
     from batchimport.sinks.base import JobRecord, Sink
 
 ADDRESS_VARIABLE = "BATCHIMPORT_TO"

@@ -10,7 +10,7 @@ import polars as pl
 from batchimport import failpoints
 from batchimport.errors import without_panics
 from batchimport.model import EXTRA_COLUMN, INDEX, ChunkResult, FieldError, Reject
-from batchimport.schema.fit import changed
+from batchimport.pipeline.coerce import changed
 from batchimport.sinks.base import StoreRequest
 from batchimport.sources.base import UnreadableRecordError
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from batchimport.model import Chunk
+    from batchimport.pipeline.transform import Transform
     from batchimport.schema import Column, RecordSchema
     from batchimport.sinks.base import Sink
     from batchimport.sources.base import Batch, Source
-    from batchimport.transform import Transform
 
 
 @dataclass(frozen=True, slots=True)

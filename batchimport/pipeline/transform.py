@@ -18,9 +18,9 @@ import polars as pl
 from batchimport import user_code
 from batchimport.errors import FatalError, UsageError
 from batchimport.model import EXTRA_COLUMN, INDEX, FieldError
+from batchimport.pipeline.coerce import as_record, as_stored, fit, kind_of, typed, with_extra
+from batchimport.pipeline.plain import UNFIT, plain
 from batchimport.schema import Column, Kind, RecordSchema, infer_schema
-from batchimport.schema.fit import as_record, as_stored, fit, kind_of, typed, with_extra
-from batchimport.schema.plain import UNFIT, plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence

@@ -1,0 +1,1 @@
+"""The way of a chunk: read, judge, transform, store."""
