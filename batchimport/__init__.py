@@ -12,9 +12,9 @@ from batchimport.errors import BatchImportError
 from batchimport.model import Job, RunOptions, SourceOptions, Summary
 
 if TYPE_CHECKING:
-    from batchimport.closing import Outcome
-    from batchimport.identity import Request
     from batchimport.importer import import_file
+    from batchimport.jobs.finish import Outcome
+    from batchimport.jobs.identify import Request
 
 __version__ = "0.1.0"
 __all__ = [
@@ -30,8 +30,8 @@ __all__ = [
 
 
 _HOMES = {
-    "Outcome": "batchimport.closing",
-    "Request": "batchimport.identity",
+    "Outcome": "batchimport.jobs.finish",
+    "Request": "batchimport.jobs.identify",
     "import_file": "batchimport.importer",
 }
 

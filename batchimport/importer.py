@@ -9,14 +9,20 @@ from contextlib import ExitStack, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from batchimport.closing import Exported, Outcome, complete, export_rejects
 from batchimport.engines.interrupt import draining_signals, stopping_signals
 from batchimport.engines.local import LocalEngine
 from batchimport.errors import BatchImportError, UsageError, from_system, without_panics
-from batchimport.identity import hash_of, identify, new_job_id, refuse_if_owned, verify_unchanged
-from batchimport.mirror import Mirror
+from batchimport.jobs.finish import Exported, Outcome, complete, export_rejects
+from batchimport.jobs.identify import (
+    hash_of,
+    identify,
+    new_job_id,
+    refuse_if_owned,
+    verify_unchanged,
+)
+from batchimport.jobs.recorder import Mirror
+from batchimport.jobs.start import Parts, bytes_per_record, open_job
 from batchimport.model import Counts, Summary
-from batchimport.opening import Parts, bytes_per_record, open_job
 from batchimport.pipeline.transform import load_transform
 from batchimport.policy.events import JobFinished, JobStarted, RecordsCounted
 from batchimport.policy.plan import Plan
@@ -34,7 +40,7 @@ from batchimport.system import LoadReader, owner_id, peak_memory_bytes, refuse_f
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from batchimport.identity import Request
+    from batchimport.jobs.identify import Request
     from batchimport.model import Committed, Job
     from batchimport.pipeline.chunk import Work
     from batchimport.policy.events import Observer

@@ -7,17 +7,17 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batchimport.closing import export_rejects
 from batchimport.errors import BatchImportError, UsageError
-from batchimport.mirror import Mirror
+from batchimport.jobs.finish import export_rejects
+from batchimport.jobs.recorder import Mirror
 from batchimport.model import TemporalOptions
 from batchimport.sinks import open_sink
 from batchimport.sinks.base import SinkOptions
 from batchimport.system import owner_is_gone
 
 if TYPE_CHECKING:
-    from batchimport.closing import Outcome
-    from batchimport.identity import Request
+    from batchimport.jobs.finish import Outcome
+    from batchimport.jobs.identify import Request
     from batchimport.policy.events import Observer
 
 OWNER_PREFIX = "temporal|"

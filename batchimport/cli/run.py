@@ -23,8 +23,8 @@ from batchimport.sources.paths import find_sources, stem_of
 from batchimport.state.directory import StateDirectory, write_atomically
 
 if TYPE_CHECKING:
-    from batchimport.closing import Outcome
-    from batchimport.identity import Request
+    from batchimport.jobs.finish import Outcome
+    from batchimport.jobs.identify import Request
     from batchimport.policy.events import Event
 
 
@@ -89,7 +89,7 @@ def run(  # noqa: PLR0913 - one parameter an option
     log_file: o.LogFile = None,
 ) -> None:
     """Import files as one job; if the same job was interrupted, continue it."""
-    from batchimport.identity import Request  # noqa: PLC0415 - imports Polars
+    from batchimport.jobs.identify import Request  # noqa: PLC0415 - imports Polars
     from batchimport.pipeline.transform import transform_digest  # noqa: PLC0415 - imports Polars
     from batchimport.schema.given import find_schema  # noqa: PLC0415 - imports Polars
 
@@ -198,7 +198,7 @@ def resume(  # noqa: PLR0913 - one parameter an option
 ) -> None:
     """Continue an interrupted job with the options that it was begun with."""
     del verbose  # read by `main` and `_report`
-    from batchimport.identity import Request, job_from  # noqa: PLC0415 - imports Polars
+    from batchimport.jobs.identify import Request, job_from  # noqa: PLC0415 - imports Polars
     from batchimport.remote import recall  # noqa: PLC0415 - imports drivers
 
     state = StateDirectory(state_dir)

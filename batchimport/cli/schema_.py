@@ -37,7 +37,7 @@ def schema(  # noqa: PLR0913 - one parameter an option
     verbose: o.Verbose = False,
 ) -> None:
     """Infer a JSON Schema of the records and print it, ready to edit and to give to --schema."""
-    from batchimport.opening import infer  # noqa: PLC0415 - imports Polars
+    from batchimport.jobs.start import infer  # noqa: PLC0415 - imports Polars
     from batchimport.sources import open_source  # noqa: PLC0415 - imports Polars
 
     del verbose  # read by `main`

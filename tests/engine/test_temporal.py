@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from batchimport import Job, Request, RunOptions, import_file
-from batchimport.closing import Outcome
+from batchimport.jobs.finish import Outcome
 from batchimport.model import Progress, TemporalOptions
 from batchimport.policy.events import Advanced, Event
 from batchimport.state.directory import StateDirectory

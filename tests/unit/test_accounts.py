@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from batchimport.accounts import reconcile
 from batchimport.errors import AccountsError
+from batchimport.jobs.accounts import reconcile
 from batchimport.model import Chunk, Committed, Mark
 
 

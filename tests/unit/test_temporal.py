@@ -14,7 +14,7 @@ from batchimport.engines.temporal.jobs import OpenJobs, refuse_other_host
 from batchimport.engines.temporal.messages import Failure, JobSpec, Owner, Reading
 from batchimport.engines.temporal.worker import PURE_MODULES
 from batchimport.errors import FatalError, RefusedError, SourceChangedError
-from batchimport.identity import Request
+from batchimport.jobs.identify import Request
 from batchimport.model import Chunk, Mark
 from batchimport.policy.plan import Plan
 from batchimport.policy.sizing import LoadReading

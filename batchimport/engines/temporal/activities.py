@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from batchimport.closing import complete
 from batchimport.engines.temporal import messages as m
 from batchimport.engines.temporal.jobs import (
     OpenJobs,
@@ -28,9 +27,10 @@ from batchimport.engines.temporal.jobs import (
     refuse_other_host,
 )
 from batchimport.errors import BatchImportError, TransientError
-from batchimport.identity import Request, identify, job_from
+from batchimport.jobs.finish import complete
+from batchimport.jobs.identify import Request, identify, job_from
+from batchimport.jobs.start import bytes_per_record, open_job
 from batchimport.model import Counts
-from batchimport.opening import bytes_per_record, open_job
 from batchimport.pipeline.chunk import process_chunk
 from batchimport.policy.events import JobStarted
 from batchimport.policy.plan import Plan
@@ -44,8 +44,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Executor
 
+    from batchimport.jobs.start import Opened
     from batchimport.model import Chunk, ChunkResult, Job
-    from batchimport.opening import Opened
     from batchimport.system import LoadReader
 
 _Result = TypeVar("_Result")

@@ -22,7 +22,6 @@ from temporalio.converter import DataConverter
 from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
-from batchimport.closing import Outcome
 from batchimport.engines.interrupt import draining_signals
 from batchimport.engines.temporal import messages as m
 from batchimport.engines.temporal.connection import connect, has_worker, is_running, no_answer
@@ -33,13 +32,14 @@ from batchimport.errors import (
     JobRunningElsewhereError,
     UsageError,
 )
-from batchimport.identity import without_address
+from batchimport.jobs.finish import Outcome
+from batchimport.jobs.identify import without_address
 from batchimport.model import Progress, Summary, TemporalOptions
 from batchimport.policy.events import JobFinished, Noted
 from batchimport.sinks import redact
 
 if TYPE_CHECKING:
-    from batchimport.identity import Request
+    from batchimport.jobs.identify import Request
     from batchimport.policy.events import Observer
 
 SECONDS_BETWEEN_QUERIES = 0.5

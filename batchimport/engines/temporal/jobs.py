@@ -17,8 +17,8 @@ from batchimport.errors import (
     SourceChangedError,
     TransientError,
 )
-from batchimport.identity import job_from
-from batchimport.opening import Parts, join_job
+from batchimport.jobs.identify import job_from
+from batchimport.jobs.start import Parts, join_job
 from batchimport.pipeline.transform import load_transform, transform_digest
 from batchimport.schema.model import load_model
 from batchimport.sinks import open_sink, redact

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from batchimport import failpoints
-from batchimport.accounts import reconcile
 from batchimport.errors import AccountsError
+from batchimport.jobs.accounts import reconcile
 from batchimport.state.directory import write_atomically
 
 if TYPE_CHECKING:

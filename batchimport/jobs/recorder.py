@@ -8,13 +8,13 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from batchimport.errors import FatalError
-from batchimport.identity import without_address
+from batchimport.jobs.identify import without_address
 from batchimport.policy.events import Event, JobFinished, JobStarted
 from batchimport.policy.progress import Tally, utc_now
 from batchimport.sinks import redact
 
 if TYPE_CHECKING:
-    from batchimport.identity import Request
+    from batchimport.jobs.identify import Request
     from batchimport.policy.events import Observer
 
 SECONDS_BETWEEN_CHECKPOINTS = 1.0

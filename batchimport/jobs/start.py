@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchimport import failpoints
 from batchimport.errors import UsageError
-from batchimport.identity import new_job_id, refuse_if_owned, verify_unchanged, without_address
+from batchimport.jobs.identify import new_job_id, refuse_if_owned, verify_unchanged, without_address
 from batchimport.model import EXTRA_COLUMN, Mark
 from batchimport.pipeline.chunk import Work, judge
 from batchimport.schema import Column, RecordSchema, infer_schema
@@ -18,7 +18,7 @@ from batchimport.system import owner_is_gone
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from batchimport.identity import Found, Request
+    from batchimport.jobs.identify import Found, Request
     from batchimport.model import Chunk, Committed, Job
     from batchimport.pipeline.transform import Transform
     from batchimport.sinks.base import Sink

@@ -1,0 +1,1 @@
+"""How a job begins, is found again, and ends."""
