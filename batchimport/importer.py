@@ -9,8 +9,9 @@ from contextlib import ExitStack, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from batchimport.engines.interrupt import draining_signals, stopping_signals
 from batchimport.engines.local import LocalEngine
+from batchimport.engines.remote import attach, follow, has_ended
+from batchimport.engines.signals import draining_signals, stopping_signals
 from batchimport.errors import BatchImportError, UsageError, from_system, without_panics
 from batchimport.jobs.finish import Exported, Outcome, complete, export_rejects
 from batchimport.jobs.identify import (
@@ -28,7 +29,6 @@ from batchimport.policy.events import JobFinished, JobStarted, RecordsCounted
 from batchimport.policy.plan import Plan
 from batchimport.policy.sizing import choose_sizer
 from batchimport.policy.stop_rules import StopRule, verdict
-from batchimport.remote import attach, follow, has_ended
 from batchimport.schema.doubts import doubts
 from batchimport.sinks import open_sink, redact
 from batchimport.sinks.base import SinkOptions

@@ -198,8 +198,8 @@ def resume(  # noqa: PLR0913 - one parameter an option
 ) -> None:
     """Continue an interrupted job with the options that it was begun with."""
     del verbose  # read by `main` and `_report`
+    from batchimport.engines.remote import recall  # noqa: PLC0415 - imports drivers
     from batchimport.jobs.identify import Request, job_from  # noqa: PLC0415 - imports Polars
-    from batchimport.remote import recall  # noqa: PLC0415 - imports drivers
 
     state = StateDirectory(state_dir)
     temporal = o.temporal_options(

@@ -41,4 +41,4 @@ def test_errors_become_exit_codes_in_one_place() -> None:
         for path in (ROOT / "batchimport").rglob("*.py")
         if "_exit(" in path.read_text(encoding="utf-8")
     ]
-    assert sorted(found) == ["batchimport/cli/__init__.py", "batchimport/engines/interrupt.py"]
+    assert sorted(found) == ["batchimport/cli/__init__.py", "batchimport/engines/signals.py"]

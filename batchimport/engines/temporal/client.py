@@ -22,7 +22,7 @@ from temporalio.converter import DataConverter
 from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
-from batchimport.engines.interrupt import draining_signals
+from batchimport.engines.signals import draining_signals
 from batchimport.engines.temporal import messages as m
 from batchimport.engines.temporal.connection import connect, has_worker, is_running, no_answer
 from batchimport.errors import (

@@ -15,7 +15,7 @@ from temporalio.common import WorkerDeploymentVersion
 from temporalio.worker import Worker, WorkerDeploymentConfig
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
-from batchimport.engines.interrupt import draining_signals
+from batchimport.engines.signals import draining_signals
 from batchimport.engines.temporal.activities import Activities, WorkerReader
 from batchimport.engines.temporal.connection import check_namespace, connect
 from batchimport.engines.temporal.jobs import OpenJobs
