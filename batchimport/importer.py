@@ -33,8 +33,8 @@ from batchimport.schema.doubts import doubts
 from batchimport.sinks import open_sink, redact
 from batchimport.sinks.base import SinkOptions
 from batchimport.sources import open_source
+from batchimport.sources.bytes.spool import Spool
 from batchimport.sources.paths import STANDARD_INPUT
-from batchimport.sources.spool import Spool
 from batchimport.system import LoadReader, owner_id, peak_memory_bytes, refuse_few_files
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ import typer
 
 from batchimport.cli import options as o
 from batchimport.display.safe_text import safe
+from batchimport.sources.bytes.spool import Spool
 from batchimport.sources.paths import STANDARD_INPUT, find_sources
-from batchimport.sources.spool import Spool
 from batchimport.state.directory import StateDirectory
 
 _UNSEEN = re.compile("[\\x7f-\\x9f\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069]")

@@ -10,24 +10,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from batchimport.errors import UsageError
-from batchimport.sources.codec import HEAD_BYTES
-from batchimport.sources.compression import plain_name
-from batchimport.sources.content import check_is_text, format_of_text
+from batchimport.sources.bytes.compression import plain_name
+from batchimport.sources.bytes.file import HEAD_BYTES
+from batchimport.sources.bytes.streamed import open_text
+from batchimport.sources.detect import check_is_text, format_of_text
 from batchimport.sources.paths import STANDARD_INPUT, name_of, names_of
-from batchimport.sources.streamed import open_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from batchimport.model import SourceOptions
     from batchimport.sources.base import Source
-    from batchimport.sources.spool import Spool
+    from batchimport.sources.bytes.spool import Spool
 
 FORMATS = {
-    "jsonl": "batchimport.sources.jsonl:JsonLinesSource",
-    "csv": "batchimport.sources.delimited:DelimitedSource",
-    "tsv": "batchimport.sources.delimited:DelimitedSource",
-    "json": "batchimport.sources.json_values:JsonValuesSource",
+    "jsonl": "batchimport.sources.jsonl.source:JsonLinesSource",
+    "csv": "batchimport.sources.csv.source:DelimitedSource",
+    "tsv": "batchimport.sources.csv.source:DelimitedSource",
+    "json": "batchimport.sources.json.source:JsonValuesSource",
 }
 _SUFFIXES = {
     ".jsonl": "jsonl",
@@ -75,7 +75,7 @@ def _open_file(path: str, name: str, options: SourceOptions) -> Source:
         )
     kind = options.format or _SUFFIXES.get(Path(plain_name(name)).suffix.lower())
     if kind == "parquet" or (options.format is None and _starts_like_parquet(path)):
-        from batchimport.sources.parquet import ParquetSource  # noqa: PLC0415 - needed by few
+        from batchimport.sources.parquet.source import ParquetSource  # noqa: PLC0415 - needed by few
 
         return ParquetSource(path, name)
     text = open_text(path, options, kind)

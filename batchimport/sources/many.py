@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from batchimport.errors import SourceChangedError
 from batchimport.model import Chunk, Mark
-from batchimport.sources.codec import digest_of
-from batchimport.sources.json_types import merge
+from batchimport.sources.bytes.file import digest_of
+from batchimport.sources.parquet.types import merge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

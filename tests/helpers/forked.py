@@ -24,7 +24,8 @@ from batchimport import failpoints, importer
 from batchimport.cli import main, run
 from batchimport.display import plain, report
 from batchimport.sinks import duckdb, parquet, postgres, sqlite
-from batchimport.sources import delimited, jsonl
+from batchimport.sources.csv import source as csv_source
+from batchimport.sources.jsonl import source as jsonl_source
 from tests.helpers import breaks
 from tests.helpers.cli import Ended, environment
 from tests.helpers.tracing import trace
@@ -38,8 +39,8 @@ PRELOADED = (
     duckdb,
     parquet,
     postgres,
-    delimited,
-    jsonl,
+    csv_source,
+    jsonl_source,
     pytest,
 )
 LONGEST_SECONDS = 60

@@ -9,12 +9,12 @@ from batchimport.schema import RecordSchema
 from batchimport.sinks.base import Sink
 from batchimport.sinks.sqlite import SqliteSink
 from batchimport.sources.base import Origin, Source
-from batchimport.sources.delimited import DelimitedSource
-from batchimport.sources.delimited_records import DelimitedRecords
-from batchimport.sources.json_values import ElementRecords, JsonValuesSource
-from batchimport.sources.jsonl import JsonLines, JsonLinesSource
+from batchimport.sources.csv.records import DelimitedRecords
+from batchimport.sources.csv.source import DelimitedSource
+from batchimport.sources.json.source import ElementRecords, JsonValuesSource
+from batchimport.sources.jsonl.source import JsonLines, JsonLinesSource
 from batchimport.sources.many import ManySource
-from batchimport.sources.parquet import ParquetRows, ParquetSource
+from batchimport.sources.parquet.source import ParquetRows, ParquetSource
 
 sinks: list[type[Sink]] = [SqliteSink]
 sources: list[type[Source]] = [

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from batchimport.errors import UsageError
 from batchimport.schema import RecordSchema
-from batchimport.sources.cells import value_of
-from batchimport.sources.quoting import Marks
-from batchimport.sources.regular import RegularForm
-from batchimport.sources.tabular import Tabular
+from batchimport.sources.csv.cells import value_of
+from batchimport.sources.csv.grammar import Marks
+from batchimport.sources.csv.regular import RegularForm
+from batchimport.sources.csv.table import Tabular
 from tests.helpers.reading import codes, read_all
 
 SCHEMA: dict[str, Any] = {
@@ -222,11 +222,11 @@ def test_a_chunk_as_a_whole_gives_what_its_records_give(
     place.write_bytes(("x,y" + end + end.join(lines)).encode())
     options = {"delimiter": ",", "quote": '"'}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("batchimport.sources.delimited.Tabular", EachByItself)
+        patch.setattr("batchimport.sources.csv.source.Tabular", EachByItself)
         expected = read_all(place, schema, **options)
     with pytest.MonkeyPatch.context() as patch:
         if elsewhere:
-            patch.setattr("batchimport.sources.framing.Lines.are_plain", lambda *_: False)
+            patch.setattr("batchimport.sources.text_lines.Lines.are_plain", lambda *_: False)
         assert read_all(place, schema, **options) == expected
 
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from batchimport.model import Mark
 from batchimport.sources.base import UnreadableRecordError
-from batchimport.sources.codec import TextFile
-from batchimport.sources.quoting import FieldReader, Marks, QuotedLines
+from batchimport.sources.bytes.file import TextFile
+from batchimport.sources.csv.grammar import FieldReader, Marks, QuotedLines
 
 LINE_ENDS = re.compile(rb"\r\n?|\n")
 hostile = st.text(alphabet='ab,"\n\r \x01', max_size=60).map(str.encode)
@@ -72,7 +72,9 @@ def test_the_fast_mask_follows_the_rule(
     lines = QuotedLines(text, Marks(","))
     text.close()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("batchimport.sources.quoting.WORTH_POLARS_BYTES", 0 if by_polars else 10**9)
+        patch.setattr(
+            "batchimport.sources.csv.grammar.WORTH_POLARS_BYTES", 0 if by_polars else 10**9
+        )
         fast = lines._mask(data, at_end=at_end)
     slow = lines._mask_slowly(data, at_end=at_end)
     ends = [at for at, byte in enumerate(fast) if byte == 10]

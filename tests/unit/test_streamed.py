@@ -20,9 +20,10 @@ from hypothesis import strategies as st
 
 from batchimport.errors import BatchImportError, FatalError, UsageError
 from batchimport.model import SourceOptions
-from batchimport.sources import open_source, streamed
-from batchimport.sources.codec import BLOCK_BYTES, TextFile
-from batchimport.sources.streamed import StreamedText, open_text
+from batchimport.sources import open_source
+from batchimport.sources.bytes import streamed
+from batchimport.sources.bytes.file import BLOCK_BYTES, TextFile
+from batchimport.sources.bytes.streamed import StreamedText, open_text
 from tests.helpers.reading import codes, read_all
 
 if sys.version_info >= (3, 14):

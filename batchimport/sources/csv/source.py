@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Any
 from batchimport.errors import UsageError
 from batchimport.model import EXTRA_COLUMN, Chunk, Mark
 from batchimport.sources.base import Batch, OneFile, UnreadableRecordError
-from batchimport.sources.codec import HEAD_BYTES, digest_of
-from batchimport.sources.delimited_records import DelimitedRecords, Layout
-from batchimport.sources.dialect import choose_dialect
-from batchimport.sources.quoting import FieldReader, Marks, QuotedLines, without_end
-from batchimport.sources.tabular import Tabular
+from batchimport.sources.bytes.file import HEAD_BYTES, digest_of
+from batchimport.sources.csv.dialect import choose_dialect
+from batchimport.sources.csv.grammar import FieldReader, Marks, QuotedLines, without_end
+from batchimport.sources.csv.records import DelimitedRecords, Layout
+from batchimport.sources.csv.table import Tabular
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from batchimport.model import SourceOptions
     from batchimport.schema import RecordSchema
-    from batchimport.sources.codec import Text
+    from batchimport.sources.bytes.file import Text
 
 BOM = b"\xef\xbb\xbf"
 MOST_NOTES = 5

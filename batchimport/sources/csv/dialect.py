@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from batchimport.errors import UsageError
-from batchimport.sources.sniffing import DELIMITERS, Guess, guess
+from batchimport.sources.csv.sniff import DELIMITERS, Guess, guess
 
 if TYPE_CHECKING:
     from batchimport.model import SourceOptions
-    from batchimport.sources.quoting import Marks
+    from batchimport.sources.csv.grammar import Marks
 
 _NAMES = {
     "\t": "tab",

@@ -17,13 +17,13 @@ import polars as pl
 
 from batchimport.model import FieldError
 from batchimport.sources.base import UnreadableRecordError
-from batchimport.sources.codec import BLOCK_BYTES
-from batchimport.sources.framing import Lines
+from batchimport.sources.bytes.file import BLOCK_BYTES
+from batchimport.sources.text_lines import Lines
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from batchimport.sources.codec import Text
+    from batchimport.sources.bytes.file import Text
 
 LINE_END = b"\r\n"
 """The bytes of which line ends are made."""

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from batchimport.sources.base import UnreadableRecordError
-from batchimport.sources.quoting import FieldReader, Marks
+from batchimport.sources.csv.grammar import FieldReader, Marks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from batchimport.sources.quoting import Cell
+    from batchimport.sources.csv.grammar import Cell
 
 DELIMITERS = (",", ";", "\t", "|", " ", ":")
 """In order of preference; the last two only where nothing else speaks against them."""

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 from batchimport.errors import SourceChangedError
 from batchimport.model import FieldError, Reject
 from batchimport.sources.base import UnreadableRecordError
-from batchimport.sources.codec import HEAD_BYTES
-from batchimport.sources.quoting import without_end
+from batchimport.sources.bytes.file import HEAD_BYTES
+from batchimport.sources.csv.grammar import without_end
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from batchimport.model import Chunk, Mark, Stage
-    from batchimport.sources.quoting import Cell, FieldReader, QuotedLines
-    from batchimport.sources.tabular import Tabular
+    from batchimport.sources.csv.grammar import Cell, FieldReader, QuotedLines
+    from batchimport.sources.csv.table import Tabular
 
 
 @dataclass(frozen=True, slots=True)

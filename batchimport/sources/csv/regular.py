@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from batchimport.sources.quoting import has_lone_cr, without_end
+from batchimport.sources.csv.grammar import has_lone_cr, without_end
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from batchimport.sources.quoting import Marks
+    from batchimport.sources.csv.grammar import Marks
 
 SEAM = "\x01"
 MISTAKEN = (b"x", b"(", b"\x1f", b"\xef")

@@ -15,14 +15,14 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from batchimport.errors import SourceChangedError, UsageError
-from batchimport.sources import compression, encoding
-from batchimport.sources.codec import BLOCK_BYTES, DIGEST_DIGITS, HEAD_BYTES, TextFile
+from batchimport.sources.bytes import compression, encoding
+from batchimport.sources.bytes.file import BLOCK_BYTES, DIGEST_DIGITS, HEAD_BYTES, TextFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from batchimport.model import SourceOptions
-    from batchimport.sources.codec import Text
+    from batchimport.sources.bytes.file import Text
 
 MOST_DECODERS = 4
 MOST_BLOCKS = 24

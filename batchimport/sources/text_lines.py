@@ -6,10 +6,10 @@ import re
 from typing import TYPE_CHECKING
 
 from batchimport.model import Chunk, Mark
-from batchimport.sources.codec import BLOCK_BYTES
+from batchimport.sources.bytes.file import BLOCK_BYTES
 
 if TYPE_CHECKING:
-    from batchimport.sources.codec import Text
+    from batchimport.sources.bytes.file import Text
 
 BLANK = b" \t\r"
 REACH_BYTES = 4 * 1024 * 1024

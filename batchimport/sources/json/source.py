@@ -14,17 +14,17 @@ import msgspec
 from batchimport.errors import SourceChangedError, UsageError
 from batchimport.model import Chunk, Mark, Reject, Stage
 from batchimport.sources.base import Batch, OneFile
-from batchimport.sources.codec import HEAD_BYTES, digest_of
-from batchimport.sources.elements import Elements
-from batchimport.sources.jsonl import JsonLines, decode_sample, unreadable
-from batchimport.sources.typed_lines import typed_lines
+from batchimport.sources.bytes.file import HEAD_BYTES, digest_of
+from batchimport.sources.json.elements import Elements
+from batchimport.sources.jsonl.decoder import typed_lines
+from batchimport.sources.jsonl.source import JsonLines, decode_sample, unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from batchimport.model import FieldError, SourceOptions
     from batchimport.schema import Column, RecordSchema
-    from batchimport.sources.codec import Text
+    from batchimport.sources.bytes.file import Text
 
 SAMPLE_PLACES = 20
 SAMPLE_CHUNK_BYTES = 1 << 22

@@ -19,16 +19,16 @@ from batchimport.errors import SourceChangedError
 from batchimport.model import EXTRA_COLUMN, Chunk, FieldError, Mark, Reject, Stage
 from batchimport.schema.digits import integer_of, number_of
 from batchimport.sources.base import Batch, OneFile, UnreadableRecordError
-from batchimport.sources.codec import HEAD_BYTES, digest_of
-from batchimport.sources.framing import BLANK, Lines
-from batchimport.sources.typed_lines import repeated_keys, typed_lines
+from batchimport.sources.bytes.file import HEAD_BYTES, digest_of
+from batchimport.sources.jsonl.decoder import repeated_keys, typed_lines
+from batchimport.sources.text_lines import BLANK, Lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from batchimport.model import SourceOptions
     from batchimport.schema import Column, RecordSchema
-    from batchimport.sources.codec import Text
+    from batchimport.sources.bytes.file import Text
 
 BOM = b"\xef\xbb\xbf"
 SAMPLE_PLACES = 20

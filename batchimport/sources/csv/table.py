@@ -15,16 +15,16 @@ import polars as pl
 from batchimport.model import EXTRA_COLUMN, INDEX, FieldError
 from batchimport.schema.digits import integer_of, number_of
 from batchimport.sources.base import UnreadableRecordError
-from batchimport.sources.cells import json_text, readable, typed, value_of
-from batchimport.sources.quoting import FieldReader, without_end, write_plainly
-from batchimport.sources.regular import RegularForm
+from batchimport.sources.csv.cells import json_text, readable, typed, value_of
+from batchimport.sources.csv.grammar import FieldReader, without_end, write_plainly
+from batchimport.sources.csv.regular import RegularForm
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from batchimport.schema import Column, RecordSchema, Types
-    from batchimport.sources.dialect import Dialect
-    from batchimport.sources.quoting import Cell
+    from batchimport.sources.csv.dialect import Dialect
+    from batchimport.sources.csv.grammar import Cell
 
 
 class Tabular:

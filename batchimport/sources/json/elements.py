@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from batchimport.model import Chunk, Mark
-from batchimport.sources.brackets import element_at, end_of_element
-from batchimport.sources.codec import BLOCK_BYTES
+from batchimport.sources.bytes.file import BLOCK_BYTES
+from batchimport.sources.json.brackets import element_at, end_of_element
 
 if TYPE_CHECKING:
-    from batchimport.sources.codec import Text
+    from batchimport.sources.bytes.file import Text
 
 BOM = b"\xef\xbb\xbf"
 SPACE = b" \t\r\n"

@@ -16,10 +16,10 @@ from batchimport.errors import FatalError, UsageError
 from batchimport.model import Chunk, Mark, Reject, Stage
 from batchimport.schema.infer import DIALECT
 from batchimport.sources.base import Batch, OneFile
-from batchimport.sources.codec import TextFile
-from batchimport.sources.json_types import as_json, has_no_number, rule_of
-from batchimport.sources.jsonl import JsonLines, decode_sample, unreadable
-from batchimport.sources.typed_lines import typed_lines
+from batchimport.sources.bytes.file import TextFile
+from batchimport.sources.jsonl.decoder import typed_lines
+from batchimport.sources.jsonl.source import JsonLines, decode_sample, unreadable
+from batchimport.sources.parquet.types import as_json, has_no_number, rule_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

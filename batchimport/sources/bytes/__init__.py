@@ -1,0 +1,1 @@
+"""The bytes of a source: compression, encoding, and reading by position."""

@@ -1,0 +1,1 @@
+"""JSON documents: arrays of records, and records one after the other."""
