@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from batchimport.sinks.base import Sink
 
 SINKS = {
-    "sqlite": "batchimport.sinks.sqlite:SqliteSink",
-    "duckdb": "batchimport.sinks.duckdb:DuckdbSink",
-    "parquet": "batchimport.sinks.parquet:ParquetSink",
-    "postgresql": "batchimport.sinks.postgres:PostgresSink",
-    "postgres": "batchimport.sinks.postgres:PostgresSink",
+    "sqlite": "batchimport.sinks.sqlite.sink:SqliteSink",
+    "duckdb": "batchimport.sinks.duckdb.sink:DuckdbSink",
+    "parquet": "batchimport.sinks.parquet.sink:ParquetSink",
+    "postgresql": "batchimport.sinks.postgres.sink:PostgresSink",
+    "postgres": "batchimport.sinks.postgres.sink:PostgresSink",
 }
 EXTRAS = {"psycopg": "postgres", "duckdb": "duckdb"}
 """Extra of this package that brings a driver."""

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from batchimport.failpoints import VARIABLE
-from batchimport.sinks.duckdb_file import make_file
+from batchimport.sinks.duckdb.file import make_file
 from tests.faults.sweep import Ending, Victim, new_victim
 from tests.helpers.cli import Workdir, environment
 from tests.helpers.destinations import Database

@@ -14,9 +14,9 @@ from batchimport import failpoints
 from batchimport.cli import main
 from batchimport.model import Chunk
 from batchimport.policy import plan
-from batchimport.sinks import sql
-from batchimport.sinks.postgres import PostgresSink
-from batchimport.sinks.sqlite import SqliteSink
+from batchimport.sinks.postgres.sink import PostgresSink
+from batchimport.sinks.sql import statements
+from batchimport.sinks.sqlite.sink import SqliteSink
 from batchimport.state import directory
 
 
@@ -43,7 +43,7 @@ def _ledger_after_the_data() -> None:
         failpoints.reach("before-commit")
         row = late.pop()
         row = (*row[:7], result.successful, result.failed, *row[9:])
-        insert(self, self._chunks, sql.CHUNK_COLUMNS, [row])
+        insert(self, self._chunks, statements.CHUNK_COLUMNS, [row])
         return result
 
     SqliteSink._insert = put_off  # type: ignore[method-assign]

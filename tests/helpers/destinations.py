@@ -15,8 +15,8 @@ import duckdb
 import polars as pl
 import psycopg
 
-from batchimport.sinks.parquet import ParquetSink
-from batchimport.sinks.sql import LEDGER_TABLES
+from batchimport.sinks.parquet.sink import ParquetSink
+from batchimport.sinks.sql.statements import LEDGER_TABLES
 from tests.helpers.stores import ADAPTERS
 
 Rows = list[tuple[Any, ...]]

@@ -23,7 +23,10 @@ import pytest
 from batchimport import failpoints, importer
 from batchimport.cli import main, run
 from batchimport.display import plain, report
-from batchimport.sinks import duckdb, parquet, postgres, sqlite
+from batchimport.sinks.duckdb import sink as duckdb
+from batchimport.sinks.parquet import sink as parquet
+from batchimport.sinks.postgres import sink as postgres
+from batchimport.sinks.sqlite import sink as sqlite
 from batchimport.sources.csv import source as csv_source
 from batchimport.sources.jsonl import source as jsonl_source
 from tests.helpers import breaks

@@ -7,7 +7,7 @@ from batchimport.pipeline.transform import FrameTransform, Identity, RecordTrans
 from batchimport.policy.sizing import AutoSizer, FixedSizer, LoadSizer, Sizer
 from batchimport.schema import RecordSchema
 from batchimport.sinks.base import Sink
-from batchimport.sinks.sqlite import SqliteSink
+from batchimport.sinks.sqlite.sink import SqliteSink
 from batchimport.sources.base import Origin, Source
 from batchimport.sources.csv.records import DelimitedRecords
 from batchimport.sources.csv.source import DelimitedSource

@@ -14,7 +14,7 @@ from batchimport.errors import (
     TransientError,
     UsageError,
 )
-from batchimport.sinks.duckdb_dialect import opening, reading, translate
+from batchimport.sinks.duckdb.dialect import opening, reading, translate
 
 LOCK = (
     'IO Error: Could not set lock on file "/d/u.duckdb": Conflicting lock is held in /usr/bin/python3 '

@@ -15,7 +15,7 @@ from batchimport.errors import (
     UsageError,
 )
 from batchimport.model import FieldError
-from batchimport.sinks import sql
+from batchimport.sinks.sql import statements
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -120,13 +120,13 @@ def check_table(table: str, info: Sequence[tuple[Any, ...]], columns: Sequence[C
     types = {name.lower(): declared.upper() for name, declared, _, _ in info}
     names = {column.name.lower() for column in columns}
     missing = [column.name for column in columns if column.name.lower() not in types]
-    sql.refuse_missing(table, missing)
+    statements.refuse_missing(table, missing)
     needed = [
         name
         for name, _, notnull, default in info
         if notnull and default is None and name.lower() not in names
     ]
-    sql.refuse_unfilled(table, needed)
+    statements.refuse_unfilled(table, needed)
     for column in columns:
         declared = types[column.name.lower()]
         if column.kind in ("string", "json") and is_numeric(declared):

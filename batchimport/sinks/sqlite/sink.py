@@ -27,11 +27,11 @@ from batchimport.errors import (
     UsageError,
 )
 from batchimport.model import DRY_RUN, EXTRA_COLUMN
-from batchimport.sinks import sql
 from batchimport.sinks.base import SinkHints, SinkOptions
-from batchimport.sinks.ledger import RECORD, Ledger, column_list
-from batchimport.sinks.sql import quote
-from batchimport.sinks.sqlite_dialect import (
+from batchimport.sinks.sql import statements
+from batchimport.sinks.sql.ledger import RECORD, Ledger, column_list
+from batchimport.sinks.sql.statements import quote
+from batchimport.sinks.sqlite.dialect import (
     TYPES,
     UNIQUE_KEYS,
     check_table,
@@ -166,19 +166,19 @@ class SqliteSink(Ledger):
             job = self._fence()
             known = self._overlaps(job.job_id, request.chunk)
             if known:
-                return sql.already_committed(request.chunk, known)
-            values = sql.chunk_values(
-                job.job_id, request, sql.outcome(request, request.rejects), job.epoch
+                return statements.already_committed(request.chunk, known)
+            values = statements.chunk_values(
+                job.job_id, request, statements.outcome(request, request.rejects), job.epoch
             )
-            self._insert(self._chunks, sql.CHUNK_COLUMNS, [values])
+            self._insert(self._chunks, statements.CHUNK_COLUMNS, [values])
             failpoints.reach("after-ledger-row")
             refused, ignored = self._store_rows(request.frame, request.chunk.offset)
             failpoints.reach("after-rows")
             rejects = [*request.rejects, *(request.rejecter(at, [why]) for at, why in refused)]
             if rejects:
-                rows = [sql.reject_values(job.job_id, reject) for reject in rejects]
-                self._insert(self._rejects, sql.REJECT_COLUMNS, rows)
-            result = sql.outcome(request, rejects, len(refused), ignored)
+                rows = [statements.reject_values(job.job_id, reject) for reject in rejects]
+                self._insert(self._rejects, statements.REJECT_COLUMNS, rows)
+            result = statements.outcome(request, rejects, len(refused), ignored)
             if refused or ignored:
                 self._run(
                     f"UPDATE {self._chunks} SET successful = ?, failed = ?, filtered = ? "
@@ -191,11 +191,11 @@ class SqliteSink(Ledger):
     def _overlaps(self, job_id: str, chunk: Chunk) -> list[Committed]:
         """Return the ledger rows that share positions with a chunk."""
         rows = self._rows(
-            f"SELECT {sql.CHUNK_COLUMNS} FROM {self._chunks} "
+            f"SELECT {statements.CHUNK_COLUMNS} FROM {self._chunks} "
             "WHERE job_id = ? AND lo < ? AND hi > ?",
             (job_id, chunk.hi, chunk.lo),
         )
-        return list(map(sql.committed, rows))
+        return list(map(statements.committed, rows))
 
     def _store_rows(self, frame: pl.DataFrame, offset: int) -> tuple[_Refused, int]:
         """Store all rows that the table takes; return the others, and how many were left out.
@@ -304,7 +304,7 @@ class SqliteSink(Ledger):
         return bool(
             self._rows(
                 f"UPDATE {self._jobs} SET heartbeat_at = ? WHERE job_id = ? AND epoch = ? RETURNING 1",
-                (sql.now(), job_id, epoch),
+                (statements.now(), job_id, epoch),
             )
         )
 

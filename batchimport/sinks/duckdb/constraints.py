@@ -11,14 +11,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from batchimport.model import FieldError
-from batchimport.sinks.duckdb_dialect import ROW, unquoted
-from batchimport.sinks.sql import quote
+from batchimport.sinks.duckdb.dialect import ROW, unquoted
+from batchimport.sinks.sql.statements import quote
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from batchimport.model import OnConflict
-    from batchimport.sinks.duckdb_dialect import Reading, TableColumn
+    from batchimport.sinks.duckdb.dialect import Reading, TableColumn
 
 ROWS = "temp.batchimport_rows"
 """The chunk's rows as the table would have them; what does not fit is null."""

@@ -16,7 +16,7 @@ from batchimport.errors import (
     UsageError,
 )
 from batchimport.model import INDEX, FieldError
-from batchimport.sinks import sql
+from batchimport.sinks.sql import statements
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -145,7 +145,7 @@ def match_columns(
     """
     folded = {each.name.lower(): each for each in known}
     missing = [column.name for column in columns if column.name.lower() not in folded]
-    sql.refuse_missing(table, missing)
+    statements.refuse_missing(table, missing)
     matched = {column.name: folded[column.name.lower()] for column in columns}
     for column in columns:
         _check_fit(table, matched[column.name], column)
@@ -155,7 +155,7 @@ def match_columns(
         for each in known
         if each.name not in taken and not (each.is_nullable or each.default or each.generated)
     ]
-    sql.refuse_unfilled(table, needed)
+    statements.refuse_unfilled(table, needed)
     return matched
 
 

@@ -18,10 +18,10 @@ from batchimport import failpoints
 from batchimport.errors import JobRunningElsewhereError
 from batchimport.model import DRY_RUN, EXTRA_COLUMN
 from batchimport.policy.retry import until_it_works
-from batchimport.sinks import redact, sql
+from batchimport.sinks import redact
 from batchimport.sinks.base import SinkHints, SinkOptions, taken_over
-from batchimport.sinks.ledger import Ledger
-from batchimport.sinks.postgres_dialect import (
+from batchimport.sinks.postgres.copy import Target, Writer, run
+from batchimport.sinks.postgres.dialect import (
     CATALOGUE,
     TYPES,
     UNIQUE_KEYS,
@@ -30,8 +30,9 @@ from batchimport.sinks.postgres_dialect import (
     opening,
     translate,
 )
-from batchimport.sinks.postgres_rows import Target, Writer, run
-from batchimport.sinks.sql import quote
+from batchimport.sinks.sql import statements
+from batchimport.sinks.sql.ledger import Ledger
+from batchimport.sinks.sql.statements import quote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -176,7 +177,7 @@ class PostgresSink(Ledger):
                 with connection.transaction():
                     return self._store(Writer(connection), request)
             except _AlreadyCommittedError:
-                return sql.already_committed(request.chunk, self._known(request))
+                return statements.already_committed(request.chunk, self._known(request))
 
     def _store(self, writer: Writer, request: StoreRequest) -> ChunkResult:
         if request.timeout_seconds is not None:
@@ -186,13 +187,13 @@ class PostgresSink(Ledger):
         job = self._fence_by(writer)
         # Constraints that are deferred to the commit could not be laid at a record's door.
         writer.rows("SET CONSTRAINTS ALL IMMEDIATE")
-        values = sql.chunk_values(
-            job.job_id, request, sql.outcome(request, request.rejects), job.epoch
+        values = statements.chunk_values(
+            job.job_id, request, statements.outcome(request, request.rejects), job.epoch
         )
         marks = ", ".join("?" * len(values))
         # Waits for another attempt that is in doubt, and then learns the truth.
         ours = writer.rows(
-            f"INSERT INTO {self._chunks} ({sql.CHUNK_COLUMNS}) SELECT {marks} WHERE NOT EXISTS "
+            f"INSERT INTO {self._chunks} ({statements.CHUNK_COLUMNS}) SELECT {marks} WHERE NOT EXISTS "
             f"(SELECT 1 FROM {self._chunks} WHERE job_id = ? AND lo < ? AND hi > ?) "
             "ON CONFLICT DO NOTHING RETURNING 1",
             (*values, job.job_id, request.chunk.hi, request.chunk.lo),
@@ -205,11 +206,11 @@ class PostgresSink(Ledger):
         failpoints.reach("after-rows")
         rejects = [*request.rejects, *(request.rejecter(at, [why]) for at, why in refused)]
         if rejects:
-            rows = [sql.reject_values(job.job_id, reject) for reject in rejects]
-            names = sql.REJECT_COLUMNS.split(", ")
+            rows = [statements.reject_values(job.job_id, reject) for reject in rejects]
+            names = statements.REJECT_COLUMNS.split(", ")
             frame = pl.DataFrame(rows, schema=names, orient="row", infer_schema_length=None)
-            writer.copy(self._rejects, sql.REJECT_COLUMNS, frame)
-        result = sql.outcome(request, rejects, len(refused), ignored)
+            writer.copy(self._rejects, statements.REJECT_COLUMNS, frame)
+        result = statements.outcome(request, rejects, len(refused), ignored)
         if refused or ignored:
             writer.rows(
                 f"UPDATE {self._chunks} SET successful = ?, failed = ?, filtered = ? "
@@ -316,7 +317,7 @@ class PostgresSink(Ledger):
             self._rows(
                 f"UPDATE {self._jobs} SET heartbeat_at = ? WHERE job_id = ? AND epoch = ? "
                 "RETURNING 1",
-                (sql.now(), job_id, epoch),
+                (statements.now(), job_id, epoch),
             )
         )
 

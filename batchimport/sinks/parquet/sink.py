@@ -21,16 +21,16 @@ import polars as pl
 from batchimport import failpoints
 from batchimport.errors import FatalError, UsageError
 from batchimport.model import DRY_RUN
-from batchimport.sinks import sql
 from batchimport.sinks.base import SinkHints, SinkOptions, go_on, taken_over
-from batchimport.sinks.parquet_columns import (
+from batchimport.sinks.parquet.columns import (
     NO_COLUMNS,
     Schema,
     as_stored,
     check_schema,
     new_schema,
 )
-from batchimport.sinks.parquet_folder import Folder, Part, Scratch
+from batchimport.sinks.parquet.folder import Folder, Part, Scratch
+from batchimport.sinks.sql import statements
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -103,7 +103,7 @@ class ParquetSink:
                 schema = self._make_dataset(job, record)
                 failpoints.reach("after-table")
                 record = replace(
-                    record, epoch=1, rows_before=self._foreign_rows(), created_at=sql.now()
+                    record, epoch=1, rows_before=self._foreign_rows(), created_at=statements.now()
                 )
             self._write_job(record, job.table, owner, schema)
         self.join(job, record)
@@ -184,7 +184,7 @@ class ParquetSink:
         return [self._committed(part) for part in self._folder.parts(job_id)]
 
     def _committed(self, part: Part) -> Committed:
-        return sql.committed(json.loads(self._footer(part)[CHUNK]))
+        return statements.committed(json.loads(self._footer(part)[CHUNK]))
 
     def _footer(self, part: Part) -> dict[str, str]:
         path = self._folder.path / part.name
@@ -245,8 +245,8 @@ class ParquetSink:
         job, chunk = self._claimed(), request.chunk
         frame, misfits = as_stored(request.frame, job.columns, self._schema)
         rejects = [*request.rejects, *(request.rejecter(at, misfits[at]) for at in sorted(misfits))]
-        result = sql.outcome(request, rejects, len(misfits))
-        row = sql.chunk_values(job.job_id, request, result, job.epoch)
+        result = statements.outcome(request, rejects, len(misfits))
+        row = statements.chunk_values(job.job_id, request, result, job.epoch)
         footer = {CHUNK: json.dumps(row)}
         if rejects:
             footer[REJECTS] = _packed(rejects, job.job_id)
@@ -257,7 +257,7 @@ class ParquetSink:
                 self._fence()
                 known = self._overlaps(request)
                 if known:
-                    return sql.already_committed(chunk, known)
+                    return statements.already_committed(chunk, known)
                 failpoints.reach("before-commit")
                 draft.publish(Part(job.job_id, chunk.lo, chunk.hi).name)
         self._folder.sync()
@@ -288,10 +288,10 @@ class ParquetSink:
 
     def _record(self, job_id: str) -> JobRecord | None:
         facts = self._facts(job_id)
-        return sql.job_record([facts.get(name) for name in _JOB_NAMES]) if facts else None
+        return statements.job_record([facts.get(name) for name in _JOB_NAMES]) if facts else None
 
     def _write_job(self, record: JobRecord, table: str, owner: str, schema: Schema) -> None:
-        values = sql.job_values(record, table, owner, sql.now())
+        values = statements.job_values(record, table, owner, statements.now())
         facts = dict(zip(_JOB_NAMES, values, strict=True))
         frame = pl.DataFrame(schema=schema)
         path = self._folder.job_path(record.job_id)
@@ -318,18 +318,18 @@ class ParquetSink:
             self._scratch.remove()
 
 
-_JOB_NAMES = sql.JOB_COLUMNS.split(", ")
+_JOB_NAMES = statements.JOB_COLUMNS.split(", ")
 
 
 def _packed(rejects: Sequence[Reject], job_id: str) -> str:
     """Return rejects as text for a footer, in order of record."""
     ordered = sorted(rejects, key=lambda reject: reject.record)
-    rows = json.dumps([sql.reject_values(job_id, reject) for reject in ordered])
+    rows = json.dumps([statements.reject_values(job_id, reject) for reject in ordered])
     return base64.b64encode(zlib.compress(rows.encode(), 1)).decode()
 
 
 def _unpacked(text: str) -> Iterator[Reject]:
-    return map(sql.reject, json.loads(zlib.decompress(base64.b64decode(text))))
+    return map(statements.reject, json.loads(zlib.decompress(base64.b64decode(text))))
 
 
 def _path_of(address: str) -> Path:

@@ -12,7 +12,7 @@ from urllib.parse import unquote
 import duckdb
 
 from batchimport.errors import FatalError, UsageError
-from batchimport.sinks.duckdb_dialect import opening
+from batchimport.sinks.duckdb.dialect import opening
 from batchimport.state.directory import sync_directory
 from batchimport.state.files import draft_in
 

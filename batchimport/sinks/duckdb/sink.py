@@ -14,9 +14,15 @@ from batchimport import failpoints
 from batchimport.errors import BatchImportError, DataError
 from batchimport.model import DRY_RUN, EXTRA_COLUMN
 from batchimport.schema import Column
-from batchimport.sinks import sql
 from batchimport.sinks.base import SinkHints, SinkOptions
-from batchimport.sinks.duckdb_dialect import (
+from batchimport.sinks.duckdb.constraints import (
+    CONSTRAINTS,
+    UNIQUE,
+    UNIQUE_INDEXES,
+    Refusals,
+    Refused,
+)
+from batchimport.sinks.duckdb.dialect import (
     CATALOGUE,
     ROW,
     TYPES,
@@ -30,17 +36,11 @@ from batchimport.sinks.duckdb_dialect import (
     translate,
     unquoted,
 )
-from batchimport.sinks.duckdb_file import Scratch, Stream, check_place, connect, path_of
-from batchimport.sinks.duckdb_refusals import (
-    CONSTRAINTS,
-    UNIQUE,
-    UNIQUE_INDEXES,
-    Refusals,
-    Refused,
-)
-from batchimport.sinks.duckdb_writing import Writing
-from batchimport.sinks.ledger import Ledger
-from batchimport.sinks.sql import quote
+from batchimport.sinks.duckdb.file import Scratch, Stream, check_place, connect, path_of
+from batchimport.sinks.duckdb.writing import Writing
+from batchimport.sinks.sql import statements
+from batchimport.sinks.sql.ledger import Ledger
+from batchimport.sinks.sql.statements import quote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -146,18 +146,20 @@ class DuckdbSink(Ledger):
             job = self._fence()
             known = self._overlaps(job.job_id, request)
             if known:
-                return sql.already_committed(chunk, known)
-            result = sql.outcome(request, rejects, len(errors))
-            values = sql.chunk_values(job.job_id, request, result, job.epoch)
+                return statements.already_committed(chunk, known)
+            result = statements.outcome(request, rejects, len(errors))
+            values = statements.chunk_values(job.job_id, request, result, job.epoch)
             marks = ", ".join("?" * len(values))
-            self._run(f"INSERT INTO {self._chunks} ({sql.CHUNK_COLUMNS}) VALUES ({marks})", values)
+            self._run(
+                f"INSERT INTO {self._chunks} ({statements.CHUNK_COLUMNS}) VALUES ({marks})", values
+            )
             failpoints.reach("after-ledger-row")
             stored = self._store_rows(_without(frame, refused), chunk.offset)
             failpoints.reach("after-rows")
             self._insert_rejects(job.job_id, rejects)
             if stored != result.successful:
                 ignored = result.successful - stored
-                result = sql.outcome(request, rejects, len(errors), ignored)
+                result = statements.outcome(request, rejects, len(errors), ignored)
                 self._run(
                     f"UPDATE {self._chunks} SET successful = ?, filtered = ? "
                     "WHERE job_id = ? AND lo = ?",
@@ -168,10 +170,10 @@ class DuckdbSink(Ledger):
 
     def _overlaps(self, job_id: str, request: StoreRequest) -> list[Committed]:
         rows = self._rows(
-            f"SELECT {sql.CHUNK_COLUMNS} FROM {self._chunks} WHERE job_id = ? AND lo < ? AND hi > ?",
+            f"SELECT {statements.CHUNK_COLUMNS} FROM {self._chunks} WHERE job_id = ? AND lo < ? AND hi > ?",
             (job_id, request.chunk.hi, request.chunk.lo),
         )
-        return [sql.committed(row) for row in rows]
+        return [statements.committed(row) for row in rows]
 
     def _store_rows(self, frame: pl.DataFrame, offset: int) -> int:
         """Store rows; return how many were not left out.
@@ -197,14 +199,16 @@ class DuckdbSink(Ledger):
     def _insert_rejects(self, job_id: str, rejects: Sequence[Reject]) -> None:
         if not rejects:
             return
-        rows = [sql.reject_values(job_id, reject) for reject in rejects]
-        names = sql.REJECT_COLUMNS.split(", ")
+        rows = [statements.reject_values(job_id, reject) for reject in rejects]
+        names = statements.REJECT_COLUMNS.split(", ")
         types = {"line": pl.Int64}  # not only nulls where a source has no lines
         frame = pl.DataFrame(
             rows, names, schema_overrides=types, orient="row", infer_schema_length=None
         )
         with self._view(frame) as view:
-            self._run(f"INSERT INTO {self._rejects} ({sql.REJECT_COLUMNS}) SELECT * FROM {view}")
+            self._run(
+                f"INSERT INTO {self._rejects} ({statements.REJECT_COLUMNS}) SELECT * FROM {view}"
+            )
 
     def _ensure_extra_column(self) -> None:
         if EXTRA_COLUMN in self._readings:
@@ -332,7 +336,7 @@ class DuckdbSink(Ledger):
         return bool(
             self._rows(
                 f"UPDATE {self._jobs} SET heartbeat_at = ? WHERE job_id = ? AND epoch = ? RETURNING 1",
-                (sql.now(), job_id, epoch),
+                (statements.now(), job_id, epoch),
             )
         )
 

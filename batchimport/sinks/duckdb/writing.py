@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from batchimport.sinks.duckdb_dialect import ROW
-from batchimport.sinks.ledger import RECORD, column_list
-from batchimport.sinks.sql import quote
+from batchimport.sinks.duckdb.dialect import ROW
+from batchimport.sinks.sql.ledger import RECORD, column_list
+from batchimport.sinks.sql.statements import quote
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from batchimport.sinks.duckdb_dialect import Reading
+    from batchimport.sinks.duckdb.dialect import Reading
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from batchimport import failpoints
 from batchimport.errors import UsageError
 from batchimport.model import INDEX
-from batchimport.sinks import sql
 from batchimport.sinks.base import go_on, taken_over
-from batchimport.sinks.sql import LEDGER_TABLES, quote
+from batchimport.sinks.sql import statements
+from batchimport.sinks.sql.statements import LEDGER_TABLES, quote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -106,18 +106,18 @@ class Ledger(ABC):
             return []
         where, values = ("WHERE target_hash = ?", (target_hash,)) if target_hash else ("", ())
         rows = self._rows(
-            f"SELECT {sql.JOB_COLUMNS} FROM {self._jobs} {where} ORDER BY created_at, job_id",
+            f"SELECT {statements.JOB_COLUMNS} FROM {self._jobs} {where} ORDER BY created_at, job_id",
             values,
         )
-        return [sql.job_record(row) for row in rows]
+        return [statements.job_record(row) for row in rows]
 
     def committed(self, job_id: str) -> list[Committed]:
         """Return the ledger of a job, in order of position."""
         rows = self._rows(
-            f"SELECT {sql.CHUNK_COLUMNS} FROM {self._chunks} WHERE job_id = ? ORDER BY lo",
+            f"SELECT {statements.CHUNK_COLUMNS} FROM {self._chunks} WHERE job_id = ? ORDER BY lo",
             (job_id,),
         )
-        return [sql.committed(row) for row in rows]
+        return [statements.committed(row) for row in rows]
 
     def is_committed(self, job_id: str, position: int) -> bool:
         """Say whether the ledger has a chunk that begins at this position."""
@@ -130,11 +130,11 @@ class Ledger(ABC):
         """Yield the rejects of a job in order of record."""
         last = -1
         while rows := self._rows(
-            f"SELECT {sql.REJECT_COLUMNS} FROM {self._rejects} WHERE job_id = ? AND record > ? "
+            f"SELECT {statements.REJECT_COLUMNS} FROM {self._rejects} WHERE job_id = ? AND record > ? "
             f"ORDER BY record LIMIT {PAGE}",
             (job_id, last),
         ):
-            yield from map(sql.reject, rows)
+            yield from map(statements.reject, rows)
             last = rows[-1][1]
 
     def owner(self, job_id: str) -> str | None:
@@ -148,7 +148,7 @@ class Ledger(ABC):
         self, job: Job, record: JobRecord, owner: str, instead_of: Sequence[JobRecord] = ()
     ) -> JobRecord:
         """Make ledger and table ready and take the job with a new epoch."""
-        now = sql.now()
+        now = statements.now()
         with self._transaction():
             if not self._exists(self._first_table):
                 self._create_ledger()
@@ -156,10 +156,11 @@ class Ledger(ABC):
                 self._forget(each)
                 failpoints.reach("after-forgetting")
             known = self._rows(
-                f"SELECT {sql.JOB_COLUMNS} FROM {self._jobs} WHERE job_id = ?", (record.job_id,)
+                f"SELECT {statements.JOB_COLUMNS} FROM {self._jobs} WHERE job_id = ?",
+                (record.job_id,),
             )
             if known:
-                record = go_on(sql.job_record(known[0]), record)
+                record = go_on(statements.job_record(known[0]), record)
                 self._run(
                     f"UPDATE {self._jobs} SET target_hash = ?, source_fingerprint = ?, "
                     "source_modified = ?, configuration = ?, size = ?, rows_before = ?, epoch = ?, "
@@ -183,23 +184,25 @@ class Ledger(ABC):
                 # Higher than that of a process which may still be at work on what is forgotten.
                 epoch = 1 + max((each.epoch for each in instead_of), default=0)
                 record = replace(record, epoch=epoch, rows_before=rows, created_at=now)
-                values = sql.job_values(record, job.table, owner, now)
+                values = statements.job_values(record, job.table, owner, now)
                 marks = ", ".join("?" * len(values))
-                self._run(f"INSERT INTO {self._jobs} ({sql.JOB_COLUMNS}) VALUES ({marks})", values)
+                self._run(
+                    f"INSERT INTO {self._jobs} ({statements.JOB_COLUMNS}) VALUES ({marks})", values
+                )
             self.join(job, record)
             if self._key and job.on_conflict == "update":
                 self._create_keys(record.job_id)
         return record
 
     def _create_ledger(self) -> None:
-        for statement in sql.create_ledger(self._jobs, self._chunks, self._rejects):
+        for statement in statements.create_ledger(self._jobs, self._chunks, self._rejects):
             self._run(statement)
 
     def _make_table(self, job: Job, columns: Sequence[Column]) -> int | None:
         """Make the table, or make it ready; return its rows, if all others will be the job's."""
         if not columns:  # an empty source
             return None
-        same = "" if self.names_have_case else sql.clash([column.name for column in columns])
+        same = "" if self.names_have_case else statements.clash([column.name for column in columns])
         if same:
             raise UsageError(
                 f"the destination holds these keys to be one column: {same}",
@@ -297,7 +300,7 @@ class Ledger(ABC):
             self._run(
                 f"UPDATE {self._jobs} SET state = ?, heartbeat_at = ?, "
                 "total_items = coalesce(?, total_items) WHERE job_id = ?",
-                (state, sql.now(), total_items, job_id),
+                (state, statements.now(), total_items, job_id),
             )
             if state == "completed":
                 self._drop_keys(job_id)

@@ -16,7 +16,7 @@ from batchimport.errors import (
     UsageError,
 )
 from batchimport.model import FieldError
-from batchimport.sinks import sql
+from batchimport.sinks.sql import statements
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -170,10 +170,10 @@ def match_columns(
                 hint="rename one of them with --transform or --sql",
             )
         matched[column.name] = found
-    sql.refuse_missing(table, missing)
+    statements.refuse_missing(table, missing)
     taken = {each.name for each in matched.values()}
     needed = [each.name for each in known if not each.is_filled and each.name not in taken]
-    sql.refuse_unfilled(table, needed)
+    statements.refuse_unfilled(table, needed)
     return matched
 
 

@@ -17,15 +17,15 @@ import psycopg
 
 from batchimport.errors import DataError
 from batchimport.model import FieldError
-from batchimport.sinks.ledger import RECORD, column_list
-from batchimport.sinks.postgres_dialect import array_literal, reason, translate
-from batchimport.sinks.sql import quote
+from batchimport.sinks.postgres.dialect import array_literal, reason, translate
+from batchimport.sinks.sql.ledger import RECORD, column_list
+from batchimport.sinks.sql.statements import quote
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from batchimport.model import OnConflict
-    from batchimport.sinks.postgres_dialect import TableColumn
+    from batchimport.sinks.postgres.dialect import TableColumn
 
 Refused = list[tuple[int, FieldError]]
 

@@ -1,0 +1,1 @@
+"""What the SQL destinations share: the ledger and its statements."""
