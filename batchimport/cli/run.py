@@ -91,7 +91,7 @@ def run(  # noqa: PLR0913 - one parameter an option
     """Import files as one job; if the same job was interrupted, continue it."""
     from batchimport.jobs.identify import Request  # noqa: PLC0415 - imports Polars
     from batchimport.pipeline.transform import transform_digest  # noqa: PLC0415 - imports Polars
-    from batchimport.schema.given import find_schema  # noqa: PLC0415 - imports Polars
+    from batchimport.schema.load import find_schema  # noqa: PLC0415 - imports Polars
 
     if min_chunk_size > max_chunk_size:
         raise UsageError("--min-chunk-size is larger than --max-chunk-size")

@@ -11,7 +11,7 @@ from batchimport.jobs.identify import new_job_id, refuse_if_owned, verify_unchan
 from batchimport.model import EXTRA_COLUMN, Mark
 from batchimport.pipeline.chunk import Work, judge
 from batchimport.schema import Column, RecordSchema, infer_schema
-from batchimport.schema.model import load_model
+from batchimport.schema.pydantic import load_model
 from batchimport.sinks.base import JobRecord
 from batchimport.system import owner_is_gone
 

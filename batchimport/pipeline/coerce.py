@@ -11,7 +11,7 @@ import polars as pl
 from batchimport.model import EXTRA_COLUMN, FieldError
 from batchimport.pipeline.plain import UNFIT, decoded, encoded, encoded_or_none, plain
 from batchimport.schema.columns import as_text
-from batchimport.schema.digits import INT64, keeps_digits
+from batchimport.schema.numbers import INT64, keeps_digits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import polars as pl
 
-from batchimport.schema.digits import keeps_digits
+from batchimport.schema.numbers import keeps_digits
 
 _encode = msgspec.json.Encoder(decimal_format="number").encode
 UNFIT = (TypeError, ValueError, RecursionError)

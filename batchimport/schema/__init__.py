@@ -9,19 +9,19 @@ import jsonschema_rs
 
 from batchimport.model import FieldError
 from batchimport.schema.columns import DTYPES, Column, Kind, columns_of
-from batchimport.schema.compile import ColumnRule, compile_rules, is_plain, prove
-from batchimport.schema.digits import WAY_OUT
-from batchimport.schema.fallback import explain
+from batchimport.schema.diagnose import MALFORMED, malformed
+from batchimport.schema.errors import explain
 from batchimport.schema.infer import infer_schema
-from batchimport.schema.malformed import MALFORMED, malformed
-from batchimport.schema.outline import Node, Outline, Types, type_name
+from batchimport.schema.numbers import WAY_OUT
+from batchimport.schema.references import Node, Outline, Types, type_name
+from batchimport.schema.vectorise import ColumnRule, compile_rules, is_plain, prove
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import polars as pl
 
-    from batchimport.schema.model import RecordModel
+    from batchimport.schema.pydantic import RecordModel
 
 __all__ = ["DTYPES", "Column", "Kind", "RecordSchema", "Types", "infer_schema", "type_name"]
 

@@ -10,7 +10,7 @@ import polars as pl
 from batchimport.model import EXTRA_COLUMN, INDEX
 
 if TYPE_CHECKING:
-    from batchimport.schema.outline import Outline, Types
+    from batchimport.schema.references import Outline, Types
 
 Kind = Literal["integer", "number", "boolean", "string", "date", "date-time", "uuid", "json"]
 """What a column holds. `date`, `date-time` and `uuid` are strings of that JSON Schema format;

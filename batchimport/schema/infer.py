@@ -12,7 +12,7 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from batchimport.schema.digits import EXACT_IN_FLOAT, INT64, keeps_digits
+from batchimport.schema.numbers import EXACT_IN_FLOAT, INT64, keeps_digits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

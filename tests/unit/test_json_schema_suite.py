@@ -12,7 +12,7 @@ import pytest
 from batchimport.errors import UsageError
 from batchimport.model import EXTRA_COLUMN
 from batchimport.schema import RecordSchema
-from batchimport.schema.given import load_schema
+from batchimport.schema.load import load_schema
 from tests.helpers.cli import ROOT
 from tests.helpers.reading import read_all
 

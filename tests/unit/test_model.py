@@ -12,8 +12,8 @@ import pytest
 
 from batchimport.errors import UsageError
 from batchimport.schema import RecordSchema
-from batchimport.schema.given import find_schema
-from batchimport.schema.model import RecordModel
+from batchimport.schema.load import find_schema
+from batchimport.schema.pydantic import RecordModel
 from tests.helpers import models
 from tests.helpers.cli import ROOT, environment
 from tests.helpers.reading import read_all
@@ -140,7 +140,7 @@ def test_without_pydantic_its_extra_is_named() -> None:
         "        if name == 'pydantic': raise ModuleNotFoundError('none', name='pydantic')\n"
         "sys.meta_path.insert(0, Hide())\n"
         "from batchimport.errors import UsageError\n"
-        "from batchimport.schema.given import find_schema\n"
+        "from batchimport.schema.load import find_schema\n"
         "try: find_schema('tests.helpers.models:User')\n"
         "except UsageError as error: print(error.hint)\n"
     )

@@ -11,7 +11,7 @@ import pytest
 from batchimport.errors import UsageError
 from batchimport.schema import Column, RecordSchema
 from batchimport.schema.doubts import doubts
-from batchimport.schema.given import load_schema
+from batchimport.schema.load import load_schema
 from tests.helpers.reading import codes, read_all
 
 DRAFT_4 = "http://json-schema.org/draft-04/schema#"

@@ -20,7 +20,7 @@ from batchimport.errors import (
 from batchimport.jobs.identify import job_from
 from batchimport.jobs.start import Parts, join_job
 from batchimport.pipeline.transform import load_transform, transform_digest
-from batchimport.schema.model import load_model
+from batchimport.schema.pydantic import load_model
 from batchimport.sinks import open_sink, redact
 from batchimport.sinks.base import SinkOptions
 from batchimport.sources import open_source

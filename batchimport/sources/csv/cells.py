@@ -17,7 +17,7 @@ import msgspec
 import polars as pl
 
 from batchimport.schema import type_name
-from batchimport.schema.digits import numbers_of
+from batchimport.schema.numbers import numbers_of
 
 if TYPE_CHECKING:
     from batchimport.schema import Column, Types

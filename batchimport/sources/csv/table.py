@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from batchimport.model import EXTRA_COLUMN, INDEX, FieldError
-from batchimport.schema.digits import integer_of, number_of
+from batchimport.schema.numbers import integer_of, number_of
 from batchimport.sources.base import UnreadableRecordError
 from batchimport.sources.csv.cells import json_text, readable, typed, value_of
 from batchimport.sources.csv.grammar import FieldReader, without_end, write_plainly

@@ -13,7 +13,7 @@ import msgspec
 import polars as pl
 
 from batchimport.model import INDEX
-from batchimport.schema.digits import INT64, numbers_of, surely_fit
+from batchimport.schema.numbers import INT64, numbers_of, surely_fit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

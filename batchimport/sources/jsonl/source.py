@@ -17,7 +17,7 @@ import msgspec
 
 from batchimport.errors import SourceChangedError
 from batchimport.model import EXTRA_COLUMN, Chunk, FieldError, Mark, Reject, Stage
-from batchimport.schema.digits import integer_of, number_of
+from batchimport.schema.numbers import integer_of, number_of
 from batchimport.sources.base import Batch, OneFile, UnreadableRecordError
 from batchimport.sources.bytes.file import HEAD_BYTES, digest_of
 from batchimport.sources.jsonl.decoder import repeated_keys, typed_lines

@@ -9,12 +9,12 @@ from urllib.parse import unquote, urldefrag, urljoin, urlparse
 
 from batchimport.errors import UsageError
 from batchimport.schema import RecordSchema
-from batchimport.schema.model import load_model
+from batchimport.schema.pydantic import load_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from batchimport.schema.model import RecordModel
+    from batchimport.schema.pydantic import RecordModel
 
 OLDER_DRAFTS = ("draft-04", "draft-06", "draft-07")
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import polars as pl
 
-from batchimport.schema.outline import ANNOTATIONS, without_null
+from batchimport.schema.references import ANNOTATIONS, without_null
 from batchimport.schema.shapes import SIMPLE_PATTERN, decoder_of
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import jsonschema_rs
 
     from batchimport.schema.columns import Column, Kind
-    from batchimport.schema.outline import Node, Outline
+    from batchimport.schema.references import Node, Outline
 
 _PLAIN = ANNOTATIONS | {"type", "properties", "required", "additionalProperties"}
 _SILENT = ANNOTATIONS - {"$schema"}

@@ -9,7 +9,7 @@ import msgspec
 from batchimport import user_code
 from batchimport.errors import UsageError
 from batchimport.model import FieldError
-from batchimport.schema.fallback import LONGEST_TEXT, field_path, shorten
+from batchimport.schema.errors import LONGEST_TEXT, field_path, shorten
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
