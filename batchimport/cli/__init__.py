@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from batchimport import __version__, failpoints
-from batchimport.cli import inspect_, run, schema_, worker
+from batchimport.cli import run, schema, status, worker
 from batchimport.display.report import print_error
 from batchimport.errors import BatchImportError, FatalError, from_system, without_panics
 
@@ -26,10 +26,10 @@ app = typer.Typer(
 )
 app.command("run")(run.run)
 app.command("resume")(run.resume)
-app.command("status")(inspect_.status)
-app.command("jobs")(inspect_.jobs)
-app.command("rejects")(inspect_.rejects)
-app.command("schema")(schema_.schema)
+app.command("status")(status.status)
+app.command("jobs")(status.jobs)
+app.command("rejects")(status.rejects)
+app.command("schema")(schema.schema)
 app.command("worker")(worker.worker)
 
 

@@ -8,7 +8,7 @@ import os
 import typer
 
 from batchimport.cli import options as o
-from batchimport.display.safe_text import safe
+from batchimport.display.escape import safe
 from batchimport.model import TemporalOptions
 
 

@@ -65,10 +65,10 @@ def open_display(mode: Mode, stream: TextIO | None = None) -> Display:
         capable = stream.isatty() and os.environ.get("TERM") != "dumb"
         mode = "rich" if capable else "plain"
     if mode == "rich":
-        from batchimport.display.live import LiveDisplay  # noqa: PLC0415 - imports Rich
+        from batchimport.display.terminal import LiveDisplay  # noqa: PLC0415 - imports Rich
 
         return LiveDisplay(stream)
-    from batchimport.display.plain import JsonDisplay, NoDisplay, PlainDisplay  # noqa: PLC0415
+    from batchimport.display.lines import JsonDisplay, NoDisplay, PlainDisplay  # noqa: PLC0415
 
     if mode == "none":
         return NoDisplay()

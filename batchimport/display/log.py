@@ -6,8 +6,8 @@ import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
-from batchimport.display.plain import Warnings, describe
-from batchimport.display.safe_text import safe
+from batchimport.display.escape import safe
+from batchimport.display.lines import Warnings, describe
 from batchimport.errors import UsageError
 from batchimport.policy.events import (
     ChunkFailed,

@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from batchimport.display.plain import clock_time
-from batchimport.display.safe_text import safe
+from batchimport.display.escape import safe
+from batchimport.display.lines import clock_time
 from batchimport.model import DRY_RUN
 
 if TYPE_CHECKING:

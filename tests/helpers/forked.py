@@ -22,7 +22,7 @@ import pytest
 
 from batchimport import failpoints, importer
 from batchimport.cli import main, run
-from batchimport.display import plain, report
+from batchimport.display import lines, report
 from batchimport.sinks.duckdb import sink as duckdb
 from batchimport.sinks.parquet import sink as parquet
 from batchimport.sinks.postgres import sink as postgres
@@ -36,7 +36,7 @@ from tests.helpers.tracing import trace
 PRELOADED = (
     importer,
     run,
-    plain,
+    lines,
     report,
     sqlite,
     duckdb,

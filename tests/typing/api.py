@@ -1,8 +1,8 @@
 """Checked by mypy, never run: every adapter has the shape of its protocol."""
 
 from batchimport.display import Display
-from batchimport.display.live import LiveDisplay
-from batchimport.display.plain import JsonDisplay, NoDisplay, PlainDisplay
+from batchimport.display.lines import JsonDisplay, NoDisplay, PlainDisplay
+from batchimport.display.terminal import LiveDisplay
 from batchimport.pipeline.transform import FrameTransform, Identity, RecordTransform, Transform
 from batchimport.policy.sizing import AutoSizer, FixedSizer, LoadSizer, Sizer
 from batchimport.schema import RecordSchema

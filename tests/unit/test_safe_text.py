@@ -7,7 +7,7 @@ import unicodedata
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchimport.display.safe_text import HARMFUL, safe
+from batchimport.display.escape import HARMFUL, safe
 
 
 @given(st.text())

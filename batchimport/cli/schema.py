@@ -12,7 +12,7 @@ from typing import Any
 import typer
 
 from batchimport.cli import options as o
-from batchimport.display.safe_text import safe
+from batchimport.display.escape import safe
 from batchimport.sources.bytes.spool import Spool
 from batchimport.sources.paths import STANDARD_INPUT, find_sources
 from batchimport.state.directory import StateDirectory

@@ -10,8 +10,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from batchimport.display.plain import Warnings, clock_time, describe
-from batchimport.display.safe_text import safe
+from batchimport.display.escape import safe
+from batchimport.display.lines import Warnings, clock_time, describe
 from batchimport.policy.progress import Tally
 
 if TYPE_CHECKING:

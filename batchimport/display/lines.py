@@ -7,7 +7,7 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Self, TextIO
 
-from batchimport.display.safe_text import safe
+from batchimport.display.escape import safe
 from batchimport.policy.events import (
     ChunkFailed,
     ChunkRetried,
