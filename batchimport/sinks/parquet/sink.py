@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 PREFIX = "parquet:///"
 DELIVERY = "exactly-once, on a file system with hard links and file locks"
-JOB, CHUNK, REJECTS = "batchimport.model", "batchimport.pipeline.chunk", "batchimport.rejects"
+JOB, CHUNK, REJECTS = "batchimport.job", "batchimport.chunk", "batchimport.rejects"
 """Keys in the footers."""
 
 
