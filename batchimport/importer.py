@@ -21,7 +21,7 @@ from batchimport.jobs.identify import (
     refuse_if_owned,
     verify_unchanged,
 )
-from batchimport.jobs.recorder import Mirror
+from batchimport.jobs.recorder import Recorder
 from batchimport.jobs.start import Parts, bytes_per_record, open_job
 from batchimport.model import Counts, Summary
 from batchimport.pipeline.transform import load_transform
@@ -128,7 +128,7 @@ class _Run:
     ) -> None:
         self._request, self._job, self._parts = request, request.job, parts
         self._source, self._sink = parts.source, parts.sink
-        self._tell, self._spool = Mirror(request, observer, owner_id()), spool
+        self._tell, self._spool = Recorder(request, observer, owner_id()), spool
         self._tally = self._tell.tally
         self._began = time.monotonic()
         self._resumed = False

@@ -36,7 +36,7 @@ JOB_ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Mark:
+class Position:
     """A place between two records of a source.
 
     Attributes:
@@ -54,8 +54,8 @@ class Mark:
 class Chunk:
     """The records in `[start, end)`: read, validated, transformed and stored as one unit."""
 
-    start: Mark
-    end: Mark
+    start: Position
+    end: Position
 
     @property
     def lo(self) -> int:

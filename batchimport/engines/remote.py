@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchimport.errors import BatchImportError, UsageError
 from batchimport.jobs.finish import export_rejects
-from batchimport.jobs.recorder import Mirror
+from batchimport.jobs.recorder import Recorder
 from batchimport.model import TemporalOptions
 from batchimport.sinks import open_sink
 from batchimport.sinks.base import SinkOptions
@@ -51,7 +51,7 @@ def follow(request: Request, job_id: str, observer: Observer) -> Outcome:
     from batchimport.engines.temporal.client import RemoteJob  # noqa: PLC0415 - an extra
 
     assert request.temporal is not None  # noqa: S101 - the caller looked
-    mirror = Mirror(request, observer, "")
+    mirror = Recorder(request, observer, "")
     job = RemoteJob(request, job_id, mirror)
     mirror.owner = job.start()
     mirror.save(job_id)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 SECONDS_BETWEEN_CHECKPOINTS = 1.0
 
 
-class Mirror:
+class Recorder:
     """An observer between an engine and a display.
 
     Attributes:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from batchimport import failpoints
 from batchimport.errors import UsageError
 from batchimport.jobs.identify import new_job_id, refuse_if_owned, verify_unchanged, without_address
-from batchimport.model import EXTRA_COLUMN, Mark
+from batchimport.model import EXTRA_COLUMN, Position
 from batchimport.pipeline.chunk import Work, judge
 from batchimport.schema import Column, RecordSchema, infer_schema
 from batchimport.schema.pydantic import load_model
@@ -106,7 +106,7 @@ def bytes_per_record(source: Source) -> float:
 
 def _first_chunk(source: Source) -> Chunk | None:
     """Return a chunk of the first records; files that have none may come before them."""
-    chunk = source.cut(Mark(), SAMPLE_FOR_TRANSFORM, SAMPLE_BYTES)
+    chunk = source.cut(Position(), SAMPLE_FOR_TRANSFORM, SAMPLE_BYTES)
     while chunk is not None and not chunk.records:
         chunk = source.cut(chunk.end, SAMPLE_FOR_TRANSFORM, SAMPLE_BYTES)
     return chunk

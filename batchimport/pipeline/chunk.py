@@ -57,11 +57,13 @@ def process_chunk(
     batch = work.source.read(chunk, work.schema)
     frame, rejects = judge(batch, work.schema)
     done = work.transform.apply(frame, work.columns)
-    rejects += [batch.origin.reject(index, "transform", [error]) for index, error in done.failures]
+    rejects += [
+        batch.raw_records.reject(index, "transform", [error]) for index, error in done.failures
+    ]
     before_store()
 
     def reject_row(at: int, errors: Sequence[FieldError]) -> Reject:
-        return batch.origin.reject(done.locate(at), "store", errors)
+        return batch.raw_records.reject(done.locate(at), "store", errors)
 
     request = StoreRequest(
         chunk,
@@ -82,36 +84,36 @@ def process_chunk(
 def judge(batch: Batch, schema: RecordSchema) -> tuple[pl.DataFrame, list[Reject]]:
     """Split a batch into valid records and rejects.
 
-    What the compiled rules prove valid is valid; every other record is asked of the authority.
+    Records that the vectorised rules accept are valid; the validator judges the deferred ones.
     """
-    proven = schema.proven(batch.frame) if schema.vectorised else _ask(batch, schema)
-    frame, open_cases = batch.frame, batch.doubtful
-    if not proven.all():
-        unproven = frame.filter(~proven).get_column(INDEX).to_list()
-        open_cases = sorted([*open_cases, *unproven])
-        frame = frame.filter(proven)
-    accepted, rejects = [], []
-    for index in open_cases:
+    accepts = schema.accepts_rows(batch.frame) if schema.vectorised else _ask(batch, schema)
+    frame, deferred = batch.frame, batch.deferred
+    if not accepts.all():
+        also_deferred = frame.filter(~accepts).get_column(INDEX).to_list()
+        deferred = sorted([*deferred, *also_deferred])
+        frame = frame.filter(accepts)
+    judged_valid, rejects = [], []
+    for index in deferred:
         verdict = _judge_one(batch, schema, index)
         if isinstance(verdict, Reject):
             rejects.append(verdict)
         else:
-            accepted.append({INDEX: index, **verdict})
-    if accepted:
+            judged_valid.append({INDEX: index, **verdict})
+    if judged_valid:
         types = dict(batch.frame.schema)
-        if any(EXTRA_COLUMN in row for row in accepted):
+        if any(EXTRA_COLUMN in row for row in judged_valid):
             types[EXTRA_COLUMN] = pl.String()
-        more = pl.DataFrame(accepted, schema=types)
+        more = pl.DataFrame(judged_valid, schema=types)
         frame = pl.concat([frame, more], how="diagonal").sort(INDEX)
     return frame, rejects
 
 
 def _ask(batch: Batch, schema: RecordSchema) -> pl.Series:
-    """Ask the authority about each record that fits the columns."""
+    """Ask the validator about each record that fits the columns."""
 
     def is_valid(index: int) -> bool:
         try:
-            return schema.accepts(batch.origin.values(index))
+            return schema.accepts(batch.raw_records.values(index))
         except UnreadableRecordError:
             return False
 
@@ -121,14 +123,14 @@ def _ask(batch: Batch, schema: RecordSchema) -> pl.Series:
 
 def _judge_one(batch: Batch, schema: RecordSchema, index: int) -> dict[str, object] | Reject:
     try:
-        record = batch.origin.values(index)
+        record = batch.raw_records.values(index)
         errors, changes = schema.judge(record)
         if not errors:
-            row = batch.origin.row(index)
+            row = batch.raw_records.row(index)
             fitted = changed(row, record, changes, schema.columns) if changes else row
             if not isinstance(fitted, FieldError):
                 return fitted
             errors = (fitted,)
     except UnreadableRecordError as error:
-        return batch.origin.reject(index, "parse", error.errors)
-    return batch.origin.reject(index, "validate", errors)
+        return batch.raw_records.reject(index, "parse", error.errors)
+    return batch.raw_records.reject(index, "validate", errors)

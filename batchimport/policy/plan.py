@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from batchimport.errors import AccountsError
-from batchimport.model import Chunk, Mark
+from batchimport.model import Chunk, Position
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    Cutter = Callable[[Mark, int, int], Chunk | None]
+    Cutter = Callable[[Position, int, int], Chunk | None]
     """`(start, limit, max_bytes)` to the chunk that begins there; None at the end."""
 
 
@@ -20,9 +20,9 @@ class Plan:
     def __init__(self, size: int, committed: Iterable[Chunk], limit: int | None = None) -> None:
         self._gaps = find_gaps(size, committed)
         self._limit = limit
-        self._at: Mark | None = None
+        self._at: Position | None = None
 
-    def skip_to(self, mark: Mark) -> None:
+    def skip_to(self, mark: Position) -> None:
         """Hand out nothing before this mark: it was handed out already."""
         while self._gaps and (stop := self._gaps[0][1]) and stop.position <= mark.position:
             self._gaps.pop(0)
@@ -56,21 +56,21 @@ class Plan:
         return None
 
 
-def _cut_blank(cut: Cutter, at: Mark, stop: Mark) -> Chunk:
+def _cut_blank(cut: Cutter, at: Position, stop: Position) -> Chunk:
     """Return the chunk from `at` that has no records: to `stop`, or to the end of its file."""
     chunk = cut(at, 1, stop.position - at.position)
     ends_before = chunk is not None and not chunk.records and chunk.hi <= stop.position
     return chunk if chunk is not None and ends_before else Chunk(at, stop)
 
 
-def find_gaps(size: int, committed: Iterable[Chunk]) -> list[tuple[Mark, Mark | None]]:
+def find_gaps(size: int, committed: Iterable[Chunk]) -> list[tuple[Position, Position | None]]:
     """Return what is not committed: where each gap begins and, but for the last, where it ends.
 
     Raises:
         AccountsError: If two committed chunks overlap.
     """
-    gaps: list[tuple[Mark, Mark | None]] = []
-    at = Mark()
+    gaps: list[tuple[Position, Position | None]] = []
+    at = Position()
     for chunk in sorted(committed, key=lambda chunk: (chunk.lo, chunk.hi)):
         if chunk.lo < at.position:
             raise AccountsError(

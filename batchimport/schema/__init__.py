@@ -86,7 +86,7 @@ class RecordSchema:
             )
             self._rules = compile_rules(self._outline, self.columns, validator_of)
 
-    def proven(self, frame: pl.DataFrame) -> pl.Series:
+    def accepts_rows(self, frame: pl.DataFrame) -> pl.Series:
         """Say of each row whether it is certainly valid, for a schema that is vectorised.
 
         The frame has one column of the right type per schema column; required keys were present,

@@ -1,6 +1,6 @@
 """What a source is: it cuts itself into chunks and reads one chunk at a time.
 
-A source is asked to `cut` from a known `Mark` onwards, so no index of the whole file is ever built:
+A source is asked to `cut` from a known `Position` onwards, so no index of the whole file is ever built:
 a gap of the ledger always begins where the source begins or where a committed chunk ends.
 """
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     import polars as pl
 
-    from batchimport.model import Chunk, FieldError, Mark, Reject, Stage
+    from batchimport.model import Chunk, FieldError, Position, Reject, Stage
     from batchimport.schema import RecordSchema
 
 
@@ -26,7 +26,7 @@ class UnreadableRecordError(Exception):
         self.errors = errors
 
 
-class Origin(Protocol):
+class RawRecords(Protocol):
     """The records of one chunk as they stand in the source, addressed by index in the chunk."""
 
     def values(self, index: int) -> dict[str, Any]:
@@ -56,14 +56,14 @@ class Batch:
 
     Attributes:
         frame: `INDEX` and one column per schema column, for the records that fit those types.
-        doubtful: Indices of all other records, to be judged one at a time.
+        deferred: Indices of all other records, to be judged one at a time.
         digest: Hash of the chunk's bytes.
     """
 
     chunk: Chunk
     frame: pl.DataFrame
-    doubtful: list[int]
-    origin: Origin
+    deferred: list[int]
+    raw_records: RawRecords
     digest: str
 
 
@@ -88,7 +88,7 @@ class Source(Protocol):
     declared: dict[str, Any] | None
     notes: tuple[str, ...]
 
-    def cut(self, start: Mark, limit: int, max_bytes: int) -> Chunk | None:
+    def cut(self, start: Position, limit: int, max_bytes: int) -> Chunk | None:
         """Return the chunk of at most `limit` records that begins at `start`; None at the end."""
         ...
 

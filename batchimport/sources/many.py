@@ -14,7 +14,7 @@ from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 from batchimport.errors import SourceChangedError
-from batchimport.model import Chunk, Mark
+from batchimport.model import Chunk, Position
 from batchimport.sources.bytes.file import digest_of
 from batchimport.sources.parquet.types import merge
 
@@ -58,15 +58,15 @@ class ManySource:
         at = min(bisect_right(self._ends, position), len(self._ends) - 1)
         return at, self._ends[at - 1] if at else 0
 
-    def cut(self, start: Mark, limit: int, max_bytes: int) -> Chunk | None:
+    def cut(self, start: Position, limit: int, max_bytes: int) -> Chunk | None:
         """Return the chunk of at most `limit` records of one file that begins at `start`."""
         at, base = self._place(start.position)
-        local = Mark(start.position - base, 0, _line(start, base))
+        local = Position(start.position - base, 0, _line(start, base))
         with self._files.use(at) as file:
             chunk = file.cut(local, limit, max_bytes)
         if chunk is None:
             return None
-        end = Mark(base + chunk.hi, start.record + chunk.end.record, chunk.end.line)
+        end = Position(base + chunk.hi, start.record + chunk.end.record, chunk.end.line)
         return Chunk(start, end)
 
     def read(self, chunk: Chunk, schema: RecordSchema) -> Batch:
@@ -86,8 +86,8 @@ class ManySource:
         at, base = self._place(chunk.lo)
         start, end = chunk.start, chunk.end
         return at, Chunk(
-            Mark(start.position - base, start.record, _line(start, base)),
-            Mark(end.position - base, end.record, end.line),
+            Position(start.position - base, start.record, _line(start, base)),
+            Position(end.position - base, end.record, end.line),
         )
 
     def count(self) -> int:
@@ -128,7 +128,7 @@ class ManySource:
         self._files.close()
 
 
-def _line(mark: Mark, base: int) -> int:
+def _line(mark: Position, base: int) -> int:
     """Return the line at a mark, which may be what comes after the last one of the file before."""
     return mark.line if mark.position > base else 1
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from batchimport.model import Chunk, Mark
+from batchimport.model import Chunk, Position
 from batchimport.sources.bytes.file import BLOCK_BYTES
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Lines:
         # A line end that a blank line follows: lookahead, so that runs of them all count.
         self._blank_line = re.compile(rb"\n(?=" + blanks + rb"\n)")
 
-    def cut(self, start: Mark, limit: int, max_bytes: int) -> Chunk | None:
+    def cut(self, start: Position, limit: int, max_bytes: int) -> Chunk | None:
         """Return the chunk of at most `limit` records from `start`; None at the end.
 
         A chunk has at least one record, even if that alone is longer than `max_bytes`.
@@ -66,7 +66,7 @@ class Lines:
         elif is_plain:
             begin, end = self._plain
             self._plain = (begin if end == start.position else start.position, position)
-        return Chunk(start, Mark(position, start.record + records, start.line + lines))
+        return Chunk(start, Position(position, start.record + records, start.line + lines))
 
     def are_plain(self, lo: int, hi: int) -> bool:
         """Say whether `cut` has just seen that each line of `[lo, hi)` is a record, or is blank."""
@@ -150,7 +150,7 @@ class Lines:
             last = block[-1:]
         return int(self.keeps_blank or not is_blank), lines + (last not in self.line_ends)
 
-    def after_blank_lines(self, start: Mark, stop: int) -> Mark:
+    def after_blank_lines(self, start: Position, stop: int) -> Position:
         """Return where the first line of `[start, stop)` begins that is not blank."""
         end = position = start.position
         for block in self._text.blocks(position, stop) if not self.keeps_blank else ():
@@ -161,7 +161,7 @@ class Lines:
                 break
             position += len(block)
         blanks = self._text.read_at(start.position, end - start.position)
-        return Mark(end, start.record, start.line + self.ends_in(blanks))
+        return Position(end, start.record, start.line + self.ends_in(blanks))
 
     def end_of_line(self, position: int, within: int | None = None) -> int:
         """Find the end of a line, block by block, however long it is.

@@ -16,7 +16,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from batchimport.model import Chunk, Mark, SourceOptions
+from batchimport.model import Chunk, Position, SourceOptions
 from batchimport.schema import RecordSchema, infer_schema
 from batchimport.sources import open_source
 from batchimport.sources.base import Source
@@ -39,7 +39,7 @@ def write(path: Path, *, with_quotes: bool) -> None:
 
 def cut(source: Source) -> list[Chunk]:
     chunks: list[Chunk] = []
-    while chunk := source.cut(chunks[-1].end if chunks else Mark(), LIMIT, MAX_BYTES):
+    while chunk := source.cut(chunks[-1].end if chunks else Position(), LIMIT, MAX_BYTES):
         chunks.append(chunk)
     return chunks
 

@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from batchimport.model import INDEX, Chunk, Mark, Reject, SourceOptions
+from batchimport.model import INDEX, Chunk, Position, Reject, SourceOptions
 from batchimport.pipeline.chunk import judge
 from batchimport.schema import RecordSchema
 from batchimport.sources import open_source
@@ -118,7 +118,7 @@ def case(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Case]:
 
 
 def cut_all(source: Source, limit: int, max_bytes: int = 1 << 20) -> list[Chunk]:
-    chunks, at = [], Mark()
+    chunks, at = [], Position()
     while chunk := source.cut(at, limit, max_bytes):
         chunks.append(chunk)
         at = chunk.end
@@ -141,7 +141,7 @@ def read(source: Source, chunks: list[Chunk]) -> tuple[list[dict[str, Any]], lis
 def test_chunks_tile_the_source(case: Case, limit: int, max_bytes: int) -> None:
     """Without gap or overlap, within their limit; count agrees."""
     chunks = cut_all(case.source, limit, max_bytes)
-    at = Mark()
+    at = Position()
     for chunk in chunks:
         assert chunk.start == at
         assert chunk.hi > chunk.lo

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from batchimport.model import EXTRA_COLUMN, INDEX, Mark, Reject, SourceOptions
+from batchimport.model import EXTRA_COLUMN, INDEX, Position, Reject, SourceOptions
 from batchimport.pipeline.chunk import judge
 from batchimport.schema import RecordSchema, infer_schema
 from batchimport.sources import open_source
@@ -31,7 +31,7 @@ def read_all(
             checked = schema if isinstance(schema, RecordSchema) else RecordSchema(schema)
         rows: Rows = []
         rejects: list[Reject] = []
-        at = Mark()
+        at = Position()
         while chunk := source.cut(at, limit, max_bytes):
             frame, more = judge(source.read(chunk, checked), checked)
             assert frame.height + len(more) == chunk.records

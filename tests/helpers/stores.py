@@ -10,7 +10,7 @@ from urllib.parse import unquote
 
 import polars as pl
 
-from batchimport.model import Chunk, FieldError, Job, Mark, Reject
+from batchimport.model import Chunk, FieldError, Job, Position, Reject
 from batchimport.schema import Column
 from batchimport.sinks import open_sink
 from batchimport.sinks.base import JobRecord, Sink, StoreRequest
@@ -131,7 +131,7 @@ def a_record(job: Job, job_id: str = "users-1", **facts: Any) -> JobRecord:
 def chunk(first: int, records: int) -> Chunk:
     """Every record takes ten positions and one line."""
     last = first + records
-    return Chunk(Mark(first * 10, first, first + 1), Mark(last * 10, last, last + 1))
+    return Chunk(Position(first * 10, first, first + 1), Position(last * 10, last, last + 1))
 
 
 def a_request(

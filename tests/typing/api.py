@@ -8,7 +8,7 @@ from batchimport.policy.sizing import AutoSizer, FixedSizer, LoadSizer, Sizer
 from batchimport.schema import RecordSchema
 from batchimport.sinks.base import Sink
 from batchimport.sinks.sqlite.sink import SqliteSink
-from batchimport.sources.base import Origin, Source
+from batchimport.sources.base import RawRecords, Source
 from batchimport.sources.csv.records import DelimitedRecords
 from batchimport.sources.csv.source import DelimitedSource
 from batchimport.sources.json.source import ElementRecords, JsonValuesSource
@@ -24,7 +24,7 @@ sources: list[type[Source]] = [
     ManySource,
     ParquetSource,
 ]
-origins: list[type[Origin]] = [ElementRecords, JsonLines, DelimitedRecords, ParquetRows]
+origins: list[type[RawRecords]] = [ElementRecords, JsonLines, DelimitedRecords, ParquetRows]
 sizers: list[type[Sizer]] = [AutoSizer, FixedSizer, LoadSizer]
 transforms: list[type[Transform]] = [FrameTransform, Identity, RecordTransform]
 displays: list[type[Display]] = [JsonDisplay, LiveDisplay, NoDisplay, PlainDisplay]

@@ -6,11 +6,11 @@ import pytest
 
 from batchimport.errors import AccountsError
 from batchimport.jobs.accounts import reconcile
-from batchimport.model import Chunk, Committed, Mark
+from batchimport.model import Chunk, Committed, Position
 
 
 def done(first: int, last: int, successful: int, failed: int = 0, filtered: int = 0) -> Committed:
-    chunk = Chunk(Mark(first * 10, first, first + 1), Mark(last * 10, last, last + 1))
+    chunk = Chunk(Position(first * 10, first, first + 1), Position(last * 10, last, last + 1))
     return Committed(chunk, successful, failed, filtered, "")
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from batchimport.display.report import reject_lines
 from batchimport.errors import FatalError, UsageError
-from batchimport.model import Mark, SourceOptions
+from batchimport.model import Position, SourceOptions
 from batchimport.schema import RecordSchema
 from batchimport.sources import open_source
 from tests.helpers.reading import codes, read_all
@@ -141,7 +141,7 @@ def test_damage_in_the_midst_stops_the_job(tmp_path: Path) -> None:
     data[middle : middle + 4000] = b"\xff" * 4000
     path.write_bytes(data)
     source = open_source([str(path)], SourceOptions())
-    chunk = source.cut(Mark(10_000, 10_000), 10_000, 1 << 30)
+    chunk = source.cut(Position(10_000, 10_000), 10_000, 1 << 30)
     assert chunk is not None
     with pytest.raises(
         FatalError, match=r"a.parquet rows 10,000 to 20,000: the Parquet file is dam"

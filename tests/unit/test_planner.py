@@ -9,17 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchimport.errors import AccountsError
-from batchimport.model import Chunk, Mark
+from batchimport.model import Chunk, Position
 from batchimport.policy.plan import Plan, find_gaps
 
 
-def mark(record: int) -> Mark:
+def mark(record: int) -> Position:
     """Every record takes ten positions and one line."""
-    return Mark(record * 10, record, record + 1)
+    return Position(record * 10, record, record + 1)
 
 
 def cutter(records: int):
-    def cut(start: Mark, limit: int, max_bytes: int) -> Chunk | None:
+    def cut(start: Position, limit: int, max_bytes: int) -> Chunk | None:
         if start.record >= records:
             return None
         taken = max(1, min(limit, max_bytes // 10, records - start.record))

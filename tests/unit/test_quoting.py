@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchimport.model import Mark
+from batchimport.model import Position
 from batchimport.sources.base import UnreadableRecordError
 from batchimport.sources.bytes.file import TextFile
 from batchimport.sources.csv.grammar import FieldReader, Marks, QuotedLines
@@ -29,7 +29,7 @@ def records_in_chunks(place: Path, data: bytes, limit: int, max_bytes: int) -> l
     place.write_bytes(data)
     text = TextFile(str(place))
     try:
-        lines, at, records = QuotedLines(text, Marks(",")), Mark(), []
+        lines, at, records = QuotedLines(text, Marks(",")), Position(), []
         while chunk := lines.cut(at, limit, max_bytes):
             assert chunk.start == at
             assert chunk.hi > chunk.lo

@@ -15,7 +15,7 @@ from batchimport.engines.temporal.messages import Failure, JobSpec, Owner, Readi
 from batchimport.engines.temporal.worker import PURE_MODULES
 from batchimport.errors import FatalError, RefusedError, SourceChangedError
 from batchimport.jobs.identify import Request
-from batchimport.model import Chunk, Mark
+from batchimport.model import Chunk, Position
 from batchimport.policy.plan import Plan
 from batchimport.policy.sizing import LoadReading
 
@@ -86,11 +86,14 @@ def test_all_that_is_asked_for_reaches_the_workers() -> None:
 def test_a_plan_goes_on_from_a_mark() -> None:
     """Whether the mark is in a gap, at its end, or in what is committed."""
 
-    def cut(start: Mark, limit: int, _: int) -> Chunk | None:
+    def cut(start: Position, limit: int, _: int) -> Chunk | None:
         stop = min(start.record + limit, 100)
-        return Chunk(start, Mark(stop, stop)) if stop > start.record else None
+        return Chunk(start, Position(stop, stop)) if stop > start.record else None
 
-    committed = [Chunk(Mark(20, 20), Mark(40, 40)), Chunk(Mark(60, 60), Mark(70, 70))]
+    committed = [
+        Chunk(Position(20, 20), Position(40, 40)),
+        Chunk(Position(60, 60), Position(70, 70)),
+    ]
     whole, taken = Plan(100, committed), []
     while chunk := whole.take(cut, 7, 1000):
         taken.append(chunk)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from batchimport.errors import BatchImportError, find_class
-from batchimport.model import Chunk, ChunkResult, Mark, Progress, RunOptions, Summary
+from batchimport.model import Chunk, ChunkResult, Position, Progress, RunOptions, Summary
 from batchimport.policy.events import Advanced, JobFinished, JobStarted
 from batchimport.policy.progress import Tally
 from batchimport.policy.sizing import LoadReading
@@ -134,7 +134,7 @@ class CutRequest:
     """Cut the source from a mark onwards, where no ledger row covers it."""
 
     ref: JobRef
-    start: Mark
+    start: Position
     limit: int
     max_bytes: int
     chunks: int
@@ -215,7 +215,7 @@ class SoFar:
 
     claimed: Claimed
     advanced: Advanced
-    at: Mark
+    at: Position
     is_cut: bool
     failures_in_a_row: int
     began_at: float

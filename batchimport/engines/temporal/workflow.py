@@ -24,7 +24,7 @@ from batchimport.errors import (
     JobInterrupted,
     Stop,
 )
-from batchimport.model import Chunk, Mark, Progress, Summary
+from batchimport.model import Chunk, Position, Progress, Summary
 from batchimport.policy.events import (
     ChunkFailed,
     ChunkFinished,
@@ -61,7 +61,7 @@ class ImportJob:
         self._fleet = Fleet()
         self._began_at = so_far.began_at if so_far else workflow.time()
         self._peak_bytes = so_far.peak_bytes if so_far else 0
-        self._at = so_far.at if so_far else Mark()
+        self._at = so_far.at if so_far else Position()
         self._is_cut = so_far is not None and so_far.is_cut
         self._is_paused = so_far is not None and so_far.is_paused
         self._cut: deque[Chunk] = deque()

@@ -17,7 +17,7 @@ from batchimport.model import (
     ChunkResult,
     Committed,
     FieldError,
-    Mark,
+    Position,
     Reject,
     count_codes,
 )
@@ -200,8 +200,8 @@ def chunk_values(
 
 def committed(row: Sequence[Any]) -> Committed:
     """Return what a row selected by `CHUNK_COLUMNS` says is committed."""
-    start = Mark(row[1], row[3], row[5])
-    end = Mark(row[2], row[3] + row[4], row[6])
+    start = Position(row[1], row[3], row[5])
+    end = Position(row[2], row[3] + row[4], row[6])
     return Committed(Chunk(start, end), row[7], row[8], row[9], row[10])
 
 

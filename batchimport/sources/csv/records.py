@@ -16,7 +16,7 @@ from batchimport.sources.csv.grammar import without_end
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from batchimport.model import Chunk, Mark, Stage
+    from batchimport.model import Chunk, Position, Stage
     from batchimport.sources.csv.grammar import Cell, FieldReader, QuotedLines
     from batchimport.sources.csv.table import Tabular
 
@@ -50,7 +50,7 @@ class DelimitedRecords:
         layout: Layout,
         table: Tabular,
         chunk: Chunk,
-        first: Mark,
+        first: Position,
         data: bytes,
         *,
         is_cut: bool = False,

@@ -11,7 +11,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from batchimport.errors import UsageError
-from batchimport.model import EXTRA_COLUMN, Chunk, Mark
+from batchimport.model import EXTRA_COLUMN, Chunk, Position
 from batchimport.sources.base import Batch, OneFile, UnreadableRecordError
 from batchimport.sources.bytes.file import HEAD_BYTES, digest_of
 from batchimport.sources.csv.dialect import choose_dialect
@@ -50,7 +50,7 @@ class DelimitedSource(OneFile):
         self._text = text
         self._max_record_bytes = options.max_record_bytes
         begin = len(BOM) if text.read_at(0, len(BOM)) == BOM else 0
-        start = self._skip(Mark(begin), options.skip_lines or 0)
+        start = self._skip(Position(begin), options.skip_lines or 0)
         head = text.read_at(start.position, HEAD_BYTES)
         is_whole = start.position + len(head) == text.size
         dialect = choose_dialect(head.decode(errors="replace"), options, is_whole=is_whole)
@@ -64,14 +64,16 @@ class DelimitedSource(OneFile):
         self.notes = (*text.notes, *dialect.notes, *notes)
         self._tables: dict[RecordSchema, Tabular] = {}
 
-    def _skip(self, start: Mark, lines: int) -> Mark:
+    def _skip(self, start: Position, lines: int) -> Position:
         """Return where the line begins that comes after some others."""
         reader, position = QuotedLines(self._text, Marks(",", "")), start.position
         for _ in range(lines):
             position = reader.end_of_line(position)
-        return Mark(position, 0, start.line + lines)
+        return Position(position, 0, start.line + lines)
 
-    def _read_header(self, start: Mark, *, has_names: bool) -> tuple[list[str], Mark, list[str]]:
+    def _read_header(
+        self, start: Position, *, has_names: bool
+    ) -> tuple[list[str], Position, list[str]]:
         """Return the names of the fields, where the records begin, and what was renamed."""
         chunk = self._lines.cut(start, 1, HEAD_BYTES)
         if chunk is None or not chunk.records:
@@ -88,7 +90,7 @@ class DelimitedSource(OneFile):
             width = self._dialect.width or len(line.split(self._dialect.marks.delimiter))
             return [f"column_{at}" for at in range(1, width + 1)], start, []
         names, notes = self._names(line)
-        return names, Mark(chunk.hi, 0, chunk.end.line), notes
+        return names, Position(chunk.hi, 0, chunk.end.line), notes
 
     def _names(self, header: str) -> tuple[list[str], list[str]]:
         """Return the names in a header, and what users should know of it."""
@@ -109,7 +111,7 @@ class DelimitedSource(OneFile):
         names, notes = _distinct(names)
         return names, [*remarks, *notes]
 
-    def cut(self, start: Mark, limit: int, max_bytes: int) -> Chunk | None:
+    def cut(self, start: Position, limit: int, max_bytes: int) -> Chunk | None:
         """Return the chunk of at most `limit` records that begins at `start`; None at the end.
 
         The first chunk holds the header besides.
@@ -117,7 +119,7 @@ class DelimitedSource(OneFile):
         if start.position >= self._body.position:
             return self._lines.cut(start, limit, max_bytes)
         chunk = self._lines.cut(self._body, limit, max_bytes)
-        return Chunk(start, chunk.end if chunk else Mark(self.size, 0, self._body.line))
+        return Chunk(start, chunk.end if chunk else Position(self.size, 0, self._body.line))
 
     def read(self, chunk: Chunk, schema: RecordSchema) -> Batch:
         """Read and parse a chunk."""
@@ -138,8 +140,8 @@ class DelimitedSource(OneFile):
         if size <= self._layout.most_bytes:
             is_plain = self._lines.are_plain(first.position, chunk.hi)
             found = table.parse_whole(body, chunk.records, is_plain=is_plain)
-        frame, doubtful = found or table.parse(origin.records, origin.too_long)
-        return Batch(chunk, frame, doubtful, origin, digest_of(data))
+        frame, deferred = found or table.parse(origin.records, origin.too_long)
+        return Batch(chunk, frame, deferred, origin, digest_of(data))
 
     def _table(self, schema: RecordSchema) -> Tabular:
         if schema not in self._tables:
@@ -182,7 +184,7 @@ class DelimitedSource(OneFile):
             starts = chain(starts, (at for at in found if at is not None))
             wanted = max(1, records // SAMPLE_PLACES)
         for start in starts:
-            at, left = Mark(start), wanted
+            at, left = Position(start), wanted
             while left > 0 and (chunk := self._lines.cut(at, left, SAMPLE_CHUNK_BYTES)):
                 if chunk.hi - chunk.lo <= 2 * SAMPLE_CHUNK_BYTES:
                     data = self._text.read_at(chunk.lo, chunk.hi - chunk.lo)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from batchimport.model import Chunk, Mark
+from batchimport.model import Chunk, Position
 from batchimport.sources.bytes.file import BLOCK_BYTES
 from batchimport.sources.json.brackets import element_at, end_of_element
 
@@ -113,14 +113,14 @@ class Elements:
 
     # -- chunks -------------------------------------------------------------------------------
 
-    def cut(self, start: Mark, limit: int, max_bytes: int) -> Chunk | None:
+    def cut(self, start: Position, limit: int, max_bytes: int) -> Chunk | None:
         """Return the chunk of at most `limit` elements from `start`; None at the end.
 
         A chunk has at least one element, even if that alone is longer than `max_bytes`.
         """
         size = self._text.size
         if start.position >= size:
-            missing_end = Chunk(start, Mark(self.size, start.record + 1, start.line))
+            missing_end = Chunk(start, Position(self.size, start.record + 1, start.line))
             return missing_end if start.position < self.size else None
         position, records, lines = start.position, 0, 0
         stop = min(size, start.position + max_bytes)
@@ -133,7 +133,7 @@ class Elements:
             records += len(spans.starts)
         if position == start.position:
             position, records, lines = self._one(position)
-        return Chunk(start, Mark(position, start.record + records, start.line + lines))
+        return Chunk(start, Position(position, start.record + records, start.line + lines))
 
     def _some(self, position: int, stop: int, limit: int) -> tuple[bytes, Spans]:
         """Return up to `limit` elements from `position` that end by `stop`, about a block of them."""
@@ -191,7 +191,7 @@ class Elements:
 
     def count(self) -> int:
         """Count the elements, in blocks of another size than `cut` takes."""
-        at, records = Mark(), 0
+        at, records = Position(), 0
         while chunk := self.cut(at, 1 << 40, 3 * BLOCK_BYTES + 7):
             records += chunk.records
             at = chunk.end

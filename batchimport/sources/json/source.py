@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from batchimport.errors import SourceChangedError, UsageError
-from batchimport.model import Chunk, Mark, Reject, Stage
+from batchimport.model import Chunk, Position, Reject, Stage
 from batchimport.sources.base import Batch, OneFile
 from batchimport.sources.bytes.file import HEAD_BYTES, digest_of
 from batchimport.sources.json.elements import Elements
@@ -60,7 +60,7 @@ class JsonValuesSource(OneFile):
             return ("layout: JSON objects one after the other",)
         return ("layout: one JSON array",)
 
-    def cut(self, start: Mark, limit: int, max_bytes: int) -> Chunk | None:
+    def cut(self, start: Position, limit: int, max_bytes: int) -> Chunk | None:
         """Return the chunk of at most `limit` elements that begins at `start`; None at the end."""
         return self._elements.cut(start, limit, max_bytes)
 
@@ -83,8 +83,8 @@ class JsonValuesSource(OneFile):
         origin = ElementRecords(self.name, chunk, columns, data, starts, ends, too_long)
         unfit = too_long | origin.broken
         whole = b"\n".join(origin.lines) if origin.is_changed else data
-        frame, doubtful = typed.parse(origin.lines, whole, frozenset(unfit))
-        return Batch(chunk, frame, doubtful, origin, digest_of(data))
+        frame, deferred = typed.parse(origin.lines, whole, frozenset(unfit))
+        return Batch(chunk, frame, deferred, origin, digest_of(data))
 
     def _read(self, chunk: Chunk) -> tuple[bytes, list[int], list[int]]:
         """Return the bytes of a chunk, and where its elements begin and end in them."""
@@ -121,7 +121,7 @@ class JsonValuesSource(OneFile):
         each = max(1, records // SAMPLE_PLACES)
         for place in range(SAMPLE_PLACES):
             start = self._elements.next_element(self.size * place // SAMPLE_PLACES)
-            at, left = Mark(start), each
+            at, left = Position(start), each
             while left > 0 and (chunk := self.cut(at, left, SAMPLE_CHUNK_BYTES)):
                 yield from self._elements_of(chunk)
                 left -= max(1, chunk.records)
@@ -129,7 +129,7 @@ class JsonValuesSource(OneFile):
 
     def _evenly(self, records: int | None) -> Iterator[bytes]:
         """Go through the whole file, since elements cannot be found from its midst."""
-        at, wanted = Mark(), 0.0
+        at, wanted = Position(), 0.0
         while chunk := self.cut(at, 1 << 40, SAMPLE_CHUNK_BYTES):
             share = max(1.0, (records or 0) * (chunk.hi - chunk.lo) / self.size)
             step = 1.0 if records is None else max(1.0, chunk.records / share)

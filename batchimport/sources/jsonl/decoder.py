@@ -42,7 +42,7 @@ class TypedLines:
         self._fields = [f"f{at}" for at in range(len(columns))]
         self._decode: Any = None
         if any(map(_ESCAPED.search, (column.name for column in columns))):
-            return  # msgspec takes no such names: every line is doubtful
+            return  # msgspec takes no such names: every line is deferred
         record = msgspec.defstruct(
             "Record",
             [
@@ -63,15 +63,15 @@ class TypedLines:
         if self._decode is None:
             return self.empty(), list(range(len(lines)))
         records: list[Any] = []
-        doubtful: list[int] = sorted(too_long)
+        deferred: list[int] = sorted(too_long)
         decoded = map(self._decode, lines)
         while len(records) < len(lines):
             try:  # by the thousand, so that other threads get a turn
                 records.extend(islice(decoded, 1000))
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-                doubtful.append(len(records))
+                deferred.append(len(records))
                 records.append(None)
-        unfit = set(doubtful)
+        unfit = set(deferred)
         try:
             frame, keys, unsure = self._frame(records, unfit)
         except pl.exceptions.PolarsError:  # not UTF-8: msgspec does not look into raw values

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from batchimport.errors import SourceChangedError
-from batchimport.model import EXTRA_COLUMN, Chunk, FieldError, Mark, Reject, Stage
+from batchimport.model import EXTRA_COLUMN, Chunk, FieldError, Position, Reject, Stage
 from batchimport.schema.numbers import integer_of, number_of
 from batchimport.sources.base import Batch, OneFile, UnreadableRecordError
 from batchimport.sources.bytes.file import HEAD_BYTES, digest_of
@@ -54,7 +54,7 @@ class JsonLinesSource(OneFile):
         self._begin = len(BOM) if text.read_at(0, len(BOM)) == BOM else 0
         self._max_record_bytes = options.max_record_bytes
 
-    def cut(self, start: Mark, limit: int, max_bytes: int) -> Chunk | None:
+    def cut(self, start: Position, limit: int, max_bytes: int) -> Chunk | None:
         """Return the chunk of at most `limit` lines that begins at `start`; None at the end.
 
         The first chunk holds the byte order mark besides.
@@ -93,10 +93,10 @@ class JsonLinesSource(OneFile):
             sizes = enumerate(map(len, lines))
             too_long = frozenset(at for at, size in sizes if size > self._max_record_bytes)
         origin = JsonLines(self.name, chunk, schema.columns, lines, too_long, numbers, all_lines)
-        frame, doubtful = typed.parse(lines, data, too_long)
-        return Batch(chunk, frame, doubtful, origin, digest_of(data))
+        frame, deferred = typed.parse(lines, data, too_long)
+        return Batch(chunk, frame, deferred, origin, digest_of(data))
 
-    def _only_record(self, chunk: Chunk) -> tuple[Mark, int]:
+    def _only_record(self, chunk: Chunk) -> tuple[Position, int]:
         """Return where the one record of a chunk begins, after blank lines, and its bytes."""
         begin = replace(chunk.start, position=max(chunk.lo, self._begin))
         start = self._lines.after_blank_lines(begin, chunk.hi)
@@ -120,7 +120,7 @@ class JsonLinesSource(OneFile):
                 yield record
 
     def _sample_lines(self, records: int | None) -> Iterator[bytes]:
-        whole = self._lines.cut(Mark(), records, 64 * 1024 * 1024) if records else None
+        whole = self._lines.cut(Position(), records, 64 * 1024 * 1024) if records else None
         if records is None or (whole is not None and whole.hi == self.size):
             starts, wanted = iter([0]), self.size
         else:
@@ -129,7 +129,7 @@ class JsonLinesSource(OneFile):
             starts = chain([0], (at for at in found if at is not None))
             wanted = max(1, records // SAMPLE_PLACES)
         for start in starts:
-            at = Mark(start)
+            at = Position(start)
             left = wanted
             while left > 0 and (chunk := self._lines.cut(at, min(left, 4000), 1 << 24)):
                 if chunk.hi - chunk.lo <= 1 << 24:

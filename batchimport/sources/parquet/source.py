@@ -13,7 +13,7 @@ import msgspec
 import polars as pl
 
 from batchimport.errors import FatalError, UsageError
-from batchimport.model import Chunk, Mark, Reject, Stage
+from batchimport.model import Chunk, Position, Reject, Stage
 from batchimport.schema.infer import DIALECT
 from batchimport.sources.base import Batch, OneFile
 from batchimport.sources.bytes.file import TextFile
@@ -69,7 +69,7 @@ class ParquetSource(OneFile):
             "properties": properties,
         }
 
-    def cut(self, start: Mark, limit: int, max_bytes: int) -> Chunk | None:
+    def cut(self, start: Position, limit: int, max_bytes: int) -> Chunk | None:
         """Return the chunk of at most `limit` rows that begins at `start`; None at the end.
 
         `max_bytes` counts them as they are in memory.
@@ -78,7 +78,7 @@ class ParquetSource(OneFile):
         rows = min(left, limit, max(1, max_bytes // self._row_bytes))
         if rows <= 0:
             return None
-        return Chunk(start, Mark(start.position + rows, start.record + rows, 1))
+        return Chunk(start, Position(start.position + rows, start.record + rows, 1))
 
     def read(self, chunk: Chunk, schema: RecordSchema) -> Batch:
         """Read a chunk as JSON lines, and parse those."""
@@ -87,8 +87,8 @@ class ParquetSource(OneFile):
         lines, unfit = self._lines(chunk.lo, chunk.hi, {each.name: each.kind for each in columns})
         required = frozenset(each.name for each in columns if each.required and each.nullable)
         origin = ParquetRows(self.name, chunk, columns, lines, unfit, required)
-        frame, doubtful = typed.parse(lines, b"\n".join(lines), unfit)
-        return Batch(chunk, frame, doubtful, origin, self.digest(chunk))
+        frame, deferred = typed.parse(lines, b"\n".join(lines), unfit)
+        return Batch(chunk, frame, deferred, origin, self.digest(chunk))
 
     def _lines(self, lo: int, hi: int, kinds: dict[str, str]) -> tuple[list[bytes], frozenset[int]]:
         """Return rows as JSON lines, and which of them have numbers that JSON has no word for."""
