@@ -1,20 +1,24 @@
-"""The README promises what is there, and all of it."""
+"""The README and the docs describe what is there, and all of it."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import fields
+from pathlib import Path
 
 import pytest
 
+from batchimport.model import ChunkCounts, ChunkSizes, Counts, FieldError, Progress, Reject, Summary
 from tests.helpers.cli import ROOT, Workdir
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = ("run", "resume", "status", "jobs", "rejects", "schema", "worker")
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_option_is_documented(workdir: Workdir, command: str) -> None:
-    """What `--help` lists stands in the README."""
+    """The README names every option that `--help` lists."""
     text = workdir.call(command, "--help").out
     options = set(re.findall(r"^ +(--[a-z-]+)", text, re.MULTILINE)) - {"--help"}
     assert options or command == "jobs"
@@ -23,7 +27,7 @@ def test_every_option_is_documented(workdir: Workdir, command: str) -> None:
 
 
 def test_no_option_is_promised(workdir: Workdir) -> None:
-    """What the README names, `--help` lists."""
+    """`--help` lists every option that the README names."""
     known = "".join(workdir.call(command, "--help").out for command in COMMANDS)
     promised = set(re.findall(r"`(--[a-z-]+)", README))
     assert promised
@@ -31,7 +35,7 @@ def test_no_option_is_promised(workdir: Workdir) -> None:
 
 
 def test_the_first_command_shows_what_the_readme_shows(workdir: Workdir) -> None:
-    """Counts and reasons, line by line."""
+    """The report has the counts and reasons that the README shows, line by line."""
     found = re.search(r"batchimport (run sample_data/users.jsonl .+)\n", README)
     assert found
     arguments = found[1].replace("sample_data/", f"{ROOT}/sample_data/").split()
@@ -44,7 +48,38 @@ def test_the_first_command_shows_what_the_readme_shows(workdir: Workdir) -> None
 
 
 def test_the_tests_are_what_ci_runs() -> None:
-    """`.ci/run` has the README's test command, word for word."""
+    """`.ci/run` runs the README's test command, word for word."""
     command = re.search(r"\$ (python3 .+pytest)\n", README)
     assert command
     assert command[1] in (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    """Each relative link names a file, and its anchor a heading of that file."""
+    links = re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", page.read_text(encoding="utf-8"))
+    targets = [((page.parent / path) if path else page, anchor) for path, anchor in links]
+    assert [path for path, _ in targets if not path.exists()] == []
+    assert [each for each in targets if each[1] and each[1] not in anchors(each[0])] == []
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors that GitHub gives to the headings of a page."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_modules_that_are_named_exist(page: Path) -> None:
+    """A path in backticks is a file or folder of the repository or of its package."""
+    paths = re.findall(r"`((?!path/to/)[\w./]+(?:\.py|/))`", page.read_text(encoding="utf-8"))
+    places = (ROOT, ROOT / "batchimport", ROOT / "tests" / "faults")
+    assert [path for path in paths if not any((place / path).exists() for place in places)] == []
+
+
+def test_every_field_of_the_output_is_documented() -> None:
+    """docs/output.md names the fields of the summary, of progress and of rejects."""
+    page = (ROOT / "docs" / "output.md").read_text(encoding="utf-8")
+    documented = set(re.findall(r"`(\w+)`", page))
+    kinds = (Summary, Counts, ChunkCounts, ChunkSizes, Progress, Reject, FieldError)
+    assert {each.name for kind in kinds for each in fields(kind)} - documented == set()
