@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from batchimport.pipeline.chunk import Work
     from batchimport.policy.events import Observer
     from batchimport.policy.sizing import Sizer
-    from batchimport.sinks.base import JobRecord
+    from batchimport.sinks.base import Claim, JobRecord
 
 COMPLETED = ("completed", "completed_with_rejects", "already_completed")
 
@@ -157,7 +157,7 @@ class _Run:
                 self._run_engine(opened.work, opened.committed)
         except BatchImportError as raised:
             error = raised
-        return self._conclude(opened.record, error)
+        return self._conclude(opened.work.claim, error)
 
     def before_temporal(self, job_id: str) -> tuple[Outcome | None, str]:
         """Return the outcome if there is nothing to do; and the id of the job.
@@ -208,7 +208,7 @@ class _Run:
     def _run_engine(self, work: Work, committed: Sequence[Committed]) -> None:
         options, totals = self._request.options, self._tally.totals
         chunks = [row.chunk for row in committed]
-        hints = self._sink.hints
+        hints = work.claim.hints
         sizer = choose_sizer(
             options,
             preferred=hints.preferred_records,
@@ -249,13 +249,14 @@ class _Run:
 
     # -- after --------------------------------------------------------------------------------
 
-    def _conclude(self, record: JobRecord, error: BatchImportError | None) -> Outcome:
+    def _conclude(self, claim: Claim, error: BatchImportError | None) -> Outcome:
         """Check the accounts, export the rejects, say how it ended."""
+        record = claim.record
         try:
             if error is None and not self._tally.chunks.failed:
-                complete(self._sink, self._job, record, self._source.size, self._tally.total)
+                complete(self._sink, claim, self._job, self._source.size, self._tally.total)
             else:
-                self._sink.finish(record.job_id, "interrupted", self._tally.total)
+                claim.finish("interrupted", self._tally.total)
         except BatchImportError as raised:
             error = error or raised
         rejects = Exported()

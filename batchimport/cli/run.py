@@ -20,7 +20,8 @@ from batchimport.errors import JobInterrupted, UsageError
 from batchimport.model import JOB_ID_PATTERN, Job, RunOptions, TemporalOptions
 from batchimport.policy.events import JobFinished
 from batchimport.sources.paths import find_sources, stem_of
-from batchimport.state.directory import StateDirectory, write_atomically
+from batchimport.state.directory import StateDirectory
+from batchimport.state.files import write_atomically
 
 if TYPE_CHECKING:
     from batchimport.jobs.finish import Outcome

@@ -144,7 +144,7 @@ class LocalEngine:
 
     def _next_turn(self) -> _Turn:
         """Queue up behind the last chunk, where the sink has one writer."""
-        self._last = _Turn(self._last if self._work.sink.hints.writers == 1 else None)
+        self._last = _Turn(self._last if self._work.claim.hints.writers == 1 else None)
         return self._last
 
     async def _import(self, chunk: Chunk, turn: _Turn) -> None:

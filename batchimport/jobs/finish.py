@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from batchimport import failpoints
 from batchimport.errors import AccountsError
 from batchimport.jobs.accounts import reconcile
-from batchimport.state.directory import write_atomically
+from batchimport.state.files import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from batchimport.errors import BatchImportError
     from batchimport.model import Job, Reject, Summary
-    from batchimport.sinks.base import JobRecord, Sink
+    from batchimport.sinks.base import Claim, Sink
 
 EXAMPLES = 5
 
@@ -53,7 +53,7 @@ class Exported:
     codes: dict[str, int] = field(default_factory=dict)
 
 
-def complete(sink: Sink, job: Job, record: JobRecord, size: int, total: int | None) -> None:
+def complete(sink: Sink, claim: Claim, job: Job, size: int, total: int | None) -> None:
     """Check the accounts and record that the job is completed.
 
     Args:
@@ -63,9 +63,9 @@ def complete(sink: Sink, job: Job, record: JobRecord, size: int, total: int | No
     Raises:
         AccountsError: If a record has no outcome or more than one, or the table has other rows.
     """
-    reconcile(sink.committed(record.job_id), size, total, job.limit)
+    reconcile(sink.committed(claim.record.job_id), size, total, job.limit)
     failpoints.reach("before-finish")
-    surplus = sink.finish(record.job_id, "completed", total)
+    surplus = claim.finish("completed", total)
     failpoints.reach("after-finish")
     if surplus:
         word = "more" if surplus > 0 else "fewer"

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from batchimport.jobs.identify import Found, Request
     from batchimport.model import Chunk, Committed, Job
     from batchimport.pipeline.transform import Transform
-    from batchimport.sinks.base import Sink
+    from batchimport.sinks.base import Claim, Sink
     from batchimport.sources.base import Source
 
 SAMPLE_FOR_TRANSFORM = 1000
@@ -82,20 +82,20 @@ def open_job(
     if known is not None:  # the transform learns its columns from the same sample as before
         _decide_columns(parts, schema)
     failpoints.reach("before-claim")
-    record = parts.sink.claim(parts.job, record, owner, found.instead_of)
+    claim = parts.sink.claim(parts.job, record, owner, found.instead_of)
     failpoints.reach("after-claim")
+    record = claim.record
     committed = parts.sink.committed(record.job_id)
     if record.modified != parts.source.modified:
         verify_unchanged(parts.source, committed)
-    return Opened(record, _work(parts, schema, record), committed, known is not None)
+    return Opened(record, _work(parts, schema, claim), committed, known is not None)
 
 
 def join_job(record: JobRecord, parts: Parts) -> Work:
     """Return the work of a job that was claimed elsewhere."""
     schema = _recorded_schema(record, parts.job)
     _decide_columns(parts, schema)
-    parts.sink.join(parts.job, record)
-    return _work(parts, schema, record)
+    return _work(parts, schema, parts.sink.join(parts.job, record))
 
 
 def bytes_per_record(source: Source) -> float:
@@ -112,10 +112,9 @@ def _first_chunk(source: Source) -> Chunk | None:
     return chunk
 
 
-def _work(parts: Parts, schema: RecordSchema, record: JobRecord) -> Work:
-    return Work(
-        parts.source, schema, parts.transform, record.columns, parts.sink, parts.store_seconds
-    )
+def _work(parts: Parts, schema: RecordSchema, claim: Claim) -> Work:
+    columns = claim.record.columns
+    return Work(parts.source, schema, parts.transform, columns, claim, parts.store_seconds)
 
 
 def _recorded_schema(record: JobRecord, job: Job) -> RecordSchema:

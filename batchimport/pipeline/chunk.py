@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from batchimport.model import Chunk
     from batchimport.pipeline.transform import Transform
     from batchimport.schema import Column, RecordSchema
-    from batchimport.sinks.base import Sink
+    from batchimport.sinks.base import Claim
     from batchimport.sources.base import Batch, Source
 
 
@@ -36,7 +36,7 @@ class Work:
     schema: RecordSchema
     transform: Transform
     columns: tuple[Column, ...]
-    sink: Sink
+    claim: Claim
     store_seconds: float | None = None
 
 
@@ -76,7 +76,7 @@ def process_chunk(
         work.store_seconds,
     )
     failpoints.reach("before-store")
-    result = work.sink.store(request)
+    result = work.claim.store(request)
     failpoints.reach("after-commit")
     return result
 

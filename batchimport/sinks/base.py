@@ -1,4 +1,7 @@
-"""What a sink is: a destination that stores a chunk and its ledger row in one atomic action."""
+"""What a sink is: a destination that stores a chunk and its ledger row in one atomic action.
+
+`claim` takes a job for this process and returns a `Claim`, which stores chunks and finishes the run.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ if TYPE_CHECKING:
     from batchimport.schema import Column
 
 Rejecter = Callable[[int, "Sequence[FieldError]"], "Reject"]
-"""Makes the reject of stage `store` for the row at this position of the frame."""
+"""Makes the reject of stage `store` for the row at this 0-based place of the frame."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +28,11 @@ class SinkHints:
     """What a sink knows about its own speed and promise.
 
     Attributes:
-        writers: Transactions that help when they run side by side.
+        writers: Number of transactions that run side by side with profit. With 1 the engines
+            store the chunks in source order.
         preferred_records: Records per transaction that suit it.
-        delivery: The promise it can keep, in words for the summary.
-        rows_outlive_the_ledger: A job that is forgotten leaves its rows where they are.
+        delivery: The promise it can keep, as the summary states it.
+        rows_outlive_the_ledger: The rows of a job that is forgotten stay where they are.
     """
 
     writers: int
@@ -42,9 +46,9 @@ class SinkOptions:
     """How a destination is opened.
 
     Attributes:
-        create: Make the database if it is not there.
-        ledger_schema: Schema of the ledger's tables, if not where unqualified names are.
-        dry_run: Do all as usual, but keep none of it when the sink is closed.
+        create: Create the database if it does not exist.
+        ledger_schema: Schema of the ledger's tables; None for the default schema.
+        dry_run: Do everything as usual, but undo it when the sink is closed.
     """
 
     create: bool = True
@@ -57,12 +61,14 @@ class JobRecord:
     """The job's row in the destination.
 
     Attributes:
-        job: The job as it was given, without the address.
+        configuration: The job as it was given, without the address.
         schema: The JSON Schema in force, inferred or given.
-        columns: The columns of the table that the job writes; empty until decided.
-        state: `running`, `completed` or `abandoned` (by `--restart`, in Parquet).
-        epoch: Fencing number: who holds the highest may commit.
+        columns: The columns of the table that the job writes; empty if the source has no records.
+        size: Positions of the source.
+        state: `running`, `interrupted`, `completed` or `abandoned` (by `--restart`, in Parquet).
+        epoch: Fencing token: only the claim with the highest may commit.
         rows_before: Rows of the table that no ledger accounts for; None when unknown.
+        created_at: Time of the first claim, ISO 8601 in UTC.
     """
 
     job_id: str
@@ -83,7 +89,7 @@ class JobRecord:
 
 @dataclass(frozen=True, slots=True)
 class StoreRequest:
-    """All that a sink needs to commit a chunk.
+    """Everything a sink needs to commit a chunk.
 
     Attributes:
         frame: One column per column of the job's table, in that order; plus `_extra` when some
@@ -91,7 +97,9 @@ class StoreRequest:
         rejects: Records that earlier stages refused.
         filtered: Records that the transform filtered out.
         rejecter: Makes a reject of a row that the destination refuses.
-        timeout_seconds: After so long the destination may give up a statement, if it can.
+        digest: Hash of the chunk's bytes in the source.
+        attempt: Number of this attempt, from 1.
+        timeout_seconds: How long a statement may take in the destination, if it can limit that.
     """
 
     chunk: Chunk
@@ -105,7 +113,7 @@ class StoreRequest:
 
 
 def taken_over(record: JobRecord) -> JobRunningElsewhereError:
-    """Return what is said when a job has another epoch than it had here."""
+    """Return the error for a job that another process has claimed since."""
     return JobRunningElsewhereError(
         "another process has taken over this job",
         where=f"job {record.job_id}",
@@ -113,43 +121,87 @@ def taken_over(record: JobRecord) -> JobRunningElsewhereError:
     )
 
 
-def go_on(known: JobRecord, found: JobRecord) -> JobRecord:
-    """Return the record of a known job that is claimed again.
+def claimed_again(known: JobRecord, identified: JobRecord) -> JobRecord:
+    """Return the record of a known job that is claimed again, at the next epoch.
 
     Args:
-        found: The job as it was identified: its source may have grown since.
+        identified: The job as the caller identified it: its source may have grown since.
 
     Raises:
-        JobRunningElsewhereError: If it was identified as a new one, and another process has begun
-            it since with another source.
+        JobRunningElsewhereError: If the caller took it for a new job, and another process has
+            begun it meanwhile with another source.
     """
-    if found.fingerprint != known.fingerprint:
-        if not found.epoch:
+    if identified.fingerprint != known.fingerprint:
+        if not identified.epoch:
             raise taken_over(known)
         known = replace(
             known,
-            target_hash=found.target_hash,
-            fingerprint=found.fingerprint,
-            modified=found.modified,
-            size=found.size,
-            configuration=found.configuration,
-            rows_before=found.rows_before,
+            target_hash=identified.target_hash,
+            fingerprint=identified.fingerprint,
+            modified=identified.modified,
+            size=identified.size,
+            configuration=identified.configuration,
+            rows_before=identified.rows_before,
         )
     return replace(known, state="running", epoch=known.epoch + 1)
 
 
+class Claim(Protocol):
+    """A job that this process may store into, at one epoch: until another claim fences it off."""
+
+    @property
+    def record(self) -> JobRecord:
+        """The job as the destination knows it; its epoch is the one that was claimed."""
+        ...
+
+    @property
+    def hints(self) -> SinkHints:
+        """What suits this job's table: fewer writers, maybe, than other tables of the sink."""
+        ...
+
+    def store(self, request: StoreRequest) -> ChunkResult:
+        """Commit ledger row, rows and rejects in one transaction, or nothing of them.
+
+        May be called from several threads at once.
+
+        Raises:
+            JobRunningElsewhereError: If another process has claimed the job since.
+            TransientError: If another attempt may succeed.
+            FatalError: If no attempt can.
+        """
+        ...
+
+    def finish(self, state: str, total_items: int | None) -> int | None:
+        """Record how the run ended; return how many rows the table has more than it should.
+
+        Negative if it has fewer; None if that cannot be known. With more or fewer the job is
+        recorded as interrupted, not as completed.
+
+        Args:
+            state: `completed` or `interrupted`.
+            total_items: Records of the job; None leaves what is recorded.
+
+        Raises:
+            JobRunningElsewhereError: If another process has claimed the job since.
+        """
+        ...
+
+
 class Sink(Protocol):
-    """A destination. `store` may be called from several threads at once."""
+    """A destination. Its methods may be called from several threads at once."""
 
-    hints: SinkHints
+    @property
+    def hints(self) -> SinkHints:
+        """What is known before the table is."""
+        ...
 
-    def jobs(self, target_hash: str | None = None) -> list[JobRecord]:
+    def jobs(self) -> list[JobRecord]:
         """Return the jobs that this destination knows, oldest first."""
         ...
 
     def claim(
         self, job: Job, record: JobRecord, owner: str, instead_of: Sequence[JobRecord] = ()
-    ) -> JobRecord:
+    ) -> Claim:
         """Make ledger and table ready and take the job with a new epoch.
 
         Args:
@@ -164,8 +216,8 @@ class Sink(Protocol):
         """
         ...
 
-    def join(self, job: Job, record: JobRecord) -> None:
-        """Work on a job that `claim` took, here or in another process, at that record's epoch.
+    def join(self, job: Job, record: JobRecord) -> Claim:
+        """Share a claim that was made here or in another process, at that record's epoch.
 
         Takes nothing: any number of processes may join one epoch, and a later claim fences them
         all.
@@ -184,31 +236,14 @@ class Sink(Protocol):
         """Say whether the ledger has a chunk that begins at this position."""
         ...
 
-    def store(self, request: StoreRequest) -> ChunkResult:
-        """Commit ledger row, rows and rejects in one transaction, or nothing of them.
-
-        Raises:
-            JobRunningElsewhereError: If another process has taken the job since.
-            TransientError: If another attempt may succeed.
-            FatalError: If no attempt can.
-        """
-        ...
-
     def owner(self, job_id: str) -> str | None:
-        """Return who claimed the job last."""
+        """Return who claimed the job last; None if there is no such job."""
         ...
 
     def rejects(self, job_id: str) -> Iterator[Reject]:
         """Yield the rejects of a job in order of record."""
         ...
 
-    def finish(self, job_id: str, state: str, total_items: int | None) -> int | None:
-        """Record how the run ended; return how many rows the table has more than it should.
-
-        If it has more or fewer, the job is not recorded as completed.
-        """
-        ...
-
     def close(self) -> None:
-        """Let go of connections."""
+        """Close all connections."""
         ...

@@ -6,66 +6,21 @@ as a missing one.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
-import tempfile
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from batchimport import failpoints
 from batchimport.errors import FatalError, JobRunningElsewhereError, UsageError
 from batchimport.model import JOB_ID_PATTERN
+from batchimport.state.files import lock_file, write_atomically
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
+    from pathlib import Path
 
 FORMAT_VERSION = 1
-
-
-def write_atomically(path: Path, parts: Iterable[bytes]) -> None:
-    """Replace a file so that a reader, or a crash, finds the old content or the new, never a part.
-
-    Raises:
-        FatalError: If the disk does not take it.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists() and not path.is_file():  # /dev/stdout, a pipe
-            with path.open("wb") as stream:
-                stream.writelines(parts)
-            return
-        handle, name = tempfile.mkstemp(prefix=f".{path.name[:100]}.", dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as stream:
-                stream.writelines(parts)
-                stream.flush()
-                os.fsync(stream.fileno())
-            failpoints.reach("file-written")
-            Path(name).replace(path)
-            failpoints.reach("file-renamed")
-        except BaseException:
-            with suppress(OSError):
-                Path(name).unlink()
-            raise
-        sync_directory(path.parent)
-    except OSError as error:
-        raise FatalError(
-            f"cannot write the file: {error.strerror or error}",
-            where=str(path),
-            hint="make room or choose another place, then run the same command again",
-        ) from error
-
-
-def sync_directory(path: Path) -> None:
-    """Make sure that the names in a directory are on disk."""
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _digest(document: dict[str, Any]) -> str:
@@ -128,24 +83,24 @@ class StateDirectory:
         """
         try:
             (self.path / "locks").mkdir(parents=True, exist_ok=True)
-            handle = os.open(
+            descriptor = os.open(
                 self.path / "locks" / target, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
             )
         except OSError as error:
-            raise FatalError(
-                f"cannot write the state directory: {error.strerror or error}",
-                where=str(self.path),
-                hint="choose another with --state-dir",
-            ) from error
+            raise self._unwritable(error) from error
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(handle)
-            raise JobRunningElsewhereError(
-                "another process is running this job",
-                hint="watch it with: batchimport status --watch",
-            ) from error
-        try:
+            if not lock_file(descriptor):
+                raise JobRunningElsewhereError(
+                    "another process is running this job",
+                    hint="watch it with: batchimport status --watch",
+                )
             yield
         finally:
-            os.close(handle)
+            os.close(descriptor)
+
+    def _unwritable(self, error: OSError) -> FatalError:
+        return FatalError(
+            f"cannot write the state directory: {error.strerror or error}",
+            where=str(self.path),
+            hint="choose another with --state-dir",
+        )

@@ -1,40 +1,111 @@
-"""Files that appear under their names at once and as a whole, or not at all, and never over others."""
+"""Files that are complete or absent, whatever is killed, and locks that a killed process releases."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import secrets
+import tempfile
 import time
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from batchimport import failpoints
+from batchimport.errors import FatalError
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import Iterable, Iterator
     from typing import BinaryIO
 
-DRAFT_SECONDS = 24 * 3600.0
-"""A draft that has a name, and is older than this, was left behind by a process that was killed."""
+PREFIX = ".draft-"
+"""How the names of hidden temporary files begin; those of earlier versions are removed, too."""
+ABANDONED_SECONDS = 24 * 3600.0
+"""A hidden temporary file that is older than this was left behind by a process that was killed."""
 
 
-class Draft:
-    """A file that is not yet in the directory; no other process knows of it."""
+def write_atomically(path: Path, parts: Iterable[bytes]) -> None:
+    """Replace a file so that a reader, or a crash, finds the old content or the new, never a part.
+
+    Raises:
+        FatalError: If the disk does not take it.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not path.is_file():  # /dev/stdout, a pipe
+            with path.open("wb") as stream:
+                stream.writelines(parts)
+            return
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name[:100]}.", dir=path.parent)
+        try:
+            with os.fdopen(descriptor, "wb") as stream:
+                stream.writelines(parts)
+                stream.flush()
+                os.fsync(stream.fileno())
+            failpoints.reach("file-written")
+            Path(name).replace(path)
+            failpoints.reach("file-renamed")
+        except BaseException:
+            with suppress(OSError):
+                Path(name).unlink()
+            raise
+        sync_directory(path.parent)
+    except OSError as error:
+        raise FatalError(
+            f"cannot write the file: {error.strerror or error}",
+            where=str(path),
+            hint="make room or choose another place, then run the same command again",
+        ) from error
+
+
+def sync_directory(path: Path) -> None:
+    """Make sure that the names in a directory are on disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def lock_file(descriptor: int, *, wait: bool = False) -> bool:
+    """Lock an open file or directory until its descriptor is closed, or the process ends.
+
+    The lock belongs to the descriptor, so that it also keeps out other threads of this process.
+
+    Args:
+        wait: Wait until it is free.
+
+    Returns:
+        False if it is not free.
+
+    Raises:
+        OSError: If the file system has no locks.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    return True
+
+
+class TemporaryFile:
+    """A file that is not yet in its directory: no other process sees it."""
 
     def __init__(self, folder: Path, descriptor: int, hidden: Path | None) -> None:
         self._folder, self._descriptor, self._hidden = folder, descriptor, hidden
 
     @contextmanager
     def writing(self) -> Iterator[BinaryIO]:
-        """Open it; what was written is on disk at the end."""
-        with open(self._descriptor, "wb", closefd=False) as file:
-            yield file
+        """Open it for writing; at the end its content is on disk."""
+        with open(self._descriptor, "wb", closefd=False) as stream:
+            yield stream
         os.fsync(self._descriptor)
 
     def publish(self, name: str) -> None:
-        """Put the file into the directory, at once and as a whole.
+        """Put the file into the directory, at once and complete. The directory is not synced.
 
         Raises:
-            FileExistsError: If its name is taken.
+            FileExistsError: If the name is taken.
         """
         if self._hidden is not None:
             os.link(self._hidden, self._folder / name)
@@ -46,31 +117,41 @@ class Draft:
         finally:
             os.close(directory)
 
+    def replace(self, name: str) -> None:
+        """Put the file in the place of another one. The directory is not synced.
+
+        Of several processes that replace the same file, one at a time may do so.
+        """
+        hidden = self._folder / f".{name}"  # a link cannot replace a file, a rename can
+        hidden.unlink(missing_ok=True)
+        self.publish(hidden.name)
+        hidden.replace(self._folder / name)
+
 
 @contextmanager
-def draft_in(folder: Path) -> Iterator[Draft]:
-    """Make a draft; it is gone at the end, unless it was published."""
+def temporary_file(folder: Path) -> Iterator[TemporaryFile]:
+    """Create a temporary file; it is gone at the end, unless it was published."""
     descriptor, hidden = _open_unseen(folder)
     try:
-        yield Draft(folder, descriptor, hidden)
+        yield TemporaryFile(folder, descriptor, hidden)
     finally:
         os.close(descriptor)
         if hidden is not None:
             hidden.unlink(missing_ok=True)
 
 
-def remove_old_drafts(folder: Path) -> None:
-    """Remove drafts that were left behind."""
-    for draft in folder.glob(".draft-*"):
+def remove_old_temporary_files(folder: Path) -> None:
+    """Remove hidden temporary files that were left behind."""
+    for path in folder.glob(f"{PREFIX}*"):
         with suppress(FileNotFoundError):
-            if draft.stat().st_mtime < time.time() - DRAFT_SECONDS:
-                draft.unlink()
+            if path.stat().st_mtime < time.time() - ABANDONED_SECONDS:
+                path.unlink()
 
 
 def _open_unseen(folder: Path) -> tuple[int, Path | None]:
-    """Open a file without a name; or a hidden one, where the file system knows no such thing."""
+    """Open a file without a name; or a hidden one, where the file system has no such files."""
     flags = os.O_RDWR | os.O_CLOEXEC
     with suppress(OSError, AttributeError):  # not on macOS, NFS, …
         return os.open(folder, flags | os.O_TMPFILE, 0o666), None
-    hidden = folder / f".draft-{secrets.token_hex(8)}"
+    hidden = folder / f"{PREFIX}{secrets.token_hex(8)}"
     return os.open(hidden, flags | os.O_CREAT | os.O_EXCL, 0o666), hidden

@@ -17,6 +17,7 @@ from batchimport.errors import FatalError, JobRunningElsewhereError, UsageError
 from batchimport.model import Reject
 from batchimport.schema import Column
 from batchimport.sinks.base import Sink
+from batchimport.sinks.postgres.sink import PostgresSink
 from tests.helpers.stores import (
     ADAPTERS,
     COLUMNS,
@@ -55,9 +56,9 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
 
 def test_a_chunk_is_stored_with_its_ledger_row_and_rejects(store: Store) -> None:
     """Rows, counts and rejects come back as they were given."""
-    sink = store.claimed()
+    sink, claim = store.claimed()
     reject = a_reject(2, raw=b'{"name": "\xff\x00"}')
-    result = sink.store(a_request(chunk(0, 4), rows(1, 2), [reject], filtered=1))
+    result = claim.store(a_request(chunk(0, 4), rows(1, 2), [reject], filtered=1))
     assert (result.successful, result.failed, result.filtered) == (2, 1, 1)
     assert result.rejects_by_code == {"minimum": 1}
     assert store.rows() == [(1, "user 1"), (2, "user 2")]
@@ -71,9 +72,9 @@ def test_a_chunk_is_stored_with_its_ledger_row_and_rejects(store: Store) -> None
 
 def test_a_chunk_that_is_stored_twice_is_stored_once(store: Store) -> None:
     """A second attempt learns what the first one did."""
-    sink = store.claimed()
-    first = sink.store(a_request(chunk(0, 2), rows(1), [a_reject(1)]))
-    again = sink.store(a_request(chunk(0, 2), rows(1), [a_reject(1)]))
+    sink, claim = store.claimed()
+    first = claim.store(a_request(chunk(0, 2), rows(1), [a_reject(1)]))
+    again = claim.store(a_request(chunk(0, 2), rows(1), [a_reject(1)]))
     assert not first.already_committed
     assert again.already_committed
     assert (again.successful, again.failed) == (1, 1)
@@ -84,59 +85,59 @@ def test_a_chunk_that_is_stored_twice_is_stored_once(store: Store) -> None:
 @pytest.mark.parametrize("other", [(0, 3), (1, 1), (1, 5), (0, 1)])
 def test_a_chunk_that_overlaps_is_refused(store: Store, other: tuple[int, int]) -> None:
     """No record can be committed by two chunks of different borders."""
-    sink = store.claimed()
-    sink.store(a_request(chunk(0, 2), rows(1, 2)))
+    _, claim = store.claimed()
+    claim.store(a_request(chunk(0, 2), rows(1, 2)))
     with pytest.raises(FatalError, match="overlapping"):
-        sink.store(a_request(chunk(*other), rows(7)))
+        claim.store(a_request(chunk(*other), rows(7)))
     assert len(store.rows()) == 2
 
 
 def test_chunks_are_committed_in_any_order(store: Store) -> None:
     """The ledger is in order of position, and the rejects in order of record."""
-    sink = store.claimed()
+    sink, claim = store.claimed()
     for first in (20, 0, 10):
         rejects = [a_reject(first + 3), a_reject(first + 1)]
-        sink.store(a_request(chunk(first, 10), rows(first), rejects))
+        claim.store(a_request(chunk(first, 10), rows(first), rejects))
     assert [row.chunk.offset for row in sink.committed("users-1")] == [0, 10, 20]
     assert [reject.record for reject in sink.rejects("users-1")] == [1, 3, 11, 13, 21, 23]
 
 
 def test_a_chunk_without_rows_is_committed(store: Store) -> None:
     """All of its records were refused, filtered out, or blank lines."""
-    sink = store.claimed()
-    sink.store(a_request(chunk(0, 2), [], [a_reject(0)], filtered=1))
-    sink.store(a_request(chunk(2, 0), []))
+    sink, claim = store.claimed()
+    claim.store(a_request(chunk(0, 2), [], [a_reject(0)], filtered=1))
+    claim.store(a_request(chunk(2, 0), []))
     assert store.rows() == []
     assert next((row.failed, row.filtered) for row in sink.committed("users-1")) == (1, 1)
-    assert sink.finish("users-1", "completed", 2) == 0
+    assert claim.finish("completed", 2) == 0
 
 
 def test_what_fails_on_the_way_leaves_nothing(database: Store) -> None:
     """A crash between the rows and the rejects: neither row nor ledger nor reject is there."""
-    sink = database.claimed(database.job(key=("id",)))
+    sink, claim = database.claimed(database.job(key=("id",)))
     request = a_request(chunk(0, 3), rows(1, 1, 2), [a_reject(2)])
 
     def crash(at: int, errors: Any) -> Reject:
         raise MemoryError
 
     with pytest.raises(MemoryError):
-        sink.store(replace(request, rejecter=crash))
+        claim.store(replace(request, rejecter=crash))
     assert database.rows() == []
     assert sink.committed("users-1") == []
     assert list(sink.rejects("users-1")) == []
-    assert sink.store(request).successful == 2
+    assert claim.store(request).successful == 2
 
 
 def test_threads_may_store_at_once(store: Store) -> None:
     """Every chunk is committed once, whoever comes first."""
-    sink = store.claimed()
+    sink, claim = store.claimed()
     places = [chunk(at * 5, 5) for at in range(20)] * 2
     barrier = threading.Barrier(4)
 
     def work(mine: int) -> None:
         barrier.wait()
         for place in places[mine::4]:
-            sink.store(a_request(place, rows(*range(place.offset, place.offset + 5))))
+            claim.store(a_request(place, rows(*range(place.offset, place.offset + 5))))
 
     threads = [threading.Thread(target=work, args=(at,)) for at in range(4)]
     for thread in threads:
@@ -162,10 +163,10 @@ VALUES: dict[str, list[Any]] = {
 def test_values_come_back_as_they_were(store: Store, kind: Any) -> None:
     """Extremes of every type, null and empty apart, any text."""
     columns = (Column("n", "integer"), Column("v", kind))
-    sink = store.claimed(columns=columns)
+    _, claim = store.claimed(columns=columns)
     given = [{"n": at, "v": value} for at, value in enumerate(VALUES[kind])]
     request = a_request(chunk(0, len(given)), given, columns=columns)
-    assert sink.store(request).successful == len(given)
+    assert claim.store(request).successful == len(given)
     column = "CAST(v AS text)" if kind == "json" and store.kind == "postgresql" else "v"
     found = [value for _, value in store.rows(f"n, {column}")]
     if kind == "json" and store.kind == "postgresql":  # jsonb keeps the value, not its spelling
@@ -178,8 +179,8 @@ def test_values_come_back_as_they_were(store: Store, kind: Any) -> None:
 
 def test_text_with_a_nul_is_stored_or_rejected(store: Store) -> None:
     """Never cut off at it."""
-    sink = store.claimed()
-    result = sink.store(a_request(chunk(0, 2), [{"id": 1, "name": "a\0b"}, *rows(2)]))
+    sink, claim = store.claimed()
+    result = claim.store(a_request(chunk(0, 2), [{"id": 1, "name": "a\0b"}, *rows(2)]))
     if store.kind == "postgresql":
         assert [reject.record for reject in sink.rejects("users-1")] == [0]
         return
@@ -192,12 +193,12 @@ def test_times_and_ids_have_types_of_their_own(store: Store) -> None:
     """Whatever RFC 3339 allows is one point in time; SQLite keeps texts as given."""
     kinds: tuple[Any, ...] = ("date", "date-time", "uuid")
     columns = tuple(Column(name[-4:], name) for name in kinds)
-    sink = store.claimed(columns=columns)
+    _, claim = store.claimed(columns=columns)
     moments = ["2024-02-29T10:00:00Z", "2024-02-29t12:00:00.0+02:00", "2024-02-29T10:00:00-00:00"]
     uid = "6f1ed002-ab5b-4cf6-9c51-0e4e5a5c5b3e"
     given = [{"date": "2024-02-29", "time": moment, "uuid": uid} for moment in moments]
     request = a_request(chunk(0, 3), given, columns=columns)
-    assert sink.store(request).successful == 3
+    assert claim.store(request).successful == 3
     found = store.rows("date, time, uuid")
     if store.kind == "sqlite":
         assert found == [tuple(each.values()) for each in given]
@@ -209,19 +210,19 @@ def test_times_and_ids_have_types_of_their_own(store: Store) -> None:
 
 def test_rejects_come_back_as_they_were(store: Store) -> None:
     """Bytes that are no text, no line, every error with its value."""
-    sink = store.claimed()
+    sink, claim = store.claimed()
     raws = [b"", b"\xff\xfe", b"\0", "💥".encode(), b"x" * 70_000, b'{"a": "\xc3"}']
     given = [replace(a_reject(at, raw=raw), line=None) for at, raw in enumerate(raws)]
-    sink.store(a_request(chunk(0, len(given)), [], given))
+    claim.store(a_request(chunk(0, len(given)), [], given))
     assert list(sink.rejects("users-1")) == given
 
 
 def test_keys_without_a_column_are_kept(store: Store) -> None:
     """In the column `_extra`, which SQL tables get when the first record needs it."""
-    sink = store.claimed()
-    sink.store(a_request(chunk(0, 1), rows(1)))
-    sink.store(a_request(chunk(1, 2), [*rows(2), {"id": 3, "_extra": '{"x":1}'}]))
-    sink.store(a_request(chunk(3, 1), rows(4)))
+    _, claim = store.claimed()
+    claim.store(a_request(chunk(0, 1), rows(1)))
+    claim.store(a_request(chunk(1, 2), [*rows(2), {"id": 3, "_extra": '{"x":1}'}]))
+    claim.store(a_request(chunk(3, 1), rows(4)))
     extra = store.rows("id, CAST(_extra AS varchar)" if store.kind != "sqlite" else "id, _extra")
     assert [(at, text and json.loads(text)) for at, text in extra] == [
         (1, None),
@@ -237,8 +238,8 @@ def test_keys_without_a_column_are_kept(store: Store) -> None:
 def test_any_name_is_a_name(store: Store, name: str) -> None:
     """Tables and columns are quoted."""
     columns = (Column(name, "integer"),)
-    sink = store.claimed(store.job(table=name), columns=columns)
-    assert sink.store(a_request(chunk(0, 1), [{name: 1}], columns=columns)).successful == 1
+    _, claim = store.claimed(store.job(table=name), columns=columns)
+    assert claim.store(a_request(chunk(0, 1), [{name: 1}], columns=columns)).successful == 1
     quoted = name.replace('"', '""')
     if store.adapter.is_sql:
         assert store.rows(f'"{quoted}"', name) == [(1,)]
@@ -247,33 +248,40 @@ def test_any_name_is_a_name(store: Store, name: str) -> None:
 # -- whose job it is ---------------------------------------------------------------------------
 
 
+def lose_locks(sink: Sink) -> None:
+    """Let PostgreSQL release a sink's locks, as if its connection had been lost."""
+    if isinstance(sink, PostgresSink):
+        sink.run("DO $$ BEGIN PERFORM pg_advisory_unlock_all(); END $$")
+
+
 def test_a_stopped_owner_that_wakes_up_cannot_commit(store: Store) -> None:
     """The next claim raises the epoch; the old one is fenced off."""
-    old, new, job = store.open(), store.open(), store.job()
-    assert old.claim(job, a_record(job), "old").epoch == 1
-    if store.kind == "postgresql":  # as if its connection had been lost
-        old._run("DO $$ BEGIN PERFORM pg_advisory_unlock_all(); END $$")  # type: ignore[attr-defined]
-    assert new.claim(job, a_record(job), "new").epoch == 2
+    sink, job = store.open(), store.job()
+    old = sink.claim(job, a_record(job), "old")
+    assert old.record.epoch == 1
+    lose_locks(sink)
+    other = store.open()
+    new = other.claim(job, a_record(job), "new")
+    assert new.record.epoch == 2
     with pytest.raises(JobRunningElsewhereError):
         old.store(a_request(chunk(0, 1), rows(1)))
     with pytest.raises(JobRunningElsewhereError):
-        old.finish("users-1", "completed", 1)
+        old.finish("completed", 1)
     assert new.store(a_request(chunk(0, 1), rows(1))).successful == 1
-    assert new.owner("users-1") == "new"
-    assert new.owner("nobody's") is None
+    assert other.owner("users-1") == "new"
+    assert other.owner("nobody's") is None
 
 
 def test_others_may_join_a_job_until_it_is_claimed_again(store: Store) -> None:
     """At the epoch of the record, in any number; the next claim fences them all."""
     job = store.job()
     first = store.open()
-    record = first.claim(job, a_record(job), "me")
-    worker = store.open()
-    worker.join(job, record)
-    first.store(a_request(chunk(0, 1), rows(1)))
+    claim = first.claim(job, a_record(job), "me")
+    worker = store.open().join(job, claim.record)
+    claim.store(a_request(chunk(0, 1), rows(1)))
     worker.store(a_request(chunk(1, 1), [*rows(2), {"id": 3, "_extra": "{}"}]))
     assert [row[0] for row in store.rows()] == [1, 2, 3]
-    assert first.claim(job, record, "me").epoch == 2
+    assert first.claim(job, claim.record, "me").record.epoch == 2
     with pytest.raises(JobRunningElsewhereError):
         worker.store(a_request(chunk(5, 1), rows(9)))
 
@@ -282,42 +290,41 @@ def test_a_job_is_known_again(store: Store) -> None:
     """Another process finds the job's record as it was written, and its ledger."""
     job = store.job()
     sink = store.open()
-    record = sink.claim(job, a_record(job), "me")
-    sink.store(a_request(chunk(0, 2), rows(1, 2)))
-    sink.finish("users-1", "interrupted", 7)
+    claim = sink.claim(job, a_record(job), "me")
+    claim.store(a_request(chunk(0, 2), rows(1, 2)))
+    claim.finish("interrupted", 7)
     store.close()
     again = store.open()
-    (found,) = again.jobs(job.target_hash())
-    assert found == replace(record, state="interrupted", total_items=7)
-    assert again.jobs("another") == []
+    assert again.jobs() == [replace(claim.record, state="interrupted", total_items=7)]
     assert [row.chunk for row in again.committed("users-1")] == [chunk(0, 2)]
     resumed = again.claim(job, a_record(job, columns=()), "me")
-    assert (resumed.epoch, resumed.columns, resumed.state) == (2, COLUMNS, "running")
-    assert again.store(a_request(chunk(0, 2), rows(1, 2))).already_committed
-    assert again.store(a_request(chunk(2, 1), rows(3))).successful == 1
+    record = resumed.record
+    assert (record.epoch, record.columns, record.state) == (2, COLUMNS, "running")
+    assert resumed.store(a_request(chunk(0, 2), rows(1, 2))).already_committed
+    assert resumed.store(a_request(chunk(2, 1), rows(3))).successful == 1
     assert len(store.rows()) == 3
 
 
 def test_two_jobs_share_a_table(store: Store) -> None:
     """Each with its own ledger and rejects; the accounts of both are right."""
-    first = store.claimed(job_id="one")
+    sink, first = store.claimed(job_id="one")
     first.store(a_request(chunk(0, 2), rows(1), [a_reject(1)]))
-    second = store.claimed(store.job(sources=("/data/more.jsonl",)), job_id="one-2")
+    _, second = store.claimed(store.job(sources=("/data/more.jsonl",)), job_id="one-2")
     second.store(a_request(chunk(0, 2), rows(2), [a_reject(0)]))
     first.store(a_request(chunk(2, 1), rows(3)))
     assert [row[0] for row in store.rows()] == [1, 2, 3]
-    assert [record.job_id for record in first.jobs()] == ["one", "one-2"]
-    assert [row.chunk for row in first.committed("one")] == [chunk(0, 2), chunk(2, 1)]
-    assert [reject.record for reject in second.rejects("one-2")] == [0]
-    assert first.finish("one", "completed", 3) == 0
-    assert second.finish("one-2", "completed", 2) in (0, None)
+    assert [record.job_id for record in sink.jobs()] == ["one", "one-2"]
+    assert [row.chunk for row in sink.committed("one")] == [chunk(0, 2), chunk(2, 1)]
+    assert [reject.record for reject in sink.rejects("one-2")] == [0]
+    assert first.finish("completed", 3) == 0
+    assert second.finish("completed", 2) in (0, None)
 
 
 def test_a_job_that_begins_again_leaves_no_ledger(store: Store) -> None:
     """Chunks and rejects are forgotten; in SQL its rows stay, where files are the ledger they go."""
-    sink, job = store.claimed(), store.job()
-    sink.store(a_request(chunk(0, 2), rows(1), [a_reject(1)]))
-    other = store.claimed(store.job(sources=("/data/more.jsonl",)), job_id="users-1-0")
+    (sink, claim), job = store.claimed(), store.job()
+    claim.store(a_request(chunk(0, 2), rows(1), [a_reject(1)]))
+    _, other = store.claimed(store.job(sources=("/data/more.jsonl",)), job_id="users-1-0")
     other.store(a_request(chunk(0, 1), rows(2)))
     old = sink.jobs()[0]
     sink.claim(job, a_record(job), "me", [old])
@@ -329,20 +336,19 @@ def test_a_job_that_begins_again_leaves_no_ledger(store: Store) -> None:
 
 def test_a_job_that_began_again_is_closed_to_its_old_owner(store: Store) -> None:
     """Under the same name, too: what it has not stored yet, it must not store."""
-    sink, job = store.claimed(), store.job()
-    sink.store(a_request(chunk(0, 2), rows(1)))
-    claimed = sink.claim(job, a_record(job), "me", sink.jobs())
-    sink.join(job, replace(claimed, epoch=1, created_at="2026-01-01T00:00:00.000+00:00"))
+    (sink, claim), job = store.claimed(), store.job()
+    claim.store(a_request(chunk(0, 2), rows(1)))
+    again = sink.claim(job, a_record(job), "me", sink.jobs())
+    old = replace(again.record, epoch=1, created_at="2026-01-01T00:00:00.000+00:00")
     with pytest.raises(JobRunningElsewhereError):
-        sink.store(a_request(chunk(2, 1), rows(3)))
+        sink.join(job, old).store(a_request(chunk(2, 1), rows(3)))
 
 
 def test_a_job_that_was_claimed_since_it_was_found_is_not_forgotten(store: Store) -> None:
     """Of two processes that begin it again one gives way."""
-    sink, job = store.claimed(), store.job()
+    (sink, _), job = store.claimed(), store.job()
     found = sink.jobs()
-    sink.claim(job, a_record(job), "other", found)
-    sink.store(a_request(chunk(0, 2), rows(1)))
+    sink.claim(job, a_record(job), "other", found).store(a_request(chunk(0, 2), rows(1)))
     with pytest.raises(JobRunningElsewhereError):
         sink.claim(job, a_record(job), "me", found)
     assert len(sink.committed("users-1")) == 1
@@ -353,26 +359,26 @@ def test_a_job_that_was_claimed_since_it_was_found_is_not_forgotten(store: Store
 
 def test_rows_that_nobody_accounts_for_are_noticed(store: Store) -> None:
     """In a table that the job made, another program's rows make a surplus."""
-    sink = store.claimed()
-    sink.store(a_request(chunk(0, 2), rows(1, 2)))
-    assert sink.finish("users-1", "completed", 2) == 0
+    sink, claim = store.claimed()
+    claim.store(a_request(chunk(0, 2), rows(1, 2)))
+    assert claim.finish("completed", 2) == 0
     store.intrude()
-    assert sink.finish("users-1", "completed", 2) == 1
+    assert claim.finish("completed", 2) == 1
     assert sink.jobs()[0].state == "interrupted"
 
 
 @pytest.mark.parametrize(("mode", "left"), [("append", 3), ("truncate", 2), ("replace", 2)])
 def test_an_existing_table_is_treated_as_asked(store: Store, mode: Any, left: int) -> None:
     """`--if-exists` decides what becomes of the rows that are there."""
-    before = store.claimed()
+    _, before = store.claimed()
     before.store(a_request(chunk(0, 1), rows(50)))
-    before.finish("users-1", "completed", 1)
+    before.finish("completed", 1)
     store.close()
     sources = ("/data/more.jsonl",)
-    sink = store.claimed(store.job(if_exists=mode, sources=sources), job_id="users-2")
-    sink.store(a_request(chunk(0, 2), rows(1, 2)))
+    _, claim = store.claimed(store.job(if_exists=mode, sources=sources), job_id="users-2")
+    claim.store(a_request(chunk(0, 2), rows(1, 2)))
     assert len(store.rows()) == left
-    assert sink.finish("users-2", "completed", 2) in (0, None)
+    assert claim.finish("completed", 2) in (0, None)
     store.close()
     with pytest.raises(UsageError, match="exists"):
         store.claimed(store.job(if_exists="fail"), job_id="users-3")
@@ -385,8 +391,8 @@ def test_a_table_with_other_columns_is_refused_or_replaced(store: Store) -> None
     with pytest.raises(UsageError, match="no column data"):
         store.claimed(job_id="users-2")
     store.close()
-    sink = store.claimed(store.job(if_exists="replace"), job_id="users-2")
-    assert sink.store(a_request(chunk(0, 1), rows(1))).successful == 1
+    _, claim = store.claimed(store.job(if_exists="replace"), job_id="users-2")
+    assert claim.store(a_request(chunk(0, 1), rows(1))).successful == 1
 
 
 def test_a_table_that_cannot_take_the_columns_is_refused(store: Store) -> None:
@@ -406,13 +412,13 @@ def test_keys_that_would_share_a_column_are_refused(database: Store, exists: boo
     if database.kind == "postgresql" and not exists:
         database.claimed(columns=columns)
         return
-    with pytest.raises(UsageError, match=r"one column: id, ID|both go into column id"):
+    with pytest.raises(UsageError, match=r"share a column: id, ID|both go into column id"):
         database.claimed(columns=columns)
 
 
 def test_a_later_format_is_not_touched(database: Store) -> None:
     """A ledger that a later version wrote stops this one."""
-    sink = database.claimed()
+    sink, _ = database.claimed()
     database.run("UPDATE _batchimport_jobs SET format_version = 99")
     with pytest.raises(FatalError, match="format 99"):
         sink.jobs()
@@ -427,9 +433,9 @@ def codes(sink: Sink) -> list[tuple[int, str]]:
 
 def test_rows_that_the_table_refuses_are_rejected_alone(database: Store) -> None:
     """First, middle and last of a chunk, with the database's reason; the others are stored."""
-    sink = database.claimed(database.job(key=("id",)))
-    sink.store(a_request(chunk(0, 3), rows(1, 2, 3)))
-    result = sink.store(a_request(chunk(3, 7), rows(3, 4, 4, 5, 6, 1), [a_reject(9)]))
+    sink, claim = database.claimed(database.job(key=("id",)))
+    claim.store(a_request(chunk(0, 3), rows(1, 2, 3)))
+    result = claim.store(a_request(chunk(3, 7), rows(3, 4, 4, 5, 6, 1), [a_reject(9)]))
     assert (result.successful, result.failed, result.bisected) == (3, 4, True)
     assert [row[0] for row in database.rows()] == [1, 2, 3, 4, 5, 6]
     found = {reject.record: reject for reject in sink.rejects("users-1")}
@@ -446,9 +452,9 @@ def test_any_name_is_the_name_of_a_column_that_is_refused(database: Store) -> No
     columns = tuple(Column(name, "integer") for name in names)
     for mode in ("error", "ignore", "update"):
         job = database.job(key=("row", "n"), on_conflict=mode, table=f"{mode}s")
-        sink = database.claimed(job, job_id=mode, columns=columns)
+        _, claim = database.claimed(job, job_id=mode, columns=columns)
         given = [dict.fromkeys(names, at) for at in (1, 1, 2)]
-        result = sink.store(a_request(chunk(0, 3), given, columns=columns))
+        result = claim.store(a_request(chunk(0, 3), given, columns=columns))
         assert result.counts == {"error": (2, 1, 0), "ignore": (2, 0, 1), "update": (3, 0, 0)}[mode]
         assert database.rows("c0, n", f"{mode}s") == [(1, 1), (2, 2)]
 
@@ -456,10 +462,10 @@ def test_any_name_is_the_name_of_a_column_that_is_refused(database: Store) -> No
 def test_the_first_of_equal_keys_wins(database: Store) -> None:
     """In the order of the source; null is equal to nothing; a refused row takes no key."""
     database.run("CREATE TABLE users (id INTEGER UNIQUE, name TEXT UNIQUE NOT NULL, data TEXT)")
-    sink = database.claimed()
+    sink, claim = database.claimed()
     names = [(1, "a"), (2, "a"), (2, "b"), (None, "c"), (None, "d"), (1, "b"), (3, None), (3, "e")]
     given = [{"id": at, "name": name} for at, name in names]
-    result = sink.store(a_request(chunk(0, len(given)), given))
+    result = claim.store(a_request(chunk(0, len(given)), given))
     assert codes(sink) == [(1, "unique"), (5, "unique"), (6, "not_null")]
     assert result.successful == 5
     assert sorted(name for _, name in database.rows()) == ["a", "b", "c", "d", "e"]
@@ -467,11 +473,11 @@ def test_the_first_of_equal_keys_wins(database: Store) -> None:
 
 def test_a_chunk_of_bad_rows_is_all_rejects(database: Store) -> None:
     """Every row is refused, and the next chunk is stored."""
-    sink = database.claimed(database.job(key=("id",)))
-    sink.store(a_request(chunk(0, 1), rows(7)))
-    result = sink.store(a_request(chunk(1, 300), rows(*[7] * 300)))
+    _, claim = database.claimed(database.job(key=("id",)))
+    claim.store(a_request(chunk(0, 1), rows(7)))
+    result = claim.store(a_request(chunk(1, 300), rows(*[7] * 300)))
     assert (result.successful, result.failed) == (0, 300)
-    assert sink.store(a_request(chunk(301, 1), rows(8))).successful == 1
+    assert claim.store(a_request(chunk(301, 1), rows(8))).successful == 1
 
 
 @pytest.mark.parametrize(
@@ -500,8 +506,8 @@ def test_a_foreign_table_is_treated_as_asked(database: Store, mode: Any, left: i
     """`--if-exists` decides what becomes of another program's rows."""
     database.run("CREATE TABLE users (id INTEGER, name TEXT, data TEXT)")
     database.run("INSERT INTO users VALUES (50, 'before', NULL)")
-    sink = database.claimed(database.job(if_exists=mode))
-    sink.store(a_request(chunk(0, 2), rows(1, 2)))
+    _, claim = database.claimed(database.job(if_exists=mode))
+    claim.store(a_request(chunk(0, 2), rows(1, 2)))
     assert len(database.rows()) == left
 
 
@@ -519,9 +525,9 @@ def test_constraints_of_an_existing_table_reject_records(database: Store) -> Non
         database.run(
             "CREATE TRIGGER t AFTER INSERT ON users BEGIN INSERT INTO log VALUES (new.id); END"
         )
-    sink = database.claimed()
+    sink, claim = database.claimed()
     given = [{"id": 1, "name": "a"}, {"id": 2}, {"id": 2, "name": "bad"}, {"id": 9, "name": "b"}]
-    result = sink.store(a_request(chunk(0, 5), [*given, {"id": 3, "name": "c"}]))
+    result = claim.store(a_request(chunk(0, 5), [*given, {"id": 3, "name": "c"}]))
     assert (result.successful, result.failed) == (2, 3)
     assert codes(sink) == [(1, "not_null"), (2, "check"), (3, "foreign_key")]
 
@@ -544,13 +550,13 @@ def test_a_dataset_takes_what_its_columns_can_hold(folder: Store, tmp_path: Path
     pl.DataFrame({"id": [5]}, schema_overrides=other).select(
         *(pl.col(n) if n == "id" else pl.lit(None, t).alias(n) for n, t in other.items())
     ).write_parquet(tmp_path / "users" / "other.parquet")
-    sink = folder.claimed()
-    result = sink.store(a_request(chunk(0, 3), [*rows(1, 200), {"id": 2, "_extra": '{"x": 1}'}]))
+    sink, claim = folder.claimed()
+    result = claim.store(a_request(chunk(0, 3), [*rows(1, 200), {"id": 2, "_extra": '{"x": 1}'}]))
     assert (result.successful, result.failed) == (1, 2)
     found = [(each.record, each.errors[0].code) for each in sink.rejects("users-1")]
     assert found == [(1, "type"), (2, "unknown_key")]
     assert folder.rows("id, more") == [(1, None), (5, None)]
-    assert sink.finish("users-1", "completed", 3) == 0
+    assert claim.finish("completed", 3) == 0
     with pytest.raises(UsageError, match="does not remove it"):
         folder.claimed(folder.job(if_exists="replace"), job_id="users-2")
 
@@ -565,8 +571,8 @@ def test_files_of_different_columns_are_no_dataset(folder: Store, tmp_path: Path
 
 def test_a_part_of_another_program_is_not_believed(folder: Store, tmp_path: Path) -> None:
     """A file that has a part's name and no ledger row stops the job; so does a damaged one."""
-    sink = folder.claimed()
-    sink.store(a_request(chunk(0, 1), rows(1)))
+    sink, claim = folder.claimed()
+    claim.store(a_request(chunk(0, 1), rows(1)))
     (part,) = (tmp_path / "users").glob("part-*")
     pl.read_parquet(part).write_parquet(part)
     with pytest.raises(FatalError, match="no row of the ledger"):
@@ -581,13 +587,13 @@ def test_a_file_system_without_nameless_files(
 ) -> None:
     """Drafts have hidden names; those of killed processes are removed when a job begins."""
     monkeypatch.delattr("os.O_TMPFILE")
-    sink = folder.claimed()
+    _, claim = folder.claimed()
     left, fresh = (tmp_path / "users" / f".draft-{name}" for name in ("left", "fresh"))
     for draft in (left, fresh):
         draft.write_bytes(b"half of a part")
     os.utime(left, (0, 0))
-    sink.store(a_request(chunk(0, 2), rows(1, 2)))
-    again = folder.claimed()
+    claim.store(a_request(chunk(0, 2), rows(1, 2)))
+    _, again = folder.claimed()
     assert again.store(a_request(chunk(0, 2), rows(1, 2))).already_committed
     assert folder.rows() == [(1, "user 1"), (2, "user 2")]
     hidden = [path.name for path in (tmp_path / "users").glob(".*")]

@@ -66,7 +66,7 @@ class Shop:
         (self.path / "u.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         with self._opened(trouble) as work:
             options = RunOptions(chunk_size=size, **facts)
-            plan = Plan(work.source.size, [row.chunk for row in work.sink.committed("users-1")])
+            plan = Plan(work.source.size, [row.chunk for row in self.committed()])
 
             async def nap(seconds: float) -> None:
                 self.naps.append(seconds)
@@ -101,16 +101,17 @@ class Shop:
         source = open_source([str(self.path / "u.jsonl")], SourceOptions())
         sink = open_sink(address)
         job = a_job(address)
-        sink.claim(job, a_record(job, columns=SCHEMA.columns, size=source.size), "me")
-        store = sink.store
+        claim = sink.claim(job, a_record(job, columns=SCHEMA.columns, size=source.size), "me")
+        self.committed = lambda: sink.committed("users-1")
+        store = claim.store
 
         def troubled(request: StoreRequest) -> ChunkResult:
             trouble(request)
             return store(request)
 
-        sink.store = troubled  # type: ignore[method-assign]
+        claim.store = troubled  # type: ignore[method-assign]
         try:
-            yield Work(source, SCHEMA, Identity(), SCHEMA.columns, sink)
+            yield Work(source, SCHEMA, Identity(), SCHEMA.columns, claim)
         finally:
             sink.close()
             source.close()
@@ -178,12 +179,7 @@ def test_a_reply_that_was_lost_does_not_store_twice(shop: Shop) -> None:
             done.append(1)
             sink = open_sink(f"sqlite:///{shop.path / 'u.db'}")
             try:
-                sink._job, sink._table, sink._names = (  # type: ignore[attr-defined]
-                    sink.jobs()[0],
-                    "users",
-                    ["id"],
-                )
-                sink.store(request)
+                sink.join(a_job(""), sink.jobs()[0]).store(request)
             finally:
                 sink.close()
             raise TransientError("no answer")

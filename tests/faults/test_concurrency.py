@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from batchimport.failpoints import VARIABLE
-from batchimport.sinks.duckdb.file import make_file
+from batchimport.sinks.duckdb.file import create_file
 from tests.faults.sweep import Ending, Victim, new_victim
 from tests.helpers.cli import Workdir, environment
 from tests.helpers.destinations import Database
@@ -81,7 +81,7 @@ def test_a_new_database_that_all_make_is_whole(tmp_path: Path) -> None:
 
     def make(path: Path) -> bytes:
         together.wait()
-        make_file(path)
+        create_file(path)
         return path.read_bytes()
 
     with ThreadPoolExecutor(together.parties) as pool:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -14,10 +14,11 @@ from batchimport import failpoints
 from batchimport.cli import main
 from batchimport.model import Chunk
 from batchimport.policy import plan
-from batchimport.sinks.postgres.sink import PostgresSink
+from batchimport.sinks.postgres.rows import PostgresTransaction
 from batchimport.sinks.sql import statements
-from batchimport.sinks.sqlite.sink import SqliteSink
-from batchimport.state import directory
+from batchimport.sinks.sql.dialect import ChunkTransaction, Dialect
+from batchimport.sinks.sql.store import SqlClaim
+from batchimport.state import files
 
 
 def make(name: str) -> None:
@@ -28,37 +29,32 @@ def make(name: str) -> None:
 
 def _ledger_after_the_data() -> None:
     """Commit the rows first, and the ledger row in a transaction of its own."""
-    insert, store = SqliteSink._insert, SqliteSink.store
-    late: list[tuple[Any, ...]] = []
+    store = SqlClaim.store
 
-    def put_off(self: SqliteSink, table: str, columns: str, rows: Sequence[Any]) -> None:
-        if table == self._chunks:
-            late.extend(rows)
-            self._run(f"UPDATE {self._jobs} SET epoch = epoch")  # the same count of changes
-        else:
-            insert(self, table, columns, rows)
-
-    def store_twice(self: SqliteSink, request: Any) -> Any:
+    def store_twice(self: SqlClaim, request: Any) -> Any:
         result = store(self, request)
         failpoints.reach("before-commit")
-        row = late.pop()
-        row = (*row[:7], result.successful, result.failed, *row[9:])
-        insert(self, self._chunks, statements.CHUNK_COLUMNS, [row])
+        values = statements.chunk_values(self.record.job_id, request, result, self.record.epoch)
+        self._database.run(
+            f"INSERT INTO {self._database.tables.chunks} ({statements.CHUNK_COLUMNS}) "
+            f"VALUES ({statements.marks(values)})",
+            values,
+        )
         return result
 
-    SqliteSink._insert = put_off  # type: ignore[method-assign]
-    SqliteSink.store = store_twice  # type: ignore[method-assign]
+    ChunkTransaction.insert_chunk = lambda *_: True  # type: ignore[method-assign]
+    SqlClaim.store = store_twice  # type: ignore[method-assign]
 
 
 def _no_epoch_check() -> None:
     """Let a process commit whose job was taken by another."""
-    SqliteSink._is_ours = lambda *_: True  # type: ignore[method-assign]
-    PostgresSink._fence_by = lambda self, _: self._job  # type: ignore[method-assign, assign, return-value]
+    Dialect.hold = lambda *_: None  # type: ignore[method-assign]
+    PostgresTransaction.fence = lambda _: None  # type: ignore[method-assign]
 
 
 def _no_directory_sync() -> None:
     """Do not wait until the new name of a file is on disk."""
-    directory.sync_directory = lambda _: None
+    files.sync_directory = lambda _: None
 
 
 def _interval_off_by_one() -> None:

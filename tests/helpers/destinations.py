@@ -173,7 +173,7 @@ class ParquetFolder(Destination):
         sink = self._sink()
         for job in sink.jobs():
             schema = sink._folder.schema(sink._folder.job_path(job.job_id))
-            sink._write_job(job, "users", SOMEBODY, schema)
+            sink._ledger.write_job(job, "users", SOMEBODY, schema)
 
     def _sink(self) -> ParquetSink:
         return ParquetSink(self.address)

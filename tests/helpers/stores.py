@@ -1,4 +1,4 @@
-"""What a sink test needs: every adapter, a claimed sink, and chunks to store in it."""
+"""What a sink test needs: every adapter, a claimed job, and chunks to store."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import polars as pl
 from batchimport.model import Chunk, FieldError, Job, Position, Reject
 from batchimport.schema import Column
 from batchimport.sinks import open_sink
-from batchimport.sinks.base import JobRecord, Sink, StoreRequest
+from batchimport.sinks.base import Claim, JobRecord, Sink, StoreRequest
 
 Rows = list[tuple[Any, ...]]
 
@@ -34,7 +34,7 @@ class Adapter:
 
 
 def _look_by_sql(sink: Any, columns: str, table: str) -> Rows:
-    rows: Rows = sink._rows(f"SELECT {columns} FROM {sink._name(table)} ORDER BY 1")
+    rows: Rows = sink.rows(f"SELECT {columns} FROM {sink.name(table)} ORDER BY 1")
     return rows
 
 
@@ -72,11 +72,12 @@ class Store:
         self.opened.append(open_sink(self.address))
         return self.opened[-1]
 
-    def claimed(self, job: Job | None = None, job_id: str = "users-1", **facts: Any) -> Sink:
-        """Return a sink that has claimed a job."""
+    def claimed(
+        self, job: Job | None = None, job_id: str = "users-1", **facts: Any
+    ) -> tuple[Sink, Claim]:
+        """Open a sink and claim a job."""
         sink, job = self.open(), job or self.job()
-        sink.claim(job, a_record(job, job_id, **facts), "me")
-        return sink
+        return sink, sink.claim(job, a_record(job, job_id, **facts), "me")
 
     def job(self, **facts: Any) -> Job:
         return a_job(self.address, **facts)
@@ -88,7 +89,7 @@ class Store:
     def run(self, statement: str) -> None:
         """Run a statement, as another program would."""
         sink: Any = self.opened[-1] if self.opened else self.open()
-        sink._run(statement)
+        sink.run(statement)
 
     def intrude(self) -> None:
         """Add a row that no ledger knows."""

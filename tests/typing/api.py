@@ -6,7 +6,11 @@ from batchimport.display.terminal import LiveDisplay
 from batchimport.pipeline.transform import FrameTransform, Identity, RecordTransform, Transform
 from batchimport.policy.sizing import AutoSizer, FixedSizer, LoadSizer, Sizer
 from batchimport.schema import RecordSchema
-from batchimport.sinks.base import Sink
+from batchimport.sinks.base import Claim, Sink
+from batchimport.sinks.duckdb.sink import DuckdbClaim, DuckdbSink
+from batchimport.sinks.parquet.sink import ParquetClaim, ParquetSink
+from batchimport.sinks.postgres.sink import PostgresSink
+from batchimport.sinks.sql.store import SqlClaim
 from batchimport.sinks.sqlite.sink import SqliteSink
 from batchimport.sources.base import RawRecords, Source
 from batchimport.sources.csv.records import DelimitedRecords
@@ -16,7 +20,8 @@ from batchimport.sources.jsonl.source import JsonLines, JsonLinesSource
 from batchimport.sources.many import ManySource
 from batchimport.sources.parquet.source import ParquetRows, ParquetSource
 
-sinks: list[type[Sink]] = [SqliteSink]
+sinks: list[type[Sink]] = [DuckdbSink, ParquetSink, PostgresSink, SqliteSink]
+claims: list[type[Claim]] = [DuckdbClaim, ParquetClaim, SqlClaim]
 sources: list[type[Source]] = [
     DelimitedSource,
     JsonLinesSource,

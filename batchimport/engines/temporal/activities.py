@@ -142,13 +142,14 @@ class Activities:
 
         def finished(_: threading.Event) -> m.Finished:
             with self._jobs.use(request.ref) as job:
-                sink, record = job.work.sink, job.record
+                sink, claim = job.parts.sink, job.work.claim
                 if request.is_whole:
                     size = job.work.source.size
-                    complete(sink, job.parts.job, record, size, request.total)
+                    complete(sink, claim, job.parts.job, size, request.total)
                 else:
-                    sink.finish(record.job_id, "interrupted", request.total)
-                codes = Counter(reject.errors[0].code for reject in sink.rejects(record.job_id))
+                    claim.finish("interrupted", request.total)
+                rejects = sink.rejects(claim.record.job_id)
+                codes = Counter(reject.errors[0].code for reject in rejects)
             self._jobs.close()
             return m.Finished(dict(sorted(codes.items())))
 
@@ -180,7 +181,7 @@ class Activities:
 
     def _describe(self, spec: m.JobSpec, job: Job, opened: Opened) -> m.Claimed:
         record, work = opened.record, opened.work
-        hints, done = work.sink.hints, Counts()
+        hints, done = work.claim.hints, Counts()
         for row in opened.committed:
             done = done.plus(row.successful, row.failed, row.filtered)
         started = JobStarted(

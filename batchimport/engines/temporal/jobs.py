@@ -64,7 +64,7 @@ class OpenJob:
         """Wait until the ledger has the chunk that begins there; say whether it has."""
         until = time.monotonic() + seconds
         while not is_cancelled():
-            if self.work.sink.is_committed(self.record.job_id, position):
+            if self.parts.sink.is_committed(self.record.job_id, position):
                 return True
             if time.monotonic() >= until:
                 return False

@@ -1,7 +1,6 @@
-"""Which rows of a chunk a DuckDB table refuses, found out before they are stored.
+"""Which rows of a chunk a DuckDB table would refuse, found by queries before they are stored.
 
-DuckDB has no savepoints, and an error ends the transaction; so the rows are asked about by queries,
-which say all of a row's faults at once and take time in proportion to the chunk.
+The queries find all of a row's faults at once, and take time in proportion to the chunk.
 """
 
 from __future__ import annotations
@@ -18,10 +17,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from batchimport.model import OnConflict
-    from batchimport.sinks.duckdb.dialect import Reading, TableColumn
+    from batchimport.sinks.duckdb.dialect import DuckdbColumn, Reading
+    from batchimport.sinks.sql.dialect import Refused
 
 ROWS = "temp.batchimport_rows"
-"""The chunk's rows as the table would have them; what does not fit is null."""
+"""The chunk's rows as the table would store them; a value that does not fit is null."""
 
 CONSTRAINTS = """
     SELECT constraint_type, constraint_text, expression, constraint_column_names,
@@ -34,27 +34,24 @@ UNIQUE_INDEXES = """
     WHERE database_name = current_database() AND schema_name = ? AND lower(table_name) = lower(?)
     AND is_unique"""
 
-Refused = dict[int, list[FieldError]]
-"""Rows that are not stored, with their errors; without any, `--on-conflict ignore` leaves them out."""
-
 _SHOWN = 200
 
 _Shared = tuple[tuple[str, int | None], FieldError | None]
-"""A key, told by its columns and the first row that has it (None: a row of the table has it), and
-the error of another row that has it, unless that one is left out."""
+"""A key that several rows have: its columns, the first row that has it (None: a row of the table), and
+the error of another row that has it (None: that row is left out)."""
 
 Query = Callable[..., list[tuple[Any, ...]]]
-"""Runs a statement, with the values of its marks, and returns its rows."""
+"""Runs a statement with the values of its parameters, and returns its rows."""
 
 
 class Refusals:
-    """Asks one chunk's rows, which stand in the view `source` with their number in `ROW`."""
+    """Examines one chunk's rows, which are in the view `source` with their place in `ROW`."""
 
     def __init__(
         self,
         query: Query,
         place: tuple[str, str],
-        columns: Sequence[TableColumn],
+        columns: Sequence[DuckdbColumn],
         readings: dict[str, Reading],
         source: str,
     ) -> None:
@@ -72,10 +69,12 @@ class Refusals:
         self._shared: defaultdict[int, list[_Shared]] = defaultdict(list)
 
     def find(self, on_conflict: OnConflict, key: Sequence[str]) -> Refused:
-        """Return the rows that the table refuses, or that are left out, as far as queries can tell.
+        """Return the rows that the table would refuse, as far as queries can find out.
+
+        Those without a reason are left out because of `--on-conflict ignore`.
 
         Args:
-            key: The columns whose conflicts `on_conflict` is about; none for all that are unique.
+            key: The columns whose conflicts `on_conflict` is about; empty for all unique ones.
         """
         for name in self._readings:
             self._find_misfits(name)
@@ -98,7 +97,7 @@ class Refusals:
         return dict(self._found)
 
     def _unique_keys(self, constraints: Sequence[tuple[Any, ...]]) -> list[list[str]]:
-        """Return what is unique together, as SQL."""
+        """Return the columns of each unique constraint and index, as SQL."""
         return [
             *([quote(name) for name in row[3]] for row in constraints if row[0] in UNIQUE),
             *(list(row[0]) for row in self._query(UNIQUE_INDEXES, self._place)),
@@ -206,8 +205,8 @@ class Refusals:
 UNIQUE = ("PRIMARY KEY", "UNIQUE")
 
 
-def _default(column: TableColumn) -> str:
-    """Return the SQL of a value that no record has; a sequence is not moved for a question."""
+def _default(column: DuckdbColumn) -> str:
+    """Return the SQL of a column that no record has; a query must not advance its sequence."""
     if column.default is None or "nextval" in column.default:
         return f"CAST(NULL AS {column.type_name})"
     return f"CAST({column.default} AS {column.type_name})"

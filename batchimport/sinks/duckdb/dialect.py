@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import duckdb
 
@@ -16,15 +16,14 @@ from batchimport.errors import (
     UsageError,
 )
 from batchimport.model import INDEX, FieldError
-from batchimport.sinks.sql import statements
+from batchimport.sinks.sql.dialect import TableColumn
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from batchimport.schema import Column, Kind
+    from batchimport.schema import Kind
 
 ROW = INDEX
-"""Number of a row within its chunk, in the views that show a frame: no column has this name."""
+"""Column of the views that show a frame to SQL: place of the row, from 0. No table of a user has a
+column of this name."""
 
 TYPES: dict[Kind, str] = {
     "integer": "BIGINT",
@@ -53,11 +52,11 @@ _MESSAGES = {
 
 
 def translate(error: duckdb.Error, where: str) -> BatchImportError:
-    """Say what a driver error means for the runner, by its class; I/O errors by their fixed words."""
+    """Return the error of ours that a driver error means: by its class, I/O errors by their messages."""
     text = message_of(error)
     if isinstance(error, (duckdb.IntegrityError, duckdb.DataError)):
         return DataError(text)
-    if "No space left" in text:  # also in the words of a COMMIT
+    if "No space left" in text:  # a COMMIT says so, too
         return FatalError("the disk is full", where=where, hint="make room, then run again")
     if isinstance(error, duckdb.TransactionException) and "Could not write" not in text:
         return TransientError(text, where=where)
@@ -65,7 +64,7 @@ def translate(error: duckdb.Error, where: str) -> BatchImportError:
         return JobRunningElsewhereError(
             "another process has this database open",
             where=where,
-            hint=f"DuckDB lets one process in: wait for it, or stop it ({_holder(text)})",
+            hint=f"DuckDB allows one process: wait for it, or stop it ({_holder(text)})",
         )
     if isinstance(error, duckdb.CatalogException):
         return UsageError(f"DuckDB says: {text}", where=where, hint="choose another --table")
@@ -75,7 +74,7 @@ def translate(error: duckdb.Error, where: str) -> BatchImportError:
 
 
 def opening(error: duckdb.Error, where: str) -> BatchImportError:
-    """Say what an error at opening means."""
+    """Return the error of ours that an error at opening means."""
     text = message_of(error)
     if "Permission denied" in text or "Read-only" in text:
         return FatalError("the database cannot be written", where=where, hint="check its mode")
@@ -93,13 +92,13 @@ def _holder(text: str) -> str:
 
 
 def field_error(error: DataError) -> FieldError:
-    """Say why a row was refused, when only DuckDB's message tells."""
-    found = [code for words, code in _MESSAGES.items() if words in error.message]
-    return FieldError(found[0] if found else "type", "", error.message[:500])
+    """Return the reason why a row was refused, as far as DuckDB's message shows it."""
+    codes = [code for part, code in _MESSAGES.items() if part in error.message]
+    return FieldError(codes[0] if codes else "type", "", error.message[:500])
 
 
 def unquoted(name: str) -> str:
-    """Return a name that may stand in quotes without them."""
+    """Return a name without its quotes, if it has any."""
     return name[1:-1].replace('""', '"') if name.startswith('"') else name
 
 
@@ -107,88 +106,45 @@ def unquoted(name: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class TableColumn:
-    """A column as the catalogue describes it.
+class DuckdbColumn(TableColumn):
+    """A column of a DuckDB table.
 
     Attributes:
-        default: SQL of the value when none is given, if there is one.
-        generated: SQL that computes it, if it is generated: then it takes no values.
+        default: SQL of its value where none is given; None if there is no default.
+        generated: SQL that computes it; None if it is not generated.
     """
 
-    name: str
-    type_name: str
-    is_nullable: bool
     default: str | None
     generated: str | None
 
+    @property
+    def is_exact(self) -> bool:
+        """Say whether it holds numbers that a double or 64 bits would change."""
+        is_wide = self.type_name in _INTEGER_TYPES - _NARROW_TYPES
+        return is_wide or self.type_name.startswith("DECIMAL")
+
+    def takes(self, kind: Kind) -> bool:
+        """Say whether values of this kind fit the type. Strings go into every type: it reads them."""
+        if self.type_name in _TEXT_TYPES:
+            return True
+        if kind in ("integer", "number"):
+            is_number = self.type_name in _INTEGER_TYPES | _FLOAT_TYPES
+            return is_number or self.type_name.startswith("DECIMAL")
+        if kind == "boolean":
+            return self.type_name == "BOOLEAN"
+        if kind == "json":
+            return _is_nested(self.type_name) or self.is_exact
+        return not (kind == "date-time" and self.type_name == "DATE")
+
 
 CATALOGUE = """
-    SELECT column_name, data_type, is_nullable,
+    SELECT column_name, data_type,
+           is_nullable OR column_default IS NOT NULL OR generation_expression IS NOT NULL,
+           generation_expression IS NOT NULL,
            CASE WHEN NOT is_generated THEN column_default END, generation_expression
     FROM duckdb_columns()
     WHERE database_name = current_database() AND schema_name = ? AND lower(table_name) = lower(?)
     ORDER BY column_index"""
-
-
-def table_column(row: Sequence[Any]) -> TableColumn:
-    """Return the column of a row of `CATALOGUE`."""
-    return TableColumn(*row)
-
-
-def match_columns(
-    table: str, known: Sequence[TableColumn], columns: Sequence[Column]
-) -> dict[str, TableColumn]:
-    """Return the table's column for the name of each column; DuckDB's names have no case.
-
-    Raises:
-        UsageError: If the table cannot take the columns.
-    """
-    folded = {each.name.lower(): each for each in known}
-    missing = [column.name for column in columns if column.name.lower() not in folded]
-    statements.refuse_missing(table, missing)
-    matched = {column.name: folded[column.name.lower()] for column in columns}
-    for column in columns:
-        _check_fit(table, matched[column.name], column)
-    taken = {each.name for each in matched.values()}
-    needed = [
-        each.name
-        for each in known
-        if each.name not in taken and not (each.is_nullable or each.default or each.generated)
-    ]
-    statements.refuse_unfilled(table, needed)
-    return matched
-
-
-def _check_fit(table: str, found: TableColumn, column: Column) -> None:
-    if found.generated is not None:
-        reason = "is generated and takes no values"
-    elif not _fits(column.kind, found.type_name):
-        reason = f"of type {found.type_name} cannot take {column.kind} values"
-    else:
-        return
-    raise UsageError(
-        f"column {found.name} {reason}",
-        where=table,
-        hint="name the type in a --schema, or change it with --transform or --sql",
-    )
-
-
-def _fits(kind: Kind, type_name: str) -> bool:
-    """Say whether a kind of values can go into a type. Texts go into every type: they are read."""
-    if type_name in _TEXT_TYPES:
-        return True
-    if kind in ("integer", "number"):
-        return type_name in _INTEGER_TYPES | _FLOAT_TYPES or type_name.startswith("DECIMAL")
-    if kind == "boolean":
-        return type_name == "BOOLEAN"
-    if kind == "json":
-        return _is_nested(type_name) or is_exact(type_name)
-    return not (kind == "date-time" and type_name == "DATE")
-
-
-def is_exact(type_name: str) -> bool:
-    """Say whether a type holds numbers that would not pass through a double or 64 bits unchanged."""
-    return type_name.startswith("DECIMAL") or type_name in _INTEGER_TYPES - _NARROW_TYPES
 
 
 def _is_nested(type_name: str) -> bool:
@@ -205,8 +161,8 @@ class Reading:
     Attributes:
         value: SQL of the value in the frame.
         cast: SQL of the value as the table's column has it; fails for a value that does not fit.
-        guard: SQL that is false for values which DuckDB would change silently; empty if it would
-            change none.
+        guard: SQL that is false for values that DuckDB would change silently; empty if there are
+            none.
         may_fail: Whether there are values that do not fit.
     """
 

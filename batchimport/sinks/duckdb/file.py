@@ -13,8 +13,7 @@ import duckdb
 
 from batchimport.errors import FatalError, UsageError
 from batchimport.sinks.duckdb.dialect import opening
-from batchimport.state.directory import sync_directory
-from batchimport.state.files import draft_in
+from batchimport.state.files import sync_directory, temporary_file
 
 if TYPE_CHECKING:
     import polars as pl
@@ -43,10 +42,10 @@ def path_of(address: str) -> Path:
 
 
 def check_place(path: Path, *, create: bool) -> None:
-    """Check what DuckDB would not: it opens a CSV, JSON or Parquet file as a database in memory.
+    """Refuse what is not a DuckDB database: DuckDB opens a CSV, JSON or Parquet file in memory.
 
     Raises:
-        UsageError: If it is no place for a database.
+        UsageError: If no database is or can be there.
         FatalError: If it cannot be read.
     """
     if not create and not path.exists():
@@ -72,39 +71,41 @@ def connect(path: Path, place: Path) -> duckdb.DuckDBPyConnection:
     """Open a database; times without a zone are UTC.
 
     Args:
-        path: As the user knows it.
-        place: Where it really is.
+        path: As the user knows it, for messages.
+        place: Where it is, which differs in a dry run.
 
     Raises:
         BatchImportError: If it cannot be opened.
     """
     try:
         if not place.exists():
-            make_file(place)
+            create_file(place)
         connection = duckdb.connect(place, config=_SETTINGS)
         connection.execute("SET TimeZone = 'UTC'")
     except duckdb.Error as error:
         raise opening(error, str(path)) from error
     except OSError as error:
         raise FatalError(
-            f"the database cannot be made: {error.strerror}",
+            f"the database cannot be created: {error.strerror}",
             where=str(path),
             hint="make room, or choose another place",
         ) from error
     return connection
 
 
-def make_file(path: Path) -> None:
-    """Make an empty database that is there as a whole or not at all, whoever else makes it.
+def create_file(path: Path) -> None:
+    """Create an empty database, completely or not at all, even if other processes do the same.
 
-    Killed while it makes one, DuckDB 2.0 leaves a file that it calls no valid database; and so it
-    calls one that another process is just making.
+    DuckDB 2.0 writes a new database in steps: after a kill, or while another process is at it, it
+    finds no valid database in the file.
     """
-    with draft_in(path.parent) as draft:
-        with draft.writing() as file:
-            file.write(_empty_database())
-        with suppress(OSError):  # it is there already, or no links here: then DuckDB makes it
-            draft.publish(path.name)
+    with temporary_file(path.parent) as file:
+        with file.writing() as stream:
+            stream.write(_empty_database())
+        with suppress(
+            OSError
+        ):  # it exists, or there are no hard links here: then DuckDB creates it
+            file.publish(path.name)
             sync_directory(path.parent)
 
 
@@ -132,7 +133,7 @@ class Scratch:
             raise opening(error, str(path)) from error
         except OSError as error:
             raise FatalError(
-                f"a dry run works on a copy, which cannot be made: {error.strerror}",
+                f"a dry run works on a copy, which cannot be written: {error.strerror}",
                 where=str(self.path),
                 hint="let TMPDIR name a directory with more room",
             ) from error
@@ -143,7 +144,7 @@ class Scratch:
 
 
 class Stream:
-    """A frame as nothing but an Arrow stream, which DuckDB reads without pyarrow."""
+    """A frame that offers only its Arrow stream: DuckDB would need pyarrow for the frame itself."""
 
     def __init__(self, frame: pl.DataFrame) -> None:
         self._frame = frame

@@ -1,13 +1,12 @@
-"""A directory of Parquet files that all have one schema: complete files only, each put in at once.
+"""A directory of Parquet files that all have one schema; each appears complete, at once.
 
-Its files are of two kinds, and readers may take them all: parts hold rows; a job's own file holds
-none. What else is to be known stands in their footers. Nothing here knows what that is.
+Its files are of two kinds, and a reader may read them all: parts hold rows; a job's own file holds
+none. What this module does not know is what their footers mean.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import re
 import threading
@@ -22,25 +21,29 @@ import polars as pl
 
 from batchimport import failpoints
 from batchimport.errors import BatchImportError, FatalError, JobRunningElsewhereError, UsageError
-from batchimport.state.directory import sync_directory
-from batchimport.state.files import draft_in, remove_old_drafts
+from batchimport.state.files import (
+    lock_file,
+    remove_old_temporary_files,
+    sync_directory,
+    temporary_file,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from batchimport.state.files import Draft
+    from batchimport.state.files import TemporaryFile
 
 _PART = re.compile(r"part-(.+)-(\d{16})-(\d{16})\.parquet")
 _JOB = re.compile(r"_job-(.+)\.parquet")
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
 LOCK_WAIT_SECONDS = 10.0
-"""A lock is held for milliseconds; longer means that its holder was stopped, or is far away."""
+"""A lock is held for milliseconds; longer means that its holder was stopped, or hangs."""
 SECONDS_BETWEEN_LOOKS = 0.005
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Part:
-    """The name of a part, which says whose records it holds, and which."""
+    """The name of a part: the job and the positions whose records it holds."""
 
     job_id: str
     lo: int
@@ -59,7 +62,7 @@ class Folder:
         self.path, self._known_as = path, known_as or path
 
     def where(self, path: Path | None = None) -> str:
-        """Return the directory, or a file of it, as the user knows it."""
+        """Return the path of the directory, or of a file of it, as the user knows it."""
         return str(self._known_as / path.name if path else self._known_as)
 
     # -- looking -------------------------------------------------------------------------------
@@ -68,36 +71,36 @@ class Folder:
         """Return all Parquet files, in order of name."""
         with self.translated():
             return sorted(
-                each
-                for each in self.path.iterdir()
-                if each.suffix == ".parquet" and not each.name.startswith(".")
+                path
+                for path in self.path.iterdir()
+                if path.suffix == ".parquet" and not path.name.startswith(".")
             )
 
     def parts(self, job_id: str | None = None) -> list[Part]:
         """Return the parts that batchimport wrote, of one job or of all, in order."""
-        found = [_PART.fullmatch(each.name) for each in self.files()]
-        parts = [Part(match[1], int(match[2]), int(match[3])) for match in found if match]
+        matches = [_PART.fullmatch(path.name) for path in self.files()]
+        parts = [Part(match[1], int(match[2]), int(match[3])) for match in matches if match]
         return sorted(part for part in parts if job_id in (None, part.job_id))
 
     def job_ids(self) -> list[str]:
         """Return the jobs that have a file."""
-        found = [_JOB.fullmatch(each.name) for each in self.files()]
-        return [match[1] for match in found if match]
+        matches = [_JOB.fullmatch(path.name) for path in self.files()]
+        return [match[1] for match in matches if match]
 
     def job_path(self, job_id: str) -> Path:
-        """Return the place of a job's own file."""
+        """Return the path of a job's own file."""
         return self.path / f"_job-{job_id}.parquet"
 
     def foreign(self) -> list[Path]:
         """Return the Parquet files that batchimport did not write."""
         return [
-            each
-            for each in self.files()
-            if not (_PART.fullmatch(each.name) or _JOB.fullmatch(each.name))
+            path
+            for path in self.files()
+            if not (_PART.fullmatch(path.name) or _JOB.fullmatch(path.name))
         ]
 
     def footer(self, path: Path) -> dict[str, str]:
-        """Return what stands in a file's footer."""
+        """Return the key-value metadata of a file's footer."""
         with self.translated(path):
             return pl.read_parquet_metadata(path)
 
@@ -110,44 +113,42 @@ class Folder:
         """Count the rows of all files."""
         files = self.files()
         with self.translated():
-            found = pl.scan_parquet(files, glob=False).select(pl.len()).collect() if files else None
-            return int(found.item()) if found is not None else 0
+            if not files:
+                return 0
+            return int(pl.scan_parquet(files, glob=False).select(pl.len()).collect().item())
 
     # -- writing -------------------------------------------------------------------------------
 
     def make(self) -> None:
-        """Make the directory, if it is not there."""
+        """Create the directory, if it does not exist."""
         with self.translated():
             if not self.path.is_dir():
                 self.path.mkdir(exist_ok=True)
                 Folder(self.path.parent).sync()
 
     def tidy(self) -> None:
-        """Remove drafts that were left behind."""
+        """Remove temporary files that were left behind."""
         with self.translated():
-            remove_old_drafts(self.path)
+            remove_old_temporary_files(self.path)
 
     @contextmanager
-    def drafted(self, frame: pl.DataFrame, footer: dict[str, str]) -> Iterator[Draft]:
-        """Write a file that no one sees; it is gone at the end unless it was published."""
+    def temporary(self, frame: pl.DataFrame, footer: dict[str, str]) -> Iterator[TemporaryFile]:
+        """Write a file that no reader sees; it is gone at the end unless it was published."""
         with ExitStack() as stack:
             with self.translated():
-                draft = stack.enter_context(draft_in(self.path))
-                with draft.writing() as file:
-                    frame.write_parquet(file, metadata=footer)
-            yield draft
+                file = stack.enter_context(temporary_file(self.path))
+                with file.writing() as stream:
+                    frame.write_parquet(stream, metadata=footer)
+            yield file
 
     def put(self, path: Path, frame: pl.DataFrame, footer: dict[str, str]) -> None:
         """Write a file, over the one that is there; the lock is held."""
-        complete = path.with_name(f".{path.name}")
-        with self.drafted(frame, footer) as draft, self.translated():
-            complete.unlink(missing_ok=True)
-            draft.publish(complete.name)
-            complete.replace(path)
+        with self.temporary(frame, footer) as file, self.translated():
+            file.replace(path.name)
             self.sync()
 
     def remove(self, *paths: Path) -> None:
-        """Remove files for good; the lock is held."""
+        """Remove files so that a crash does not bring them back; the lock is held."""
         with self.translated():
             for path in paths:
                 path.unlink(missing_ok=True)
@@ -176,23 +177,18 @@ class Folder:
 
     def _take_lock(self, descriptor: int) -> None:
         deadline = time.monotonic() + LOCK_WAIT_SECONDS
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise JobRunningElsewhereError(
-                        "another process holds the lock of the directory",
-                        where=self.where(),
-                        hint="end it if it was stopped, then run the same command again",
-                    ) from None
-                threading.Event().wait(SECONDS_BETWEEN_LOOKS)
-            else:
-                return
+        while not lock_file(descriptor):
+            if time.monotonic() > deadline:
+                raise JobRunningElsewhereError(
+                    "another process holds the lock of the directory",
+                    where=self.where(),
+                    hint="end it if it was stopped, then run the same command again",
+                )
+            threading.Event().wait(SECONDS_BETWEEN_LOOKS)
 
     @contextmanager
     def translated(self, path: Path | None = None) -> Iterator[None]:
-        """Say what the system's errors mean for the runner."""
+        """Raise the errors of ours that those of the system and of Polars mean."""
         try:
             yield
         except (OSError, pl.exceptions.PolarsError) as error:
@@ -200,7 +196,7 @@ class Folder:
 
 
 def translate(error: Exception, where: str) -> BatchImportError:
-    """Say what an error means for the runner; Polars names the system's number in its text."""
+    """Return the error of ours that an error means; Polars has the system's number in its message."""
     text = str(error).partition("\n")[0]
     number = _OS_ERROR.search(text)
     code = int(number[1]) if number else getattr(error, "errno", None)
@@ -220,14 +216,14 @@ def translate(error: Exception, where: str) -> BatchImportError:
 
 
 class Scratch:
-    """A directory that shows another one's files, for a dry run: what is done to it is not kept."""
+    """For a dry run: a temporary directory with links to the files of the real one."""
 
     def __init__(self, path: Path) -> None:
         self._folder = TemporaryDirectory(prefix="batchimport-", ignore_cleanup_errors=True)
         self.folder = Folder(Path(self._folder.name), path)
         if path.is_dir():
-            for each in Folder(path).files():
-                (self.folder.path / each.name).symlink_to(each)
+            for file in Folder(path).files():
+                (self.folder.path / file.name).symlink_to(file)
 
     def remove(self) -> None:
         """Remove the directory."""

@@ -13,17 +13,14 @@ from batchimport.errors import (
     DataError,
     FatalError,
     TransientError,
-    UsageError,
 )
 from batchimport.model import FieldError
-from batchimport.sinks.sql import statements
+from batchimport.sinks.sql.dialect import TableColumn
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import psycopg
 
-    from batchimport.schema import Column, Kind
+    from batchimport.schema import Kind
 
 TYPES: dict[Kind, str] = {
     "integer": "bigint",
@@ -40,11 +37,11 @@ _DATA = ("22", "23", "54", "P0001")
 """Also a value too large for an index (54), and a trigger that refuses the row (P0001)."""
 _REFUSED = {
     "28": "check user, password and pg_hba.conf",
-    "3D": "make the database first, or name another one",
-    "3F": "make the schema first, or name another one",
-    "54011": "name those that you want in a --schema: the other keys are kept in the column _extra",
+    "3D": "create the database first, or name another one",
+    "3F": "create the schema first, or name another one",
+    "54011": "name the columns that you want in a --schema: other keys are kept in the column _extra",
     "25006": "connect to the primary, or as a role that may write",
-    "42501": "grant the role what it needs; the ledger may be elsewhere: --ledger-schema",
+    "42501": "grant the role what it needs; --ledger-schema moves the ledger to another schema",
 }
 _CODES = {
     "23505": "unique",
@@ -58,12 +55,12 @@ _CODES = {
     "P0001": "trigger",
 }
 _CATEGORIES: dict[Kind, str] = {"integer": "NS", "number": "NS", "boolean": "BS", "json": "SA"}
-"""Categories of pg_type that may take a kind of column, JSON types apart. Texts go into every type:
-PostgreSQL reads them strictly, and refuses the record if they have not its form."""
+"""Categories of pg_type that take a kind of column, JSON types apart. Strings go into every type:
+PostgreSQL reads them strictly, and refuses the row if they do not have the type's form."""
 
 
 def translate(error: psycopg.Error, where: str) -> BatchImportError:
-    """Say what a driver error means for the runner, by its SQLSTATE."""
+    """Return the error of ours that a driver error means, by its SQLSTATE."""
     state = error.sqlstate or ""
     message = (error.diag.message_primary or str(error)).strip().splitlines()
     text = message[0] if message else type(error).__name__
@@ -76,23 +73,17 @@ def translate(error: psycopg.Error, where: str) -> BatchImportError:
 
 
 def opening(error: psycopg.Error, where: str) -> BatchImportError:
-    """Say what an error at the first connection means: there is no reason to wait."""
-    found = translate(error, where)
-    if isinstance(found, TransientError):
+    """Return the error of ours that a failed first connection means: nothing is tried again."""
+    ours = translate(error, where)
+    if isinstance(ours, TransientError):
         lines = [line for line in str(error).strip().splitlines() if line.strip()]
-        reason = lines[-1].strip() if lines else found.message
+        reason = lines[-1].strip() if lines else ours.message
         return FatalError(f"cannot connect: {reason}", where, "check the address and the server")
-    return found
-
-
-def field_error(error: psycopg.Error) -> FieldError:
-    """Say why a row was refused: code, column, and PostgreSQL's own message."""
-    diag = error.diag
-    return reason(error.sqlstate or "", diag.message_primary, diag.message_detail, diag.column_name)
+    return ours
 
 
 def reason(state: str, message: str | None, detail: str | None, column: str | None) -> FieldError:
-    """Say why a row was refused, from the parts of PostgreSQL's error."""
+    """Return the reason why a row was refused, from the parts of PostgreSQL's error."""
     key = re.match(r"Key \((.+?)\)=", detail or "")
     field = column or (key[1] if key else "")
     text = ": ".join(part for part in (message, detail) if part)
@@ -100,34 +91,36 @@ def reason(state: str, message: str | None, detail: str | None, column: str | No
 
 
 @dataclass(frozen=True, slots=True)
-class TableColumn:
-    """A column as the catalogue describes it.
+class PostgresColumn(TableColumn):
+    """A column of a PostgreSQL table.
 
     Attributes:
         base: Its type without length or domain, as SQL.
-        category: What pg_type calls it: N number, S string, B boolean, A array, …
-        is_filled: It has a value when none is given: default, identity, generated, or null.
+        category: As in pg_type: N number, S string, B boolean, A array, …
     """
 
-    name: str
-    type_name: str
     base: str
     category: str
-    is_filled: bool
-    is_generated: bool
 
     @property
     def is_exact(self) -> bool:
-        """Say whether it holds numbers of any length as they are written."""
+        """Say whether it holds numbers of any length exactly as they are written."""
         return self.base == "numeric"
+
+    def takes(self, kind: Kind) -> bool:
+        """Say whether values of this kind fit the type; PostgreSQL reads strings strictly."""
+        allowed = _CATEGORIES.get(kind)
+        if not allowed or self.category in allowed or self.base in ("json", "jsonb"):
+            return True
+        return kind == "json" and self.is_exact
 
 
 CATALOGUE = """
     SELECT a.attname, format_type(a.atttypid, a.atttypmod),
-           format_type(CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE t.oid END, -1),
-           t.typcategory::text,
            NOT a.attnotnull OR a.atthasdef OR a.attidentity <> '',
-           a.attgenerated <> '' OR a.attidentity = 'a'
+           a.attgenerated <> '' OR a.attidentity = 'a',
+           format_type(CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE t.oid END, -1),
+           t.typcategory::text
     FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
     WHERE a.attrelid = to_regclass(?) AND a.attnum > 0 AND NOT a.attisdropped
     ORDER BY a.attnum"""
@@ -139,63 +132,11 @@ UNIQUE_KEYS = """
     WHERE i.indrelid = to_regclass(?) AND a.attrelid = i.indrelid AND k.place <= i.indnkeyatts
       AND i.indisunique AND i.indimmediate AND i.indisvalid
       AND i.indpred IS NULL AND i.indexprs IS NULL"""
-"""Index and column of what ON CONFLICT can name."""
-
-
-def match_columns(
-    table: str, known: Sequence[TableColumn], columns: Sequence[Column]
-) -> dict[str, TableColumn]:
-    """Return the table's own column for each of ours.
-
-    Names that SQL would fold (unquoted ones are lower case) match whatever their case.
-
-    Raises:
-        UsageError: If the table cannot take the columns.
-    """
-    names = {each.name: each for each in known}
-    folded = {each.name.lower(): each for each in known if each.name == each.name.lower()}
-    matched: dict[str, TableColumn] = {}
-    missing: list[str] = []
-    for column in columns:
-        found = names.get(column.name) or folded.get(column.name.lower())
-        if found is None:
-            missing.append(column.name)
-            continue
-        _check_fit(table, found, column)
-        same = [name for name, each in matched.items() if each is found]
-        if same:
-            raise UsageError(
-                f"{same[0]} and {column.name} would both go into column {found.name}",
-                where=table,
-                hint="rename one of them with --transform or --sql",
-            )
-        matched[column.name] = found
-    statements.refuse_missing(table, missing)
-    taken = {each.name for each in matched.values()}
-    needed = [each.name for each in known if not each.is_filled and each.name not in taken]
-    statements.refuse_unfilled(table, needed)
-    return matched
-
-
-def _check_fit(table: str, found: TableColumn, column: Column) -> None:
-    allowed = _CATEGORIES.get(column.kind)
-    fits = not allowed or found.category in allowed or found.base in ("json", "jsonb")
-    fits = fits or (column.kind == "json" and found.is_exact)
-    if found.is_generated or not fits:
-        reason = (
-            "is generated and takes no values"
-            if found.is_generated
-            else f"of type {found.type_name} cannot take {column.kind} values"
-        )
-        raise UsageError(
-            f"column {found.name} {reason}",
-            where=table,
-            hint="name the type in a --schema, or change it with --transform or --sql",
-        )
+"""Index and column of the unique indexes that ON CONFLICT can name."""
 
 
 def array_literal(text: str | None) -> str | None:
-    """Return a JSON array as PostgreSQL writes arrays; what is none is left for it to refuse."""
+    """Return a JSON array as PostgreSQL writes arrays; anything else is left for it to refuse."""
     if text is None or not text.lstrip().startswith("["):
         return text
     return f"{{{','.join(map(_element, _decode_items(text)))}}}"

@@ -1,6 +1,7 @@
-"""The ledger in SQL: its tables, its statements, and its rows as our nouns. No driver here.
+"""The ledger in SQL: its tables, and its rows as jobs, chunks and rejects.
 
-Three tables, documented in the README: one row a job, one row a committed chunk, one row a reject.
+One row per job, one per committed chunk, one per reject. The Parquet sink keeps the same rows in
+footers. Names and order of the columns are a file format: jobs of earlier versions are continued.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from batchimport.errors import FatalError, UsageError
+import polars as pl
+
+from batchimport.errors import FatalError
 from batchimport.model import (
     Chunk,
     ChunkResult,
@@ -34,7 +37,7 @@ LEDGER_TABLES = ("_batchimport_jobs", "_batchimport_chunks", "_batchimport_rejec
 
 
 def create_ledger(jobs: str, chunks: str, rejects: str) -> tuple[str, ...]:
-    """Return the statements that make the tables of the ledger, given their names as SQL."""
+    """Return the statements that create the tables of the ledger, given their names as SQL."""
     return (
         f"""CREATE TABLE IF NOT EXISTS {jobs} (
         job_id TEXT NOT NULL PRIMARY KEY, target_hash TEXT NOT NULL, table_name TEXT NOT NULL,
@@ -70,52 +73,32 @@ REJECT_COLUMNS = "job_id, record, source, line, byte_offset, stage, errors, raw,
 
 
 def quote(name: str) -> str:
-    """Quote an identifier, as SQL says: in double quotes, those inside doubled.
+    """Quote an identifier as standard SQL does: in double quotes, those inside doubled.
 
     Raises:
-        FatalError: If it holds NUL, which no database takes.
+        FatalError: If it contains NUL, which no database takes.
     """
     if "\0" in name:
         raise FatalError("a name with a NUL character cannot be a table or column")
     return '"' + name.replace('"', '""') + '"'
 
 
-def clash(names: Sequence[str]) -> str:
-    """Return two names that differ only in case, which SQLite and DuckDB ignore; empty if there are none."""
-    seen: dict[str, str] = {}
-    for name in names:
-        if name.lower() in seen:
-            return f"{seen[name.lower()]}, {name}"
-        seen[name.lower()] = name
-    return ""
+def column_list(names: Sequence[str]) -> str:
+    """Return quoted names, separated by commas."""
+    return ", ".join(map(quote, names))
 
 
-def refuse_missing(table: str, missing: Sequence[str]) -> None:
-    """Refuse a table that lacks columns of the job.
+def marks(values: Sequence[Any]) -> str:
+    """Return a `?` for each value, separated by commas."""
+    return ", ".join("?" * len(values))
 
-    Raises:
-        UsageError: If it lacks any.
+
+def heartbeat(jobs: str) -> str:
+    """Return the statement that writes a job's heartbeat and returns a row, if its epoch is as given.
+
+    The write locks the job's row until the transaction ends. Parameters: time, job id, epoch.
     """
-    if missing:
-        raise UsageError(
-            f"the table has no column {', '.join(missing)}",
-            where=table,
-            hint="add the columns, choose another --table, or drop the keys with --sql",
-        )
-
-
-def refuse_unfilled(table: str, unfilled: Sequence[str]) -> None:
-    """Refuse a table with columns that must have a value and that no record fills.
-
-    Raises:
-        UsageError: If it has any.
-    """
-    if unfilled:
-        raise UsageError(
-            f"the table's column {', '.join(unfilled)} may not be null and no record has it",
-            where=table,
-            hint="give it a default, or make it with --transform or --sql",
-        )
+    return f"UPDATE {jobs} SET heartbeat_at = ? WHERE job_id = ? AND epoch = ? RETURNING 1"
 
 
 def job_values(record: JobRecord, table: str, owner: str, now: str) -> tuple[Any, ...]:
@@ -154,7 +137,7 @@ def job_record(row: Sequence[Any]) -> JobRecord:
             where=f"job {row[0]}",
             hint="use the version of batchimport that began the job",
         )
-    names = {each.name for each in fields(Column)}
+    names = {field.name for field in fields(Column)}  # a later version may record more
     columns = [
         {key: value for key, value in column.items() if key in names}
         for column in json.loads(row[8])
@@ -199,10 +182,23 @@ def chunk_values(
 
 
 def committed(row: Sequence[Any]) -> Committed:
-    """Return what a row selected by `CHUNK_COLUMNS` says is committed."""
+    """Return the committed chunk of a row that was selected by `CHUNK_COLUMNS`."""
     start = Position(row[1], row[3], row[5])
     end = Position(row[2], row[3] + row[4], row[6])
     return Committed(Chunk(start, end), row[7], row[8], row[9], row[10])
+
+
+def rejects_frame(job_id: str, rejects: Sequence[Reject]) -> pl.DataFrame:
+    """Return the rows of rejects as a frame with the columns of `REJECT_COLUMNS`."""
+    rows = [reject_values(job_id, reject) for reject in rejects]
+    types = {"line": pl.Int64}  # where a source has no lines, there are only nulls to infer it from
+    return pl.DataFrame(
+        rows,
+        REJECT_COLUMNS.split(", "),
+        schema_overrides=types,
+        orient="row",
+        infer_schema_length=None,
+    )
 
 
 def reject_values(job_id: str, reject: Reject) -> tuple[Any, ...]:
@@ -237,12 +233,12 @@ def reject(row: Sequence[Any]) -> Reject:
 def outcome(
     request: StoreRequest, rejects: Sequence[Reject], refused: int = 0, ignored: int = 0
 ) -> ChunkResult:
-    """Return what became of a chunk.
+    """Return the result of a chunk.
 
     Args:
-        rejects: All of them.
-        refused: How many of its rows the table refused.
-        ignored: How many of its rows `--on-conflict ignore` left out; they count as filtered.
+        rejects: Those of all stages.
+        refused: Number of rows that the table refused.
+        ignored: Number of rows that `--on-conflict ignore` left out; they count as filtered.
     """
     return ChunkResult(
         request.chunk,
@@ -258,8 +254,11 @@ def outcome(
 def already_committed(chunk: Chunk, known: Sequence[Committed]) -> ChunkResult:
     """Return the result of a chunk that an earlier attempt has committed.
 
+    Args:
+        known: What the ledger has of the chunk's positions.
+
     Raises:
-        FatalError: If the ledger cut the source otherwise.
+        FatalError: If the ledger has a chunk with other borders there.
     """
     if len(known) == 1 and known[0].chunk == chunk:
         one = known[0]
@@ -274,5 +273,5 @@ def already_committed(chunk: Chunk, known: Sequence[Committed]) -> ChunkResult:
 
 
 def now() -> str:
-    """Return the time, as the ledger writes it."""
+    """Return the time as the ledger writes it: ISO 8601, UTC, milliseconds."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")

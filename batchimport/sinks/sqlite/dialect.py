@@ -1,10 +1,10 @@
-"""What is peculiar to SQLite: its types, its names, and what its errors mean."""
+"""What is peculiar to SQLite: its types, its catalogue, and what its errors mean."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from batchimport.errors import (
     BatchImportError,
@@ -15,15 +15,14 @@ from batchimport.errors import (
     UsageError,
 )
 from batchimport.model import FieldError
-from batchimport.sinks.sql import statements
+from batchimport.sinks.sql.dialect import TableColumn
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
     from adbc_driver_manager import Error as DriverError
 
-    from batchimport.schema import Column, Kind
+    from batchimport.schema import Kind
 
 TYPES: dict[Kind, str] = {
     "integer": "INTEGER",
@@ -53,14 +52,14 @@ _FATAL = {
     "readonly": ("the database cannot be written", "check its mode"),
     "read-only": ("the database cannot be written", "check its mode"),
 }
-"""What SQLite says when the job cannot go on: our message and what to do."""
+"""By a part of SQLite's message, when the job cannot go on: our message and hint."""
 _STRICT = re.compile(r"cannot store \w+ value in \w+ column (.+)|datatype mismatch")
 
 
 def translate(error: DriverError, path: Path) -> BatchImportError:
-    """Say what a driver error means for the runner.
+    """Return the error of ours that a driver error means.
 
-    By SQLite's own fixed messages, since the driver passes on no result code.
+    It is recognised by SQLite's fixed messages, since the driver passes on no result code.
     """
     text = str(error)
     if _CONSTRAINT.search(text) or _STRICT.search(text):
@@ -76,65 +75,45 @@ def translate(error: DriverError, path: Path) -> BatchImportError:
 
 
 def opening(error: Exception, path: Path) -> BatchImportError:
-    """Say what an error at opening means: a lock then is another job's, no reason to wait."""
-    found = error if isinstance(error, BatchImportError) else translate(error, path)  # type: ignore[arg-type]  # the driver's
-    if isinstance(found, TransientError):
-        return JobRunningElsewhereError(found.message, str(path), "wait for it, or stop it")
-    return found
-
-
-@dataclass(frozen=True, slots=True)
-class _Names:
-    code: str
-    message: str
+    """Return the error of ours that an error at opening means: a lock then is another job's."""
+    ours = error if isinstance(error, BatchImportError) else translate(error, path)  # type: ignore[arg-type]  # the driver's
+    if isinstance(ours, TransientError):
+        return JobRunningElsewhereError(ours.message, str(path), "wait for it, or stop it")
+    return ours
 
 
 _CODES = {
-    "UNIQUE": _Names("unique", "another row has this value"),
-    "NOT NULL": _Names("not_null", "may not be null"),
-    "CHECK": _Names("check", "breaks the table's check"),
-    "FOREIGN KEY": _Names("foreign_key", "refers to a row that is not there"),
+    "UNIQUE": ("unique", "another row has this value"),
+    "NOT NULL": ("not_null", "may not be null"),
+    "CHECK": ("check", "breaks the table's check"),
+    "FOREIGN KEY": ("foreign_key", "refers to a row that is not there"),
 }
+"""By the constraint that SQLite names: our code and message."""
 
 
 def field_error(error: DataError) -> FieldError:
-    """Say why a row was refused: code, column, and SQLite's own message."""
-    found = _CONSTRAINT.search(error.message)
-    if not found:
+    """Return the reason why a row was refused: code, column, and SQLite's own message."""
+    constraint = _CONSTRAINT.search(error.message)
+    if not constraint:
         return FieldError("type", "", error.message[-200:])
-    names, what = _CODES[found[1]], (found[2] or "").strip()
-    columns = ", ".join(part.strip().rpartition(".")[2] for part in what.split(","))
-    field = columns if found[1] in ("UNIQUE", "NOT NULL") else ""
-    return FieldError(names.code, field, f"{names.message} ({found[0].strip()})")
+    (code, message), where = _CODES[constraint[1]], (constraint[2] or "").strip()
+    columns = ", ".join(part.strip().rpartition(".")[2] for part in where.split(","))
+    field = columns if constraint[1] in ("UNIQUE", "NOT NULL") else ""
+    return FieldError(code, field, f"{message} ({constraint[0].strip()})")
 
 
-def check_table(table: str, info: Sequence[tuple[Any, ...]], columns: Sequence[Column]) -> None:
-    """Check that an existing table can take the columns without changing or losing values.
+@dataclass(frozen=True, slots=True)
+class SqliteColumn(TableColumn):
+    """A column of an SQLite table."""
 
-    Args:
-        info: Name, declared type, whether not null, and default of each of its columns.
+    def takes(self, kind: Kind) -> bool:
+        """Say whether values fit: SQLite stores any, but would turn some texts into numbers."""
+        return not (kind in ("string", "json") and is_numeric(self.type_name))
 
-    Raises:
-        UsageError: If it cannot.
-    """
-    types = {name.lower(): declared.upper() for name, declared, _, _ in info}
-    names = {column.name.lower() for column in columns}
-    missing = [column.name for column in columns if column.name.lower() not in types]
-    statements.refuse_missing(table, missing)
-    needed = [
-        name
-        for name, _, notnull, default in info
-        if notnull and default is None and name.lower() not in names
-    ]
-    statements.refuse_unfilled(table, needed)
-    for column in columns:
-        declared = types[column.name.lower()]
-        if column.kind in ("string", "json") and is_numeric(declared):
-            raise UsageError(
-                f"text does not fit column {column.name} of type {declared}",
-                where=table,
-                hint="name the type in a --schema, or choose another --table",
-            )
+
+CATALOGUE = """
+    SELECT name, upper(type), NOT "notnull" OR dflt_value IS NOT NULL OR hidden, hidden > 1
+    FROM pragma_table_xinfo({table})"""
 
 
 UNIQUE_KEYS = """
@@ -144,7 +123,7 @@ UNIQUE_KEYS = """
     JOIN pragma_table_info({table}) AS t ON t.cid = i.cid
     WHERE l."unique" AND NOT l.partial AND i.key
     UNION ALL SELECT '', name, 'BINARY', type FROM pragma_table_info({table}) WHERE pk"""
-"""Index, column, collation and type of what is unique; a rowid's alias has no index of its own."""
+"""Index, column, collation and type of the unique columns; an alias of the rowid has no index."""
 
 
 def is_numeric(declared: str) -> bool:

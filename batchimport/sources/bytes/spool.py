@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import select
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from batchimport.errors import FatalError, UsageError
+from batchimport.state.files import lock_file
 
 if TYPE_CHECKING:
     from batchimport.state.directory import StateDirectory
@@ -110,7 +110,7 @@ def _private_file(folder: Path) -> tuple[int, Path]:
     _sweep(folder)
     while True:
         handle, name = tempfile.mkstemp(dir=folder)
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        lock_file(handle, wait=True)
         if os.fstat(handle).st_nlink:
             return handle, Path(name)
         os.close(handle)  # another process swept it away before it was locked
@@ -149,7 +149,7 @@ def _sweep(folder: Path) -> None:
         with suppress(OSError):
             handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                path.unlink()
+                if lock_file(handle):
+                    path.unlink()
             finally:
                 os.close(handle)

@@ -1,0 +1,126 @@
+"""Rows into a DuckDB table, by way of Arrow: all of a chunk's, or none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from batchimport.sinks.duckdb.dialect import ROW, reading
+from batchimport.sinks.sql.dialect import RECORD, ChunkTransaction
+from batchimport.sinks.sql.statements import column_list, quote
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from contextlib import AbstractContextManager
+
+    from batchimport.sinks.base import JobRecord
+    from batchimport.sinks.duckdb.dialect import Reading
+    from batchimport.sinks.sql.dialect import Dialect, Refused, Target
+
+View = Callable[[pl.DataFrame], "AbstractContextManager[str]"]
+"""Shows a frame to SQL, under the name that it gives."""
+
+
+class DuckdbTransaction(ChunkTransaction):
+    """A chunk in the transaction of the one connection."""
+
+    def __init__(self, database: Dialect, job: JobRecord, target: Target, view: View) -> None:
+        super().__init__(database, job, target)
+        self._view = view
+
+    def insert(self, table: str, frame: pl.DataFrame) -> None:
+        """Insert a frame into a table of the ledger."""
+        with self._view(frame) as view:
+            self.run(f"INSERT INTO {table} ({column_list(frame.columns)}) SELECT * FROM {view}")
+
+    def store_rows(self, frame: pl.DataFrame, offset: int) -> tuple[Refused, int]:
+        """Store all rows; return how many were left out. None may be refused.
+
+        Raises:
+            DataError: If one is; then the transaction has failed.
+        """
+        target = self._target
+        with self._view(numbered(frame, target)) as view:
+            insert = _Statements(target, readings(target), view)
+            if target.on_conflict == "ignore":
+                return {}, frame.height - int(self.rows(insert.append_new())[0][0])
+            if target.on_conflict == "update":
+                self.run(insert.upsert(offset))
+                self.run(insert.remember(offset))
+            else:
+                self.run(insert.append())
+        return {}, 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Statements:
+    """The statements that put the rows of a view into the table, for each way to treat a conflict.
+
+    Attributes:
+        view: Its rows have their place in `ROW`.
+        readings: How each column of the table gets its values.
+    """
+
+    target: Target
+    readings: Mapping[str, Reading]
+    view: str
+
+    def append(self) -> str:
+        """Insert all rows."""
+        casts = ", ".join(each.cast for each in self.readings.values())
+        return f"{self._into()} SELECT {casts} FROM {self.view}"
+
+    def append_new(self) -> str:
+        """Insert the rows that are in no conflict (of the key, if there is one)."""
+        key = f"({column_list(self.target.key)})" if self.target.key else ""
+        return f"{self.append()} ON CONFLICT {key} DO NOTHING"
+
+    def upsert(self, offset: int) -> str:
+        """Insert rows, or update those of the same key, unless a later record has written it."""
+        names, key = column_list(self.target.names), column_list(self.target.key)
+        written = [name for name in self.readings if name not in self.target.key]
+        written = written or list(self.target.key)
+        changes = ", ".join(f"{quote(name)} = excluded.{quote(name)}" for name in written)
+        same = " AND ".join(f"k.{quote(name)} = fresh.{quote(name)}" for name in self.target.key)
+        return (
+            f"{self._into()} SELECT {names} FROM ({self._fresh()}) AS fresh WHERE NOT EXISTS "
+            f"(SELECT 1 FROM {self.target.keys} AS k WHERE {same} AND k.{quote(RECORD)} > fresh.{ROW} + {offset}) "
+            f"QUALIFY {ROW} = max({ROW}) OVER (PARTITION BY {key}) OR {self._has_null()} "
+            f"ON CONFLICT ({key}) DO UPDATE SET {changes}"
+        )
+
+    def remember(self, offset: int) -> str:
+        """Record which record has written each key last."""
+        key, record = column_list(self.target.key), quote(RECORD)
+        return (
+            f"INSERT INTO {self.target.keys} ({key}, {record}) SELECT {key}, max({ROW}) + {offset} "
+            f"FROM ({self._fresh()}) WHERE NOT ({self._has_null()}) GROUP BY {key} "
+            f"ON CONFLICT ({key}) DO UPDATE SET {record} = greatest({record}, excluded.{record})"
+        )
+
+    def _into(self) -> str:
+        return f"INSERT INTO {self.target.name} ({column_list(self.target.names)})"
+
+    def _fresh(self) -> str:
+        casts = [f"{each.cast} AS {quote(name)}" for name, each in self.readings.items()]
+        return f"SELECT {ROW}, {', '.join(casts)} FROM {self.view}"
+
+    def _has_null(self) -> str:
+        return " OR ".join(f"{quote(name)} IS NULL" for name in self.target.key)
+
+
+def numbered(frame: pl.DataFrame, target: Target) -> pl.DataFrame:
+    """Return a chunk's frame as SQL sees it: rows with their place, columns `c0`, `c1`, …."""
+    columns = (pl.col(name).alias(f"c{place}") for place, name in enumerate(target.given))
+    return frame.select(columns).with_row_index(ROW)
+
+
+def readings(target: Target) -> dict[str, Reading]:
+    """Return how each column of the table gets its values from a numbered frame."""
+    return {
+        own.name: reading(column.kind, own.type_name, f"c{place}")
+        for place, (column, own) in enumerate(target.columns)
+    }

@@ -1,0 +1,155 @@
+"""The ledger of a Parquet dataset, which is in its files: footers hold the rows that SQL tables hold.
+
+A part's presence is its ledger entry. Its footer holds the chunk's ledger row and its rejects. The
+job's own file, `_job-ID.parquet`, has no rows; its columns are those of the dataset, and its footer
+holds the row of the job.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from batchimport.errors import FatalError
+from batchimport.sinks.base import taken_over
+from batchimport.sinks.sql import statements
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from batchimport.model import Chunk, Committed, Reject
+    from batchimport.sinks.base import JobRecord
+    from batchimport.sinks.parquet.columns import Schema
+    from batchimport.sinks.parquet.folder import Folder, Part
+
+JOB, CHUNK, REJECTS = "batchimport.job", "batchimport.chunk", "batchimport.rejects"
+"""Keys in the footers; they are a file format."""
+
+_JOB_NAMES = statements.JOB_COLUMNS.split(", ")
+
+
+class ParquetLedger:
+    """Reads and writes the ledger of a directory. What changes it is called under its lock."""
+
+    def __init__(self, folder: Folder) -> None:
+        self.folder = folder
+
+    # -- jobs ----------------------------------------------------------------------------------
+
+    def job(self, job_id: str) -> JobRecord | None:
+        """Return the record of a job; None if the directory does not know it."""
+        row = self.job_row(job_id)
+        return statements.job_record([row.get(name) for name in _JOB_NAMES]) if row else None
+
+    def job_row(self, job_id: str) -> dict[str, Any] | None:
+        """Return the row of a job by the names of its columns."""
+        path = self.folder.job_path(job_id)
+        return dict(json.loads(self.folder.footer(path)[JOB])) if path.exists() else None
+
+    def write_job(self, record: JobRecord, table: str, owner: str, schema: Schema) -> None:
+        """Write a job's own file, over the one that is there."""
+        values = statements.job_values(record, table, owner, statements.now())
+        row = dict(zip(_JOB_NAMES, values, strict=True))
+        path = self.folder.job_path(record.job_id)
+        self.folder.put(path, pl.DataFrame(schema=schema), {JOB: json.dumps(row)})
+
+    def update_job(self, record: JobRecord) -> None:
+        """Write a job's file again: the record changes; table, owner and columns stay."""
+        row = self.job_row(record.job_id) or {}
+        schema = self.folder.schema(self.folder.job_path(record.job_id))
+        self.write_job(record, row["table_name"], row["owner"], schema)
+
+    def hold(self, record: JobRecord) -> None:
+        """Make sure that a job is still at this epoch, for as long as the lock is held.
+
+        Raises:
+            JobRunningElsewhereError: If another process has claimed it since.
+        """
+        row = self.job_row(record.job_id)
+        expected = (record.epoch, record.created_at)  # a job that begins again has epoch 1 again
+        if row is None or (row["epoch"], row["created_at"]) != expected:
+            raise taken_over(record)
+
+    def abandon(self, job_id: str) -> None:
+        """Close a job to its owner; it is forgotten once its files are removed."""
+        record = self.job(job_id)
+        if record and record.state != "abandoned":
+            self.update_job(replace(record, state="abandoned", epoch=record.epoch + 1))
+
+    def remove(self, job_id: str) -> None:
+        """Remove a job's files. Killed over it, the job stays abandoned until this is done."""
+        self.abandon(job_id)
+        parts = [self.folder.path / part.name for part in self.folder.parts(job_id)]
+        if parts:
+            self.folder.remove(*parts)
+        if self.folder.job_path(job_id).exists():
+            self.folder.remove(self.folder.job_path(job_id))
+
+    # -- chunks --------------------------------------------------------------------------------
+
+    def committed(self, job_id: str) -> list[Committed]:
+        """Return the chunks of a job, in order of position."""
+        return [self._chunk(part) for part in self.folder.parts(job_id)]
+
+    def overlapping(self, job_id: str, chunk: Chunk) -> list[Committed]:
+        """Return the chunks of a job that share positions with this one."""
+        return [
+            self._chunk(part)
+            for part in self.folder.parts(job_id)
+            if part.lo < chunk.hi and part.hi > chunk.lo
+        ]
+
+    def rejects(self, job_id: str) -> Iterator[Reject]:
+        """Yield the rejects of a job in order of record."""
+        for part in self.folder.parts(job_id):
+            footer = self._footer(part)
+            if REJECTS in footer:
+                yield from _unpacked(footer[REJECTS])
+
+    def foreign_rows(self) -> int:
+        """Count the rows that no ledger accounts for."""
+        return self.folder.rows() - sum(
+            self._chunk(part).successful for part in self.folder.parts()
+        )
+
+    def _chunk(self, part: Part) -> Committed:
+        return statements.committed(json.loads(self._footer(part)[CHUNK]))
+
+    def _footer(self, part: Part) -> dict[str, str]:
+        path = self.folder.path / part.name
+        footer = self.folder.footer(path)
+        if CHUNK not in footer:
+            raise FatalError(
+                "its footer has no row of the ledger",
+                where=self.folder.where(path),
+                hint="was it written by another program? Remove it, then run again",
+            )
+        return footer
+
+
+def part_footer(row: Sequence[Any], rejects: Sequence[Reject], job_id: str) -> dict[str, str]:
+    """Return the footer of a part.
+
+    Args:
+        row: The ledger row, in the order of `CHUNK_COLUMNS`.
+    """
+    footer = {CHUNK: json.dumps(row)}
+    if rejects:
+        footer[REJECTS] = _packed(rejects, job_id)
+    return footer
+
+
+def _packed(rejects: Sequence[Reject], job_id: str) -> str:
+    """Return rejects as text for a footer, in order of record."""
+    ordered = sorted(rejects, key=lambda reject: reject.record)
+    rows = json.dumps([statements.reject_values(job_id, reject) for reject in ordered])
+    return base64.b64encode(zlib.compress(rows.encode(), 1)).decode()
+
+
+def _unpacked(text: str) -> Iterator[Reject]:
+    return map(statements.reject, json.loads(zlib.decompress(base64.b64decode(text))))

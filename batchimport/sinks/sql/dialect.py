@@ -1,0 +1,314 @@
+"""What a dialect of SQL brings: statements, a catalogue, and a way to store a chunk's rows.
+
+A new SQL destination is a subclass of `SqlSink`, which is a `Dialect`, and one of
+`ChunkTransaction`. Its database needs
+
+- transactions that DDL is a part of: a claim creates ledger and table in one transaction;
+- names in double quotes, `TEXT` in a primary key, and `BIGINT`;
+- `CREATE TABLE IF NOT EXISTS`, `CREATE UNIQUE INDEX IF NOT EXISTS`, `CREATE TABLE … AS SELECT`;
+- `UPDATE … RETURNING`, which is how a claim is checked and held at once.
+
+Statements have `?` for each parameter, whatever the driver wants.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+from batchimport.model import INDEX
+from batchimport.sinks.base import taken_over
+from batchimport.sinks.sql import statements
+from batchimport.sinks.sql.statements import LEDGER_TABLES, column_list, quote
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from contextlib import AbstractContextManager
+
+    import polars as pl
+
+    from batchimport.model import Chunk, ChunkResult, Committed, FieldError, OnConflict
+    from batchimport.schema import Column, Kind
+    from batchimport.sinks.base import JobRecord, StoreRequest
+
+Rows = list[tuple[Any, ...]]
+
+Refused = dict[int, "list[FieldError]"]
+"""Rows that the table refuses, by their 0-based place in the frame, with the reasons."""
+
+RECORD = INDEX
+"""Column of a table of keys: number of the record that wrote the key last. No table of a user has
+a column of this name."""
+
+
+@dataclass(frozen=True, slots=True)
+class TableColumn(ABC):
+    """A column of an existing table, as the catalogue describes it.
+
+    Attributes:
+        type_name: Its type, to show to the user.
+        is_filled: It may be left out: it has a default, is generated, or may be null.
+        is_generated: It takes no values.
+    """
+
+    name: str
+    type_name: str
+    is_filled: bool
+    is_generated: bool
+
+    @abstractmethod
+    def takes(self, kind: Kind) -> bool:
+        """Say whether values of this kind fit the type, so that none is changed or lost.
+
+        A string may be taken by a type that reads it strictly, and refuses the row if it cannot.
+        """
+
+    @property
+    def is_exact(self) -> bool:
+        """Say whether it holds numbers of any length exactly as they are written."""
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The table of a job, and how rows get into it.
+
+    Attributes:
+        table: Its name as the user gave it.
+        name: Its name as SQL.
+        columns: Each column of a frame with the table's own column that it goes to.
+        key: The table's own names of the columns of `--key`.
+        keys: Name, as SQL, of the table that knows which record wrote each key last.
+    """
+
+    table: str
+    name: str
+    columns: tuple[tuple[Column, TableColumn], ...]
+    on_conflict: OnConflict
+    key: tuple[str, ...]
+    keys: str
+
+    @property
+    def given(self) -> list[str]:
+        """Names of the columns in a frame."""
+        return [column.name for column, _ in self.columns]
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the same columns in the table."""
+        return [own.name for _, own in self.columns]
+
+
+class LedgerTables(NamedTuple):
+    """Names of the ledger's tables, as SQL."""
+
+    jobs: str
+    chunks: str
+    rejects: str
+
+
+class Dialect(ABC):
+    """A database, and all that is peculiar to its SQL. It may be used by several threads.
+
+    Args:
+        ledger_schema: Schema of the ledger's tables; None for the default schema.
+    """
+
+    types: ClassVar[Mapping[Kind, str]]
+    """The SQL type of each kind of column in a table that is created."""
+
+    names_have_case: ClassVar[bool] = True
+    """Two columns may differ in case alone."""
+
+    emptying: ClassVar[str] = "DELETE FROM"
+    """What empties a table as a part of a transaction, followed by the table's name."""
+
+    adding: ClassVar[str] = "ADD COLUMN"
+    """What adds a column, in ALTER TABLE; it must not fail if another process has added it."""
+
+    def __init__(self, ledger_schema: str | None) -> None:
+        self.ledger_schema = ledger_schema
+        self.tables = LedgerTables(*(self.name(self.in_ledger(table)) for table in LEDGER_TABLES))
+
+    # -- what each dialect does its own way ----------------------------------------------------
+
+    @abstractmethod
+    def rows(self, statement: str, values: Sequence[Any] = ()) -> Rows:
+        """Run a statement and return its rows; driver errors become those of `errors`.
+
+        In a `transaction` of this thread it is a part of that.
+
+        Raises:
+            DataError: If the database refuses a value.
+            TransientError: If another attempt may succeed.
+            FatalError: If no attempt can.
+        """
+
+    def run(self, statement: str, values: Sequence[Any] = ()) -> None:
+        """Run a statement that returns no rows."""
+        self.rows(statement, values)
+
+    @abstractmethod
+    def transaction(self) -> AbstractContextManager[None]:
+        """Commit at the end what `rows` and `run` do in it; nothing of it if an error leaves it."""
+
+    @abstractmethod
+    def chunk_transaction(
+        self, job: JobRecord, target: Target, seconds: float | None
+    ) -> AbstractContextManager[ChunkTransaction]:
+        """Begin a transaction for one chunk; commit it at the end, or undo it after an error.
+
+        Args:
+            seconds: How long a statement may take, if the database can limit that.
+        """
+
+    @abstractmethod
+    def exists(self, table: str) -> bool:
+        """Say whether a table exists."""
+
+    @abstractmethod
+    def columns(self, table: str) -> Sequence[TableColumn]:
+        """Return the columns of a table in its order; none if it does not exist."""
+
+    @abstractmethod
+    def unique_keys(self, table: str) -> list[frozenset[str]]:
+        """Return each set of columns that a unique index of the table is on."""
+
+    def name(self, table: str) -> str:
+        """Return a table's name as SQL; a dot separates it from its schema."""
+        schema, dot, name = table.partition(".")
+        return f"{quote(schema)}.{quote(name)}" if dot and schema and name else quote(table)
+
+    def create_keys(self, job_id: str, target: Target) -> None:
+        """Create the table that knows which record of the job wrote each key last.
+
+        With it the last record in source order wins, in whatever order chunks are committed. Its
+        columns must compare as those of the unique index do.
+        """
+        names = column_list(target.key)
+        self.run(
+            f"CREATE TABLE IF NOT EXISTS {target.keys} AS SELECT {names}, "
+            f"CAST(0 AS BIGINT) AS {quote(RECORD)} FROM {target.name} WHERE 1 = 0"
+        )
+        index = quote(_keys_of(job_id) + "_key")
+        self.run(f"CREATE UNIQUE INDEX IF NOT EXISTS {index} ON {target.keys} ({names})")
+
+    # -- what they share -----------------------------------------------------------------------
+
+    def in_ledger(self, table: str) -> str:
+        """Return the name of a table of the ledger, with its schema."""
+        return f"{self.ledger_schema}.{table}" if self.ledger_schema else table
+
+    def keys_table(self, job_id: str) -> str:
+        """Return the name, as SQL, of the table of keys of a job."""
+        return self.name(self.in_ledger(_keys_of(job_id)))
+
+    def count(self, table: str) -> int:
+        """Return the number of a table's rows."""
+        return int(self.rows(f"SELECT count(*) FROM {self.name(table)}")[0][0])
+
+    def hold(self, job: JobRecord) -> None:
+        """Make sure that a job is still at this epoch, and keep it so until the transaction ends.
+
+        Raises:
+            JobRunningElsewhereError: If another process has claimed it since.
+        """
+        statement = statements.heartbeat(self.tables.jobs)
+        if not self.rows(statement, (statements.now(), job.job_id, job.epoch)):
+            raise taken_over(job)
+
+
+class ChunkTransaction(ABC):
+    """One transaction that stores one chunk: its ledger row, its rows, its rejects."""
+
+    def __init__(self, database: Dialect, job: JobRecord, target: Target) -> None:
+        self._database, self._job, self._target = database, job, target
+        self._tables = database.tables
+
+    # -- what each dialect does its own way ----------------------------------------------------
+
+    @abstractmethod
+    def store_rows(self, frame: pl.DataFrame, offset: int) -> tuple[Refused, int]:
+        """Store all rows that the table takes.
+
+        Args:
+            frame: At least one row, with the columns of `target.given`.
+            offset: Number of the chunk's first record. With `--on-conflict update` the row at
+                `place` counts as record `offset + place`, and a later record's value stays.
+
+        Returns:
+            The refused rows, and how many others `--on-conflict ignore` left out.
+        """
+
+    @abstractmethod
+    def insert(self, table: str, frame: pl.DataFrame) -> None:
+        """Insert a frame into a table of the ledger that has the same columns."""
+
+    def rows(self, statement: str, values: Sequence[Any] = ()) -> Rows:
+        """Run a statement in this transaction and return its rows."""
+        return self._database.rows(statement, values)
+
+    def run(self, statement: str, values: Sequence[Any] = ()) -> None:
+        """Run a statement in this transaction that returns no rows."""
+        self._database.run(statement, values)
+
+    # -- what they share, unless transactions run side by side ----------------------------------
+
+    def fence(self) -> None:
+        """Make sure that no other process has claimed the job, nor can before the commit.
+
+        Raises:
+            JobRunningElsewhereError: If one has.
+        """
+        self._database.hold(self._job)
+
+    def insert_chunk(self, request: StoreRequest) -> bool:
+        """Insert the ledger row, with the counts of a chunk none of whose rows are refused.
+
+        Returns:
+            False if the ledger has a chunk that overlaps: then nothing is inserted.
+        """
+        if self.overlapping(request.chunk):
+            return False
+        values = self._ledger_row(request)
+        self.run(
+            f"INSERT INTO {self._tables.chunks} ({statements.CHUNK_COLUMNS}) "
+            f"VALUES ({statements.marks(values)})",
+            values,
+        )
+        return True
+
+    # -- what they share -----------------------------------------------------------------------
+
+    def overlapping(self, chunk: Chunk) -> list[Committed]:
+        """Return the ledger rows that share positions with a chunk."""
+        rows = self.rows(
+            f"SELECT {statements.CHUNK_COLUMNS} FROM {self._tables.chunks} "
+            "WHERE job_id = ? AND lo < ? AND hi > ?",
+            (self._job.job_id, chunk.hi, chunk.lo),
+        )
+        return list(map(statements.committed, rows))
+
+    def insert_rejects(self, request: StoreRequest, refused: Refused, ignored: int) -> ChunkResult:
+        """Insert the rejects of all stages, and correct the counts of the ledger row."""
+        rejects = [*request.rejects, *(request.rejecter(*each) for each in refused.items())]
+        if rejects:
+            self.insert(self._tables.rejects, statements.rejects_frame(self._job.job_id, rejects))
+        result = statements.outcome(request, rejects, len(refused), ignored)
+        if refused or ignored:
+            self.run(
+                f"UPDATE {self._tables.chunks} SET successful = ?, failed = ?, filtered = ? "
+                "WHERE job_id = ? AND lo = ?",
+                (*result.counts, self._job.job_id, request.chunk.lo),
+            )
+        return result
+
+    def _ledger_row(self, request: StoreRequest) -> tuple[Any, ...]:
+        result = statements.outcome(request, request.rejects)
+        return statements.chunk_values(self._job.job_id, request, result, self._job.epoch)
+
+
+def _keys_of(job_id: str) -> str:
+    return f"_batchimport_keys_{hashlib.sha256(job_id.encode()).hexdigest()[:12]}"

@@ -1,0 +1,197 @@
+"""The user's table: created, emptied or checked before the first chunk, and found for each one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from batchimport.errors import UsageError
+from batchimport.model import EXTRA_COLUMN
+from batchimport.schema import Column
+from batchimport.sinks.sql.dialect import Target
+from batchimport.sinks.sql.statements import column_list, quote
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from batchimport.model import Job
+    from batchimport.sinks.base import JobRecord
+    from batchimport.sinks.sql.dialect import Dialect, TableColumn
+
+
+def prepare_table(database: Dialect, job: Job, columns: Sequence[Column]) -> int | None:
+    """Create the table, or make it ready as `--if-exists` says.
+
+    Returns:
+        How many rows it has, if all others will be the job's; else None.
+
+    Raises:
+        UsageError: If it cannot take the columns, has no unique index on the key, or must not
+            exist.
+    """
+    if not columns:  # an empty source
+        return None
+    shared = "" if database.names_have_case else _differing_in_case([each.name for each in columns])
+    if shared:
+        raise UsageError(
+            f"keys that differ only in case would share a column: {shared}",
+            where=job.table,
+            hint="rename one of them with --transform or --sql",
+        )
+    exists, name = database.exists(job.table), database.name(job.table)
+    if exists and job.if_exists == "fail":
+        raise UsageError(
+            "the table exists", where=job.table, hint="--if-exists append, truncate or replace"
+        )
+    if exists and job.if_exists == "replace":
+        database.run(f"DROP TABLE {name}")
+    if exists and job.if_exists != "replace":
+        match_columns(database, job.table, columns)
+        if job.if_exists == "truncate":
+            database.run(f"{database.emptying} {name}")
+    else:
+        _create_table(database, job, columns)
+    if job.key:
+        _check_key(database, job, columns)
+    only_ours = (not exists or job.if_exists != "append") and job.on_conflict != "update"
+    return database.count(job.table) if only_ours else None
+
+
+def find_target(database: Dialect, job: Job, record: JobRecord) -> Target:
+    """Return how the rows of a job get into its table.
+
+    Raises:
+        UsageError: If the table does not take its columns any more.
+    """
+    columns = match_columns(database, job.table, record.columns) if record.columns else ()
+    own_names = {column.name: own.name for column, own in columns}
+    return Target(
+        job.table,
+        database.name(job.table),
+        columns,
+        job.on_conflict,
+        tuple(own_names[name] for name in job.key) if columns else (),
+        database.keys_table(record.job_id),
+    )
+
+
+def with_extra_column(database: Dialect, target: Target) -> Target:
+    """Return the target with the column `_extra`, which is added to the table when it is missing."""
+    if EXTRA_COLUMN in target.given:
+        return target
+    with database.transaction():  # of several processes one adds it
+        known = _by_lower_name(database, target.table)
+        if EXTRA_COLUMN not in known:
+            database.run(
+                f"ALTER TABLE {target.name} {database.adding} {quote(EXTRA_COLUMN)} "
+                f"{database.types['json']}"
+            )
+            known = _by_lower_name(database, target.table)
+    extra = (Column(EXTRA_COLUMN, "json"), known[EXTRA_COLUMN])
+    return replace(target, columns=(*target.columns, extra))
+
+
+def match_columns(
+    database: Dialect, table: str, columns: Sequence[Column]
+) -> tuple[tuple[Column, TableColumn], ...]:
+    """Pair each column with the existing table's own.
+
+    Where names have case, a name that was created without quotes is in lower case and matches
+    whatever the case of ours.
+
+    Raises:
+        UsageError: If the table cannot take the columns without changing or losing values.
+    """
+    known = database.columns(table)
+    exact = {own.name: own for own in known}
+    folded = {
+        own.name.lower(): own
+        for own in known
+        if not database.names_have_case or own.name == own.name.lower()
+    }
+    own_of = {
+        column.name: exact.get(column.name) or folded.get(column.name.lower()) for column in columns
+    }
+    _refuse_missing(table, [name for name, own in own_of.items() if own is None])
+    pairs = [(column, own) for column in columns if (own := own_of[column.name]) is not None]
+    taken: dict[str, str] = {}
+    for column, own in pairs:
+        _check_fit(table, column, own)
+        if own.name in taken:
+            raise UsageError(
+                f"{taken[own.name]} and {column.name} would both go into column {own.name}",
+                where=table,
+                hint="rename one of them with --transform or --sql",
+            )
+        taken[own.name] = column.name
+    _refuse_unfilled(
+        table, [own.name for own in known if not own.is_filled and own.name not in taken]
+    )
+    return tuple(pairs)
+
+
+def _differing_in_case(names: Sequence[str]) -> str:
+    """Return two names that differ only in case; empty if there are none."""
+    seen: dict[str, str] = {}
+    for name in names:
+        if name.lower() in seen:
+            return f"{seen[name.lower()]}, {name}"
+        seen[name.lower()] = name
+    return ""
+
+
+def _create_table(database: Dialect, job: Job, columns: Sequence[Column]) -> None:
+    lines = [f"{quote(column.name)} {database.types[column.kind]}" for column in columns]
+    if job.key and set(job.key) <= {column.name for column in columns}:
+        lines.append(f"UNIQUE ({column_list(job.key)})")
+    database.run(f"CREATE TABLE {database.name(job.table)} ({', '.join(lines)})")
+
+
+def _check_key(database: Dialect, job: Job, columns: Sequence[Column]) -> None:
+    unknown = [key for key in job.key if key not in {column.name for column in columns}]
+    if unknown:
+        raise UsageError(f"no such column: {', '.join(unknown)}", where="--key")
+    names = {column.name: own.name for column, own in match_columns(database, job.table, columns)}
+    key = [names[name] for name in job.key]
+    if frozenset(key) not in database.unique_keys(job.table):
+        raise UsageError(
+            f"--key {','.join(key)} needs a unique index on exactly these columns",
+            where=job.table,
+            hint=f"CREATE UNIQUE INDEX … ON {database.name(job.table)} ({column_list(key)})",
+        )
+
+
+def _refuse_missing(table: str, missing: Sequence[str]) -> None:
+    if missing:
+        raise UsageError(
+            f"the table has no column {', '.join(missing)}",
+            where=table,
+            hint="add the columns, choose another --table, or drop the keys with --sql",
+        )
+
+
+def _check_fit(table: str, column: Column, own: TableColumn) -> None:
+    if own.is_generated:
+        reason = "is generated and takes no values"
+    elif not own.takes(column.kind):
+        reason = f"of type {own.type_name} cannot take {column.kind} values"
+    else:
+        return
+    raise UsageError(
+        f"column {own.name} {reason}",
+        where=table,
+        hint="name the type in a --schema, or change it with --transform or --sql",
+    )
+
+
+def _refuse_unfilled(table: str, unfilled: Sequence[str]) -> None:
+    if unfilled:
+        raise UsageError(
+            f"the table's column {', '.join(unfilled)} may not be null and no record has it",
+            where=table,
+            hint="give it a default, or make it with --transform or --sql",
+        )
+
+
+def _by_lower_name(database: Dialect, table: str) -> dict[str, TableColumn]:
+    return {own.name.lower(): own for own in database.columns(table)}
