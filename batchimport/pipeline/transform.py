@@ -18,8 +18,16 @@ import polars as pl
 from batchimport import user_code
 from batchimport.errors import FatalError, UsageError
 from batchimport.model import EXTRA_COLUMN, INDEX, FieldError
-from batchimport.pipeline.coerce import as_record, as_stored, fit, kind_of, typed, with_extra
-from batchimport.pipeline.plain import UNFIT, plain
+from batchimport.pipeline.coerce import (
+    UNFIT,
+    as_record,
+    as_stored,
+    fit,
+    kind_of,
+    plain,
+    typed,
+    with_extra,
+)
 from batchimport.schema import Column, Kind, RecordSchema, infer_schema
 
 if TYPE_CHECKING:
