@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from batchimport.model import Chunk
-    from batchimport.pipeline.transform import Transform
-    from batchimport.schema import Column, RecordSchema
+    from batchimport.pipeline.transform import BoundTransform
+    from batchimport.schema import RecordSchema
     from batchimport.sinks.base import Sink
     from batchimport.sources.base import Batch, Source
 
@@ -34,8 +34,7 @@ class Work:
 
     source: Source
     schema: RecordSchema
-    transform: Transform
-    columns: tuple[Column, ...]
+    transform: BoundTransform
     sink: Sink
     store_seconds: float | None = None
 
@@ -56,14 +55,14 @@ def process_chunk(
     """
     batch = work.source.read(chunk, work.schema)
     frame, rejects = judge(batch, work.schema)
-    done = work.transform.apply(frame, work.columns)
+    done = work.transform.apply(frame)
     rejects += [
         batch.raw_records.reject(index, "transform", [error]) for index, error in done.failures
     ]
     before_store()
 
-    def reject_row(at: int, errors: Sequence[FieldError]) -> Reject:
-        return batch.raw_records.reject(done.locate(at), "store", errors)
+    def reject_row(row: int, errors: Sequence[FieldError]) -> Reject:
+        return batch.raw_records.reject(done.record_of(row), "store", errors)
 
     request = StoreRequest(
         chunk,

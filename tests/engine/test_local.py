@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 from batchimport.engines.local import LocalEngine
@@ -110,7 +111,7 @@ class Shop:
 
         sink.store = troubled  # type: ignore[method-assign]
         try:
-            yield Work(source, SCHEMA, Identity(), SCHEMA.columns, sink)
+            yield Work(source, SCHEMA, Identity().bind(pl.DataFrame(), SCHEMA), sink)
         finally:
             sink.close()
             source.close()
