@@ -29,7 +29,7 @@ from batchimport.policy.events import JobFinished, JobStarted, RecordsCounted
 from batchimport.policy.plan import Plan
 from batchimport.policy.sizing import choose_sizer
 from batchimport.policy.stop_rules import StopRule, verdict
-from batchimport.schema.doubts import doubts
+from batchimport.schema.diagnose import doubts
 from batchimport.sinks import open_sink, redact
 from batchimport.sinks.base import SinkOptions
 from batchimport.sources import open_source

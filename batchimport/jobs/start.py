@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import polars as pl
+
 from batchimport import failpoints
 from batchimport.errors import UsageError
 from batchimport.jobs.identify import new_job_id, refuse_if_owned, verify_unchanged, without_address
 from batchimport.model import EXTRA_COLUMN, Position
 from batchimport.pipeline.chunk import Work, judge
+from batchimport.pipeline.transform import Identity
 from batchimport.schema import Column, RecordSchema, infer_schema
 from batchimport.schema.pydantic import load_model
 from batchimport.sinks.base import JobRecord
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
 
     from batchimport.jobs.identify import Found, Request
     from batchimport.model import Chunk, Committed, Job
-    from batchimport.pipeline.transform import Transform
+    from batchimport.pipeline.transform import BoundTransform, Transform
     from batchimport.sinks.base import Claim, Sink
     from batchimport.sources.base import Source
 
@@ -75,12 +78,11 @@ def open_job(
         UsageError: If the table cannot take the records.
     """
     known = found.known
-    record = known or _describe(request, parts)
+    record, bound = (known, None) if known else _describe(request, parts)
     if record.job_id not in {each.job_id for each in found.instead_of}:
         refuse_if_owned(record, parts.sink, owner, has_ended)
     schema = _recorded_schema(record, parts.job)
-    if known is not None:  # the transform learns its columns from the same sample as before
-        _decide_columns(parts, schema)
+    bound = bound or _bind(parts, schema)
     failpoints.reach("before-claim")
     claim = parts.sink.claim(parts.job, record, owner, found.instead_of)
     failpoints.reach("after-claim")
@@ -88,14 +90,14 @@ def open_job(
     committed = parts.sink.committed(record.job_id)
     if record.modified != parts.source.modified:
         verify_unchanged(parts.source, committed)
-    return Opened(record, _work(parts, schema, claim), committed, known is not None)
+    return Opened(record, _work(parts, schema, bound, claim), committed, known is not None)
 
 
 def join_job(record: JobRecord, parts: Parts) -> Work:
     """Return the work of a job that was claimed elsewhere."""
     schema = _recorded_schema(record, parts.job)
-    _decide_columns(parts, schema)
-    return _work(parts, schema, parts.sink.join(parts.job, record))
+    bound = _bind(parts, schema)
+    return _work(parts, schema, bound, parts.sink.join(parts.job, record))
 
 
 def bytes_per_record(source: Source) -> float:
@@ -112,9 +114,9 @@ def _first_chunk(source: Source) -> Chunk | None:
     return chunk
 
 
-def _work(parts: Parts, schema: RecordSchema, claim: Claim) -> Work:
-    columns = claim.record.columns
-    return Work(parts.source, schema, parts.transform, columns, claim, parts.store_seconds)
+def _work(parts: Parts, schema: RecordSchema, bound: BoundTransform, claim: Claim) -> Work:
+    transform = bound.with_columns(claim.record.columns)
+    return Work(parts.source, schema, transform, claim, parts.store_seconds)
 
 
 def _recorded_schema(record: JobRecord, job: Job) -> RecordSchema:
@@ -137,14 +139,15 @@ def _keeps_text(job: Job) -> bool:
     return job.transform is None and job.sql is None
 
 
-def _describe(request: Request, parts: Parts) -> JobRecord:
-    """Describe a new job: its id, schema and columns."""
+def _describe(request: Request, parts: Parts) -> tuple[JobRecord, BoundTransform]:
+    """Describe a new job by its id, schema and columns; return its transform besides."""
     job, source = parts.job, parts.source
     document = job.schema
     if document is None:
         document = infer(source, job.infer_records)
     schema = _schema(document, _exact_columns(job, parts.sink), job)
-    columns = _decide_columns(parts, schema)
+    bound = _bind(parts, schema)
+    columns = bound.columns
     if not columns and source.count():
         if job.schema is None:
             raise UsageError(
@@ -153,7 +156,7 @@ def _describe(request: Request, parts: Parts) -> JobRecord:
                 hint="check --format, or describe the records with --schema",
             )
         columns = (Column(EXTRA_COLUMN, "json"),)
-    return JobRecord(
+    record = JobRecord(
         job_id=request.job_id or new_job_id(job, source),
         target_hash=job.target_hash(),
         fingerprint=source.fingerprint,
@@ -164,6 +167,7 @@ def _describe(request: Request, parts: Parts) -> JobRecord:
         size=source.size,
         configuration=without_address(job),
     )
+    return record, bound
 
 
 def infer(source: Source, records: int | None) -> dict[str, Any]:
@@ -184,9 +188,10 @@ def infer(source: Source, records: int | None) -> dict[str, Any]:
     return infer_schema(source.sample(records), text=text)
 
 
-def _decide_columns(parts: Parts, schema: RecordSchema) -> tuple[Column, ...]:
+def _bind(parts: Parts, schema: RecordSchema) -> BoundTransform:
+    """Bind the transform to the first records, which are the same in every run of a job."""
     chunk = _first_chunk(parts.source)
-    if chunk is None:
-        return schema.columns
+    if chunk is None:  # there is nothing to transform
+        return Identity().bind(pl.DataFrame(), schema)
     frame, _ = judge(parts.source.read(chunk, schema), schema)
-    return parts.transform.columns(frame, schema)
+    return parts.transform.bind(frame, schema)

@@ -1,4 +1,4 @@
-"""The way of a chunk: read, validate, transform, store. Both engines call this one function."""
+"""Import one chunk: read, validate, transform, store. Both engines call `process_chunk`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from batchimport import failpoints
-from batchimport.errors import without_panics
+from batchimport.errors import BatchImportError, without_panics
 from batchimport.model import EXTRA_COLUMN, INDEX, ChunkResult, FieldError, Reject
 from batchimport.pipeline.coerce import changed
 from batchimport.sinks.base import StoreRequest
@@ -18,24 +18,26 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from batchimport.model import Chunk
-    from batchimport.pipeline.transform import Transform
-    from batchimport.schema import Column, RecordSchema
+    from batchimport.pipeline.transform import BoundTransform
+    from batchimport.schema import RecordSchema
     from batchimport.sinks.base import Claim
     from batchimport.sources.base import Batch, Source
+
+_NOT_THE_RECORD = (BatchImportError, MemoryError, OSError)
+"""Errors that say nothing about the record that was judged when they arose."""
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a chunk passes on its way; shared by all chunks of a run.
+    """What processes the chunks of a run; all chunks share it.
 
     Attributes:
-        store_seconds: How long a statement of the destination may take.
+        store_seconds: Maximum time of one statement in the destination; None for no limit.
     """
 
     source: Source
     schema: RecordSchema
-    transform: Transform
-    columns: tuple[Column, ...]
+    transform: BoundTransform
     claim: Claim
     store_seconds: float | None = None
 
@@ -44,11 +46,11 @@ class Work:
 def process_chunk(
     work: Work, chunk: Chunk, attempt: int, before_store: Callable[[], None]
 ) -> ChunkResult:
-    """Import one chunk: in the end it is committed as a whole, or not at all.
+    """Import one chunk: it is committed as a whole, or not at all.
 
     Args:
-        before_store: Called when all is ready to be stored; may wait for its turn, and raises
-            TransientError if the attempt was cancelled meanwhile.
+        before_store: Called when the rows are ready to be stored. It may wait for its turn, and
+            raises TransientError if the attempt was cancelled meanwhile.
 
     Raises:
         TransientError: If another attempt may succeed.
@@ -56,14 +58,14 @@ def process_chunk(
     """
     batch = work.source.read(chunk, work.schema)
     frame, rejects = judge(batch, work.schema)
-    done = work.transform.apply(frame, work.columns)
+    done = work.transform.apply(frame)
     rejects += [
         batch.raw_records.reject(index, "transform", [error]) for index, error in done.failures
     ]
     before_store()
 
-    def reject_row(at: int, errors: Sequence[FieldError]) -> Reject:
-        return batch.raw_records.reject(done.locate(at), "store", errors)
+    def reject_row(row: int, errors: Sequence[FieldError]) -> Reject:
+        return batch.raw_records.reject(done.record_of(row), "store", errors)
 
     request = StoreRequest(
         chunk,
@@ -86,7 +88,7 @@ def judge(batch: Batch, schema: RecordSchema) -> tuple[pl.DataFrame, list[Reject
 
     Records that the vectorised rules accept are valid; the validator judges the deferred ones.
     """
-    accepts = schema.accepts_rows(batch.frame) if schema.vectorised else _ask(batch, schema)
+    accepts = schema.accepts_rows(batch.frame) if schema.vectorised else _validate(batch, schema)
     frame, deferred = batch.frame, batch.deferred
     if not accepts.all():
         also_deferred = frame.filter(~accepts).get_column(INDEX).to_list()
@@ -108,13 +110,15 @@ def judge(batch: Batch, schema: RecordSchema) -> tuple[pl.DataFrame, list[Reject
     return frame, rejects
 
 
-def _ask(batch: Batch, schema: RecordSchema) -> pl.Series:
-    """Ask the validator about each record that fits the columns."""
+def _validate(batch: Batch, schema: RecordSchema) -> pl.Series:
+    """Return for each row of the frame whether the validator accepts its record."""
 
     def is_valid(index: int) -> bool:
         try:
             return schema.accepts(batch.raw_records.values(index))
-        except UnreadableRecordError:
+        except _NOT_THE_RECORD:
+            raise
+        except Exception:  # noqa: BLE001 - the record is deferred: `_judge_one` says what is wrong
             return False
 
     indices = batch.frame.get_column(INDEX).to_list()
@@ -122,6 +126,11 @@ def _ask(batch: Batch, schema: RecordSchema) -> pl.Series:
 
 
 def _judge_one(batch: Batch, schema: RecordSchema, index: int) -> dict[str, object] | Reject:
+    """Return the row of a record, or its reject.
+
+    Whatever is raised while one record is judged rejects that record: it must not fail the chunk,
+    whose other records no run could store then.
+    """
     try:
         record = batch.raw_records.values(index)
         errors, changes = schema.judge(record)
@@ -133,4 +142,9 @@ def _judge_one(batch: Batch, schema: RecordSchema, index: int) -> dict[str, obje
             errors = (fitted,)
     except UnreadableRecordError as error:
         return batch.raw_records.reject(index, "parse", error.errors)
+    except _NOT_THE_RECORD:
+        raise
+    except Exception as error:  # noqa: BLE001 - see above
+        message = f"cannot be judged: {type(error).__name__}: {error}"[:200]
+        errors = (FieldError("unverifiable", "", message),)
     return batch.raw_records.reject(index, "validate", errors)

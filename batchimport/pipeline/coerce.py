@@ -1,38 +1,97 @@
-"""Values that a transform returns, made to fit the columns of the table."""
+"""Convert what a transform returns to the types of the table's columns.
+
+A value that cannot be converted without loss is an error of its record; it is never stored as
+another value.
+"""
 
 from __future__ import annotations
 
+import json
 import math
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import polars as pl
 
 from batchimport.model import EXTRA_COLUMN, FieldError
-from batchimport.pipeline.plain import UNFIT, decoded, encoded, encoded_or_none, plain
 from batchimport.schema.columns import as_text
-from batchimport.schema.numbers import INT64, keeps_digits
+from batchimport.schema.numbers import INT64, decimal_of, keeps_digits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from batchimport.schema.columns import Column, Kind
 
+UNFIT = (TypeError, ValueError, ArithmeticError, RecursionError)
+"""Raised for a value that JSON, or the type of a column, cannot represent."""
 
+_encode = msgspec.json.Encoder(decimal_format="number").encode
 _BELOW_MICROSECONDS = r"\.[0-9]{7}"
 
 
+def plain(value: Any) -> Any:
+    """Convert a Python value to JSON types: dates to ISO 8601, bytes to Base64; decimals stay.
+
+    Raises:
+        UNFIT: If JSON has no such value: NaN, infinity, an object of an unknown class.
+    """
+    if value is None or isinstance(value, str | int):
+        return value
+    if isinstance(value, float | Decimal):
+        if not math.isfinite(value):
+            raise ValueError(f"JSON has no number {value}")
+        return value
+    if isinstance(value, dict):
+        return {_key(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | pl.Series):
+        return list(map(plain, value))
+    if isinstance(value, set | frozenset):
+        return sorted(map(plain, value), key=repr)
+    return msgspec.to_builtins(value)
+
+
+def _key(key: Any) -> str:
+    return key if isinstance(key, str) else str(plain(key))
+
+
+def encoded(value: Any) -> str:
+    """Return a value as JSON text.
+
+    Raises:
+        UNFIT: If JSON has no such value.
+    """
+    return _encode(plain(value)).decode()
+
+
+def encoded_or_none(value: Any) -> str | None:
+    """Return a value as JSON text; None if JSON has no such value."""
+    try:
+        return encoded(value)
+    except UNFIT:
+        return None
+
+
+def decoded(text: str) -> Any:
+    """Parse JSON; a number with more digits than a double keeps becomes a Decimal."""
+    return json.loads(text, parse_float=_number)
+
+
+def _number(text: str) -> float | Decimal:
+    return float(text) if keeps_digits(text) else decimal_of(text)
+
+
 def typed(frame: pl.DataFrame, column: Column) -> pl.Expr:
-    """Return a text column as the date or point in time that it says, to its last digit."""
+    """Parse a text column of kind `date` or `date-time`; no digit of a second is lost."""
     text = pl.col(column.name)
     if column.kind == "date":
         return text.str.to_date("%Y-%m-%d")
-    fine = frame.get_column(column.name).str.contains(_BELOW_MICROSECONDS).any()
-    return text.str.to_datetime(time_unit="ns" if fine else "us", time_zone="UTC")
+    needs_nanoseconds = frame.get_column(column.name).str.contains(_BELOW_MICROSECONDS).any()
+    return text.str.to_datetime(time_unit="ns" if needs_nanoseconds else "us", time_zone="UTC")
 
 
 def kind_of(dtype: pl.DataType) -> Kind:
-    """Return what a column of a Polars type holds."""
+    """Return the kind of column that stores a Polars type."""
     if dtype.is_integer():
         return "integer"
     if dtype.is_float() or dtype.is_decimal():
@@ -47,10 +106,10 @@ def kind_of(dtype: pl.DataType) -> Kind:
 
 
 def as_stored(result: pl.DataFrame, column: Column) -> pl.Expr:
-    """Return a column of a result in the type in which it is stored; null where it does not fit.
+    """Convert a column of a result to the type in which it is stored; null where that loses data.
 
-    NaN does not fit: databases have no such number, or make it null unasked. Nor does a decimal with
-    more digits than a double keeps.
+    NaN becomes null: databases have no such number, or store null without an error. So does a
+    decimal with more digits than a double keeps.
     """
     if column.name not in result.columns:
         return pl.lit(None, dtype=column.dtype).alias(column.name)
@@ -68,14 +127,14 @@ def as_stored(result: pl.DataFrame, column: Column) -> pl.Expr:
 
 
 def with_extra(frame: pl.DataFrame) -> pl.DataFrame:
-    """Return a frame that has a column of extra keys, be it empty."""
+    """Add the column of extra keys, all null, to a frame that has none."""
     if EXTRA_COLUMN in frame.columns:
         return frame
     return frame.with_columns(pl.lit(None, dtype=pl.String).alias(EXTRA_COLUMN))
 
 
 def as_record(row: dict[str, Any], columns: Sequence[Column]) -> dict[str, Any]:
-    """Return a row as the record it came from: JSON text decoded, extra keys in their place."""
+    """Turn a row back into its record: JSON text is parsed, extra keys are keys again."""
     for column in columns:
         value = row.get(column.name)
         if column.kind == "json" and value is not None:
@@ -85,7 +144,7 @@ def as_record(row: dict[str, Any], columns: Sequence[Column]) -> dict[str, Any]:
 
 
 def fit(result: Any, columns: Sequence[Column]) -> dict[str, Any] | FieldError:
-    """Return a function's result as a row of the table, or why it is none."""
+    """Convert the result of a function to a row of the table, or say why that is impossible."""
     if not isinstance(result, dict):
         name = type(result).__name__
         return FieldError("transform_failed", "", f"returned {name}, expected dict or None")
@@ -104,14 +163,31 @@ def fit(result: Any, columns: Sequence[Column]) -> dict[str, Any] | FieldError:
     except UNFIT as error:
         kind = next((column.kind for column in columns if column.name == name), "json")
         value = (rest if name == EXTRA_COLUMN else result).get(name)
-        message = f"the value does not fit a column of {kind}: {error}"
+        message = f"the value does not fit a column of type {kind}: {error}"
         return FieldError("type", name, message[:200], str(value)[:200])
     return row
 
 
+def changed(
+    row: dict[str, Any], record: dict[str, Any], changes: dict[str, Any], columns: Sequence[Column]
+) -> dict[str, Any] | FieldError:
+    """Apply the changes that a model made to a record to the record's row.
+
+    Returns:
+        The row, or why a changed value does not fit its column.
+    """
+    names = {column.name for column in columns}
+    in_columns = {key: value for key, value in changes.items() if key in names}
+    extra = {}
+    if len(in_columns) < len(changes):
+        extra = {key: value for key, value in (record | changes).items() if key not in names}
+    fitted = fit(in_columns | extra, [column for column in columns if column.name in in_columns])
+    return fitted if isinstance(fitted, FieldError) else row | fitted
+
+
 def _fit_value(value: Any, kind: Kind) -> Any:
-    fitting = _FITS.get(kind)
-    return fitting(value) if fitting else _fit_text(value)
+    convert = _FITS.get(kind)
+    return convert(value) if convert else _fit_text(value)
 
 
 def _fit_integer(value: Any) -> int:
@@ -139,8 +215,8 @@ def _fit_boolean(value: Any) -> bool:
 
 
 def _fit_text(value: Any) -> str:
-    found = value if isinstance(value, str) else plain(value)
-    return found if isinstance(found, str) else encoded(found)
+    converted = value if isinstance(value, str) else plain(value)
+    return converted if isinstance(converted, str) else encoded(converted)
 
 
 _FITS: dict[Kind, Callable[[Any], Any]] = {
@@ -149,16 +225,3 @@ _FITS: dict[Kind, Callable[[Any], Any]] = {
     "boolean": _fit_boolean,
     "json": encoded,
 }
-
-
-def changed(
-    row: dict[str, Any], record: dict[str, Any], changes: dict[str, Any], columns: Sequence[Column]
-) -> dict[str, Any] | FieldError:
-    """Return the row of a record, some of whose values were changed; or why they do not fit."""
-    named = {column.name for column in columns}
-    given = {key: value for key, value in changes.items() if key in named}
-    extra = {}
-    if len(given) < len(changes):
-        extra = {key: value for key, value in (record | changes).items() if key not in named}
-    fitted = fit(given | extra, [column for column in columns if column.name in given])
-    return fitted if isinstance(fitted, FieldError) else row | fitted

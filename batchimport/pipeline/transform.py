@@ -1,7 +1,7 @@
 """The user's own step between validation and store: a function over frames or records, or SQL.
 
-Frames come in chunks, so a frame function or query must look at each row by itself. The hidden
-column `__record__` tells which record a row came from; keep it or not, as you like.
+A frame function or query is called once for each chunk, so it must treat each row by itself. The
+hidden column `__record__` says which record a row came from; a result may keep it or drop it.
 """
 
 from __future__ import annotations
@@ -9,17 +9,26 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
+from abc import ABC, abstractmethod
 from bisect import bisect_left
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import polars as pl
 
 from batchimport import user_code
 from batchimport.errors import FatalError, UsageError
 from batchimport.model import EXTRA_COLUMN, INDEX, FieldError
-from batchimport.pipeline.coerce import as_record, as_stored, fit, kind_of, typed, with_extra
-from batchimport.pipeline.plain import UNFIT, plain
+from batchimport.pipeline.coerce import (
+    UNFIT,
+    as_record,
+    as_stored,
+    fit,
+    kind_of,
+    plain,
+    typed,
+    with_extra,
+)
 from batchimport.schema import Column, Kind, RecordSchema, infer_schema
 
 if TYPE_CHECKING:
@@ -28,6 +37,7 @@ if TYPE_CHECKING:
     from batchimport.model import Job
 
 MAX_CONCURRENT_RECORDS = 100
+"""Maximum number of calls of an async function that wait at the same time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,31 +45,51 @@ class Transformed:
     """What became of a chunk's valid records.
 
     Attributes:
-        frame: The table's columns; plus `_extra` where there are keys without a column.
-        locate: The record (its index in the chunk) that a row of the frame came from.
-        failures: Records whose transformation failed.
+        frame: The table's columns; plus `_extra` if there are keys without a column.
+        record_of: Returns the record, as its index in the chunk, that a row of the frame came from.
+        filtered: Number of records that became no row.
+        failures: Records whose transformation failed, and why.
     """
 
     frame: pl.DataFrame
-    locate: Callable[[int], int]
+    record_of: Callable[[int], int]
     filtered: int = 0
     failures: list[tuple[int, FieldError]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class BoundTransform(ABC):
+    """A transform that knows which columns it fills.
+
+    Attributes:
+        columns: The table's.
+    """
+
+    columns: tuple[Column, ...]
+
+    @abstractmethod
+    def apply(self, frame: pl.DataFrame) -> Transformed:
+        """Transform the valid records of a chunk."""
+
+    def with_columns(self, columns: tuple[Column, ...]) -> Self:
+        """Return the same transform for the columns that the table turned out to have."""
+        return replace(self, columns=columns)
 
 
 class Transform(Protocol):
     """Turns valid records into rows."""
 
-    def columns(self, sample: pl.DataFrame, schema: RecordSchema) -> tuple[Column, ...]:
-        """Decide the table's columns, once for the whole job, from some valid records."""
-        ...
+    def bind(self, sample: pl.DataFrame, schema: RecordSchema) -> BoundTransform:
+        """Decide the table's columns from some valid records.
 
-    def apply(self, frame: pl.DataFrame, columns: Sequence[Column]) -> Transformed:
-        """Transform a chunk."""
+        Raises:
+            UsageError: If the transform fails on them.
+        """
         ...
 
 
 def load_transform(job: Job) -> Transform:
-    """Return the transform that a job asks for.
+    """Return the transform of a job.
 
     Raises:
         UsageError: If there is no such module or function.
@@ -82,17 +112,18 @@ def transform_digest(spec: str) -> str:
 class Identity:
     """No transform: records are rows."""
 
-    def columns(self, sample: pl.DataFrame, schema: RecordSchema) -> tuple[Column, ...]:
-        """Return the schema's own columns."""
+    def bind(self, sample: pl.DataFrame, schema: RecordSchema) -> BoundTransform:
+        """Bind to the schema's own columns."""
         del sample
-        return schema.columns
+        return _BoundIdentity(schema.columns)
 
-    def apply(self, frame: pl.DataFrame, columns: Sequence[Column]) -> Transformed:
-        """Return the frame as it is."""
+
+class _BoundIdentity(BoundTransform):
+    def apply(self, frame: pl.DataFrame) -> Transformed:
         indices = frame.get_column(INDEX)
-        if any(column.name == EXTRA_COLUMN for column in columns):
+        if any(column.name == EXTRA_COLUMN for column in self.columns):
             frame = with_extra(frame).with_columns(pl.col(EXTRA_COLUMN).fill_null("{}"))
-        return Transformed(frame.drop(INDEX), lambda at: int(indices[at]))
+        return Transformed(frame.drop(INDEX), lambda row: int(indices[row]))
 
 
 class FrameTransform:
@@ -101,90 +132,108 @@ class FrameTransform:
     def __init__(self, function: Callable[[pl.LazyFrame], pl.LazyFrame]) -> None:
         self._function = function
 
-    def columns(self, sample: pl.DataFrame, schema: RecordSchema) -> tuple[Column, ...]:
-        """Return the columns of the function's result."""
-        self._given = schema.columns
-        self._kinds = {column.name: column.kind for column in schema.columns}
+    def bind(self, sample: pl.DataFrame, schema: RecordSchema) -> BoundTransform:
+        """Bind to the columns of the function's result for the sample."""
+        bound = _BoundFrameTransform((), schema.columns, self._function)
         try:
-            result = self._run(sample)
+            result = bound.run(sample)
         except Exception as error:
             raise UsageError(
                 f"the transform fails on a sample of the records: {type(error).__name__}: {error}",
-                hint="mend it and run the same command again",
+                hint="fix it, then run the same command again",
             ) from error
-        return tuple(
-            Column(name, self._kind(name, dtype))
-            for name, dtype in result.schema.items()
-            if name not in (INDEX, EXTRA_COLUMN)
+        kinds = {column.name: column.kind for column in schema.columns}
+        return bound.with_columns(
+            tuple(
+                Column(name, _kind(dtype, kinds.get(name)))
+                for name, dtype in result.schema.items()
+                if name not in (INDEX, EXTRA_COLUMN)
+            )
         )
 
-    def apply(self, frame: pl.DataFrame, columns: Sequence[Column]) -> Transformed:
-        """Run the function; records that make it fail are found by halving."""
+
+def _kind(dtype: pl.DataType, kind: Kind | None) -> Kind:
+    """Return the kind of a result's column whose name has a kind among the records, too."""
+    if dtype == pl.String and kind is not None:
+        return kind if kind in ("json", "uuid") else "string"
+    return kind_of(dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class _BoundFrameTransform(BoundTransform):
+    """A function over frames.
+
+    Attributes:
+        given: Columns of the records.
+    """
+
+    given: tuple[Column, ...]
+    function: Callable[[pl.LazyFrame], pl.LazyFrame]
+
+    def apply(self, frame: pl.DataFrame) -> Transformed:
+        """Call the function; records that make it fail are found by halving the chunk."""
         failures: list[tuple[int, FieldError]] = []
         pieces = self._isolate(frame, failures)
         result = pl.concat(pieces, how="diagonal_relaxed") if pieces else frame.clear()
         if failures:
-            bad = pl.Series([at for at, _ in failures], dtype=pl.UInt32)
-            frame = frame.filter(~pl.col(INDEX).is_in(bad.implode()))
+            failed = pl.Series([index for index, _ in failures], dtype=pl.UInt32)
+            frame = frame.filter(~pl.col(INDEX).is_in(failed.implode()))
         if result.height > frame.height:
             raise FatalError(
                 "the transform returned more rows than it was given",
                 hint="one record may become one row or none",
             )
-        _refuse_new_columns(result, columns)
-        rows = result.select([as_stored(result, column) for column in _with_extra(columns, result)])
-        locate = self._locator(frame, result)
+        _refuse_new_columns(result, self.columns)
+        stored = _with_extra(self.columns, result)
+        rows = result.select([as_stored(result, column) for column in stored])
+        record_of = self._record_of(frame, result)
         filtered = frame.height - result.height
-        misfits = _misfits(result, rows, columns)
+        misfits = _misfits(result, rows, self.columns)
         if misfits:
-            failures += [(locate(at), error) for at, error in misfits.items()]
-            kept = [at for at in range(rows.height) if at not in misfits]
-            return Transformed(rows[kept], lambda at: locate(kept[at]), filtered, failures)
-        return Transformed(rows, locate, filtered, failures)
+            failures += [(record_of(row), error) for row, error in misfits.items()]
+            kept = [row for row in range(rows.height) if row not in misfits]
+            return Transformed(rows[kept], lambda row: record_of(kept[row]), filtered, failures)
+        return Transformed(rows, record_of, filtered, failures)
 
-    def _run(self, frame: pl.DataFrame) -> pl.DataFrame:
+    def run(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Call the function; its dates and points in time are typed."""
         parsed = with_extra(frame).with_columns(
-            typed(frame, column) for column in self._given if column.kind in ("date", "date-time")
+            typed(frame, column) for column in self.given if column.kind in ("date", "date-time")
         )
-        result: Any = self._function(parsed.lazy())
+        result: Any = self.function(parsed.lazy())
         return result.collect() if isinstance(result, pl.LazyFrame) else pl.DataFrame(result)
 
     def _isolate(
         self, frame: pl.DataFrame, failures: list[tuple[int, FieldError]]
     ) -> list[pl.DataFrame]:
+        """Return the results of the frame's parts that do not fail; add the records that do."""
         try:
-            return [self._run(frame)]
+            return [self.run(frame)]
         except Exception as error:  # noqa: BLE001 - the user's code may raise anything
             if frame.height <= 1:
-                at = int(frame.get_column(INDEX)[0]) if frame.height else 0
-                failures.append((at, _failure(error)))
+                index = int(frame.get_column(INDEX)[0]) if frame.height else 0
+                failures.append((index, _failure(error)))
                 return []
         half = frame.height // 2
         return self._isolate(frame.head(half), failures) + self._isolate(
             frame.slice(half), failures
         )
 
-    def _locator(self, frame: pl.DataFrame, result: pl.DataFrame) -> Callable[[int], int]:
+    def _record_of(self, frame: pl.DataFrame, result: pl.DataFrame) -> Callable[[int], int]:
         if INDEX in result.columns:
             kept = result.get_column(INDEX)
-            return lambda at: int(kept[at])
-        given = frame.get_column(INDEX)
+            return lambda row: int(kept[row])
+        indices = frame.get_column(INDEX)
         if result.height == frame.height:
-            return lambda at: int(given[at])
+            return lambda row: int(indices[row])
 
-        def search(at: int) -> int:
+        def search(row: int) -> int:
             """Find the shortest head of the chunk that yields the row."""
             heads = range(frame.height + 1)
-            end = bisect_left(heads, at + 1, key=lambda size: self._run(frame.head(size)).height)
-            return int(given[end - 1])
+            end = bisect_left(heads, row + 1, key=lambda size: self.run(frame.head(size)).height)
+            return int(indices[end - 1])
 
         return search
-
-    def _kind(self, name: str, dtype: pl.DataType) -> Kind:
-        if dtype == pl.String and name in self._kinds:
-            given = self._kinds[name]
-            return given if given in ("json", "uuid") else "string"
-        return kind_of(dtype)
 
 
 class RecordTransform:
@@ -192,69 +241,82 @@ class RecordTransform:
 
     def __init__(self, function: Callable[[dict[str, Any]], Any]) -> None:
         self._function = function
-        self._is_async = inspect.iscoroutinefunction(function)
 
-    def columns(self, sample: pl.DataFrame, schema: RecordSchema) -> tuple[Column, ...]:
-        """Return the columns that the function's results show."""
-        self._schema = schema
-        results = list(filter(None, map(_plain_or_none, self._call_all(sample))))
+    def bind(self, sample: pl.DataFrame, schema: RecordSchema) -> BoundTransform:
+        """Bind to the columns of the function's results for the sample."""
+        bound = _BoundRecordTransform(schema.columns, schema.columns, self._function)
+        results = list(filter(None, map(_plain_or_none, bound.call_all(sample))))
         if not results:
-            return schema.columns
+            return bound
         known = {column.name: column.kind for column in schema.columns}
-        found = RecordSchema(infer_schema(results)).columns
-        return tuple(
-            Column(column.name, known[column.name])
-            if column.name in known and all(item.get(column.name) is None for item in results)
-            else Column(column.name, column.kind)
-            for column in found
-            if column.name != EXTRA_COLUMN
+        return bound.with_columns(
+            tuple(
+                Column(column.name, known[column.name])
+                if column.name in known and all(item.get(column.name) is None for item in results)
+                else Column(column.name, column.kind)
+                for column in RecordSchema(infer_schema(results)).columns
+                if column.name != EXTRA_COLUMN
+            )
         )
 
-    def apply(self, frame: pl.DataFrame, columns: Sequence[Column]) -> Transformed:
-        """Call the function for each record; one that raises rejects that record only."""
+
+@dataclass(frozen=True, slots=True)
+class _BoundRecordTransform(BoundTransform):
+    """A function over records.
+
+    Attributes:
+        given: Columns of the records.
+    """
+
+    given: tuple[Column, ...]
+    function: Callable[[dict[str, Any]], Any]
+
+    def apply(self, frame: pl.DataFrame) -> Transformed:
+        """Call the function for each record; an exception rejects that record only."""
         failures: list[tuple[int, FieldError]] = []
         kept: list[int] = []
         rows: list[dict[str, Any]] = []
         indices = frame.get_column(INDEX).to_list()
         filtered = 0
-        for at, result in zip(indices, self._call_all(frame), strict=True):
+        for index, result in zip(indices, self.call_all(frame), strict=True):
             if result is None:
                 filtered += 1
                 continue
-            fitted = result if isinstance(result, FieldError) else fit(result, columns)
+            fitted = result if isinstance(result, FieldError) else fit(result, self.columns)
             if isinstance(fitted, FieldError):
-                failures.append((at, fitted))
+                failures.append((index, fitted))
             else:
-                kept.append(at)
+                kept.append(index)
                 rows.append(fitted)
-        types = {column.name: column.dtype for column in columns}
+        types = {column.name: column.dtype for column in self.columns}
         if any(EXTRA_COLUMN in row for row in rows):
             types[EXTRA_COLUMN] = pl.String()
         return Transformed(pl.DataFrame(rows, schema=types), kept.__getitem__, filtered, failures)
 
-    def _call_all(self, frame: pl.DataFrame) -> list[Any]:
-        records = [as_record(row, self._schema.columns) for row in frame.drop(INDEX).to_dicts()]
-        if self._is_async:
-            return _background_loop().run(self._gather(records))
-        return [self._call(record) for record in records]
+    def call_all(self, frame: pl.DataFrame) -> list[Any]:
+        """Return the function's result for each record; a FieldError where it raises."""
+        rows = frame.drop(INDEX).to_dicts()
+        if inspect.iscoroutinefunction(self.function):
+            return _background_loop().run(self._gather(rows))
+        return [self._call(row) for row in rows]
 
-    def _call(self, record: dict[str, Any]) -> Any:
+    def _call(self, row: dict[str, Any]) -> Any:
         try:
-            return self._function(record)
+            return self.function(as_record(row, self.given))
         except Exception as error:  # noqa: BLE001 - the user's code may raise anything
             return _failure(error)
 
-    async def _gather(self, records: list[dict[str, Any]]) -> list[Any]:
+    async def _gather(self, rows: list[dict[str, Any]]) -> list[Any]:
         room = asyncio.Semaphore(MAX_CONCURRENT_RECORDS)
 
-        async def call(record: dict[str, Any]) -> Any:
+        async def call(row: dict[str, Any]) -> Any:
             async with room:
                 try:
-                    return await self._function(record)
+                    return await self.function(as_record(row, self.given))
                 except Exception as error:  # noqa: BLE001 - the user's code may raise anything
                     return _failure(error)
 
-        return list(await asyncio.gather(*map(call, records)))
+        return list(await asyncio.gather(*map(call, rows)))
 
 
 class _BackgroundLoop:
@@ -328,17 +390,17 @@ def _plain_or_none(result: Any) -> dict[str, Any] | None:
 def _misfits(
     result: pl.DataFrame, rows: pl.DataFrame, columns: Sequence[Column]
 ) -> dict[int, FieldError]:
-    """Return the rows in which a value was lost because it does not fit its column."""
+    """Return the rows in which a value became null because it does not fit its column."""
     kinds = {column.name: column.kind for column in columns}
     misfits: dict[int, FieldError] = {}
     for name in rows.columns:
         if name not in result.columns or rows.get_column(name).null_count() == 0:
             continue
         lost = rows.get_column(name).is_null() & result.get_column(name).is_not_null()
-        for at in lost.arg_true().to_list():
-            value, kind = result.get_column(name)[at], kinds.get(name, "json")
-            message = f"the transform's value does not fit a column of {kind}"
-            misfits.setdefault(at, FieldError("type", name, message, str(value)[:200]))
+        for row in lost.arg_true().to_list():
+            value, kind = result.get_column(name)[row], kinds.get(name, "json")
+            message = f"the transform's value does not fit a column of type {kind}"
+            misfits.setdefault(row, FieldError("type", name, message, str(value)[:200]))
     return misfits
 
 

@@ -12,9 +12,9 @@ from batchimport.schema.columns import DTYPES, Column, Kind, columns_of
 from batchimport.schema.diagnose import MALFORMED, malformed
 from batchimport.schema.errors import explain
 from batchimport.schema.infer import infer_schema
-from batchimport.schema.numbers import WAY_OUT
-from batchimport.schema.references import Node, Outline, Types, type_name
-from batchimport.schema.vectorise import ColumnRule, compile_rules, is_plain, prove
+from batchimport.schema.numbers import INFERRED_HINT
+from batchimport.schema.references import Node, ResolvedSchema, Types, type_name
+from batchimport.schema.vectorise import ColumnRule, accepted, compile_rules, is_vectorisable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,31 +60,31 @@ class RecordSchema:
         self._inferred = inferred
         try:
             self._validator = jsonschema_rs.validator_for(document, **_STRICT)
-            self._outline = Outline(document)
+            self._resolved = ResolvedSchema(document)
         except MALFORMED as error:
             raise malformed(document, error) from error
-        self.columns: tuple[Column, ...] = columns_of(self._outline, exact, inferred=inferred)
+        self.columns: tuple[Column, ...] = columns_of(self._resolved, exact, inferred=inferred)
         self.types: dict[str, Types] = {
-            column.name: self._outline.types(column.name) for column in self.columns
+            column.name: self._resolved.types(column.name) for column in self.columns
         }
-        self.closed = self._outline.root.word("additionalProperties", bool) is False
+        self.closed = self._resolved.root.word("additionalProperties", bool) is False
         self._has_code = model is not None and model.has_code
-        self.vectorised = is_plain(self._outline, self.columns) and not self._has_code
+        self.vectorised = is_vectorisable(self._resolved, self.columns) and not self._has_code
         self._rules: Sequence[ColumnRule] = ()
         if self.vectorised:
             validators = jsonschema_rs.validator_map_for(document, **_STRICT)
 
             def validator_of(node: Node) -> jsonschema_rs.Validator:
-                return validators[str(self._outline.pointer(node))]
+                return validators[str(self._resolved.pointer(node))]
 
             self.columns = tuple(
                 replace(
                     column,
-                    nullable=validator_of(self._outline.property(column.name)).is_valid(None),
+                    nullable=validator_of(self._resolved.property(column.name)).is_valid(None),
                 )
                 for column in self.columns
             )
-            self._rules = compile_rules(self._outline, self.columns, validator_of)
+            self._rules = compile_rules(self._resolved, self.columns, validator_of)
 
     def accepts_rows(self, frame: pl.DataFrame) -> pl.Series:
         """Say of each row whether it is certainly valid, for a schema that is vectorised.
@@ -92,7 +92,7 @@ class RecordSchema:
         The frame has one column of the right type per schema column; required keys were present,
         other nulls were missing keys or allowed nulls, and no record had a key without a column.
         """
-        return prove(self._rules, frame)
+        return accepted(self._rules, frame)
 
     def accepts(self, record: Any) -> bool:
         """Say whether a record is certainly valid, and to be stored as it is."""
@@ -115,9 +115,9 @@ class RecordSchema:
             found = explain(self._validator, record)
         except (RecursionError, ValueError, OverflowError) as error:
             return (FieldError("unverifiable", "", f"cannot be validated: {error}"),)
-        return tuple(map(_with_way_out, found)) if self._inferred else found
+        return tuple(map(_with_hint, found)) if self._inferred else found
 
 
-def _with_way_out(error: FieldError) -> FieldError:
+def _with_hint(error: FieldError) -> FieldError:
     """Say that the rule was inferred, and how to have another one."""
-    return replace(error, message=f"{error.message}, {WAY_OUT}")
+    return replace(error, message=f"{error.message}, {INFERRED_HINT}")

@@ -10,7 +10,7 @@ import polars as pl
 from batchimport.model import EXTRA_COLUMN, INDEX
 
 if TYPE_CHECKING:
-    from batchimport.schema.references import Outline, Types
+    from batchimport.schema.references import ResolvedSchema, Types
 
 Kind = Literal["integer", "number", "boolean", "string", "date", "date-time", "uuid", "json"]
 """What a column holds. `date`, `date-time` and `uuid` are strings of that JSON Schema format;
@@ -64,7 +64,7 @@ _FORMATS: dict[str, Kind] = {"date": "date", "date-time": "date-time", "uuid": "
 
 
 def columns_of(
-    outline: Outline, exact: frozenset[str] = frozenset(), *, inferred: bool = False
+    resolved: ResolvedSchema, exact: frozenset[str] = frozenset(), *, inferred: bool = False
 ) -> tuple[Column, ...]:
     """Return a column for each property that a schema describes or demands.
 
@@ -72,8 +72,8 @@ def columns_of(
         exact: Columns, in lower case, whose numbers are carried as JSON text, lest digits get lost.
     """
     columns = (
-        replace(_column(outline, name), inferred=inferred)
-        for name in outline.names
+        replace(_column(resolved, name), inferred=inferred)
+        for name in resolved.names
         if name not in RESERVED and "\0" not in name
     )
     return tuple(
@@ -84,12 +84,12 @@ def columns_of(
     )
 
 
-def _column(outline: Outline, name: str) -> Column:
-    types = outline.types(name)
+def _column(resolved: ResolvedSchema, name: str) -> Column:
+    types = resolved.types(name)
     return Column(
         name,
-        _kind(types, outline.format(name)),
-        name in outline.required,
+        _kind(types, resolved.format(name)),
+        name in resolved.required,
         nullable=types is None or "null" in types,
     )
 

@@ -1,9 +1,9 @@
-"""Numbers as they are written, in columns of 64 bits: none loses a digit unsaid."""
+"""Numbers as they are written, in columns of 64 bits: no digit is lost silently."""
 
 from __future__ import annotations
 
 import math
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -15,24 +15,55 @@ if TYPE_CHECKING:
 
 INT64 = 2**63
 EXACT_IN_FLOAT = 2**53
-WAY_OUT = "as was inferred; see --infer-rows all, or give a --schema"
+"""Up to here a double holds every integer."""
+INFERRED_HINT = "as was inferred; see --infer-rows all, or give a --schema"
 _SURELY_EXACT = 15
-"""So many characters hold no more digits than every double keeps."""
+"""A number of at most this many characters has no more digits than every double keeps."""
+_LARGEST_EXPONENT = 999_999_999_999_999_999
+_DIGITS_OF_INT64 = 19
+
+
+def decimal_of(text: str) -> Decimal:
+    """Return a JSON number as a Decimal.
+
+    An exponent of more than 18 digits, which Decimal does not take, becomes its largest one: the
+    number stays beyond every bound that a schema can set.
+    """
+    try:
+        return Decimal(text)
+    except InvalidOperation:
+        digits, _, exponent = text.lower().partition("e")
+        sign = "-" if digits.startswith("-") else ""
+        sign_of_exponent = "-" if exponent.startswith("-") else ""
+        is_zero = not digits.strip("+-0.")
+        return Decimal("0" if is_zero else f"{sign}1e{sign_of_exponent}{_LARGEST_EXPONENT}")
 
 
 def integer_of(text: str, column: Column) -> int | FieldError:
-    """Return the integer that a text says, be it as `1.0` or `1e2`; or why the column has no room."""
-    value = int(text) if text.lstrip("+-").isdecimal() else int(Decimal(text))
-    if -INT64 <= value < INT64:
-        return value
+    """Return the integer that a string holds, also written as `1.0` or `1e2`.
+
+    Returns:
+        The integer, or why the column cannot hold the number.
+    """
+    value = decimal_of(text)
+    if value.adjusted() < _DIGITS_OF_INT64:  # else the integer itself might fill the memory
+        integer = int(value)
+        if integer != value:
+            message = "this number is not an integer"
+            return FieldError("type", column.name, message, text[:80])
+        if -INT64 <= integer < INT64:
+            return integer
     return FieldError("integer_out_of_range", column.name, "beyond 64 bits", text[:80])
 
 
 def number_of(text: str, column: Column) -> float | FieldError:
-    """Return the double that a text says; or why the column would not keep it.
+    """Return the double that a string holds.
 
-    What users call a number is a double, be it rounded; but an integer that changes is no rounding,
-    and where a column of numbers was only inferred, no digit may go.
+    A declared number is a double, so its decimal digits may be rounded. An integer must not change,
+    and a number in a column whose type was only inferred must not lose a digit.
+
+    Returns:
+        The double, or why the column would not keep the number.
     """
     value = float(text)
     is_integer = text.lstrip("+-").isdecimal()
@@ -45,22 +76,25 @@ def number_of(text: str, column: Column) -> float | FieldError:
     code = "integer_out_of_range" if is_integer else "number_out_of_range"
     message = "has more digits than a number keeps"
     if column.inferred:
-        message = f"{message}, {WAY_OUT}"
+        message = f"{message}, {INFERRED_HINT}"
     return FieldError(code, column.name, message, text[:80])
 
 
 def keeps_digits(text: str) -> bool:
-    """Say whether a double keeps every digit of a number."""
+    """Return whether a double keeps every digit of a number."""
     value = float(text)
-    return math.isfinite(value) and Decimal(repr(value)) == Decimal(text)
+    return math.isfinite(value) and Decimal(repr(value)) == decimal_of(text)
 
 
 def numbers_of(texts: pl.Series, *, exact: bool) -> tuple[pl.Series, pl.Series | None]:
-    """Return texts as doubles, and which of them certainly are what is written; None for all.
+    """Cast strings to doubles.
 
     Args:
-        texts: Null where there is nothing.
-        exact: No digit may go.
+        texts: Numbers as written; null where there is none.
+        exact: No digit may be lost.
+
+    Returns:
+        The doubles, and which of them certainly are what is written; None if all are.
     """
     values = texts.cast(pl.Float64, strict=False)
     fits = surely_fit(values, texts if exact else None)
@@ -71,10 +105,10 @@ def numbers_of(texts: pl.Series, *, exact: bool) -> tuple[pl.Series, pl.Series |
 
 
 def surely_fit(values: pl.Series, texts: pl.Series | None = None) -> pl.Series | None:
-    """Say of each double whether it is certainly what is written, as null is; None if all are.
+    """Return which doubles certainly are what is written, null included; None if all are.
 
     Args:
-        texts: What is written, where no digit may go.
+        texts: The numbers as written, if no digit may be lost.
     """
     fits = values.abs() < EXACT_IN_FLOAT
     if texts is not None:

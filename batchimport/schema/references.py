@@ -111,7 +111,7 @@ class Node:
         return Node(found.contents, found.resolver, found.draft, place)
 
 
-class Outline:
+class ResolvedSchema:
     """A schema's document, with its references followed.
 
     Attributes:

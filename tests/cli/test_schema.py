@@ -101,6 +101,25 @@ def test_a_malformed_schema_stops_before_anything_is_written(workdir: Workdir) -
     assert [path.name for path in Path(workdir.path).iterdir() if path.suffix == ".db"] == []
 
 
+@pytest.mark.parametrize("suffix", ["jsonl", "csv"])
+@pytest.mark.parametrize("place", [0, 1500])
+def test_a_number_beyond_every_type_rejects_its_record_alone(
+    workdir: Workdir, suffix: str, place: int
+) -> None:
+    """Wherever it stands; never a traceback, nor a chunk that no run can store."""
+    numbers = [str(number) for number in range(2000)]
+    numbers[place] = "1e1000000000000000000"
+    form, header = ("{}", "v\n") if suffix == "csv" else ('{{"v": {}}}', "")
+    workdir.write(f"r.{suffix}", header + "".join(form.format(n) + "\n" for n in numbers))
+    workdir.write("s.json", '{"properties": {"v": {"type": "number"}}}')
+    summary = workdir.run(f"r.{suffix}", "--schema", "s.json", "--chunk-size", 1000)
+    assert (summary["exit_code"], summary["successful"], summary["failed"]) == (3, 1999, 1)
+    assert [reject["record"] for reject in workdir.rejects(summary)] == [place]
+    ended = workdir.call("run", f"r.{suffix}", "--table", "inferred", "--infer-rows", 1000)
+    assert "Traceback" not in ended.err
+    assert ended.code in (0, 3)
+
+
 MODEL = """
 import pydantic
 

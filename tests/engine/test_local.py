@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 from batchimport.engines.local import LocalEngine
@@ -111,7 +112,7 @@ class Shop:
 
         claim.store = troubled  # type: ignore[method-assign]
         try:
-            yield Work(source, SCHEMA, Identity(), SCHEMA.columns, claim)
+            yield Work(source, SCHEMA, Identity().bind(pl.DataFrame(), SCHEMA), claim)
         finally:
             sink.close()
             source.close()

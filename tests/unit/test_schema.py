@@ -200,6 +200,7 @@ def test_cells_are_typed_as_a_careful_person_would(
         ([Decimal("1.10"), Decimal("0.30000000000000004")], {"type": ["number", "null"]}),
         ([Decimal("0.12345678901234567890123")], {}),
         ([Decimal("1e999"), 1], {}),
+        ([Decimal("1e999999999999999999"), 1], {}),
     ],
 )
 def test_json_values_are_typed_without_loss(found: list[Any], rule: dict[str, Any]) -> None:
@@ -216,6 +217,45 @@ def test_a_number_beyond_a_double_is_kept_where_it_can_be(tmp_path: Path, slow: 
     rows, rejects = read_all(source, document)
     assert rows == [{"any": "1e999", "n": 1.0}, {"_extra": '{"more":[-1e999]}'}]
     assert codes(rejects) == ["number_out_of_range"]
+
+
+ENORMOUS = "1e1000000000000000000"
+
+
+@pytest.mark.parametrize("slow", [{}, {"minProperties": 0}], ids=["fast", "slow"])
+@pytest.mark.parametrize("kind", ["number", "integer"])
+def test_a_number_beyond_every_type_is_one_reject(tmp_path: Path, kind: str, slow: Any) -> None:
+    """Its exponent has more digits than Python's decimals take; neighbours are stored."""
+    source = tmp_path / "r.jsonl"
+    numbers = [ENORMOUS, "1", f"-{ENORMOUS}", "1e999999999", "0e1000000000000000000"]
+    source.write_text("".join(f'{{"v": {number}}}\n' for number in numbers))
+    rows, rejects = read_all(source, {"properties": {"v": {"type": kind}}, **slow})
+    assert rows == [{"v": 1}, {"v": 0}]
+    assert [reject.record for reject in rejects] == [0, 2, 3]
+    assert codes(rejects) == [f"{kind}_out_of_range"] * 3
+    bounded = {"type": kind, "maximum": 5, "minimum": 0}
+    rows, rejects = read_all(source, {"properties": {"v": bounded}, **slow})
+    assert rows == [{"v": 1}, {"v": 0}]
+    assert codes(rejects) == ["maximum", "minimum", "maximum"]
+
+
+@pytest.mark.parametrize("slow", [{}, {"minProperties": 0}], ids=["fast", "slow"])
+def test_a_number_beyond_every_type_is_kept_as_json(tmp_path: Path, slow: Any) -> None:
+    """In a column without a type, as it is written."""
+    source = tmp_path / "r.jsonl"
+    source.write_text(f'{{"any": {ENORMOUS}}}\n{{"more": [{ENORMOUS}]}}\n')
+    rows, rejects = read_all(source, {"properties": {"any": {}}, **slow})
+    assert rows == [{"any": ENORMOUS}, {"_extra": f'{{"more":[{ENORMOUS}]}}'}]
+    assert rejects == []
+
+
+def test_a_number_too_small_for_an_integer_is_none(tmp_path: Path) -> None:
+    """A double makes 0 of it, which is an integer."""
+    source = tmp_path / "r.jsonl"
+    source.write_text('{"v": 1e-400}\n{"v": 10e-1}\n')
+    rows, rejects = read_all(source, {"properties": {"v": {"type": "integer"}}})
+    assert rows == [{"v": 1}]
+    assert codes(rejects) == ["type"]
 
 
 WRITTEN = [

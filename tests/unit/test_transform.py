@@ -28,8 +28,8 @@ def frame(ids: int = 2, **columns: list[Any]) -> pl.DataFrame:
 
 
 def run(transform: Any, records: pl.DataFrame) -> tuple[dict[str, Column], Any]:
-    columns = transform.columns(records, SCHEMA)
-    return {column.name: column for column in columns}, transform.apply(records, columns)
+    bound = transform.bind(records, SCHEMA)
+    return {column.name: column for column in bound.columns}, bound.apply(records)
 
 
 @pytest.mark.parametrize(
@@ -117,8 +117,7 @@ def test_a_value_that_does_not_fit_is_a_reject(good: Any, bad: Any) -> None:
     transform = RecordTransform(
         lambda record: {"id": record["id"], "v": good if record["id"] else bad}
     )
-    columns = transform.columns(records.slice(1), SCHEMA)
-    done = transform.apply(records, columns)
+    done = transform.bind(records.slice(1), SCHEMA).apply(records)
     assert done.frame.get_column("id").to_list() == [1, 2]
     assert [(at, error.code, error.field) for at, error in done.failures] == [(0, "type", "v")]
 
@@ -136,10 +135,9 @@ def test_what_a_function_leaves_alone_keeps_its_digits() -> None:
 def test_keys_without_a_column_pass_a_transform(make: Callable[[], Any]) -> None:
     """A frame has them in the column `_extra`, a record among its own keys."""
     records = frame(any=["1", "2"], _extra=[None, '{"more":[1]}'])
-    transform = make()
-    columns = transform.columns(records.head(1), SCHEMA)
-    assert [column.name for column in columns] == ["id", "any"]
-    done = transform.apply(records, columns)
+    bound = make().bind(records.head(1), SCHEMA)
+    assert [column.name for column in bound.columns] == ["id", "any"]
+    done = bound.apply(records)
     assert done.frame.get_column("_extra").to_list() == [None, '{"more":[1]}']
 
 
@@ -148,6 +146,6 @@ def test_a_column_that_comes_later_is_no_column() -> None:
     transform = FrameTransform(
         lambda records: records if len(records.collect()) == 1 else records.with_columns(new=1)
     )
-    columns = transform.columns(frame(1), SCHEMA)
+    bound = transform.bind(frame(1), SCHEMA)
     with pytest.raises(FatalError, match="new"):
-        transform.apply(frame(2), columns)
+        bound.apply(frame(2))

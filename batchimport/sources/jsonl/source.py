@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from decimal import Decimal
 from functools import cached_property
 from itertools import accumulate, chain
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,7 @@ import msgspec
 
 from batchimport.errors import SourceChangedError
 from batchimport.model import EXTRA_COLUMN, Chunk, FieldError, Position, Reject, Stage
-from batchimport.schema.numbers import integer_of, number_of
+from batchimport.schema.numbers import decimal_of, integer_of, number_of
 from batchimport.sources.base import Batch, OneFile, UnreadableRecordError
 from batchimport.sources.bytes.file import HEAD_BYTES, digest_of
 from batchimport.sources.jsonl.decoder import repeated_keys, typed_lines
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
 BOM = b"\xef\xbb\xbf"
 SAMPLE_PLACES = 20
 _NAMES = {list: "an array", str: "a string", bool: "true or false", type(None): "null"}
-_decode_as_written = msgspec.json.Decoder(float_hook=Decimal).decode
+_decode_as_written = msgspec.json.Decoder(float_hook=decimal_of).decode
 _decode_raw = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 

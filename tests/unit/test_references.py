@@ -10,7 +10,7 @@ import pytest
 
 from batchimport.errors import UsageError
 from batchimport.schema import Column, RecordSchema
-from batchimport.schema.doubts import doubts
+from batchimport.schema.diagnose import doubts
 from batchimport.schema.load import load_schema
 from tests.helpers.reading import codes, read_all
 
