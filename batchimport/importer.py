@@ -107,7 +107,7 @@ def _spool(request: Request, stack: ExitStack) -> Spool:
 
 
 def _not_begun(job: Job, job_id: str, error: BatchImportError) -> Outcome:
-    status, _ = verdict(0, 0, error)
+    status, _ = verdict(0, error)
     summary = Summary(
         job_id=job_id,
         status=status,
@@ -252,7 +252,7 @@ class _Run:
     def _conclude(self, record: JobRecord, error: BatchImportError | None) -> Outcome:
         """Check the accounts, export the rejects, say how it ended."""
         try:
-            if error is None and not self._tally.chunks.failed:
+            if error is None:
                 complete(self._sink, self._job, record, self._source.size, self._tally.total)
             else:
                 self._sink.finish(record.job_id, "interrupted", self._tally.total)
@@ -263,7 +263,7 @@ class _Run:
             rejects = self._export_rejects(record)
         except BatchImportError as raised:
             error = error or raised
-        status, code = verdict(self._tally.totals.failed, self._tally.chunks.failed, error)
+        status, code = verdict(self._tally.totals.failed, error)
         summary = self._summary(record, status, error, rejects)
         self._tell(JobFinished(summary))
         return Outcome(summary, code, rejects.examples, error)
