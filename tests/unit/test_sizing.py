@@ -134,7 +134,7 @@ def test_auto_takes_less_from_other_programs_than_a_fixed_size(seed: int, hog: f
     """Moderate and heavy load of others are two branches; each makes room for them."""
     auto = simulate(AUTO, seed, width=300, hog=hog)
     fixed = simulate(FixedSizer(20_000, 10), seed, width=300, hog=hog)
-    assert auto[2] < 0.5 * fixed[2]
+    assert auto[2] < 0.6 * fixed[2]
 
 
 @pytest.mark.parametrize("width", [300, 3_000, 30_000])
