@@ -9,11 +9,12 @@ from contextlib import ExitStack, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from batchimport.display.log import RunLog
 from batchimport.engines.local import LocalEngine
 from batchimport.engines.remote import attach, follow, has_ended
 from batchimport.engines.signals import draining_signals, stopping_signals
 from batchimport.errors import BatchImportError, UsageError, from_system, without_panics
-from batchimport.jobs.finish import Exported, Outcome, complete, export_rejects
+from batchimport.jobs.finish import Exported, Outcome, complete, export_rejects, resume_command
 from batchimport.jobs.identify import (
     hash_of,
     identify,
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from batchimport.jobs.identify import Request
     from batchimport.model import Committed, Job
     from batchimport.pipeline.chunk import Work
-    from batchimport.policy.events import Observer
+    from batchimport.policy.events import Event, Observer
     from batchimport.policy.sizing import Sizer
     from batchimport.sinks.base import Claim, JobRecord
 
@@ -53,8 +54,21 @@ COMPLETED = ("completed", "completed_with_rejects", "already_completed")
 def import_file(request: Request, observer: Observer = lambda _: None) -> Outcome:
     """Import a source, or continue the job if it was interrupted.
 
-    What goes wrong is told by the outcome: its summary, exit code and error.
+    Errors are returned as part of the outcome: its summary, exit code and error. Events go to the
+    observer and to the logger `batchimport`.
     """
+    log = RunLog()
+
+    def observe(event: Event) -> None:
+        log(event)
+        observer(event)
+
+    outcome = _import_file(request, observe)
+    log(JobFinished(outcome.summary))  # a run that did not begin has no event
+    return outcome
+
+
+def _import_file(request: Request, observer: Observer) -> Outcome:
     job_id = request.job_id or ""
     try:
         refuse_few_files()
@@ -107,7 +121,7 @@ def _spool(request: Request, stack: ExitStack) -> Spool:
 
 
 def _not_begun(job: Job, job_id: str, error: BatchImportError) -> Outcome:
-    status, _ = verdict(0, 0, error)
+    status, _ = verdict(0, error)
     summary = Summary(
         job_id=job_id,
         status=status,
@@ -253,7 +267,7 @@ class _Run:
         """Check the accounts, export the rejects, say how it ended."""
         record = claim.record
         try:
-            if error is None and not self._tally.chunks.failed:
+            if error is None:
                 complete(self._sink, claim, self._job, self._source.size, self._tally.total)
             else:
                 claim.finish("interrupted", self._tally.total)
@@ -264,7 +278,7 @@ class _Run:
             rejects = self._export_rejects(record)
         except BatchImportError as raised:
             error = error or raised
-        status, code = verdict(self._tally.totals.failed, self._tally.chunks.failed, error)
+        status, code = verdict(self._tally.totals.failed, error)
         summary = self._summary(record, status, error, rejects)
         self._tell(JobFinished(summary))
         return Outcome(summary, code, rejects.examples, error)
@@ -292,7 +306,7 @@ class _Run:
             peak_memory_bytes=peak_memory_bytes(),
             rejects_by_code=rejects.codes,
             rejects_file=rejects.path,
-            resume_command=f"batchimport resume {record.job_id}" if resumable else None,
+            resume_command=resume_command(self._request, record.job_id) if resumable else None,
             error=str(error) if error else None,
         )
         return self._tally.fill(summary, time.monotonic() - self._began)

@@ -1,8 +1,9 @@
-"""The nouns that every room shares: job, chunk, reject, result, progress, summary.
+"""The data types that all packages share: job, chunk, reject, result, progress, summary.
 
 Standard library only and frozen, so that they are safe to pickle and to use in a workflow sandbox.
 `Job` says *what* is imported and enters the configuration hash; `RunOptions` says *how*, and may
-change when the job is resumed.
+change when the job is resumed. Both check their own rules, so that the command line and Python get
+the same refusals; they name options as the command line does.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ import hashlib
 import json
 import re
 from collections import Counter
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import asdict, dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from batchimport.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -21,16 +24,18 @@ if TYPE_CHECKING:
 Stage = Literal["parse", "validate", "transform", "store"]
 IfExists = Literal["append", "truncate", "replace", "fail"]
 OnConflict = Literal["error", "ignore", "update"]
+Adaptive = Literal["auto", "load", "off"]
+Compression = Literal["gzip", "zstd", "bz2", "xz", "none"]
 
 SUMMARY_VERSION = 1
 EXTRA_COLUMN = "_extra"
-"""The column that keeps, as a JSON object, the keys of a record which no column was made for."""
+"""Column that keeps, as a JSON object, the keys of a record that have no column of their own."""
 
 DRY_RUN = "nothing is kept (dry run)"
-"""The delivery that the summary of a dry run states."""
+"""What `Summary.delivery` says of a dry run."""
 
 INDEX = "__record__"
-"""Hidden column of a frame: number of the record within its chunk (UInt32)."""
+"""Hidden column of a frame: 0-based number of the record within its chunk (UInt32)."""
 
 JOB_ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
@@ -74,7 +79,7 @@ class Chunk:
 
     @property
     def records(self) -> int:
-        """How many records the chunk holds."""
+        """Number of records."""
         return self.end.record - self.start.record
 
 
@@ -85,7 +90,7 @@ class FieldError:
     Attributes:
         code: Short stable name, such as `minimum` or `malformed_json`.
         field: Path of the offending field, `address.zip` or `tags[2]`; empty for the whole record.
-        message: What is wrong, for a person.
+        message: What is wrong, for people to read.
         value: The offending value, JSON-compatible.
     """
 
@@ -112,10 +117,10 @@ class Reject:
         record: 0-based number of the record in the job.
         source: Name of the file.
         line: 1-based line in that file, or None where lines mean nothing.
-        byte_offset: Where the record begins in that file (for Parquet: its row).
-        stage: The stage that refused it.
-        errors: Every error found, not only the first.
-        raw: The record as it stands in the source.
+        byte_offset: Where the record begins in that file, in bytes (for Parquet: its row).
+        stage: The stage that rejected it.
+        errors: Every error, not only the first.
+        raw: The record's own bytes.
     """
 
     record: int
@@ -127,7 +132,7 @@ class Reject:
     raw: bytes
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the line of the rejects file as a dict."""
+        """Return the JSON object that is a line of the rejects file."""
         body: dict[str, Any] = {
             "record": self.record,
             "source": self.source,
@@ -145,9 +150,13 @@ class Reject:
 
 @dataclass(frozen=True, slots=True)
 class ChunkResult:
-    """What became of a chunk that is committed.
+    """The outcome of a committed chunk; `chunk.records == successful + failed + filtered`.
 
-    `records == successful + failed + filtered` always holds.
+    Attributes:
+        digest: Hash of the chunk's bytes in the source.
+        bisected: The destination refused the chunk as a whole; bad records were isolated.
+        already_committed: An earlier attempt had committed it.
+        rejects_by_code: Rejects by the code of their first error.
     """
 
     chunk: Chunk
@@ -176,9 +185,44 @@ class Committed:
     digest: str
 
 
+def check_job_id(job_id: str, where: str | None = None) -> None:
+    """Check that a string may be the id of a job: it names a folder.
+
+    Raises:
+        UsageError: If not.
+    """
+    if not JOB_ID_PATTERN.fullmatch(job_id):
+        raise UsageError(
+            f"not a job id: {job_id!r}",
+            where=where,
+            hint="letters, digits, dot, dash and underscore, at most 128 characters",
+        )
+
+
+def _check_range(option: str, value: float | None, least: float, most: float | None = None) -> None:
+    if value is None or (value >= least and (most is None or value <= most)):
+        return
+    bounds = f"at least {least}" if most is None else f"from {least} to {most}"
+    raise UsageError(f"must be {bounds}, not {value}", where=option)
+
+
+def _check_choice(option: str, value: str | None, choices: Any) -> None:
+    names = get_args(choices)
+    if value is not None and value not in names:
+        known = ", ".join(map(repr, names))
+        raise UsageError(f"{value!r} is not one of {known}", where=option)
+
+
 @dataclass(frozen=True, slots=True)
 class SourceOptions:
-    """How the bytes of the source are to be understood; None means: found out by looking."""
+    """How to read the bytes of the source; None: detect it.
+
+    Attributes:
+        header: CSV: the first row has the names of the columns.
+        null_string: CSV: the cell that means null; None: an empty cell.
+        skip_lines: CSV: lines before the header.
+        max_record_bytes: A longer record is rejected.
+    """
 
     format: str | None = None
     compression: str | None = None
@@ -190,19 +234,32 @@ class SourceOptions:
     skip_lines: int | None = None
     max_record_bytes: int = 16 * 1024 * 1024
 
+    def __post_init__(self) -> None:
+        """Check the rules.
+
+        Raises:
+            UsageError: If a value is out of its range.
+        """
+        _check_choice("--compression", self.compression, Compression)
+        _check_range("--skip-lines", self.skip_lines, 0)
+        _check_range("--max-record-bytes", self.max_record_bytes, 1)
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What is imported: all of it enters the job's identity.
+    """What is imported; all of it is part of the job's identity.
 
     Attributes:
         sources: Absolute paths of the files, in the order of their records.
-        destination: Address of the sink, credentials included; never print it as it stands.
-        schema: The user's JSON Schema document, or None when it is inferred.
-        model: The pydantic model, `module:Model`, that `schema` is the JSON Schema of.
-        model_digest: Hash of the model's own source code.
-        transform_digest: Hash of the transform's own source code.
-        ledger_schema: Schema of the destination in which the ledger is; a part of its address.
+        destination: Address of the sink, password included: never print it unredacted.
+        schema: The user's JSON Schema; None: infer it.
+        model: The pydantic model, `module:Model`, whose JSON Schema `schema` is.
+        model_digest: Hash of the model's source code.
+        infer_records: Number of records to infer a schema from; None: all.
+        transform_digest: Hash of the transform's source code.
+        key: Columns that identify a row.
+        limit: Import only so many records from the beginning; None: all.
+        ledger_schema: Database schema of the ledger's tables; part of the address.
     """
 
     sources: tuple[str, ...]
@@ -222,32 +279,64 @@ class Job:
     limit: int | None = None
     ledger_schema: str | None = None
 
-    def configuration_hash(self) -> str:
-        """Hash all that must not change between the runs of one job, sources and address apart.
+    def __post_init__(self) -> None:
+        """Check the rules.
 
-        What has its default value is left out: an option that a later version brings must not
-        refuse the jobs that an earlier one began.
+        Raises:
+            UsageError: If options contradict each other, or a value is out of its range.
         """
-        facts = _unlike(asdict(self), asdict(Job((), "", "")))
-        facts["options"] = _unlike(asdict(self.options), asdict(SourceOptions()))
+        if not self.sources:
+            raise UsageError("no source", where="SOURCE", hint="name a file")
+        if not self.table:
+            raise UsageError("must not be empty", where="--table")
+        _check_choice("--if-exists", self.if_exists, IfExists)
+        _check_choice("--on-conflict", self.on_conflict, OnConflict)
+        _check_range("--infer-rows", self.infer_records, 1)
+        _check_range("--limit", self.limit, 1)
+        if self.sql is not None and self.transform is not None:
+            raise UsageError(
+                "cannot be combined with --transform", where="--sql", hint="choose one of the two"
+            )
+        if self.on_conflict == "update" and not self.key:
+            raise UsageError(
+                "needs a key to find the row to update",
+                where="--on-conflict update",
+                hint="name the columns that identify a row, such as --key id",
+            )
+
+    def configuration_hash(self) -> str:
+        """Hash what must not change between the runs of a job, apart from sources and address.
+
+        Default values are left out, so that an option added by a later version does not change
+        the hash of jobs that an earlier one began.
+        """
+        facts = _changed(self) | {"options": _changed(self.options)}
         for name in ("sources", "destination", "ledger_schema"):
             facts.pop(name, None)
         return _hash(facts)
 
     def target_hash(self) -> str:
-        """Hash "this path into this table": two jobs with the same target follow each other."""
+        """Hash the pair of sources and table, by which unfinished jobs are found."""
         return _hash([list(self.sources), self.table])
 
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """How a run goes about it: free to change when the job is resumed.
+    """How a run imports: may change when the job is resumed.
 
     Attributes:
-        chunk_size: Fixed records per chunk; None lets the sizer decide.
-        chunk_bytes: A chunk is cut at this many source bytes, whatever its limit.
-        max_memory_bytes: Guard of the memory of this process; None for 75 % of what is free.
-        max_errors: A count, or a share when `max_errors_share` is set.
+        max_parallel: Maximum number of chunks in flight, 1 to 256.
+        chunk_size: Fixed number of records per chunk; None: the sizer decides.
+        chunk_bytes: Maximum size of a chunk in source bytes, whatever its number of records.
+        max_memory_bytes: Memory limit of this process; None: 75 % of the free memory.
+        retry_initial_seconds: Wait before the second attempt.
+        retry_max_seconds: Longest wait between two attempts.
+        retry_backoff: Factor by which each wait is longer than the one before.
+        chunk_timeout_seconds: Longest time for one attempt.
+        max_errors: Rejected records that are tolerated; None: any number.
+        max_errors_share: The same as a share of the processed records, 0 to 1.
+        rejects_path: File for the rejects; None: in the state directory.
+        dry_run: Import as usual, but keep nothing.
     """
 
     max_parallel: int = 10
@@ -255,7 +344,7 @@ class RunOptions:
     min_chunk_size: int = 1_000
     max_chunk_size: int = 100_000
     chunk_bytes: int = 32 * 1024 * 1024
-    adaptive: Literal["auto", "load", "off"] = "auto"
+    adaptive: Adaptive = "auto"
     max_memory_bytes: int | None = None
     max_attempts: int = 3
     retry_initial_seconds: float = 1.0
@@ -267,14 +356,38 @@ class RunOptions:
     rejects_path: str | None = None
     dry_run: bool = False
 
+    def __post_init__(self) -> None:
+        """Check the rules.
+
+        Raises:
+            UsageError: If a value is out of its range.
+        """
+        _check_choice("--adaptive", self.adaptive, Adaptive)
+        _check_range("--max-parallel", self.max_parallel, 1, 256)
+        _check_range("--chunk-size", self.chunk_size, 1)
+        _check_range("--min-chunk-size", self.min_chunk_size, 1)
+        if not self.max_chunk_size >= self.min_chunk_size:
+            raise UsageError("is smaller than --min-chunk-size", where="--max-chunk-size")
+        _check_range("--chunk-bytes", self.chunk_bytes, 1)
+        _check_range("--max-memory", self.max_memory_bytes, 1)
+        _check_range("--max-attempts", self.max_attempts, 1)
+        _check_range("--retry-initial", self.retry_initial_seconds, 0)
+        _check_range("--retry-max", self.retry_max_seconds, 0)
+        _check_range("--retry-backoff", self.retry_backoff, 1)
+        _check_range("--chunk-timeout", self.chunk_timeout_seconds, 0.001)
+        _check_range("--max-errors", self.max_errors, 0)
+        share = self.max_errors_share
+        if share is not None and not 0 <= share <= 1:
+            raise UsageError(f"must be from 0% to 100%, not {share:.0%}", where="--max-errors")
+
 
 @dataclass(frozen=True, slots=True)
 class TemporalOptions:
-    """Where the Temporal engine is found; None: what its own environment and profile say.
+    """Where the Temporal server is; None: as Temporal's own environment and profile say.
 
     Attributes:
         detach: Return as soon as the job is started.
-        heartbeat_seconds: A worker that is silent for longer has lost its chunks.
+        heartbeat_seconds: A worker that is silent for longer loses its chunks to others.
     """
 
     address: str | None = None
@@ -286,7 +399,16 @@ class TemporalOptions:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """A moment of a running job, as `status --json` prints it."""
+    """The state of a job at one moment, as `status --json` prints it.
+
+    Attributes:
+        total_items: Records of the job; None until they are counted.
+        progress_percentage: 0 to 100.
+        eta_seconds: Estimated time to the end; None if unknown.
+        in_flight: Chunks in flight.
+        cpu_usage: Share of the machine, 0 to 1; `memory_usage` likewise.
+        updated_at: ISO 8601 in UTC.
+    """
 
     job_id: str
     status: str
@@ -315,7 +437,7 @@ class Counts:
     filtered: int = 0
 
     def plus(self, successful: int, failed: int, filtered: int) -> Counts:
-        """Return these counts with a chunk's added."""
+        """Return the sum of these counts and a chunk's."""
         return Counts(
             self.processed + successful + failed + filtered,
             self.successful + successful,
@@ -326,7 +448,7 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class ChunkCounts:
-    """Chunks of this run by what became of them."""
+    """Chunks of this run by outcome."""
 
     committed: int = 0
     retried: int = 0
@@ -336,7 +458,7 @@ class ChunkCounts:
 
 @dataclass(frozen=True, slots=True)
 class ChunkSizes:
-    """Limits that the sizer chose in this run; None when no chunk was cut."""
+    """Records per chunk that the sizer chose in this run; None if no chunk was cut."""
 
     min: int | None = None
     max: int | None = None
@@ -374,12 +496,14 @@ class Summary:
     error: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the JSON object, fields in the documented order."""
+        """Return the JSON object, its keys in the documented order."""
         return asdict(self)
 
 
-def _unlike(facts: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in facts.items() if value != others[name]}
+def _changed(options: Job | SourceOptions) -> dict[str, Any]:
+    """Return the fields that do not have their default values."""
+    defaults = {each.name: each.default for each in fields(options)}
+    return {name: value for name, value in asdict(options).items() if value != defaults[name]}
 
 
 def _hash(facts: object) -> str:

@@ -1,4 +1,4 @@
-"""The command line: one thin command a use case, and the one place where errors become exit codes."""
+"""The command line: a thin command per use case, and the one place where errors become exit codes."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from typing import Annotated
 import typer
 
 from batchimport import __version__, failpoints
-from batchimport.cli import run, schema, status, worker
+from batchimport.cli import jobs, rejects, resume, run, schema, status, worker
+from batchimport.cli.options import GroupedCommand, as_command
 from batchimport.display.report import print_error
-from batchimport.errors import BatchImportError, FatalError, from_system, without_panics
+from batchimport.errors import BatchImportError, FatalError, from_system
 
 app = typer.Typer(
     name="batchimport",
@@ -23,14 +24,13 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("run")(run.run)
-app.command("resume")(run.resume)
-app.command("status")(status.status)
-app.command("jobs")(status.jobs)
-app.command("rejects")(status.rejects)
-app.command("schema")(schema.schema)
-app.command("worker")(worker.worker)
+for command in (
+    *(run.run, resume.resume, status.status, jobs.jobs),
+    *(rejects.rejects, schema.schema, worker.worker),
+):
+    app.command(command.__name__, cls=GroupedCommand)(as_command(command))
 
 
 def _print_version(wanted: bool) -> None:
@@ -43,11 +43,17 @@ def _print_version(wanted: bool) -> None:
 def _root(
     *,
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print it.")
+        bool,
+        typer.Option(
+            "--version",
+            callback=_print_version,
+            is_eager=True,
+            help="Print the version and exit.",
+        ),
     ] = False,
 ) -> None:
-    """Root of the commands; `--version` acts by its callback."""
-    del version
+    """Root of the commands."""
+    del version  # acts by its callback
 
 
 def main() -> None:
@@ -55,14 +61,13 @@ def main() -> None:
     _stand_in_for_closed_streams()
     try:
         failpoints.arm(os.environ.get(failpoints.VARIABLE, ""))
-        with without_panics():
-            app()
+        app()
     except BatchImportError as error:
-        print_error(error, verbose="--verbose" in sys.argv)
+        print_error(error)
         _leave(error.exit_code)
     except KeyboardInterrupt:
         _leave(128 + signal.SIGINT)
-    except OSError as error:  # of standard output, most often: a disk that is full
+    except OSError as error:  # mostly of standard output: a full disk
         _print_system_error(error)
         _leave(FatalError.exit_code)
     except SystemExit as ended:
@@ -70,7 +75,7 @@ def main() -> None:
 
 
 def _leave(code: int) -> None:
-    """Flush and leave without waiting for threads that an abandoned attempt may still hold."""
+    """Flush and exit without waiting for the threads of abandoned attempts."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:
@@ -85,11 +90,11 @@ def _leave(code: int) -> None:
 
 def _print_system_error(error: OSError) -> None:
     with suppress(OSError):  # standard error may be what is broken
-        print_error(from_system(error), verbose="--verbose" in sys.argv)
+        print_error(from_system(error))
 
 
 def _stand_in_for_closed_streams() -> None:
-    """Open what was closed before the start (`>&-`), or the database would get its number."""
+    """Reopen streams that were closed at the start (`>&-`), or the database would get their numbers."""
     for number in (0, 1, 2):
         try:
             os.fstat(number)

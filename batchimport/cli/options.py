@@ -1,89 +1,46 @@
-"""The options, once each, with the words that users see; and their values as our nouns."""
+"""The options of all commands: each is declared once, as a field of the group that it belongs to.
 
-from __future__ import annotations
+A command takes groups; `as_command` shows Typer the fields of each as options of the command, and
+`GroupedCommand` lists them under the group's title. Every command has `--verbose`.
+"""
 
+# No `from __future__ import annotations`: Typer reads the annotations while the program runs.
+import inspect
 import re
-from enum import StrEnum
+from collections.abc import Callable
+from copy import copy
+from dataclasses import dataclass, fields, is_dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, ClassVar, Literal, get_args, get_type_hints
 
 import typer
+from typer.core import TyperCommand
 
-from batchimport.errors import UsageError
-from batchimport.model import SourceOptions, TemporalOptions
+from batchimport.errors import BatchImportError, UsageError, without_panics
+from batchimport.model import (
+    Adaptive,
+    Compression,
+    IfExists,
+    OnConflict,
+    RunOptions,
+    SourceOptions,
+    TemporalOptions,
+)
+from batchimport.state.directory import STATE_PATH, StateDirectory
 
-STATE_DIR = Path(".batchimport")
+FILES = ("sqlite", "duckdb", "parquet")
+"""Destinations whose address is a path."""
 _UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "ki": 1024, "mi": 1024**2, "gi": 1024**3}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmg]i?|)b?", re.IGNORECASE)
 
 
-class IfExists(StrEnum):
-    """What to do with a table that exists when a new job begins."""
-
-    append = "append"
-    truncate = "truncate"
-    replace = "replace"  # type: ignore[assignment]  # hides str.replace, which is not needed here
-    fail = "fail"
-
-
-class OnConflict(StrEnum):
-    """What to do with a record whose key is in the table."""
-
-    error = "error"
-    ignore = "ignore"
-    update = "update"
-
-
-class IfSourceChanged(StrEnum):
-    """What to do with a source that is not what it was when its job began."""
-
-    fail = "fail"
-    append = "append"
-
-
-class Adaptive(StrEnum):
-    """Who chooses the chunk size."""
-
-    auto = "auto"
-    load = "load"
-    off = "off"
-
-
-class Format(StrEnum):
-    """What the source is."""
-
-    jsonl = "jsonl"
-    csv = "csv"
-    tsv = "tsv"
-    json = "json"
-    parquet = "parquet"
-
-
-class Compression(StrEnum):
-    """How the source is compressed."""
-
-    gzip = "gzip"
-    zstd = "zstd"
-    bz2 = "bz2"
-    xz = "xz"
-    none = "none"
-
-
-class Engine(StrEnum):
-    """Who runs the chunks."""
-
-    local = "local"
-    temporal = "temporal"
-
-
-class ProgressMode(StrEnum):
-    """How progress is shown, always on stderr."""
-
-    auto = "auto"
-    rich = "rich"
-    plain = "plain"
-    json = "json"
-    none = "none"
+def absolute(address: str) -> str:
+    """Return an address whose path is absolute."""
+    scheme, separator, path = address.partition(":///")
+    if not separator or not path or path.startswith("/") or scheme not in FILES:
+        return address
+    return f"{scheme}:///{Path(path).absolute()}"
 
 
 def parse_size(text: str, option: str) -> int:
@@ -99,17 +56,17 @@ def parse_size(text: str, option: str) -> int:
     return size
 
 
-def parse_max_errors(text: str) -> tuple[int | None, float | None]:
-    """Return the count of `10`, or the share of `2%`.
+def parse_max_errors(text: str) -> dict[str, Any]:
+    """Return the fields of `RunOptions` that `10` or `2%` stands for.
 
     Raises:
-        UsageError: If it is neither.
+        UsageError: If it is neither a number nor a percentage.
     """
     number, percent = text.strip().removesuffix("%"), text.strip().endswith("%")
     try:
         if percent:
-            return None, float(number) / 100
-        return int(number), None
+            return {"max_errors": None, "max_errors_share": float(number) / 100}
+        return {"max_errors": int(number), "max_errors_share": None}
     except ValueError:
         raise UsageError(
             f"not a number or a percentage: {text!r}",
@@ -126,242 +83,450 @@ def parse_infer_records(text: str) -> int | None:
     """
     if text == "all":
         return None
-    if text.isascii() and text.isdigit() and int(text) > 0:
+    if text.isascii() and text.isdigit():
         return int(text)
     raise UsageError(f"not a number or `all`: {text!r}", where="--infer-rows")
 
 
+Option = typer.Option
+Number = partial(typer.Option, metavar="N")
+Seconds = partial(typer.Option, metavar="SECONDS")
+Size = partial(typer.Option, metavar="SIZE")
+
 Sources = Annotated[
     list[str],
-    typer.Argument(metavar="SOURCE...", help="The files to import: paths, quoted patterns."),
-]
-JobId = Annotated[str, typer.Argument(metavar="JOB", help="A job's id; see `batchimport jobs`.")]
-To = Annotated[
-    str | None,
-    typer.Option(
-        "--to",
-        envvar="BATCHIMPORT_TO",
-        metavar="URL",
-        help="Destination: sqlite:///path, duckdb:///path, parquet:///directory. Three slashes: relative, four: absolute. "
-        "Default: sqlite:///STEM.db",
+    typer.Argument(
+        metavar="SOURCE", help="Files to import: paths, quoted patterns, - for standard input."
     ),
 ]
-Table = Annotated[str | None, typer.Option(help="Table to fill. Default: the source's stem.")]
-Schema = Annotated[
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="Job id; see `batchimport jobs`.")]
+MaxErrors = Annotated[
     str | None,
-    typer.Option(
-        metavar="FILE|MODULE:MODEL",
-        help="JSON Schema (draft 2020-12) of one record, or a pydantic model. Default: inferred.",
-    ),
-]
-Transform = Annotated[
-    str | None,
-    typer.Option(
-        metavar="MODULE:FUNC",
-        help="A function, by its annotation: f(pl.LazyFrame) -> pl.LazyFrame, or per record "
-        "f(dict) -> dict | None (None filters), sync or async.",
-    ),
-]
-Sql = Annotated[str | None, typer.Option(metavar="QUERY", help="Polars SQL over `records`.")]
-IfExistsOption = Annotated[
-    IfExists, typer.Option("--if-exists", help="What to do with an existing table in a new job.")
-]
-OnConflictOption = Annotated[
-    OnConflict,
-    typer.Option(
-        "--on-conflict",
-        help="What to do with a record whose key is in the table: reject it, leave it out, or "
-        "update the row (needs --key).",
-    ),
-]
-Key = Annotated[
-    str | None,
-    typer.Option(metavar="COLS", help="Columns that are unique together, parted by commas."),
-]
-LedgerSchema = Annotated[
-    str | None,
-    typer.Option(metavar="NAME", help="PostgreSQL, DuckDB: schema of the ledger's tables."),
-]
-MaxParallel = Annotated[int, typer.Option(min=1, max=256, help="Chunks in flight, at most.")]
-ChunkSize = Annotated[
-    int | None, typer.Option(min=1, help="Fixed records per chunk. Default: adaptive.")
-]
-MinChunkSize = Annotated[int, typer.Option(min=1, help="Lower bound of the adaptive size.")]
-MaxChunkSize = Annotated[int, typer.Option(min=1, help="Upper bound of the adaptive size.")]
-ChunkBytes = Annotated[
-    str, typer.Option(metavar="SIZE", help="A chunk is cut at this many source bytes.")
-]
-AdaptiveOption = Annotated[
-    Adaptive,
-    typer.Option(
-        "--adaptive",
-        help="auto: what suits the destination, less when others need the machine; "
-        "load: by CPU load alone; off: one size.",
+    Option(
+        "--max-errors",
+        metavar="N|N%",
+        help="Stop when more records than this were rejected, over all runs of the job.",
     ),
 ]
 MaxMemory = Annotated[
-    str | None, typer.Option(metavar="SIZE", help="Memory guard. Default: 75% of what is free.")
-]
-MaxAttempts = Annotated[int, typer.Option(min=1, help="Attempts per chunk.")]
-RetryInitial = Annotated[float, typer.Option(min=0, help="Seconds before the second attempt.")]
-RetryMax = Annotated[float, typer.Option(min=0, help="Seconds between attempts, at most.")]
-RetryBackoff = Annotated[float, typer.Option(min=1, help="Each wait is this many times the last.")]
-ChunkTimeout = Annotated[float, typer.Option(min=0.001, help="Seconds one attempt may take.")]
-MaxErrors = Annotated[
     str | None,
-    typer.Option(metavar="N|N%", help="Stop when more records than this were rejected."),
-]
-Rejects = Annotated[
-    Path | None, typer.Option(help="Where to write the rejects. Default: in the state directory.")
-]
-FormatOption = Annotated[
-    Format | None, typer.Option("--format", help="What the source is. Default: by its name.")
-]
-CompressionOption = Annotated[
-    Compression | None,
-    typer.Option("--compression", help="How the source is compressed. Default: by its content."),
-]
-Encoding = Annotated[
-    str | None,
-    typer.Option(metavar="NAME", help="utf-8, utf-16, latin-1, windows-1252, … Default: detected."),
-]
-Delimiter = Annotated[str | None, typer.Option(help="CSV: one character. Default: detected.")]
-Quote = Annotated[
-    str | None, typer.Option(help="CSV: one character, or nothing. Default: detected.")
-]
-NoHeader = Annotated[bool, typer.Option("--no-header", help="CSV: the first row is a record.")]
-NullString = Annotated[
-    str | None, typer.Option(help="CSV: the cell that means null. Default: an empty cell.")
-]
-SkipLines = Annotated[
-    int | None, typer.Option(min=0, help="CSV: lines to skip before the header. Default: detected.")
-]
-MaxRecordBytes = Annotated[
-    str, typer.Option(metavar="SIZE", help="A longer record is rejected, not fatal.")
+    Size("--max-memory", help="Memory limit. Default: 75% of the free memory."),
 ]
 InferRows = Annotated[
-    str, typer.Option(metavar="N|all", help="Records looked at to infer a schema.")
+    str,
+    Option("--infer-rows", metavar="N|all", help="Number of records to infer a schema from."),
 ]
-JobIdOption = Annotated[str | None, typer.Option("--job-id", help="Default: STEM-hash.")]
-Restart = Annotated[bool, typer.Option("--restart", help="Forget the job's ledger, begin again.")]
-AllowDuplicates = Annotated[
-    bool, typer.Option("--allow-duplicates", help="Let --restart append the same rows again.")
-]
-IfSourceChangedOption = Annotated[
-    IfSourceChanged,
-    typer.Option(
-        "--if-source-changed",
-        help="append: if it only grew at its end, import the new tail as part of the same job.",
-    ),
-]
-Limit = Annotated[int | None, typer.Option(min=1, help="Only the first N records.")]
-DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Do all as usual, report the same, keep nothing.")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, alone on stdout.")]
-SummaryPath = Annotated[Path | None, typer.Option("--summary", help="Write the summary there too.")]
-Progress = Annotated[
-    ProgressMode,
-    typer.Option("--progress", help="How to show progress; auto: rich on a terminal, else plain."),
-]
-StateDir = Annotated[
-    Path, typer.Option(envvar="BATCHIMPORT_STATE_DIR", help="Where jobs are remembered.")
-]
-ExitZero = Annotated[
-    bool, typer.Option("--exit-zero-on-rejects", help="Leave with 0 when only rejects are left.")
-]
-Quiet = Annotated[bool, typer.Option("--quiet", help="Print errors only.")]
-Verbose = Annotated[bool, typer.Option("--verbose", help="Print causes of errors.")]
+Json = Annotated[bool, Option("--json", help="Print JSON to stdout, and nothing else.")]
+Quiet = Annotated[bool, Option("--quiet", help="Print errors only.")]
+_VERBOSE = Annotated[bool, Option("--verbose", help="Print the cause of an error, too.")]
 
 
-def source_options(  # noqa: PLR0913 - one parameter an option
-    *,
-    format: Format | None,  # noqa: A002 - the option's name
-    compression: Compression | None,
-    encoding: str | None,
-    delimiter: str | None,
-    quote: str | None,
-    no_header: bool,
-    null_string: str | None,
-    skip_lines: int | None,
-    max_record_bytes: str,
-) -> SourceOptions:
-    """Return what the options say about how the sources are to be understood.
+@dataclass(frozen=True)
+class Ledger:
+    """Where a job imports to, and keeps its ledger."""
+
+    title: ClassVar = "Destination"
+
+    to: Annotated[
+        str | None,
+        Option(
+            envvar="BATCHIMPORT_TO",
+            metavar="URL",
+            help="sqlite:///path, duckdb:///path, parquet:///directory (three slashes: relative "
+            "path, four: absolute) or postgresql://user@host/database. Default: sqlite:///STEM.db",
+        ),
+    ] = None
+    ledger_schema: Annotated[
+        str | None,
+        Option(metavar="NAME", help="PostgreSQL, DuckDB: database schema of the ledger's tables."),
+    ] = None
+
+    @property
+    def address(self) -> str | None:
+        """The address, independent of the current directory."""
+        return absolute(self.to) if self.to is not None else None
+
+
+@dataclass(frozen=True)
+class Destination(Ledger):
+    """What becomes of the table."""
+
+    table: Annotated[
+        str | None,
+        Option(metavar="NAME", help="Table to import into. Default: the stem of the source."),
+    ] = None
+    if_exists: Annotated[IfExists, Option(help="What a new job does with an existing table.")] = (
+        "append"
+    )
+    on_conflict: Annotated[
+        OnConflict,
+        Option(
+            help="What to do with a record whose key is in the table: reject it, leave it out, or "
+            "update the row (needs --key).",
+        ),
+    ] = "error"
+    key: Annotated[
+        str | None,
+        Option(metavar="COLUMNS", help="Comma-separated columns that form a unique key."),
+    ] = None
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of the key."""
+        return tuple(name.strip() for name in self.key.split(",")) if self.key else ()
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the source is written."""
+
+    title: ClassVar = "Source"
+
+    format: Annotated[
+        str | None,
+        Option(
+            metavar="<jsonl|csv|tsv|json|parquet>",
+            help="Format of the source. Default: by name and content.",
+        ),
+    ] = None
+    compression: Annotated[
+        Compression | None, Option(help="Compression of the source. Default: by content.")
+    ] = None
+    encoding: Annotated[
+        str | None,
+        Option(metavar="NAME", help="utf-8, utf-16, latin-1, windows-1252, … Default: detected."),
+    ] = None
+    delimiter: Annotated[
+        str | None, Option(metavar="CHARACTER", help="CSV: delimiter. Default: detected.")
+    ] = None
+    quote: Annotated[
+        str | None,
+        Option(
+            metavar="CHARACTER", help="CSV: quote character; empty for none. Default: detected."
+        ),
+    ] = None
+    no_header: Annotated[bool, Option("--no-header", help="CSV: the first row is a record.")] = (
+        False
+    )
+    null_string: Annotated[
+        str | None,
+        Option(metavar="TEXT", help="CSV: the cell that means null. Default: an empty cell."),
+    ] = None
+    skip_lines: Annotated[
+        int | None, Number(help="CSV: number of lines before the header. Default: detected.")
+    ] = None
+    max_record_bytes: Annotated[str, Size(help="Longer records are rejected.")] = "16MiB"
+
+    def options(self) -> SourceOptions:
+        """Return the options of the sources.
+
+        Raises:
+            UsageError: If one is not valid.
+        """
+        return SourceOptions(
+            format=self.format,
+            compression=self.compression,
+            delimiter=self.delimiter,
+            quote=self.quote,
+            encoding=self.encoding,
+            header=not self.no_header,
+            null_string=self.null_string,
+            skip_lines=self.skip_lines,
+            max_record_bytes=parse_size(self.max_record_bytes, "--max-record-bytes"),
+        )
+
+
+@dataclass(frozen=True)
+class Records:
+    """What is made of a record."""
+
+    title: ClassVar = "Schema and transform"
+
+    schema: Annotated[
+        str | None,
+        Option(
+            metavar="FILE|MODULE:MODEL",
+            help="JSON Schema (draft 2020-12) or pydantic model of a record. Default: inferred.",
+        ),
+    ] = None
+    infer_rows: InferRows = "10000"
+    transform: Annotated[
+        str | None,
+        Option(
+            metavar="MODULE:FUNC",
+            help="Python function, told apart by its annotations: f(pl.LazyFrame) -> "
+            "pl.LazyFrame, or per record f(dict) -> dict | None (None: filtered), sync or async.",
+        ),
+    ] = None
+    sql: Annotated[
+        str | None, Option(metavar="QUERY", help="Polars SQL query over the table `records`.")
+    ] = None
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which job it is, and what part of it."""
+
+    title: ClassVar = "Job"
+
+    job_id: Annotated[str | None, Option(metavar="ID", help="Default: STEM-hash.")] = None
+    limit: Annotated[int | None, Number(help="Import only the first N records.")] = None
+    dry_run: Annotated[
+        bool, Option("--dry-run", help="Import and report as usual, but keep nothing.")
+    ] = False
+    restart: Annotated[
+        bool, Option("--restart", help="Forget the job's ledger and begin again.")
+    ] = False
+    allow_duplicates: Annotated[
+        bool, Option("--allow-duplicates", help="Let --restart append the same rows again.")
+    ] = False
+    if_source_changed: Annotated[
+        Literal["fail", "append"],
+        Option(
+            help="append: if the source only grew at its end, import the new records as part of "
+            "the same job.",
+        ),
+    ] = "fail"
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How many records, bytes and chunks at a time."""
+
+    title: ClassVar = "Chunks"
+
+    max_parallel: Annotated[int, Number(help="Maximum number of chunks in flight, 1 to 256.")] = 10
+    chunk_size: Annotated[
+        int | None, Number(help="Fixed number of records per chunk. Default: adaptive.")
+    ] = None
+    min_chunk_size: Annotated[int, Number(help="Lower bound of the adaptive size.")] = 1000
+    max_chunk_size: Annotated[int, Number(help="Upper bound of the adaptive size.")] = 100_000
+    chunk_bytes: Annotated[str, Size(help="Maximum size of a chunk in source bytes.")] = "32MiB"
+    adaptive: Annotated[
+        Adaptive,
+        Option(
+            help="auto: what suits the destination, less while other programs need the CPU; "
+            "load: by CPU load alone; off: one size.",
+        ),
+    ] = "auto"
+    max_memory: MaxMemory = None
+
+
+@dataclass(frozen=True)
+class Failures:
+    """What happens when something fails."""
+
+    title: ClassVar = "Failures"
+
+    max_attempts: Annotated[int, Number(help="Maximum number of attempts per chunk.")] = 3
+    retry_initial: Annotated[float, Seconds(help="Wait before the second attempt.")] = 1.0
+    retry_max: Annotated[float, Seconds(help="Longest wait between two attempts.")] = 10.0
+    retry_backoff: Annotated[
+        float, Option(metavar="FACTOR", help="Factor by which each wait is longer.")
+    ] = 2.0
+    chunk_timeout: Annotated[float, Seconds(help="Longest time for one attempt.")] = 300.0
+    max_errors: MaxErrors = None
+    rejects: Annotated[
+        Path | None,
+        Option(metavar="PATH", help="File for the rejects. Default: in the state directory."),
+    ] = None
+
+
+def run_options(sizes: Sizes, failures: Failures, *, dry_run: bool) -> RunOptions:
+    """Return the options of a run.
 
     Raises:
-        UsageError: If a size is none.
+        UsageError: If one is not valid.
     """
-    return SourceOptions(
-        format=format.value if format else None,
-        compression=compression.value if compression else None,
-        encoding=encoding,
-        delimiter=delimiter,
-        quote=quote,
-        header=not no_header,
-        null_string=null_string,
-        skip_lines=skip_lines,
-        max_record_bytes=parse_size(max_record_bytes, "--max-record-bytes"),
+    tolerated = parse_max_errors(failures.max_errors) if failures.max_errors else {}
+    memory = parse_size(sizes.max_memory, "--max-memory") if sizes.max_memory else None
+    return RunOptions(
+        max_parallel=sizes.max_parallel,
+        chunk_size=sizes.chunk_size,
+        min_chunk_size=sizes.min_chunk_size,
+        max_chunk_size=sizes.max_chunk_size,
+        chunk_bytes=parse_size(sizes.chunk_bytes, "--chunk-bytes"),
+        adaptive=sizes.adaptive,
+        max_memory_bytes=memory,
+        max_attempts=failures.max_attempts,
+        retry_initial_seconds=failures.retry_initial,
+        retry_max_seconds=failures.retry_max,
+        retry_backoff=failures.retry_backoff,
+        chunk_timeout_seconds=failures.chunk_timeout,
+        rejects_path=str(failures.rejects) if failures.rejects else None,
+        dry_run=dry_run,
+        **tolerated,
     )
 
 
-EngineOption = Annotated[
-    Engine | None,
-    typer.Option(
-        "--engine", help="local: this process; temporal: the workers of a Temporal server."
-    ),
-]
-TemporalAddress = Annotated[
-    str | None,
-    typer.Option(metavar="HOST:PORT", help="Default: TEMPORAL_ADDRESS, else localhost:7233."),
-]
-TemporalNamespace = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Default: TEMPORAL_NAMESPACE, else default.")
-]
-TaskQueue = Annotated[
-    str, typer.Option(metavar="NAME", help="What starter and workers must have in common.")
-]
-TASK_QUEUE = "batchimport"
-WorkerParallel = Annotated[
-    int | None,
-    typer.Option(
-        "--max-parallel",
-        min=1,
-        max=256,
-        help="Chunks at once in this process, at most. Default: its processors and two.",
-    ),
-]
-Detach = Annotated[
-    bool, typer.Option("--detach", help="With --engine temporal: start the job and leave.")
-]
+@dataclass(frozen=True)
+class State:
+    """Where jobs are remembered."""
+
+    title: ClassVar = "State"
+
+    state_dir: Annotated[
+        Path,
+        Option(
+            envvar="BATCHIMPORT_STATE_DIR",
+            metavar="DIRECTORY",
+            help="Directory in which jobs are remembered.",
+        ),
+    ] = STATE_PATH
+
+    @property
+    def directory(self) -> StateDirectory:
+        """The state directory."""
+        return StateDirectory(self.state_dir)
 
 
-def temporal_options(
-    engine: Engine | None,
-    address: str | None,
-    namespace: str | None,
-    task_queue: str = TASK_QUEUE,
-    *,
-    detach: bool = False,
-) -> TemporalOptions | None:
-    """Return where the Temporal engine is; None if it was not asked for.
+@dataclass(frozen=True)
+class Output:
+    """What is printed and written about a run."""
 
-    Raises:
-        UsageError: If one of its options was given without it.
+    title: ClassVar = "Output"
+
+    json_: Annotated[bool, Option("--json", help="Print the summary as JSON, alone on stdout.")] = (
+        False
+    )
+    summary: Annotated[
+        Path | None,
+        Option(metavar="PATH", help="Write the summary as JSON to this file as well."),
+    ] = None
+    progress: Annotated[
+        Literal["auto", "rich", "plain", "json", "none"],
+        Option(help="Progress display on stderr; auto: rich on a terminal, plain elsewhere."),
+    ] = "auto"
+    exit_zero_on_rejects: Annotated[
+        bool, Option("--exit-zero-on-rejects", help="Exit with 0 if there are only rejects.")
+    ] = False
+    log_file: Annotated[
+        Path | None,
+        Option(metavar="PATH", help="Append a line for each event to this file."),
+    ] = None
+    quiet: Quiet = False
+
+
+@dataclass(frozen=True)
+class Server:
+    """Where the Temporal server is."""
+
+    title: ClassVar = "Engine"
+
+    temporal_address: Annotated[
+        str | None,
+        Option(metavar="HOST:PORT", help="Default: TEMPORAL_ADDRESS, else localhost:7233."),
+    ] = None
+    temporal_namespace: Annotated[
+        str | None, Option(metavar="NAME", help="Default: TEMPORAL_NAMESPACE, else default.")
+    ] = None
+    task_queue: Annotated[
+        str, Option(metavar="NAME", help="Task queue that starter and workers share.")
+    ] = TemporalOptions().task_queue
+
+
+@dataclass(frozen=True)
+class Temporal(Server):
+    """Who runs the chunks."""
+
+    engine: Annotated[
+        Literal["local", "temporal"] | None,
+        Option(help="local (the default): this process; temporal: workers of a Temporal server."),
+    ] = None
+
+    def options(self, *, detach: bool = False) -> TemporalOptions | None:
+        """Return where the Temporal engine is; None if it was not asked for.
+
+        Raises:
+            UsageError: If one of its options was given without it.
+        """
+        if self.engine == "temporal":
+            return TemporalOptions(
+                self.temporal_address, self.temporal_namespace, self.task_queue, detach
+            )
+        given = {
+            "--temporal-address": self.temporal_address,
+            "--temporal-namespace": self.temporal_namespace,
+            "--task-queue": self.task_queue != TemporalOptions().task_queue,
+            "--detach": detach,
+        }
+        for name, value in given.items():
+            if value:
+                raise UsageError("is an option of --engine temporal", where=name)
+        return None
+
+
+@dataclass(frozen=True)
+class Engine(Temporal):
+    """Who runs the chunks, and whether this process waits for them."""
+
+    detach: Annotated[
+        bool, Option("--detach", help="With --engine temporal: start the job and exit.")
+    ] = False
+
+
+def as_command(command: Callable[..., None]) -> Callable[..., None]:
+    """Return a command for Typer whose options are the fields of the groups that it takes.
+
+    Its errors carry their cause as a note if `--verbose` is given.
     """
-    if engine is Engine.temporal:
-        return TemporalOptions(address, namespace, task_queue, detach)
-    given = {
-        "--temporal-address": address,
-        "--temporal-namespace": namespace,
-        "--task-queue": task_queue != TASK_QUEUE,
-        "--detach": detach,
-    }
-    for name, value in given.items():
-        if value:
-            raise UsageError("is an option of --engine temporal", where=name)
-    return None
+    groups: dict[str, Any] = {}
+    options: list[inspect.Parameter] = []
+    for name, parameter in inspect.signature(command, eval_str=True).parameters.items():
+        if is_dataclass(parameter.annotation):
+            groups[name] = parameter.annotation
+            options += _options_of(parameter.annotation)
+        else:
+            options.append(_option(name, parameter.annotation, parameter.default))
+
+    options.append(_option("verbose", _VERBOSE, default=False))
+
+    def grouped(*, verbose: bool, **values: Any) -> None:
+        for name, group in groups.items():
+            values[name] = group(**{each.name: values.pop(each.name) for each in fields(group)})
+        try:
+            with without_panics():
+                command(**values)
+        except BatchImportError as error:
+            if verbose and error.__cause__ is not None:
+                error.add_note(f"cause: {error.__cause__!r}")
+            raise
+
+    grouped.__name__, grouped.__doc__ = command.__name__, command.__doc__
+    # What `inspect.signature` returns, by which Typer finds the options.
+    grouped.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]  # unknown to mypy
+    return grouped
 
 
-LogFile = Annotated[
-    Path | None, typer.Option(help="Append what happens to this file, a line an event.")
-]
+def _options_of(group: Any) -> list[inspect.Parameter]:
+    hints = get_type_hints(group, include_extras=True)
+    options = []
+    for each in fields(group):
+        kind, option = get_args(hints[each.name])
+        option = copy(option)
+        option.rich_help_panel = group.title
+        options.append(_option(each.name, Annotated[kind, option], each.default))
+    return options
+
+
+def _option(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    kind = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(name, kind, default=default, annotation=annotation)
+
+
+class GroupedCommand(TyperCommand):
+    """A command whose help lists its options under the titles of their groups."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write a section for each group; options without one come last."""
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            line = parameter.get_help_record(ctx)
+            panel = getattr(parameter, "rich_help_panel", None)
+            if line is not None and parameter.param_type_name == "argument":
+                panel, line = "Arguments", (str(parameter.metavar), line[1])
+            if line is not None:
+                sections.setdefault(panel or "Options", []).append(line)
+        for title, lines in sections.items():
+            with formatter.section(title):
+                formatter.write_dl(lines)

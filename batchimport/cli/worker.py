@@ -1,40 +1,38 @@
-"""`worker`: serve chunks of Temporal jobs until told to stop."""
-
-from __future__ import annotations
+"""`worker`: import chunks of Temporal jobs until it is stopped."""
 
 import asyncio
 import os
+from typing import Annotated
 
 import typer
 
 from batchimport.cli import options as o
 from batchimport.display.escape import safe
-from batchimport.model import TemporalOptions
+from batchimport.model import RunOptions, TemporalOptions
 
 
 def worker(
     *,
-    task_queue: o.TaskQueue = o.TASK_QUEUE,
-    max_parallel: o.WorkerParallel = None,
+    server: o.Server,
+    max_parallel: Annotated[
+        int | None,
+        o.Number(
+            help="Maximum number of chunks at a time in this process, 1 to 256. Default: the "
+            "number of processors, plus 2.",
+        ),
+    ] = None,
     max_memory: o.MaxMemory = None,
-    temporal_address: o.TemporalAddress = None,
-    temporal_namespace: o.TemporalNamespace = None,
     quiet: o.Quiet = False,
-    verbose: o.Verbose = False,
 ) -> None:
-    """Serve chunks of Temporal jobs, on as many hosts as you like; SIGTERM ends it gently."""
-    del verbose  # read by `main`
+    """Import chunks of Temporal jobs, on any number of hosts; SIGTERM ends it gently."""
     from batchimport.engines.temporal.worker import serve  # noqa: PLC0415 - an extra
+
+    slots = RunOptions(max_parallel=max_parallel or (os.cpu_count() or 1) + 2).max_parallel
+    place = TemporalOptions(server.temporal_address, server.temporal_namespace, server.task_queue)
 
     def tell(text: str) -> None:
         if not quiet:
             typer.echo(safe(text, 400), err=True)
 
-    asyncio.run(
-        serve(
-            TemporalOptions(temporal_address, temporal_namespace, task_queue),
-            max_parallel or (os.cpu_count() or 1) + 2,
-            o.parse_size(max_memory, "--max-memory") if max_memory else None,
-            tell,
-        )
-    )
+    memory = o.parse_size(max_memory, "--max-memory") if max_memory else None
+    asyncio.run(serve(place, slots, memory, tell))

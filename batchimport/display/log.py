@@ -1,10 +1,12 @@
-"""A run as lines with their time in a file, for the morning after."""
+"""The events of a run on the logger `batchimport`, and the file of `--log-file`."""
 
 from __future__ import annotations
 
+import logging
 import os
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, TextIO
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from batchimport.display.escape import safe
 from batchimport.display.lines import Warnings, describe
@@ -17,57 +19,33 @@ from batchimport.policy.events import (
     RecordsCounted,
     SizeDecided,
 )
-from batchimport.policy.progress import utc_now
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from batchimport.model import Summary
-    from batchimport.policy.events import Event, Observer
+    from batchimport.policy.events import Event
+
+LOGGER = logging.getLogger("batchimport")
+# Without a handler, Python prints warnings to stderr in a program that has not set up logging.
+LOGGER.addHandler(logging.NullHandler())
 
 
-@contextmanager
-def open_log(path: Path | None) -> Iterator[Observer]:
-    """Append to a log file, which only its owner may read; without a path, log nothing.
+class RunLog:
+    """Logs the events of one run."""
 
-    Raises:
-        UsageError: If it cannot be opened.
-    """
-    if path is None:
-        yield lambda _: None
-        return
-    try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise UsageError(
-            f"cannot be written: {error.strerror}",
-            where=f"--log-file {path}",
-            hint="choose another place",
-        ) from error
-    with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as stream:
-        yield Log(stream)
-
-
-class Log:
-    """Writes each event that tells something as one line, at once.
-
-    A disk that takes no more lines does not stop the import.
-    """
-
-    def __init__(self, stream: TextIO, now: Callable[[], str] = utc_now) -> None:
-        self._stream, self._now = stream, now
+    def __init__(self) -> None:
         self._decision, self._is_over = "", False
-        self._warnings = _AllOfThem()
+        self._warnings = _Unlimited()
 
     def __call__(self, event: Event) -> None:
-        """Write what there is to say."""
+        """Log what the event reports."""
+        level = logging.WARNING if isinstance(event, ChunkRetried | ChunkFailed) else logging.INFO
+        if isinstance(event, JobFinished) and event.summary.error and not self._is_over:
+            LOGGER.error("%s", safe(event.summary.error, 1000))
         for line in self._lines(event):
-            try:
-                self._stream.write(f"{self._now()} {line}\n")
-                self._stream.flush()
-            except OSError:
-                return
+            LOGGER.log(level, "%s", line)
 
     def _lines(self, event: Event) -> list[str]:
         match event:
@@ -78,22 +56,66 @@ class Log:
             case RecordsCounted():
                 return [f"the source has {event.total:,} records"]
             case JobFinished():
-                is_told, self._is_over = self._is_over, True
-                return [] if is_told else _ended(event.summary)
-            case ChunkRetried() | ChunkFailed():
-                return [f"WARNING {line}" for line in describe(event, self._warnings)]
+                was_over, self._is_over = self._is_over, True
+                return [] if was_over else [_ended(event.summary)]
             case _:
                 return describe(event, self._warnings)
 
     def _changed(self, event: SizeDecided) -> list[str]:
-        """Tell of a decision that differs from the one before."""
+        """Report a decision that differs from the one before."""
         decision = f"chunks of {event.limit:,}, {event.in_flight} in flight: {event.reason}"
         is_new, self._decision = decision != self._decision, decision
         return [decision] if is_new else []
 
 
-class _AllOfThem(Warnings):
-    """Lets all through: a log is searched, not read."""
+@contextmanager
+def log_to(path: Path | None) -> Iterator[None]:
+    """Append the log to a file that only its owner may read; without a path, do nothing.
+
+    Raises:
+        UsageError: If the file cannot be opened.
+    """
+    if path is None:
+        yield
+        return
+    try:
+        handler = _LogFile(path)
+    except OSError as error:
+        raise UsageError(
+            f"cannot be written: {error.strerror}",
+            where=f"--log-file {path}",
+            hint="choose another path",
+        ) from error
+    level = LOGGER.level
+    LOGGER.addHandler(handler)
+    LOGGER.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        LOGGER.setLevel(level)
+        LOGGER.removeHandler(handler)
+        with suppress(OSError):
+            handler.close()
+
+
+class _LogFile(logging.FileHandler):
+    """A line per record, with its time in UTC; a full disk does not stop the import."""
+
+    def __init__(self, path: Path) -> None:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600))
+        super().__init__(path, encoding="utf-8", errors="backslashreplace")
+
+    def format(self, record: logging.LogRecord) -> str:
+        time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        level = "" if record.levelno == logging.INFO else f"{record.levelname} "
+        return f"{time} {level}{record.getMessage()}"
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - named by logging
+        """Drop the line, where logging would print a traceback."""
+
+
+class _Unlimited(Warnings):
+    """Lets all warnings through: a log is searched, not read."""
 
     def admit(self, event: Event) -> int:
         del event
@@ -109,10 +131,7 @@ def _committed(event: ChunkFinished) -> str:
     return f"records {first:,} to {last:,} committed in {event.seconds:.2f} s: {counts}"
 
 
-def _ended(summary: Summary) -> list[str]:
+def _ended(summary: Summary) -> str:
     totals = f"{summary.total_processed:,} records: stored {summary.successful:,}"
     totals += f", rejected {summary.failed:,}, filtered {summary.filtered:,}"
-    lines = [f"{summary.status}: {totals} in {summary.duration_seconds:.1f} s"]
-    if summary.error:
-        lines.insert(0, f"ERROR {safe(summary.error, 1000)}")
-    return lines
+    return f"{summary.status}: {totals} in {summary.duration_seconds:.1f} s"

@@ -32,15 +32,15 @@ _WORDS = {
 }
 
 
-def print_error(error: BatchImportError, *, verbose: bool = False) -> None:
-    """Print what happened, where, and what to do; the cause only when asked for."""
+def print_error(error: BatchImportError) -> None:
+    """Print what happened, where, what to do, and the notes that were added to the error."""
     console = Console(file=sys.stderr, highlight=False, soft_wrap=True)
     place = f"{safe(error.where, 300)}: " if error.where else ""
     console.print(Text(f"error: {place}{safe(error.message, 600)}"))
     if error.hint:
         console.print(Text(f"hint: {safe(error.hint, 300)}"))
-    if verbose and error.__cause__ is not None:
-        console.print(Text(f"cause: {safe(repr(error.__cause__), 2000)}"))
+    for note in getattr(error, "__notes__", ()):
+        console.print(Text(safe(note, 2000)))
 
 
 class _Output(Console):

@@ -102,7 +102,7 @@ class LocalEngine:
 
         Raises:
             Stop: If it ended early on purpose.
-            BatchImportError: If the job cannot go on.
+            BatchImportError: If the job cannot go on, or chunks were given up.
         """
         try:
             while not self._stopping.is_set():
@@ -127,8 +127,9 @@ class LocalEngine:
         finally:
             self._given_up.set()
             self._pool.shutdown(wait=False, cancel_futures=True)
-        if self._reason is not None:
-            raise self._reason
+        reason = self._reason or self._stop_rule.incomplete()
+        if reason is not None:
+            raise reason
 
     async def _drain(self) -> None:
         """Wait for the chunks in flight: to their end, or once stopped for the grace period."""
@@ -163,8 +164,7 @@ class LocalEngine:
     async def _attempts(self, chunk: Chunk, turn: _Turn) -> ChunkResult:
         def announce(state: RetryCallState) -> None:
             error = state.outcome.exception() if state.outcome else None
-            wait = state.next_action.sleep if state.next_action else 0.0
-            self._observer(ChunkRetried(chunk, state.attempt_number, wait, str(error)))
+            self._observer(ChunkRetried(chunk, state.attempt_number, str(error)))
 
         async for attempt in attempts(self._options, sleep=self._pause, before_sleep=announce):
             with attempt:

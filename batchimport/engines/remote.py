@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchimport.errors import BatchImportError, UsageError
 from batchimport.jobs.finish import export_rejects
+from batchimport.jobs.lookup import recorded_job
 from batchimport.jobs.recorder import Recorder
 from batchimport.model import TemporalOptions
 from batchimport.sinks import open_sink
@@ -70,6 +71,7 @@ def recall(
 
     Args:
         destination: Where to look; None: where the job's workflow imports to.
+        ledger_schema: Database schema of the ledger's tables there.
 
     Raises:
         UsageError: If it knows no such job.
@@ -82,16 +84,10 @@ def recall(
         raise UsageError(
             "no such job",
             where=f"job {job_id}",
-            hint="see `batchimport jobs`; without a state directory say where it imports to: --to",
+            hint="see `batchimport jobs`; without its state directory, add --to and the destination",
         )
-    sink = open_sink(destination, SinkOptions(create=False, ledger_schema=ledger_schema))
-    try:
-        found = [record for record in sink.jobs() if record.job_id == job_id]
-    finally:
-        sink.close()
-    if not found:
-        raise UsageError("no such job there", where=f"job {job_id}", hint="check --to")
-    return {"job": found[-1].configuration, "destination": destination, "options": {}}
+    record = recorded_job(job_id, destination, ledger_schema)
+    return {"job": record.configuration, "destination": destination, "options": {}}
 
 
 def progress(document: dict[str, Any]) -> dict[str, Any]:

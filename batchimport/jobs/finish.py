@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING
 from batchimport import failpoints
 from batchimport.errors import AccountsError
 from batchimport.jobs.accounts import reconcile
+from batchimport.sinks import redact
+from batchimport.state.directory import STATE_PATH
 from batchimport.state.files import write_atomically
 
 if TYPE_CHECKING:
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batchimport.errors import BatchImportError
+    from batchimport.jobs.identify import Request
     from batchimport.model import Job, Reject, Summary
     from batchimport.sinks.base import Claim, Sink
 
@@ -36,6 +40,26 @@ class Outcome:
     exit_code: int
     examples: tuple[Reject, ...] = ()
     error: BatchImportError | None = None
+
+
+def resume_command(request: Request, job_id: str) -> str:
+    """Return the command that continues a job, with all that it needs.
+
+    A password is not printed: where the address had one, `PGPASSWORD` stands for it.
+    """
+    job, state = request.job, request.state.path
+    words, prefix = ["batchimport", "resume", job_id], ""
+    address = job.destination
+    if address.startswith("postgres"):
+        address = redact(address)
+        prefix = "PGPASSWORD=... " if address != job.destination else ""
+    if prefix or job.ledger_schema:
+        words += ["--to", address]
+    if job.ledger_schema:
+        words += ["--ledger-schema", job.ledger_schema]
+    if state != STATE_PATH:
+        words += ["--state-dir", str(state)]
+    return prefix + shlex.join(words)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,6 @@ import hashlib
 import json
 import re
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchimport.errors import (
@@ -16,10 +15,10 @@ from batchimport.errors import (
     SourceChangedError,
     UsageError,
 )
-from batchimport.model import Job, RunOptions, SourceOptions, TemporalOptions
+from batchimport.model import Job, RunOptions, SourceOptions, TemporalOptions, check_job_id
 from batchimport.sinks import redact
 from batchimport.sources.paths import STANDARD_INPUT, stem_of
-from batchimport.state.directory import StateDirectory
+from batchimport.state.directory import STATE_PATH, StateDirectory
 from batchimport.system import owner_is_gone
 
 if TYPE_CHECKING:
@@ -41,7 +40,7 @@ class Request:
 
     job: Job
     options: RunOptions = RunOptions()
-    state: StateDirectory = field(default_factory=lambda: StateDirectory(Path(".batchimport")))
+    state: StateDirectory = field(default_factory=lambda: StateDirectory(STATE_PATH))
     job_id: str | None = None
     restart: bool = False
     allow_duplicates: bool = False
@@ -49,6 +48,15 @@ class Request:
     append: bool = False
     handle_signals: bool = False
     temporal: TemporalOptions | None = None
+
+    def __post_init__(self) -> None:
+        """Check the rules.
+
+        Raises:
+            UsageError: If the job id is not valid.
+        """
+        if self.job_id is not None:
+            check_job_id(self.job_id, "--job-id")
 
 
 @dataclass(frozen=True, slots=True)

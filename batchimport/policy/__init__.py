@@ -1,1 +1,1 @@
-"""Pure decisions, and what is told about them: no clock, file or driver of their own."""
+"""Pure decisions and the events that report them: no clock, file or driver of their own."""

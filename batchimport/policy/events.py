@@ -1,4 +1,4 @@
-"""What engines tell and displays hear; keeps the two from knowing each other."""
+"""Events of a run: engines emit them, displays observe them, and neither knows the other."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from batchimport.model import Chunk, ChunkCounts, ChunkResult, ChunkSizes, Count
 
 @dataclass(frozen=True, slots=True)
 class JobStarted:
-    """A run has claimed its job and begins to work.
+    """A run has claimed its job and starts to import.
 
     Attributes:
         total: Records of the whole job; None until they are counted.
@@ -50,10 +50,10 @@ class SizeDecided:
 
 @dataclass(frozen=True, slots=True)
 class ChunkStarted:
-    """A chunk entered the window.
+    """A chunk is in flight.
 
     Attributes:
-        file: What users call the file that it lies in.
+        file: Name of the file that holds it, as users know it.
     """
 
     chunk: Chunk
@@ -62,11 +62,10 @@ class ChunkStarted:
 
 @dataclass(frozen=True, slots=True)
 class ChunkRetried:
-    """An attempt failed and another one follows after a wait."""
+    """An attempt failed; another one follows after a wait."""
 
     chunk: Chunk
     attempt: int
-    wait_seconds: float
     error: str
 
 
@@ -80,7 +79,7 @@ class ChunkFinished:
 
 @dataclass(frozen=True, slots=True)
 class ChunkFailed:
-    """A chunk ran out of attempts and stays a gap; the others go on."""
+    """A chunk was given up and stays a gap in the ledger; the others go on."""
 
     chunk: Chunk
     error: str
@@ -88,14 +87,14 @@ class ChunkFailed:
 
 @dataclass(frozen=True, slots=True)
 class Draining:
-    """No more chunks are started; those in flight end."""
+    """No more chunks are started; those in flight are finished."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Advanced:
-    """How far a run has got that is followed from elsewhere; all counts since it began.
+    """State of a run that another process carries out; it replaces what was known before.
 
     Attributes:
         totals: Records of the whole job, earlier runs included.
@@ -115,14 +114,14 @@ class Advanced:
 
 @dataclass(frozen=True, slots=True)
 class Noted:
-    """Something that users should know, and no more."""
+    """A message to the user that changes nothing."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class JobFinished:
-    """The run is over, for better or worse."""
+    """The run has ended, whatever its outcome."""
 
     summary: Summary
 

@@ -1,4 +1,4 @@
-"""The retry policy of a chunk; the only place that knows tenacity, whose defaults are traps."""
+"""The retry policy of a chunk. The only module that uses tenacity, whose defaults retry for ever."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ Result = TypeVar("Result")
 
 
 def is_retryable(error: BaseException) -> bool:
-    """Say whether another attempt may succeed.
+    """Return whether another attempt may succeed.
 
-    Our own errors say so by their class. What no adapter classified is retried as well: the ledger
-    makes an attempt that was in fact committed harmless.
+    The class of a `BatchImportError` decides. Errors that no adapter classified are retried, too:
+    if the failed attempt was committed after all, the ledger makes the next one harmless.
     """
     if isinstance(error, BatchImportError):
         return isinstance(error, TransientError)
@@ -34,7 +34,7 @@ def attempts(
     sleep: Callable[[float], Awaitable[None]],
     before_sleep: Callable[[tenacity.RetryCallState], None],
 ) -> tenacity.AsyncRetrying:
-    """Return the attempts of one chunk: exponential waits with jitter, a fixed number of them."""
+    """Return an iterator of attempts: a fixed number, with exponential waits and jitter between them."""
     return tenacity.AsyncRetrying(
         sleep=sleep,
         stop=tenacity.stop_after_attempt(options.max_attempts),
@@ -51,7 +51,7 @@ def attempts(
 
 
 def until_it_works(call: Callable[[], Result], on: type[Exception], seconds: float) -> Result:
-    """Call again after an error of this class, with growing waits, for that long at most."""
+    """Call, and call again after an error of class `on`, with growing waits, for up to `seconds`."""
     patient = tenacity.Retrying(
         stop=tenacity.stop_after_delay(seconds),
         wait=tenacity.wait_exponential(multiplier=0.1, max=2),

@@ -1,6 +1,6 @@
-"""How many records the next chunk takes and how many chunks are in flight. Pure.
+"""How many records the next chunk takes, and how many chunks are in flight. Pure.
 
-A sizer sees only readings and finished chunks, so that a recorded series replays in a test.
+A sizer sees load readings and nothing else, so that a recorded series replays in a test.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 BUSY_CPU = 0.8
 MODERATE_CPU = 0.5
+SHORT_MEMORY = 0.9
+"""Share of its memory limit above which a process takes one chunk at a time."""
 TARGET_CHUNK_BYTES = 6 * 1024 * 1024
 
 
@@ -27,7 +29,7 @@ class LoadReading:
         own_cpu: CPU in use by this process and its children.
         memory: Memory in use by everything.
         process_bytes: Resident memory of this process.
-        limit_bytes: What this process may use.
+        limit_bytes: Memory that this process may use.
         cpus: Processors that this process may run on.
     """
 
@@ -46,7 +48,7 @@ class LoadReading:
     @property
     def memory_is_short(self) -> bool:
         """Say whether this process is close to its limit."""
-        return self.process_bytes > 0.9 * self.limit_bytes
+        return self.process_bytes > SHORT_MEMORY * self.limit_bytes
 
 
 class Sizer(Protocol):
@@ -65,7 +67,7 @@ def _decided(limit: int, in_flight: int, reason: str, reading: LoadReading) -> S
 
 @dataclass(frozen=True, slots=True)
 class FixedSizer:
-    """Always the same limit; memory pressure still lowers the number in flight."""
+    """Always the same limit; when memory is short, still one chunk at a time."""
 
     limit: int
     max_parallel: int
@@ -77,7 +79,7 @@ class FixedSizer:
 
 @dataclass(frozen=True, slots=True)
 class LoadSizer:
-    """The original design's rule: cpu < 0.5 takes the maximum, < 0.8 the middle, else the minimum."""
+    """CPU below 50 %: the maximum; below 80 %: the middle; else the minimum."""
 
     smallest: int
     largest: int
@@ -96,12 +98,12 @@ class LoadSizer:
 
 @dataclass(frozen=True, slots=True)
 class AutoSizer:
-    """Size by what suits the sink and the width of records, lowered only by others' load.
+    """The size that suits the sink and the width of records; smaller while others need the CPU.
 
     Attributes:
         preferred: Records per transaction that suit the sink.
-        writers: Transactions that the sink runs side by side.
-        bytes_per_record: Width of the records, from the head of the source; 0 when unknown.
+        writers: Transactions that the sink can run side by side.
+        bytes_per_record: Mean width of the records at the head of the source; 0 if unknown.
     """
 
     smallest: int

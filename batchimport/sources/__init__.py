@@ -73,6 +73,9 @@ def _open_file(path: str, name: str, options: SourceOptions) -> Source:
             where=path,
             hint="pipe it into `batchimport run -`, which keeps it until the job is completed",
         )
+    if options.format not in (None, *FORMATS, "parquet"):
+        names = ", ".join(map(repr, (*FORMATS, "parquet")))
+        raise UsageError(f"{options.format!r} is not one of {names}", where="--format")
     kind = options.format or _SUFFIXES.get(Path(plain_name(name)).suffix.lower())
     if kind == "parquet" or (options.format is None and _starts_like_parquet(path)):
         from batchimport.sources.parquet.source import ParquetSource  # noqa: PLC0415 - needed by few

@@ -10,17 +10,18 @@ import hashlib
 import json
 import os
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batchimport.errors import FatalError, JobRunningElsewhereError, UsageError
-from batchimport.model import JOB_ID_PATTERN
+from batchimport.errors import FatalError, JobRunningElsewhereError
+from batchimport.model import JOB_ID_PATTERN, check_job_id
 from batchimport.state.files import lock_file, write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 FORMAT_VERSION = 1
+STATE_PATH = Path(".batchimport")
 
 
 def _digest(document: dict[str, Any]) -> str:
@@ -39,11 +40,7 @@ class StateDirectory:
         Raises:
             UsageError: If the id could not be one.
         """
-        if not JOB_ID_PATTERN.fullmatch(job_id):
-            raise UsageError(
-                f"not a job id: {job_id!r}",
-                hint="letters, digits, dot, dash and underscore, at most 128 of them",
-            )
+        check_job_id(job_id)
         return self.path / job_id
 
     def save(self, job_id: str, document: dict[str, Any]) -> None:

@@ -156,7 +156,9 @@ def test_a_failing_chunk_is_tried_again_after_growing_waits(shop: Shop) -> None:
 
 def test_a_chunk_out_of_attempts_stays_a_gap(shop: Shop) -> None:
     """The others go on, and the next run does only that one."""
-    assert shop.run(numbered(100), fails(50), max_attempts=3) is None
+    error = shop.run(numbered(100), fails(50), max_attempts=3)
+    assert isinstance(error, FatalError)
+    assert error.message == "1 chunk was given up; the last error: the connection is lost"
     assert sorted(shop.ids()) == [at for at in range(100) if not 50 <= at < 60]
     assert [event.chunk.offset for event in shop.of(ChunkFailed)] == [50]
     shop.events.clear()

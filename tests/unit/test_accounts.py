@@ -25,13 +25,24 @@ def test_what_adds_up_passes() -> None:
     ("ledger", "total"),
     [
         ([done(0, 5, 5)], 9),
+        ([done(0, 5, 5)], 5),
         ([done(0, 4, 4), done(5, 9, 4)], 9),
+        ([done(0, 4, 4), done(5, 9, 4)], 8),
         ([done(0, 5, 5), done(4, 9, 5)], 9),
         ([done(0, 5, 4), done(5, 9, 4)], 9),
         ([done(0, 9, 9)], 10),
         ([done(0, 9, 9)], None),
     ],
-    ids=["tail", "gap", "overlap", "outcome", "count", "uncounted"],
+    ids=[
+        "tail",
+        "tail-uncounted",
+        "gap",
+        "gap-uncounted",
+        "overlap",
+        "outcome",
+        "count",
+        "uncounted",
+    ],
 )
 def test_what_does_not_add_up_is_never_completed(
     ledger: list[Committed], total: int | None

@@ -9,6 +9,7 @@ import asyncio
 import json
 import os
 from contextlib import nullcontext, suppress
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -32,7 +33,7 @@ from batchimport.errors import (
     JobRunningElsewhereError,
     UsageError,
 )
-from batchimport.jobs.finish import Outcome
+from batchimport.jobs.finish import Outcome, resume_command
 from batchimport.jobs.identify import without_address
 from batchimport.model import Progress, Summary, TemporalOptions
 from batchimport.policy.events import JobFinished, Noted
@@ -239,8 +240,12 @@ class RemoteJob:
         error = ended.error.revive() if ended.error else None
         if ended.advanced is not None:
             self._observer(ended.advanced)
-        self._observer(JobFinished(ended.summary))
-        return Outcome(ended.summary, ended.exit_code, error=error)
+        summary = ended.summary
+        if summary.resume_command:  # the workflow does not know what this host needs for it
+            command = resume_command(self._request, self.job_id)
+            summary = replace(summary, resume_command=command)
+        self._observer(JobFinished(summary))
+        return Outcome(summary, ended.exit_code, error=error)
 
     def _summary(self, status: str, error: str | None = None) -> Summary:
         job = self._request.job
@@ -251,7 +256,7 @@ class RemoteJob:
             destination=redact(job.destination),
             table=job.table,
             engine="temporal",
-            resume_command=f"batchimport resume {self.job_id}",
+            resume_command=resume_command(self._request, self.job_id),
             error=error,
         )
 

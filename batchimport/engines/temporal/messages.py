@@ -221,6 +221,7 @@ class SoFar:
     began_at: float
     peak_bytes: int
     is_paused: bool
+    last_failure: str = ""
 
 
 @dataclass(frozen=True, slots=True)

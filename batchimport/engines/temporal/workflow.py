@@ -137,7 +137,14 @@ class ImportJob:
         self._hear(claimed.reading)
         totals = self._tally.totals
         failures = so_far.failures_in_a_row if so_far else 0
-        self._stop_rule = StopRule(self._options, totals.failed, totals.processed, failures)
+        self._stop_rule = StopRule(
+            self._options,
+            totals.failed,
+            totals.processed,
+            failures,
+            given_up=self._tally.chunks.failed,
+            last_failure=so_far.last_failure if so_far else "",
+        )
         self._sizer = choose_sizer(
             self._options,
             preferred=claimed.preferred_records,
@@ -190,7 +197,7 @@ class ImportJob:
         """Have the accounts checked and the end recorded; return the rejects by their code."""
         self._is_finishing = True
         self._tally.stage = "finishing"
-        is_whole = self._reason is None and not self._tally.chunks.failed
+        is_whole = self._reason is None and not self._stop_rule.given_up
         request = m.FinishRequest(ref, is_whole, self._tally.total)
         found: dict[str, int] = {}
 
@@ -205,7 +212,9 @@ class ImportJob:
 
     def _end(self, claimed: m.Claimed | None, codes: dict[str, int]) -> m.Ended:
         error, tally, facts = self._reason, self._tally, self._spec.facts()
-        status, code = verdict(tally.totals.failed, tally.chunks.failed, error)
+        if claimed is not None:
+            error = error or self._stop_rule.incomplete()
+        status, code = verdict(tally.totals.failed, error)
         job_id = self._spec.job_id
         resumable = status in ("interrupted", "stopped", "failed")
         base = Summary(
@@ -227,9 +236,8 @@ class ImportJob:
         failure = m.Failure.of(error) if error else None
         ended = m.Ended(summary, code, failure, tally.advanced())
         if status in ("failed", "refused"):
-            words = summary.error or f"{tally.chunks.failed} chunks failed"
-            kind = type(error).__name__ if error else "ChunkError"
-            raise ApplicationError(words, ended, type=kind, non_retryable=True)
+            kind = type(error).__name__
+            raise ApplicationError(str(error), ended, type=kind, non_retryable=True)
         return ended
 
     # -- chunks -------------------------------------------------------------------------------
@@ -275,7 +283,7 @@ class ImportJob:
 
     def _count_retries(self, chunk: Chunk, attempts: int) -> None:
         for attempt in range(1, attempts):
-            self._tally(ChunkRetried(chunk, attempt, 0.0, ""))
+            self._tally(ChunkRetried(chunk, attempt, ""))
 
     # -- helpers ------------------------------------------------------------------------------
 
@@ -379,6 +387,7 @@ class ImportJob:
             at=self._at,
             is_cut=self._is_cut and not self._cut,
             failures_in_a_row=self._stop_rule.failures_in_a_row,
+            last_failure=self._stop_rule.last_failure,
             began_at=self._began_at,
             peak_bytes=self._peak_bytes,
             is_paused=self._is_paused,

@@ -1,0 +1,45 @@
+"""`resume`: continue an interrupted job."""
+
+from dataclasses import fields, replace
+
+from batchimport.cli import options as o
+from batchimport.cli.run import execute
+from batchimport.model import RunOptions, TemporalOptions
+
+
+def resume(
+    job: o.JobId,
+    *,
+    ledger: o.Ledger,
+    max_errors: o.MaxErrors = None,
+    output: o.Output,
+    engine: o.Engine,
+    state: o.State,
+) -> None:
+    """Continue an interrupted job with the options that it was started with."""
+    from batchimport.engines.remote import recall  # noqa: PLC0415 - imports drivers
+    from batchimport.jobs.identify import Request, job_from  # noqa: PLC0415 - imports Polars
+
+    temporal = engine.options(detach=engine.detach)
+    document = state.directory.load(job) or recall(
+        job, ledger.address, temporal, ledger.ledger_schema
+    )
+    if engine.engine is None and document.get("temporal"):
+        temporal = TemporalOptions(**{**document["temporal"], "detach": engine.detach})
+    recorded = job_from(document["job"], ledger.address or document["destination"])
+    if ledger.ledger_schema is not None:
+        recorded = replace(recorded, ledger_schema=ledger.ledger_schema)
+    known = {each.name for each in fields(RunOptions)}
+    options = {name: value for name, value in document["options"].items() if name in known}
+    if max_errors is not None:
+        options |= o.parse_max_errors(max_errors)
+    request = Request(
+        recorded,
+        RunOptions(**options),
+        state.directory,
+        job,
+        must_exist=True,
+        handle_signals=True,
+        temporal=temporal,
+    )
+    execute(request, output)
