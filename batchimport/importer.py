@@ -29,7 +29,7 @@ from batchimport.policy.events import JobFinished, JobStarted, RecordsCounted
 from batchimport.policy.plan import Plan
 from batchimport.policy.sizing import choose_sizer
 from batchimport.policy.stop_rules import StopRule, verdict
-from batchimport.schema.diagnose import doubts
+from batchimport.schema.diagnose import likely_mistakes
 from batchimport.sinks import open_sink, redact
 from batchimport.sinks.base import SinkOptions
 from batchimport.sources import open_source
@@ -202,7 +202,7 @@ class _Run:
 
     def _notes(self) -> tuple[str, ...]:
         kept = self._spool.note if self._spool is not None else ""
-        said = doubts(self._job.schema) if self._job.model is None else ()
+        said = likely_mistakes(self._job.schema) if self._job.model is None else ()
         return (*self._source.notes, *filter(None, [kept]), *said)
 
     def _run_engine(self, work: Work, committed: Sequence[Committed]) -> None:

@@ -1,4 +1,4 @@
-"""The schema of a record: columns, a fast proof of validity, and the authoritative errors."""
+"""The schema of a record: its columns, a fast check of whole frames, and the errors of one record."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from batchimport.model import FieldError
 from batchimport.schema.columns import DTYPES, Column, Kind, columns_of
 from batchimport.schema.diagnose import MALFORMED, malformed
 from batchimport.schema.errors import explain
+from batchimport.schema.expansion import refuse_large
 from batchimport.schema.infer import infer_schema
 from batchimport.schema.numbers import INFERRED_HINT
 from batchimport.schema.references import Node, ResolvedSchema, Types, type_name
@@ -29,22 +30,26 @@ _STRICT: dict[str, Any] = {"validate_formats": True, "offline": True}
 
 
 class RecordSchema:
-    """A JSON Schema (draft 2020-12, or as its `$schema` says) of one record.
+    """A JSON Schema of one record: draft 2020-12, or the draft that its `$schema` names.
 
-    One authority, `jsonschema-rs`, gives every verdict. What vectorises is compiled on top of it
-    to *prove* rows of a frame valid; a row without a proof goes to the authority.
+    The validator, `jsonschema-rs`, decides whether a record is valid. Rules that vectorise are
+    compiled to *accept* rows of a frame without it; a row that they do not accept is deferred to it.
 
     Attributes:
         document: The schema as it was given.
-        columns: What its properties become; not all of a record's keys need to have one.
+        columns: What its properties become; a record may have keys without a column.
         types: By column, the JSON types that its values may have.
         closed: A key without a column is an error.
         vectorised: The compiled rules cover the whole document.
 
     Args:
         exact: Columns, in lower case, whose numbers are kept as they are written.
-        inferred: The document was found out by looking at some records.
-        model: What the document is the schema of; it decides about what the document refuses.
+        inferred: The document was inferred from some records.
+        model: The pydantic model whose schema the document is; it decides about records that the
+            document refuses.
+
+    Raises:
+        UsageError: If the document is not a valid JSON Schema, or too complex.
     """
 
     def __init__(
@@ -59,8 +64,9 @@ class RecordSchema:
         self._model = model
         self._inferred = inferred
         try:
-            self._validator = jsonschema_rs.validator_for(document, **_STRICT)
             self._resolved = ResolvedSchema(document)
+            refuse_large(self._resolved)  # first: compiling a large schema takes as much memory
+            self._validator = jsonschema_rs.validator_for(document, **_STRICT)
         except MALFORMED as error:
             raise malformed(document, error) from error
         self.columns: tuple[Column, ...] = columns_of(self._resolved, exact, inferred=inferred)
@@ -87,15 +93,17 @@ class RecordSchema:
             self._rules = compile_rules(self._resolved, self.columns, validator_of)
 
     def accepts_rows(self, frame: pl.DataFrame) -> pl.Series:
-        """Say of each row whether it is certainly valid, for a schema that is vectorised.
+        """Return for each row whether it is certainly valid, by a schema that is vectorised.
 
-        The frame has one column of the right type per schema column; required keys were present,
-        other nulls were missing keys or allowed nulls, and no record had a key without a column.
+        Args:
+            frame: One column of the right type per column of the schema. Required keys were
+                present, other nulls are missing keys or allowed nulls, and no record had a key
+                without a column.
         """
         return accepted(self._rules, frame)
 
     def accepts(self, record: Any) -> bool:
-        """Say whether a record is certainly valid, and to be stored as it is."""
+        """Return whether a record is certainly valid, and stored as it is."""
         if self._has_code:
             return False
         try:
@@ -112,12 +120,12 @@ class RecordSchema:
     def errors(self, record: Any) -> tuple[FieldError, ...]:
         """Return every error of a record by its JSON Schema, in order of path."""
         try:
-            found = explain(self._validator, record)
+            errors = explain(self._validator, record)
         except (RecursionError, ValueError, OverflowError) as error:
             return (FieldError("unverifiable", "", f"cannot be validated: {error}"),)
-        return tuple(map(_with_hint, found)) if self._inferred else found
+        return tuple(map(_with_hint, errors)) if self._inferred else errors
 
 
 def _with_hint(error: FieldError) -> FieldError:
-    """Say that the rule was inferred, and how to have another one."""
+    """Say that the rule was inferred, and how to replace it."""
     return replace(error, message=f"{error.message}, {INFERRED_HINT}")

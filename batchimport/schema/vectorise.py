@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import polars as pl
 
+from batchimport.schema.keywords import ANNOTATIONS
 from batchimport.schema.numbers import EXACT_IN_FLOAT
-from batchimport.schema.references import ANNOTATIONS, without_null
+from batchimport.schema.references import without_null
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

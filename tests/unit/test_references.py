@@ -10,7 +10,7 @@ import pytest
 
 from batchimport.errors import UsageError
 from batchimport.schema import Column, RecordSchema
-from batchimport.schema.diagnose import doubts
+from batchimport.schema.diagnose import likely_mistakes
 from batchimport.schema.load import load_schema
 from tests.helpers.reading import codes, read_all
 
@@ -98,13 +98,68 @@ def test_words_beside_a_reference_count_from_2019_on() -> None:
     assert kinds(document) == {"v": "integer"}
 
 
-def test_branches_that_refer_to_each_other_take_no_time() -> None:
-    """Each of thirty schemas has all others as alternatives."""
-    names = [f"n{at}" for at in range(30)]
-    branches = [{"$ref": f"#/$defs/{name}"} for name in names]
-    every = {"anyOf": [*branches, {"properties": {"v": INTEGER}}]}
-    document = {"anyOf": branches, "$defs": dict.fromkeys(names, every)}
+def test_branches_that_refer_to_each_other_end() -> None:
+    """Each of two schemas has both as alternatives."""
+    document = circle("anyOf", 2)
     assert kinds(document) == {"v": "json"}
+
+
+def circle(word: str, size: int) -> dict[str, Any]:
+    """Return a schema of schemas that each list all of them."""
+    branches = [{"$ref": f"#/$defs/n{at}"} for at in range(size)]
+    every = {word: [*branches, {"properties": {"v": INTEGER}}]}
+    return {word: branches, "$defs": {f"n{at}": every for at in range(size)}}
+
+
+def tower(levels: int, *words: str, draft: str | None = None) -> dict[str, Any]:
+    """Return a schema of levels that refer to the next one twice; the words take turns."""
+    key = "definitions" if draft else "$defs"
+    definitions: dict[str, Any] = {f"n{levels}": INTEGER}
+    for at in range(levels):
+        twice = [{"$ref": f"#/{key}/n{at + 1}"}] * 2
+        definitions[f"n{at}"] = {words[at % len(words)]: twice}
+    dialect = {"$schema": draft} if draft else {}
+    return {**dialect, "properties": {"v": {"$ref": f"#/{key}/n0"}}, key: definitions}
+
+
+TOO_COMPLEX = [
+    tower(13, "anyOf"),
+    tower(25, "allOf", "anyOf"),
+    tower(25, "oneOf", draft=DRAFT_7),
+    tower(200, "allOf"),
+    circle("anyOf", 30),
+    circle("allOf", 9),
+]
+
+
+@pytest.mark.parametrize("document", TOO_COMPLEX, ids=range(len(TOO_COMPLEX)))
+def test_a_schema_with_too_many_paths_is_refused(document: dict[str, Any]) -> None:
+    """At once: to judge one record by it would take gigabytes."""
+    with pytest.raises(UsageError, match="too complex: more than 10,000 schemas") as caught:
+        RecordSchema(document)
+    assert caught.value.where
+    assert caught.value.where.startswith("schema at /")
+
+
+def test_unevaluated_properties_double_the_paths() -> None:
+    """The validator walks them once more, at every level."""
+    document = tower(8, "allOf")
+    RecordSchema(document)
+    for at in range(8):
+        document["$defs"][f"n{at}"]["unevaluatedProperties"] = False
+    with pytest.raises(UsageError, match="too complex"):
+        RecordSchema(document)
+
+
+@pytest.mark.parametrize("word", ["properties", "patternProperties"])
+def test_levels_of_a_record_are_not_paths(word: str) -> None:
+    """They end where the record ends; recursive schemas have no end of them."""
+    levels = {
+        f"n{at}": {word: {name: {"$ref": f"#/$defs/n{at + 1}"} for name in "ab"}}
+        for at in range(25)
+    }
+    document = {"$ref": "#/$defs/n0", "$defs": {**levels, "n25": {"$ref": "#"}}}
+    RecordSchema(document)
 
 
 @pytest.mark.parametrize("name", ["_extra", "__record__", "", "a\0b"])
@@ -214,11 +269,11 @@ def test_words_that_look_misspelt_are_doubted() -> None:
         "examples": [{"typo": {"propertis": 1}}],
         "$defs": {"c": {"anyOf": [{"type": "string", "patern": "a"}]}},
     }
-    assert doubts(document) == (
-        "--schema at /properties/minimun/minimun: this word has no effect; is minimum meant?",
-        "--schema at /properties/b/items/maxlength: this word has no effect; is maxLength meant?",
-        "--schema at /properties/b/format: the format uuuid is not known and not checked",
-        "--schema at /additionalproperties: this word has no effect; is additionalProperties meant?",
-        "--schema at /$defs/c/anyOf/0/patern: this word has no effect; is pattern meant?",
+    assert likely_mistakes(document) == (
+        "--schema at /properties/minimun/minimun: this keyword has no effect; is minimum meant?",
+        "--schema at /properties/b/items/maxlength: this keyword has no effect; is maxLength meant?",
+        "--schema at /properties/b/format: the format uuuid is unknown and not checked",
+        "--schema at /additionalproperties: this keyword has no effect; is additionalProperties meant?",
+        "--schema at /$defs/c/anyOf/0/patern: this keyword has no effect; is pattern meant?",
     )
-    assert doubts(True) == ()
+    assert likely_mistakes(True) == ()
