@@ -205,6 +205,60 @@ def test_a_schema_in_several_files_becomes_one(tmp_path: Path) -> None:
         ]
 
 
+DIALECTS = ["2020-12", DRAFT_4, DRAFT_4.replace("4", "6"), DRAFT_7]
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("neighbours_say", [True, False], ids=["said", "not said"])
+def test_a_reference_at_the_root_of_a_file_leads_into_it(
+    tmp_path: Path, dialect: str, neighbours_say: bool
+) -> None:
+    """Up to draft 7 it hides all that stands beside it, its file's address included."""
+    says = {"$schema": dialect} if "draft" in dialect else {}
+    shelf = "definitions" if says else "$defs"
+    zip_code = {"$ref": f"#/{shelf}/A", shelf: {"A": {"$ref": "digits.json#/x"}}}
+    user = {
+        "$ref": f"#/{shelf}/user",
+        shelf: {"user": {"properties": {"zip": {"$ref": "zip.json"}, "n": {"$ref": "n.json"}}}},
+    }
+    ignored = {"type": "integer"} if says else {}
+    for name, schema in (
+        ("zip.json", {**zip_code, **ignored}),
+        ("digits.json", {"x": {"type": "string", "pattern": "^[0-9]+$"}}),
+        ("n.json", INTEGER),
+    ):
+        (tmp_path / name).write_text(json.dumps({**(says if neighbours_say else {}), **schema}))
+    (tmp_path / "user.json").write_text(json.dumps({**says, **user}))
+    schema = RecordSchema(load_schema(tmp_path / "user.json"))
+    assert schema.accepts({"zip": "01234", "n": 1})
+    assert [error.field for error in schema.errors({"zip": "x", "n": "x"})] == ["n", "zip"]
+    assert {column.name: column.kind for column in schema.columns} == {
+        "zip": "string",
+        "n": "integer",
+    }
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_a_file_that_is_referred_to_may_be_true_or_false(tmp_path: Path, dialect: str) -> None:
+    """Every value, or none."""
+    says = {"$schema": dialect} if "draft" in dialect else {}
+    user = {"properties": {"a": {"$ref": "any.json"}, "b": {"$ref": "none.json"}}}
+    for name, schema in (("any", True), ("none", False), ("user", {**says, **user})):
+        (tmp_path / f"{name}.json").write_text(json.dumps(schema))
+    schema = RecordSchema(load_schema(tmp_path / "user.json"))
+    assert schema.accepts({"a": 1})
+    assert [error.field for error in schema.errors({"a": 1, "b": 1})] == ["b"]
+
+
+def test_files_of_several_drafts_keep_their_own_rules(tmp_path: Path) -> None:
+    """A file says of itself how its keywords are to be read."""
+    old = {"$schema": DRAFT_4, "type": "integer", "minimum": 3, "exclusiveMinimum": True}
+    (tmp_path / "old.json").write_text(json.dumps(old))
+    (tmp_path / "user.json").write_text('{"properties": {"v": {"$ref": "old.json"}}}')
+    schema = RecordSchema(load_schema(tmp_path / "user.json"))
+    assert [schema.accepts({"v": value}) for value in (3, 4)] == [False, True]
+
+
 @pytest.mark.parametrize(
     ("text", "place", "message"),
     [
@@ -216,8 +270,8 @@ def test_a_schema_in_several_files_becomes_one(tmp_path: Path) -> None:
         ('{"$schema": "https://a.b/c"}', "at /$schema", "unknown dialect"),
         ('{"properties": {"a": {"pattern": "("}}}', "at /properties/a/pattern", "regex"),
         ('{"properties": {}, "properties": {}}', "", 'the key "properties" is twice'),
-        ('{"minimum": NaN}', "", "NaN is no JSON number"),
-        ("[]", "", "no JSON Schema"),
+        ('{"minimum": NaN}', "", "JSON has no number NaN"),
+        ("[]", "", "not a JSON Schema"),
         ("{", "", "not JSON"),
         ('{"not":' * 5000 + "{}" + "}" * 5000, "", "recursion"),
     ],
