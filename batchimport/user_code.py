@@ -1,4 +1,4 @@
-"""The user's own modules: found, loaded, and known again by their source."""
+"""Load the user's own functions and classes, and hash their source files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from batchimport.errors import UsageError
 
 
 def load(spec: str, where: str) -> Any:
-    """Return what `module:name` or `path/to/file.py:name` says.
+    """Import what `module:name` or `path/to/file.py:name` refers to.
+
+    Args:
+        where: The option that the error names.
 
     Raises:
         UsageError: If there is no such module or name, or the module cannot be loaded.
@@ -35,7 +38,7 @@ def load(spec: str, where: str) -> Any:
 
 
 def digest(thing: Any) -> str:
-    """Hash the file that a function or class is written in: changed code is another configuration."""
+    """Hash the source file of a function or class: changed code is another configuration."""
     source = inspect.getsourcefile(thing)
     return hashlib.sha256(Path(source).read_bytes() if source else b"").hexdigest()[:16]
 
@@ -52,6 +55,6 @@ def _load_file(path: str) -> Any:
     if spec is None or spec.loader is None:
         raise ImportError(path)
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where classes look up the names in their annotations
+    sys.modules[spec.name] = module  # classes look up the names in their annotations there
     spec.loader.exec_module(module)
     return module

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from batchimport.schema.references import ResolvedSchema, Types
 
 Kind = Literal["integer", "number", "boolean", "string", "date", "date-time", "uuid", "json"]
-"""What a column holds. `date`, `date-time` and `uuid` are strings of that JSON Schema format;
-`json` is everything without one scalar type: its column holds JSON text."""
+"""What a column holds. `date`, `date-time` and `uuid` are strings of that JSON Schema format.
+A property without one scalar type is `json`: its column holds JSON text."""
 
 DTYPES: dict[Kind, pl.DataType] = {
     "integer": pl.Int64(),
@@ -26,7 +26,7 @@ DTYPES: dict[Kind, pl.DataType] = {
     "uuid": pl.String(),
     "json": pl.String(),
 }
-"""Dates stay text, as given, until a transform or a sink wants them typed."""
+"""Dates stay strings as written until a transform or a sink converts them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Column:
     Attributes:
         required: Every record has the key.
         nullable: The value may be null (a missing key is null in the table either way).
-        inferred: Nobody said so; it was found out by looking at some records.
+        inferred: The column was inferred from some records, not declared.
     """
 
     name: str
@@ -47,12 +47,12 @@ class Column:
 
     @property
     def dtype(self) -> pl.DataType:
-        """Type of the column in a frame."""
+        """Polars type of the column in a frame."""
         return DTYPES[self.kind]
 
 
 RESERVED = frozenset({EXTRA_COLUMN, INDEX, ""})
-"""Keys for which there is no column; they are kept among the extra ones."""
+"""Keys that cannot be columns; their values are kept in the column of extra keys."""
 
 _KINDS: dict[str, Kind] = {
     "integer": "integer",
@@ -66,10 +66,10 @@ _FORMATS: dict[str, Kind] = {"date": "date", "date-time": "date-time", "uuid": "
 def columns_of(
     resolved: ResolvedSchema, exact: frozenset[str] = frozenset(), *, inferred: bool = False
 ) -> tuple[Column, ...]:
-    """Return a column for each property that a schema describes or demands.
+    """Return a column for each property that a schema describes or requires.
 
     Args:
-        exact: Columns, in lower case, whose numbers are carried as JSON text, lest digits get lost.
+        exact: Columns, in lower case, whose numbers are kept as JSON text so that no digit is lost.
     """
     columns = (
         replace(_column(resolved, name), inferred=inferred)
@@ -105,7 +105,7 @@ def _kind(types: Types, format_name: str | None) -> Kind:
 
 
 def as_text(value: pl.Expr, dtype: pl.DataType) -> pl.Expr:
-    """Return values as text; points in time with as many digits of a second as there are."""
+    """Convert values to strings; points in time keep all digits of their seconds."""
     if isinstance(dtype, pl.Datetime):
         if dtype.time_zone:
             return value.dt.convert_time_zone("UTC").dt.strftime("%Y-%m-%dT%H:%M:%S%.fZ")

@@ -1,4 +1,4 @@
-"""The authority's errors in our words: code, field, message, value."""
+"""Translate the validator's errors to field errors: code, field, message, value."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ LONGEST_TEXT = 200
 
 def explain(validator: jsonschema_rs.Validator, record: Any) -> tuple[FieldError, ...]:
     """Return every error of a record, in order of path."""
-    found = [each for error in validator.iter_errors(record) for each in _errors(error)]
-    return tuple(sorted(found, key=lambda error: (error.field, error.code)))
+    errors = [field for error in validator.iter_errors(record) for field in _errors(error)]
+    return tuple(sorted(errors, key=lambda error: (error.field, error.code)))
 
 
 def _errors(error: jsonschema_rs.ValidationError) -> Iterator[FieldError]:
@@ -39,14 +39,14 @@ def _errors(error: jsonschema_rs.ValidationError) -> Iterator[FieldError]:
 
 _UNEXPECTED = ("additional_properties", "unevaluated_properties")
 _UNDECIDED = ("BacktrackLimitExceeded", "RegexEngineFailure")
-"""Kinds of error that are no verdict."""
+"""Kinds of error that leave open whether the value is valid."""
 _BRANCHES = {
-    "any_of": "none of the alternatives under anyOf fits",
-    "one_of": "not exactly one of the alternatives under oneOf fits",
+    "any_of": "matches none of the schemas in anyOf",
+    "one_of": "does not match exactly one of the schemas in oneOf",
     "false_schema": "no value is allowed here",
-    "not": "fits the schema under not",
+    "not": "matches the schema in not",
 }
-"""Messages that else would hold the whole value."""
+"""Messages by code; the validator's own ones would contain the whole value."""
 
 
 def _code(error: jsonschema_rs.ValidationError) -> str:
@@ -62,7 +62,7 @@ def _message(error: jsonschema_rs.ValidationError, code: str) -> str:
 
 
 def field_path(steps: list[Any]) -> str:
-    """Write a path the way people do: `address.zip`, `tags[2]`."""
+    """Return a path as people write it: `address.zip`, `tags[2]`."""
     path = ""
     for step in steps:
         path += f"[{step}]" if isinstance(step, int) else f".{step}" if path else str(step)
@@ -70,7 +70,7 @@ def field_path(steps: list[Any]) -> str:
 
 
 def shorten(value: Any) -> Any:
-    """Return a value fit for a message: long text is cut, containers are left out."""
+    """Return a value short enough for a message: long strings are cut, containers become None."""
     if isinstance(value, str) and len(value) > LONGEST_TEXT:
         return value[:LONGEST_TEXT] + "…"
     return None if isinstance(value, dict | list) else value

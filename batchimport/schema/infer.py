@@ -1,7 +1,7 @@
-"""A JSON Schema from records, as a careful person would type them.
+"""Infer a JSON Schema from records, as a careful person would type them.
 
-An inferred schema never makes null or a missing key a reason to reject: the records that were
-looked at may not show them.
+An inferred schema never rejects null or a missing key: the records of the sample may not have
+shown them.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 WITNESSES_FOR_FORMAT = 20
-"""So many values must agree before a text column is held to be dates or UUIDs."""
+"""Minimum number of values, all of the format, that make strings dates or UUIDs."""
 
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,17})")
 _DECIMAL = re.compile(r"-?(0|[1-9][0-9]*)\.[0-9]+([eE][+-]?[0-9]{1,3})?")
 _POWER = re.compile(r"-?(0|[1-9][0-9]*)[eE][+-]?[0-9]{1,3}")
-"""A number only among decimals: by itself, `1e5` may as well be a name."""
+"""A number only in a column with decimals: by itself, `1e5` could be a name."""
 _BOOLEANS = ({"true", "false"}, {"True", "False"}, {"TRUE", "FALSE"})
 _UUID = re.compile(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
@@ -34,10 +34,10 @@ _DATE_TIME = re.compile(
 
 
 def infer_schema(records: Iterable[dict[str, Any]], *, text: bool = False) -> dict[str, Any]:
-    """Return the schema that fits the records.
+    """Return a schema that accepts the records.
 
     Args:
-        text: The values are cells of delimited text, so that types are read out of their form.
+        text: The values are cells of delimited text: their types follow from how they are written.
     """
     columns: dict[str, _Evidence] = {}
     for record in records:
@@ -62,8 +62,8 @@ class _Evidence:
         if kind == "boolean" and text:
             self.spellings.add(value)
         self.types[kind] += 1
-        if isinstance(value, str) and (found := _format_of(value)):
-            self.formats[found] += 1
+        if isinstance(value, str) and (format_name := _format_of(value)):
+            self.formats[format_name] += 1
 
     def rule(self, *, text: bool) -> dict[str, Any]:
         kinds = set(self.types)

@@ -1,4 +1,4 @@
-"""A pydantic model as the judge of records: its JSON Schema where that says all, else itself."""
+"""Validate records by a pydantic model: by its JSON Schema if that states all rules, else by itself."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _CODES = {
     "too_long": "max_items",
     "literal_error": "enum",
 }
-"""pydantic's words for what JSON Schema has a word for, so that rejects have one code."""
+"""JSON Schema's names for pydantic's errors, so that rejects have the same codes."""
 
 _PLAIN: dict[str, frozenset[str]] = {
     "any": frozenset(),
@@ -55,7 +55,7 @@ _PLAIN: dict[str, frozenset[str]] = {
     "definitions": frozenset({"schema", "definitions"}),
     "definition-ref": frozenset({"schema_ref"}),
 }
-"""Kinds of pydantic's core schema of which JSON Schema says all there is, and their facts."""
+"""Types of pydantic's core schema that its JSON Schema states completely, with their arguments."""
 _SILENT = frozenset({"type", "ref", "metadata", "serialization"})
 _PARTS = (
     "schema",
@@ -73,13 +73,13 @@ _PLAIN_CONFIG = frozenset({"title", "extra_fields_behavior", "frozen"})
 class RecordModel:
     """A pydantic model of one record.
 
-    In strict JSON mode: a record means what it says, `"12"` is no integer.
+    It validates in strict JSON mode: `"12"` is not an integer.
 
     Attributes:
         document: Its JSON Schema.
-        digest: Hash of the file that it is written in.
-        has_code: It has validators of its own, or other rules that the JSON Schema does not tell;
-            then every record goes through it, and the values are stored that it gives back.
+        digest: Hash of the source file of its class.
+        has_code: It has validators, or other rules that its JSON Schema does not state. Then it
+            validates every record, and the values that it returns are stored.
     """
 
     def __init__(self, model: type[BaseModel]) -> None:
@@ -103,7 +103,7 @@ class RecordModel:
 
     def _changes(self, record: dict[str, Any], valid: BaseModel) -> dict[str, Any]:
         dumped = valid.model_dump(mode="json", exclude_unset=True)
-        found: dict[str, Any] = {}
+        changes: dict[str, Any] = {}
         for name, value in dumped.items():
             if name in self._model.model_computed_fields:
                 continue
@@ -111,15 +111,15 @@ class RecordModel:
             alias = field.validation_alias if field else None
             key = alias if isinstance(alias, str) and alias in record else name
             if key not in record or record[key] != value:
-                found[key] = value
-        return found
+                changes[key] = value
+        return changes
 
 
 def load_model(spec: str) -> RecordModel:
-    """Return the model that `module:Model` says.
+    """Import the model `module:Model`.
 
     Raises:
-        UsageError: If there is none, or pydantic is not installed.
+        UsageError: If it is not a pydantic model that has a JSON Schema, or pydantic is missing.
     """
     try:
         from pydantic import BaseModel  # noqa: PLC0415 - an extra
@@ -142,14 +142,14 @@ def load_model(spec: str) -> RecordModel:
     except PydanticUserError as error:
         message = str(error).splitlines()[0]
         raise UsageError(
-            f"its JSON Schema cannot be told: {message}",
+            f"the model has no JSON Schema: {message}",
             where=f"{WHERE} {spec}",
             hint="give the field a type that JSON has",
         ) from error
 
 
 def _says_all(schema: Any) -> bool:
-    """Say whether the JSON Schema of a core schema tells all of its rules."""
+    """Return whether the JSON Schema of a core schema states all of its rules."""
     if isinstance(schema, list | tuple):
         return all(map(_says_all, schema))
     if not isinstance(schema, dict):
