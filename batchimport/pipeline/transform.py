@@ -12,6 +12,7 @@ import threading
 from abc import ABC, abstractmethod
 from bisect import bisect_left
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import polars as pl
@@ -153,7 +154,7 @@ class FrameTransform:
 
 
 def _kind(dtype: pl.DataType, kind: Kind | None) -> Kind:
-    """Return the kind of a result's column whose name has a kind among the records, too."""
+    """Return the kind of a result's column; the records' column of that name, if any, has `kind`."""
     if dtype == pl.String and kind is not None:
         return kind if kind in ("json", "uuid") else "string"
     return kind_of(dtype)
@@ -297,7 +298,7 @@ class _BoundRecordTransform(BoundTransform):
         """Return the function's result for each record; a FieldError where it raises."""
         rows = frame.drop(INDEX).to_dicts()
         if inspect.iscoroutinefunction(self.function):
-            return _background_loop().run(self._gather(rows))
+            return _run_async(self._gather(rows))
         return [self._call(row) for row in rows]
 
     def _call(self, row: dict[str, Any]) -> Any:
@@ -319,26 +320,21 @@ class _BoundRecordTransform(BoundTransform):
         return list(await asyncio.gather(*map(call, rows)))
 
 
-class _BackgroundLoop:
-    """One event loop for all async transforms, so that their clients and pools stay valid."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
-        threading.Thread(target=self._loop.run_forever, name="transform", daemon=True).start()
-
-    def run(self, work: Coroutine[Any, Any, list[Any]]) -> list[Any]:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+_loop_lock = threading.Lock()
 
 
-_loops: list[_BackgroundLoop] = []
-_loops_lock = threading.Lock()
+@cache
+def _background_loop() -> asyncio.AbstractEventLoop:
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="transform", daemon=True).start()
+    return loop
 
 
-def _background_loop() -> _BackgroundLoop:
-    with _loops_lock:
-        if not _loops:
-            _loops.append(_BackgroundLoop())
-        return _loops[0]
+def _run_async(calls: Coroutine[Any, Any, list[Any]]) -> list[Any]:
+    """Run calls on the one event loop of all async transforms: their clients and pools stay valid."""
+    with _loop_lock:  # `cache` alone lets two threads make two loops
+        loop = _background_loop()
+    return asyncio.run_coroutine_threadsafe(calls, loop).result()
 
 
 def _load_function(spec: str) -> Callable[..., Any]:

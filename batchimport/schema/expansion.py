@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from batchimport.schema.references import Node, ResolvedSchema
 
 MAX_EXPANSION = 10_000
-"""Maximum number of schemas that apply to one value; it costs about 60 MB and 1 s of one record."""
+"""Maximum number of schemas that apply to one value.
+
+To report the errors of one record then costs about 0.3 s and, for a record of 1 KB, 50 MB: the
+validator copies the record into the error of every path."""
 _TIMES_ON_PATH = 2
 """How often the validator passes the same schema on one path before it notices the circle."""
 

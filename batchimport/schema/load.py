@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
     from batchimport.schema.pydantic import RecordModel
 
-_OLDER_DRAFTS = ("draft-03", "draft-04", "draft-06", "draft-07")
+_OLDER_DRAFTS = ("draft-04", "draft-06", "draft-07")
 """They keep schemas in `definitions`, and ignore all keywords beside `$ref`."""
-_DRAFTS_OF_PLAIN_ID = ("draft-03", "draft-04")
+_DRAFTS_OF_PLAIN_ID = ("draft-04",)
 
 
 def find_schema(spec: str) -> tuple[dict[str, Any], RecordModel | None]:

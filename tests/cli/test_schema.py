@@ -91,13 +91,32 @@ def test_what_the_schema_does_not_describe_is_kept(
     assert content(database, "r") == [row]
 
 
-def test_a_malformed_schema_stops_before_anything_is_written(workdir: Workdir) -> None:
+LEVELS = {f"n{at}": {"anyOf": [{"$ref": f"#/$defs/n{at + 1}"}] * 2} for at in range(25)}
+
+
+@pytest.mark.parametrize(
+    ("schema", "message"),
+    [
+        (
+            {"properties": {"age": {"minimum": "1"}}},
+            "at /properties/age/minimum: not a valid JSON Schema",
+        ),
+        (
+            {"properties": {"age": {"$ref": "#/$defs/n0"}}, "$defs": {**LEVELS, "n25": {}}},
+            "at /properties/age: the schema is too complex: more than 10,000 schemas apply",
+        ),
+    ],
+    ids=["malformed", "too complex"],
+)
+def test_a_refused_schema_stops_before_anything_is_written(
+    workdir: Workdir, schema: object, message: str
+) -> None:
     """Exit code 2, the place in the schema, and no database."""
     workdir.lines("users.jsonl", [{"age": 1}])
-    workdir.write("s.json", json.dumps({"properties": {"age": {"minimum": "1"}}}))
+    workdir.write("s.json", json.dumps(schema))
     ended = workdir.call("run", "users.jsonl", "--schema", "s.json")
     assert ended.code == 2
-    assert "--schema s.json at /properties/age/minimum: not a valid JSON Schema" in ended.err
+    assert f"--schema s.json {message}" in ended.err
     assert [path.name for path in Path(workdir.path).iterdir() if path.suffix == ".db"] == []
 
 

@@ -38,15 +38,15 @@ def judged(model: Any, path: Path, records: list[dict[str, Any]]) -> tuple[list[
         (models.Even, True),
     ],
 )
-def test_what_the_json_schema_does_not_tell_is_code(model: Any, has_code: bool) -> None:
-    """Only where it tells all are records checked by the column."""
+def test_rules_that_the_json_schema_does_not_state_are_code(model: Any, has_code: bool) -> None:
+    """Only if it states all rules, whole columns are checked."""
     judge = RecordModel(model)
     assert judge.has_code is has_code
     assert RecordSchema(judge.document, model=judge).vectorised is not has_code
 
 
 @pytest.mark.parametrize("model", [models.User, models.Welcome])
-def test_errors_are_told_like_those_of_a_json_schema(tmp_path: Path, model: Any) -> None:
+def test_errors_look_like_those_of_a_json_schema(tmp_path: Path, model: Any) -> None:
     """All of them, with the codes, fields and values that rejects have everywhere."""
     bad = {
         "id": "3",

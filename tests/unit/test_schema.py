@@ -1,4 +1,4 @@
-"""JSON Schema: compiled rules never accept what the validator refuses, and every error is told."""
+"""JSON Schema: compiled rules never accept what the validator refuses; every error is reported."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_compiled_rules_have_the_validators_verdicts(
     assert (slow_rows, slow_rejects) == (rows, rejects)
 
 
-def test_every_error_of_a_record_is_told() -> None:
+def test_every_error_of_a_record_is_reported() -> None:
     """Path, code and value of each, nested ones too."""
     schema = RecordSchema(
         {
@@ -273,7 +273,7 @@ KEPT = [Decimal(text) for text in WRITTEN if Decimal(repr(float(text))) == Decim
 
 @pytest.mark.parametrize("suffix", ["jsonl", "csv"])
 @pytest.mark.parametrize("inferred", [True, False])
-def test_no_number_loses_a_digit_unsaid(tmp_path: Path, suffix: str, inferred: bool) -> None:
+def test_no_number_loses_a_digit_silently(tmp_path: Path, suffix: str, inferred: bool) -> None:
     """Where numbers were inferred, all digits count; where they were asked for, integers do."""
     source = tmp_path / f"v.{suffix}"
     form = "{}\n" if suffix == "csv" else '{{"v": {}}}\n'

@@ -1,4 +1,4 @@
-"""What a transform returns is stored in a sensible form, or is a reject: nothing is lost unsaid."""
+"""What a transform returns is stored in a sensible form, or is a reject: nothing is lost silently."""
 
 from __future__ import annotations
 
