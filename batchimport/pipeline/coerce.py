@@ -126,6 +126,27 @@ def as_stored(result: pl.DataFrame, column: Column) -> pl.Expr:
     return stored.fill_nan(None) if column.kind == "number" else stored
 
 
+def misfits(
+    result: pl.DataFrame, rows: pl.DataFrame, columns: Sequence[Column]
+) -> dict[int, FieldError]:
+    """Return the rows of a result in which `as_stored` made null of a value, with the errors.
+
+    Args:
+        rows: The result after the conversion.
+    """
+    kinds = {column.name: column.kind for column in columns}
+    errors: dict[int, FieldError] = {}
+    for name in rows.columns:
+        if name not in result.columns or rows.get_column(name).null_count() == 0:
+            continue
+        lost = rows.get_column(name).is_null() & result.get_column(name).is_not_null()
+        for row in lost.arg_true().to_list():
+            value, kind = result.get_column(name)[row], kinds.get(name, "json")
+            message = f"the transform's value does not fit a column of type {kind}"
+            errors.setdefault(row, FieldError("type", name, message, str(value)[:200]))
+    return errors
+
+
 def with_extra(frame: pl.DataFrame) -> pl.DataFrame:
     """Add the column of extra keys, all null, to a frame that has none."""
     if EXTRA_COLUMN in frame.columns:

@@ -26,6 +26,7 @@ from batchimport.pipeline.coerce import (
     as_stored,
     fit,
     kind_of,
+    misfits,
     plain,
     typed,
     with_extra,
@@ -189,10 +190,10 @@ class _BoundFrameTransform(BoundTransform):
         rows = result.select([as_stored(result, column) for column in stored])
         record_of = self._record_of(frame, result)
         filtered = frame.height - result.height
-        misfits = _misfits(result, rows, self.columns)
-        if misfits:
-            failures += [(record_of(row), error) for row, error in misfits.items()]
-            kept = [row for row in range(rows.height) if row not in misfits]
+        unfit = misfits(result, rows, self.columns)
+        if unfit:
+            failures += [(record_of(row), error) for row, error in unfit.items()]
+            kept = [row for row in range(rows.height) if row not in unfit]
             return Transformed(rows[kept], lambda row: record_of(kept[row]), filtered, failures)
         return Transformed(rows, record_of, filtered, failures)
 
@@ -381,23 +382,6 @@ def _plain_or_none(result: Any) -> dict[str, Any] | None:
         return plain(result) if isinstance(result, dict) else None
     except UNFIT:
         return None
-
-
-def _misfits(
-    result: pl.DataFrame, rows: pl.DataFrame, columns: Sequence[Column]
-) -> dict[int, FieldError]:
-    """Return the rows in which a value became null because it does not fit its column."""
-    kinds = {column.name: column.kind for column in columns}
-    misfits: dict[int, FieldError] = {}
-    for name in rows.columns:
-        if name not in result.columns or rows.get_column(name).null_count() == 0:
-            continue
-        lost = rows.get_column(name).is_null() & result.get_column(name).is_not_null()
-        for row in lost.arg_true().to_list():
-            value, kind = result.get_column(name)[row], kinds.get(name, "json")
-            message = f"the transform's value does not fit a column of type {kind}"
-            misfits.setdefault(row, FieldError("type", name, message, str(value)[:200]))
-    return misfits
 
 
 def _failure(error: Exception) -> FieldError:
