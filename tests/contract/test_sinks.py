@@ -18,6 +18,7 @@ from batchimport.model import Reject
 from batchimport.schema import Column
 from batchimport.sinks.base import Sink
 from batchimport.sinks.postgres.sink import PostgresSink
+from tests.helpers.postgres import PostgresServer, execute, fetch
 from tests.helpers.stores import (
     ADAPTERS,
     COLUMNS,
@@ -29,6 +30,7 @@ from tests.helpers.stores import (
     chunk,
     rows,
 )
+from tests.helpers.tracing import wait_for
 
 
 def _store(request: pytest.FixtureRequest, path: Path) -> Iterator[Store]:
@@ -90,6 +92,16 @@ def test_a_chunk_that_overlaps_is_refused(store: Store, other: tuple[int, int]) 
     with pytest.raises(FatalError, match="overlapping"):
         claim.store(a_request(chunk(*other), rows(7)))
     assert len(store.rows()) == 2
+
+
+def test_a_chunk_is_known_by_where_it_begins(store: Store) -> None:
+    """In its own job; so a worker knows when its turn has come, whoever stored the chunk before."""
+    sink, claim = store.claimed()
+    claim.store(a_request(chunk(0, 2), rows(1, 2)))
+    claim.store(a_request(chunk(5, 2), [], [a_reject(5)], filtered=1))
+    assert [at for at in range(80) if sink.is_committed("users-1", at)] == [0, 50]
+    assert not sink.is_committed("users-2", 0)
+    assert store.open().is_committed("users-1", 50)
 
 
 def test_chunks_are_committed_in_any_order(store: Store) -> None:
@@ -532,6 +544,104 @@ def test_constraints_of_an_existing_table_reject_records(database: Store) -> Non
     assert codes(sink) == [(1, "not_null"), (2, "check"), (3, "foreign_key")]
 
 
+@pytest.mark.parametrize("made", ["STORED", "VIRTUAL"])
+def test_a_column_that_is_computed_takes_no_values(database: Store, made: str) -> None:
+    """Said before the first chunk, by its name; nobody needs to fill it."""
+    if (database.kind, made) in (("postgresql", "VIRTUAL"), ("duckdb", "STORED")):
+        pytest.skip("not in this database")
+    data = f"data TEXT GENERATED ALWAYS AS (name) {made}"
+    database.run(f"CREATE TABLE users (id INTEGER, name TEXT, {data})")
+    with pytest.raises(UsageError, match="column data is generated"):
+        database.claimed()
+    database.close()
+    _, claim = database.claimed(columns=COLUMNS[:2])
+    assert claim.store(a_request(chunk(0, 1), rows(1), columns=COLUMNS[:2])).successful == 1
+
+
+# -- what only PostgreSQL has ------------------------------------------------------------------
+
+
+@pytest.fixture
+def server(postgres: PostgresServer) -> Iterator[Store]:
+    """An empty PostgreSQL database."""
+    store = Store("postgresql", postgres.new_database())
+    yield store
+    store.close()
+
+
+def test_nobody_claims_a_job_while_its_chunk_is_being_stored(server: Store) -> None:
+    """Else the chunk would land in the ledger of a new owner who had not seen it.
+
+    The chunk is past its fence when the new owner comes, who must wait for the commit.
+    """
+    job = server.job(key=("id",))
+    sink, claim = server.claimed(job)
+    other: Any = server.open()
+    (pid,) = other.rows("SELECT pg_backend_pid()")[0]
+    seen: list[int] = []
+
+    def take_over() -> None:
+        other.claim(job, a_record(job), "other")
+        seen.append(len(other.committed("users-1")))
+
+    owner = threading.Thread(target=take_over)
+
+    def rejecter(place: int, errors: Any) -> Reject:
+        owner.start()
+        waits = f"SELECT 1 FROM pg_stat_activity WHERE pid = {pid} AND wait_event_type = 'Lock'"
+        wait_for(lambda: seen != [] or bool(fetch(server.address, waits)))
+        return a_reject(place, "store", *errors)
+
+    lose_locks(sink)
+    claim.store(replace(a_request(chunk(0, 2), rows(1, 1)), rejecter=rejecter))
+    owner.join()
+    assert seen == [1]
+    with pytest.raises(JobRunningElsewhereError):
+        claim.store(a_request(chunk(2, 1), rows(3)))
+
+
+def test_a_claim_leaves_the_users_lock_timeout(server: Store) -> None:
+    """What the address sets is in force again as soon as the job is claimed."""
+    server.address += "&options=-c%20lock_timeout%3D7s"
+    sink: Any = server.claimed()[0]
+    assert sink.rows("SHOW lock_timeout") == [("7s",)]
+
+
+@pytest.mark.parametrize("by", ["address", "database"])
+def test_a_commit_is_on_disk_whatever_the_default(server: Store, by: str) -> None:
+    """Where database or address turn synchronous commits off, chunks and claims turn them on."""
+    execute(
+        server.address,
+        "CREATE TABLE log (setting text)",
+        "CREATE TABLE users (id bigint, name text, data jsonb)",
+        "CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+        "INSERT INTO log VALUES (current_setting('synchronous_commit')); RETURN new; END $$",
+        "CREATE TRIGGER note AFTER INSERT ON users FOR EACH ROW EXECUTE FUNCTION note()",
+    )
+    if by == "database":
+        name = fetch(server.address, "SELECT current_database()")[0][0]
+        execute(server.address, f"ALTER DATABASE {name} SET synchronous_commit = off")
+    else:
+        server.address += "&options=-c%20synchronous_commit%3Doff"
+    assert fetch(server.address, "SHOW synchronous_commit") == [("off",)]
+    sink, claim = server.claimed()
+    claim.store(a_request(chunk(0, 1), rows(1)))
+    assert sink.rows("SHOW synchronous_commit") == [("on",)]  # type: ignore[attr-defined]
+    assert fetch(server.address, "SELECT setting FROM log") == [("on",)]
+
+
+# -- what only SQLite has ----------------------------------------------------------------------
+
+
+def test_a_commit_of_sqlite_is_on_disk(tmp_path: Path) -> None:
+    """With a write-ahead log only `synchronous = FULL` syncs it at each commit."""
+    store = Store("sqlite", f"sqlite:///{tmp_path / 'users.db'}")
+    sink: Any = store.claimed()[0]
+    assert sink.rows("PRAGMA synchronous") == [(2,)]
+    assert sink.rows("PRAGMA journal_mode") == [("wal",)]
+    store.close()
+
+
 # -- what only files have ----------------------------------------------------------------------
 
 
@@ -585,7 +695,7 @@ def test_a_part_of_another_program_is_not_believed(folder: Store, tmp_path: Path
 def test_a_file_system_without_nameless_files(
     folder: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Drafts have hidden names; those of killed processes are removed when a job begins."""
+    """Temporary files have hidden names; those of killed processes go when a job begins."""
     monkeypatch.delattr("os.O_TMPFILE")
     _, claim = folder.claimed()
     left, fresh = (tmp_path / "users" / f".draft-{name}" for name in ("left", "fresh"))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -11,7 +13,18 @@ from tests.faults.sweep import Victim, new_victim
 from tests.helpers.forked import call
 from tests.helpers.tracing import can_trace
 
-CALL = re.compile(r"^\d+ +(fsync|fdatasync|rename|linkat)\((.*)\) += 0$")
+CALL = re.compile(r"^(\d+) +(fsync|fdatasync|rename|linkat)\((.*)\) += 0$")
+BEGUN = re.compile(r"^(\d+) +(fsync|fdatasync|rename|linkat)\((.*?),? <unfinished \.\.\.>$")
+ENDED = re.compile(r"^(\d+) +<\.\.\. (?:fsync|fdatasync) resumed>\) += 0$")
+DESCRIPTOR = "/proc/self/fd/"
+
+
+class Call(NamedTuple):
+    """A system call of a thread, with its arguments as strace shows them."""
+
+    thread: str
+    name: str
+    arguments: str
 
 
 @pytest.fixture(autouse=True)
@@ -20,41 +33,76 @@ def _strace() -> None:
         pytest.skip("no strace here, or not allowed to attach: durability NOT tested")
 
 
-def calls_of(victim: Victim) -> list[tuple[str, str]]:
+def calls_of(victim: Victim) -> list[Call]:
     """Run the job, and return its calls that make files lasting."""
     log = victim.folder / "calls"
     options = ["-y", "-o", str(log), "-e", "trace=fsync,fdatasync,rename,linkat"]
     ended = call(victim.folder, *victim.words(), broken=victim.broken, strace=options)
     assert ended.code == 3, ended
-    found = [CALL.match(line) for line in log.read_text().splitlines()]
-    return [(each[1], each[2]) for each in found if each]
+    return list(parsed(log.read_text()))
 
 
-def unsafe_names(calls: list[tuple[str, str]]) -> list[str]:
+def parsed(log: str) -> Iterator[Call]:
+    """Yield syncs where they end, and new names where they begin: threads interrupt each other."""
+    begun: dict[str, Call] = {}
+    for line in log.splitlines():
+        if match := CALL.match(line):
+            yield Call(*match.groups())
+        elif match := BEGUN.match(line):
+            made = Call(*match.groups())
+            if made.name.endswith("sync"):
+                begun[made.thread] = made
+            else:
+                yield made
+        elif match := ENDED.match(line):
+            yield begun[match[1]]
+
+
+def unsafe_names(calls: list[Call]) -> list[str]:
     """Return the new names of files that were not synced before, or their directories after."""
-    bad = []
-    for at, (name, words) in enumerate(calls):
-        if name in ("rename", "linkat"):
-            *_, target = re.findall(r'"(.*?)"', words)
-            folder = re.escape(str(Path(target).parent)).lstrip(".")
-            before = any(each.endswith("sync") for each, _ in calls[:at])
+    bad: list[str] = []
+    safe: set[str] = set()
+    for at, made in enumerate(calls):
+        if made.name in ("rename", "linkat"):
+            source, target = re.findall(r'"(.*?)"', made.arguments)
+            if source in safe or is_synced(source, made, calls[:at]):
+                safe.add(target)
+            folder = str(Path(target).parent).lstrip(".")
             after = any(
-                each == "fsync" and re.search(rf"<\S*{folder}/?>", place)
-                for each, place in calls[at:]
+                later.name == "fsync" and re.search(rf"<\S*{re.escape(folder)}/?>", later.arguments)
+                for later in calls[at:]
             )
-            bad += [] if before and after else [target]
+            bad += [] if target in safe and after else [target]
     return bad
+
+
+def is_synced(source: str, made: Call, before: list[Call]) -> bool:
+    """Say whether this very file was synced; a file without a name goes by its descriptor."""
+    for earlier in reversed(before):
+        if source.startswith(DESCRIPTOR) and earlier.thread == made.thread:
+            number = source.removeprefix(DESCRIPTOR)
+            if earlier.name == "linkat" and f'"{source}"' in earlier.arguments:
+                return False  # the descriptor was another file's
+            if earlier.name.endswith("sync") and earlier.arguments.startswith(f"{number}<"):
+                return "(deleted)" in earlier.arguments
+        elif earlier.name.endswith("sync") and f"<{source}>" in earlier.arguments:
+            return True
+    return False
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "duckdb", "parquet"])
 def test_new_names_are_synced(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """Checkpoint, rejects, DuckDB's file, each part of Parquet: the file, then its directory."""
     calls = calls_of(new_victim(kind, tmp_path / "job", request))
-    assert sum(name in ("rename", "linkat") for name, _ in calls) >= 3
+    assert sum(made.name in ("rename", "linkat") for made in calls) >= 3
     assert unsafe_names(calls) == []
 
 
-def test_no_directory_sync_is_noticed(tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    """Negative control: without it, the new name may be lost with the machine."""
-    calls = calls_of(new_victim("sqlite", tmp_path / "job", request, "no-directory-sync"))
-    assert unsafe_names(calls)
+@pytest.mark.parametrize("broken", ["no-file-sync", "no-directory-sync"])
+@pytest.mark.parametrize(("kind", "name"), [("sqlite", "job.json"), ("parquet", "part-")])
+def test_a_missing_sync_is_noticed(
+    kind: str, name: str, broken: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Negative control: without it, content or name may be lost with the machine."""
+    calls = calls_of(new_victim(kind, tmp_path / "job", request, broken))
+    assert any(name in unsafe for unsafe in unsafe_names(calls))

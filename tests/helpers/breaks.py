@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -18,7 +20,6 @@ from batchimport.sinks.postgres.rows import PostgresTransaction
 from batchimport.sinks.sql import statements
 from batchimport.sinks.sql.dialect import ChunkTransaction, Dialect
 from batchimport.sinks.sql.store import SqlClaim
-from batchimport.state import files
 
 
 def make(name: str) -> None:
@@ -52,9 +53,15 @@ def _no_epoch_check() -> None:
     PostgresTransaction.fence = lambda _: None  # type: ignore[method-assign]
 
 
-def _no_directory_sync() -> None:
-    """Do not wait until the new name of a file is on disk."""
-    files.sync_directory = lambda _: None
+def _no_sync(is_kind: Callable[[int], bool]) -> None:
+    """Do not wait until files of a kind, by their mode, are on disk."""
+    sync = os.fsync
+
+    def lazy(descriptor: int) -> None:
+        if not is_kind(os.fstat(descriptor).st_mode):
+            sync(descriptor)
+
+    os.fsync = lazy  # type: ignore[assignment]
 
 
 def _interval_off_by_one() -> None:
@@ -71,7 +78,8 @@ def _interval_off_by_one() -> None:
 BREAKS: dict[str, Callable[[], None]] = {
     "ledger-after-the-data": _ledger_after_the_data,
     "no-epoch-check": _no_epoch_check,
-    "no-directory-sync": _no_directory_sync,
+    "no-directory-sync": lambda: _no_sync(stat.S_ISDIR),
+    "no-file-sync": lambda: _no_sync(stat.S_ISREG),
     "interval-off-by-one": _interval_off_by_one,
 }
 
