@@ -198,7 +198,7 @@ def resume(  # noqa: PLR0913 - one parameter an option
 ) -> None:
     """Continue an interrupted job with the options that it was begun with."""
     del verbose  # read by `main` and `_report`
-    from batchimport.engines.remote import recall  # noqa: PLC0415 - imports drivers
+    from batchimport.engines.lookup import recall  # noqa: PLC0415 - imports drivers
     from batchimport.jobs.identify import Request, job_from  # noqa: PLC0415 - imports Polars
 
     state = StateDirectory(state_dir)

@@ -57,7 +57,7 @@ def jobs(
     task_queue: o.TaskQueue = o.TASK_QUEUE,
 ) -> None:
     """List all known jobs, the latest first."""
-    from batchimport.engines.remote import all_progress, progress  # noqa: PLC0415 - imports drivers
+    from batchimport.engines.lookup import all_progress, progress  # noqa: PLC0415 - imports drivers
 
     temporal = o.temporal_options(engine, temporal_address, temporal_namespace, task_queue)
     if temporal is not None:
@@ -112,7 +112,7 @@ def rejects(
 def _progress(
     state: StateDirectory, job: str | None, temporal: TemporalOptions | None
 ) -> dict[str, Any]:
-    from batchimport.engines.remote import ask_progress, progress  # noqa: PLC0415 - imports drivers
+    from batchimport.engines.lookup import ask_progress, progress  # noqa: PLC0415 - imports drivers
 
     if temporal is not None and job is not None:
         return ask_progress(temporal, job)

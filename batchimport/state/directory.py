@@ -7,7 +7,6 @@ as a missing one.
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 import tempfile
@@ -17,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from batchimport import failpoints
 from batchimport.errors import FatalError, JobRunningElsewhereError, UsageError
-from batchimport.model import JOB_ID_PATTERN
+from batchimport.model import JOB_ID_PATTERN, hash_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 FORMAT_VERSION = 1
+DIGEST_DIGITS = 32
 
 
 def write_atomically(path: Path, parts: Iterable[bytes]) -> None:
@@ -68,10 +68,6 @@ def sync_directory(path: Path) -> None:
         os.close(handle)
 
 
-def _digest(document: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:32]
-
-
 class StateDirectory:
     """One folder a job, one lock file a target."""
 
@@ -94,7 +90,7 @@ class StateDirectory:
     def save(self, job_id: str, document: dict[str, Any]) -> None:
         """Write the checkpoint of a job."""
         body = json.loads(json.dumps({"format_version": FORMAT_VERSION, **document}, default=str))
-        text = json.dumps({"digest": _digest(body), **body}, indent=1)
+        text = json.dumps({"digest": hash_of(body, DIGEST_DIGITS), **body}, indent=1)
         write_atomically(self.folder(job_id) / "job.json", [text.encode()])
 
     def load(self, job_id: str) -> dict[str, Any] | None:
@@ -106,7 +102,7 @@ class StateDirectory:
         if not isinstance(document, dict) or document.get("format_version") != FORMAT_VERSION:
             return None
         digest = document.pop("digest", None)
-        return document if digest == _digest(document) else None
+        return document if digest == hash_of(document, DIGEST_DIGITS) else None
 
     def jobs(self) -> list[dict[str, Any]]:
         """Return all checkpoints, the last changed first."""

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from batchimport.engines.temporal import workflow
-from batchimport.engines.temporal.fleet import FORGET_AFTER_SECONDS, Fleet
-from batchimport.engines.temporal.jobs import OpenJobs, refuse_other_host
 from batchimport.engines.temporal.messages import Failure, JobSpec, Owner, Reading
+from batchimport.engines.temporal.open_jobs import OpenJobs, refuse_other_host
 from batchimport.engines.temporal.worker import PURE_MODULES
+from batchimport.engines.temporal.workflow import FORGET_AFTER_SECONDS, Fleet
 from batchimport.errors import FatalError, RefusedError, SourceChangedError
 from batchimport.jobs.identify import Request
 from batchimport.model import Chunk, Position
