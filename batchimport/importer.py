@@ -46,7 +46,7 @@ from batchimport.system import LoadReader, owner_id, peak_memory_bytes, refuse_f
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from batchimport.jobs.identify import Request
+    from batchimport.jobs.identify import Found, Request
     from batchimport.jobs.start import Opened
     from batchimport.model import Committed, Summary
     from batchimport.pipeline.chunk import Work
@@ -107,8 +107,10 @@ class _Call:
         status, code = verdict(0, 0, error)
         summary = summary_of(self._request, self._job_id, status, error)
         summary = replace(
-            summary, resume_command=None, peak_memory_bytes=peak_memory_bytes()
-        )  # there is no job to resume yet
+            summary,
+            resume_command=None,  # there may be no job yet
+            peak_memory_bytes=peak_memory_bytes(),
+        )
         return Outcome(summary, code, error=error)
 
     @contextmanager
@@ -162,11 +164,10 @@ class _Run:
 
     def execute(self) -> Outcome:
         """Run the job to its end."""
-        found = identify(self._request, self._source, self._sink, self._recorder.owner, has_ended)
+        found, owner = self._identify(), self._recorder.owner
         if found.completed is not None:
             outcome = self._already_completed(found.completed)
         else:
-            owner = self._recorder.owner
             outcome = self._import(open_job(self._request, found, self._parts, owner, has_ended))
         is_over = outcome.summary.status in COMPLETED and not self._request.options.dry_run
         if self._spool is not None and is_over:
@@ -181,13 +182,17 @@ class _Run:
         """
         if self._request.restart:
             return None, None
-        found = identify(self._request, self._source, self._sink, self._recorder.owner)
+        found = self._identify()
         if found.completed is not None:
             return self._already_completed(found.completed), found.completed.job_id
         if found.known is None:
             return None, None
         refuse_if_owned(found.known, self._sink, self._recorder.owner)
         return None, found.known.job_id
+
+    def _identify(self) -> Found:
+        owner = self._recorder.owner
+        return identify(self._request, self._source, self._sink, owner, has_ended)
 
     def _import(self, opened: Opened) -> Outcome:
         record = opened.record

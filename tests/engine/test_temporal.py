@@ -158,7 +158,7 @@ def test_a_worker_that_is_killed_loses_nothing(site: Site, postgres: PostgresSer
 
 
 def test_a_worker_that_wakes_up_is_harmless(site: Site, postgres: PostgresServer) -> None:
-    """It was stopped with a chunk in its hands; another worker did the chunk meanwhile."""
+    """It was stopped in the middle of a chunk, which another worker did meanwhile."""
     site.numbered(200)
     address = postgres.new_database()
     with site.worker(), site.worker(BATCHIMPORT_FAILPOINTS="before-store=stop@2") as zombie:
@@ -189,7 +189,7 @@ def test_a_long_job_continues_as_new(busy: Site, postgres: PostgresServer) -> No
 def test_a_history_has_room_for_many_chunks(
     workdir: Workdir, postgres: PostgresServer, tmp_path: Path
 ) -> None:
-    """2,000 chunks with a server's own settings: each run far below 51,200 events and 50 MB."""
+    """2,000 chunks with a server's default settings: far below 51,200 events and 50 MB a run."""
     server = TemporalServer(tmp_path, events=None)
     site = Site(workdir, server, new_name("queue"))
     site.numbered(20_000)
@@ -210,7 +210,7 @@ def test_a_history_has_room_for_many_chunks(
 def test_the_server_is_killed_and_comes_back(
     workdir: Workdir, postgres: PostgresServer, tmp_path: Path
 ) -> None:
-    """On its database file; starter and worker wait, and the job goes on."""
+    """With its database file; starter and worker wait, and the job goes on."""
     server = TemporalServer(tmp_path)
     site = Site(workdir, server, new_name("queue"))
     site.numbered(600)
@@ -275,7 +275,7 @@ def test_no_password_is_in_the_history(site: Site, postgres: PostgresServer) -> 
 
 
 def test_begun_here_and_finished_there(site: Site) -> None:
-    """And the other way round: both engines go by the ledger."""
+    """And the other way round: both engines continue from the ledger."""
     site.numbered(300)
     run = site.run_command("--chunk-size", 10, "--json")
     killed = site.call(*run, BATCHIMPORT_FAILPOINTS="after-commit=kill@5")
@@ -352,7 +352,7 @@ def test_a_cancelled_job_drains(busy: Site) -> None:
 
 
 def test_too_many_rejects_stop_the_workflow(busy: Site, postgres: PostgresServer) -> None:
-    """The same rule as here, the same exit code."""
+    """The same rule and the same exit code as for a local run."""
     busy.workdir.lines("u.jsonl", [{"id": "x"}] * 200)
     outcome = busy.run_here(postgres.new_database(), max_errors=25)
     assert (outcome.exit_code, outcome.summary.status) == (4, "stopped")

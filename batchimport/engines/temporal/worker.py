@@ -62,9 +62,7 @@ async def serve(
         FatalError: If the server cannot be reached, or too few files may be opened.
     """
     refuse_few_files()
-    activity.logger.setLevel(
-        logging.ERROR
-    )  # `tell` says each error in one line, without a traceback
+    activity.logger.setLevel(logging.ERROR)  # an error is one line by `tell`, without traceback
     client = await connect(options)
     await check_namespace(client)
     jobs = OpenJobs()
