@@ -1,6 +1,9 @@
 """Import files of millions of records into a database, every record exactly once.
 
-The Python API is `import_file`; it is loaded on first use, so that this package stays light.
+    job = Job(("/data/users.jsonl",), "sqlite:///users.db", "users")
+    outcome = import_file(Request(job))
+
+`import_file` and what it needs are loaded on first use, so that importing this package is quick.
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ __all__ = [
 ]
 
 
-_HOMES = {
+_LOADED_ON_USE = {
     "Outcome": "batchimport.jobs.finish",
     "Request": "batchimport.jobs.identify",
     "import_file": "batchimport.importer",
@@ -37,6 +40,6 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
+    if name in _LOADED_ON_USE:
+        return getattr(import_module(_LOADED_ON_USE[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

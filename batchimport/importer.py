@@ -1,32 +1,38 @@
-"""The use cases, and the Python API: import a file, continue a job, tell how far it is."""
+"""Import a file: the use case behind the command line and the Python API.
+
+The story of a job: it is identified (`jobs.identify`) and claimed (`jobs.start`); an engine runs its
+chunks (`engines`); its accounts are checked and its rejects exported (`jobs.finish`).
+"""
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import time
-from contextlib import ExitStack, nullcontext, suppress
-from pathlib import Path
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from batchimport.display.log import RunLog
+from batchimport.engines import event_loop
 from batchimport.engines.local import LocalEngine
-from batchimport.engines.remote import attach, follow, has_ended
+from batchimport.engines.lookup import has_ended
 from batchimport.engines.signals import draining_signals, stopping_signals
 from batchimport.errors import BatchImportError, UsageError, from_system, without_panics
-from batchimport.jobs.finish import Exported, Outcome, complete, export_rejects, resume_command
-from batchimport.jobs.identify import (
-    hash_of,
-    identify,
-    new_job_id,
-    refuse_if_owned,
-    verify_unchanged,
+from batchimport.jobs.finish import (
+    Exported,
+    Outcome,
+    count_records,
+    export_rejects,
+    finish_job,
+    rejects_path,
+    summary_of,
 )
-from batchimport.jobs.recorder import Recorder
+from batchimport.jobs.identify import identify, new_job_id, refuse_if_owned, verify_unchanged
+from batchimport.jobs.recorder import Recorder, started
 from batchimport.jobs.start import Parts, bytes_per_record, open_job
-from batchimport.model import Counts, Summary
+from batchimport.model import hash_of
 from batchimport.pipeline.transform import load_transform
-from batchimport.policy.events import JobFinished, JobStarted, RecordsCounted
+from batchimport.policy.events import JobFinished, RecordsCounted
 from batchimport.policy.plan import Plan
 from batchimport.policy.sizing import choose_sizer
 from batchimport.policy.stop_rules import StopRule, verdict
@@ -39,23 +45,28 @@ from batchimport.sources.paths import STANDARD_INPUT
 from batchimport.system import LoadReader, owner_id, peak_memory_bytes, refuse_few_files
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
-    from batchimport.jobs.identify import Request
-    from batchimport.model import Committed, Job
+    from batchimport.jobs.identify import Found, Request
+    from batchimport.jobs.start import Opened
+    from batchimport.model import Committed, Summary
     from batchimport.pipeline.chunk import Work
     from batchimport.policy.events import Event, Observer
     from batchimport.policy.sizing import Sizer
-    from batchimport.sinks.base import Claim, JobRecord
+    from batchimport.sinks.base import JobRecord
 
 COMPLETED = ("completed", "completed_with_rejects", "already_completed")
 
 
 def import_file(request: Request, observer: Observer = lambda _: None) -> Outcome:
-    """Import a source, or continue the job if it was interrupted.
+    """Import a source, or resume its job if it was interrupted.
 
-    Errors are returned as part of the outcome: its summary, exit code and error. Events go to the
-    observer and to the logger `batchimport`.
+    Blocks until the run has ended; may be called where an event loop is running, as in a notebook.
+    The outcome tells how the run ended: errors of this package are in it, not raised.
+
+    Args:
+        observer: Called with every event of the run, from several threads; the logger `batchimport`
+            gets the same events.
     """
     log = RunLog()
 
@@ -63,182 +74,179 @@ def import_file(request: Request, observer: Observer = lambda _: None) -> Outcom
         log(event)
         observer(event)
 
-    outcome = _import_file(request, observe)
+    outcome = _import(_Call(request, observe))
     log(JobFinished(outcome.summary))  # a run that did not begin has no event
     return outcome
 
 
-def _import_file(request: Request, observer: Observer) -> Outcome:
-    job_id = request.job_id or ""
+def _import(call: _Call) -> Outcome:
     try:
         refuse_few_files()
-        followed = attach(request, observer)
-        if followed is not None:
-            return followed
+        return call.run()
+    except BatchImportError as error:
+        return call.not_begun(error)
+    except OSError as error:
+        return call.not_begun(from_system(error))
+
+
+class _Call:
+    """One call of `import_file`: opens what the job works with, and chooses the engine."""
+
+    def __init__(self, request: Request, observer: Observer) -> None:
+        self._request, self._observer = request, observer
+        self._job_id = request.job_id or ""
+
+    def run(self) -> Outcome:
+        """Import with the engine that was asked for."""
+        return self._import_here() if self._request.temporal is None else self._import_on_temporal()
+
+    def _import_here(self) -> Outcome:
+        with self._opened() as run:
+            return run.execute()
+
+    def _import_on_temporal(self) -> Outcome:
+        """Follow the job's workflow, or start one if something is left to do.
+
+        What can be refused is refused here, where the user is, not on a worker.
+        """
+        from batchimport.engines.temporal.client import attach, follow  # noqa: PLC0415 - an extra
+
+        outcome = attach(self._request, self._observer)
+        if outcome is None:
+            with self._opened() as run:
+                outcome, known_id = run.before_temporal()
+            self._job_id = known_id or self._job_id
+        return outcome or follow(self._request, self._job_id, self._observer)
+
+    def not_begun(self, error: BatchImportError) -> Outcome:
+        """Return the outcome of a run that ended before its job was claimed."""
+        status, code = verdict(0, error)
+        summary = summary_of(self._request, self._job_id, status, error)
+        summary = replace(
+            summary,
+            resume_command=None,  # there may be no job yet
+            peak_memory_bytes=peak_memory_bytes(),
+        )
+        return Outcome(summary, code, error=error)
+
+    @contextmanager
+    def _opened(self) -> Iterator[_Run]:
+        """Open source, transform and sink; lock the target unless workers are going to write."""
+        request, job = self._request, self._request.job
         with without_panics(), ExitStack() as stack:
-            spool = _spool(request, stack) if STANDARD_INPUT in request.job.sources else None
+            spool = self._spool(stack) if STANDARD_INPUT in job.sources else None
             with stopping_signals() if request.handle_signals else nullcontext():
-                source = open_source(request.job.sources, request.job.options, spool)
+                source = open_source(job.sources, job.options, spool)
             stack.callback(source.close)
-            job_id = job_id or new_job_id(request.job, source)
-            transform = load_transform(request.job)
+            self._job_id = self._job_id or new_job_id(job, source)
+            transform = load_transform(job)
             if request.temporal is None:
-                lock = f"{request.job.target_hash()}-{hash_of(redact(request.job.destination))}"
-                stack.enter_context(request.state.lock(lock))
-            options = SinkOptions(
-                ledger_schema=request.job.ledger_schema, dry_run=request.options.dry_run
-            )
-            sink = open_sink(request.job.destination, options)
+                target = f"{job.target_hash()}-{hash_of(redact(job.destination))}"
+                stack.enter_context(request.state.lock(target))
+            options = SinkOptions(ledger_schema=job.ledger_schema, dry_run=request.options.dry_run)
+            sink = open_sink(job.destination, options)
             stack.callback(sink.close)
             seconds = request.options.chunk_timeout_seconds
-            run = _Run(
-                request, Parts(request.job, source, transform, sink, seconds), observer, spool
+            yield _Run(request, Parts(job, source, transform, sink, seconds), self._observer, spool)
+
+    def _spool(self, stack: ExitStack) -> Spool:
+        """Read standard input, or find what an earlier run of the job read."""
+        request = self._request
+        if request.temporal is not None:
+            raise UsageError(
+                "standard input cannot be read by workers",
+                where="--engine temporal",
+                hint="write it to a file that every worker can read",
             )
-            if request.temporal is None:
-                return run.execute()
-            outcome, job_id = run.before_temporal(job_id)
-        return outcome or follow(request, job_id, observer)
-    except BatchImportError as error:
-        return _not_begun(request.job, job_id, error)
-    except OSError as error:
-        return _not_begun(request.job, job_id, from_system(error))
-
-
-def _spool(request: Request, stack: ExitStack) -> Spool:
-    """Read standard input, or find what was read by the run that is to be continued."""
-    if request.temporal is not None:
-        raise UsageError(
-            "standard input cannot be read by workers",
-            where="--engine temporal",
-            hint="write it to a file that every worker can read",
-        )
-    if request.must_exist and request.job_id:
-        return Spool.of_job(request.state, request.job_id)
-    with stopping_signals() if request.handle_signals else nullcontext():
-        spool = Spool.of_standard_input(request.state)
-    stack.callback(spool.close)
-    return spool
-
-
-def _not_begun(job: Job, job_id: str, error: BatchImportError) -> Outcome:
-    status, _ = verdict(0, error)
-    summary = Summary(
-        job_id=job_id,
-        status=status,
-        sources=job.sources,
-        destination=redact(job.destination),
-        table=job.table,
-        peak_memory_bytes=peak_memory_bytes(),
-        error=str(error),
-    )
-    return Outcome(summary, error.exit_code, error=error)
+        if request.must_exist and request.job_id:
+            return Spool.of_job(request.state, request.job_id)
+        with stopping_signals() if request.handle_signals else nullcontext():
+            spool = Spool.of_standard_input(request.state)
+        stack.callback(spool.close)
+        return spool
 
 
 class _Run:
-    """One process's execution of a job: identify, claim, run the engine, reconcile."""
+    """The run of a job in this process: identify, claim, run the engine, check the accounts."""
 
     def __init__(
         self, request: Request, parts: Parts, observer: Observer, spool: Spool | None
     ) -> None:
         self._request, self._job, self._parts = request, request.job, parts
-        self._source, self._sink = parts.source, parts.sink
-        self._tell, self._spool = Recorder(request, observer, owner_id()), spool
-        self._tally = self._tell.tally
+        self._source, self._sink, self._spool = parts.source, parts.sink, spool
+        self._recorder = Recorder(request, observer, owner_id())
+        self._tally = self._recorder.tally
         self._began = time.monotonic()
-        self._resumed = False
 
     def execute(self) -> Outcome:
-        """Run the job to an outcome."""
-        outcome = self._execute()
+        """Run the job to its end."""
+        found, owner = self._identify(), self._recorder.owner
+        if found.completed is not None:
+            outcome = self._already_completed(found.completed)
+        else:
+            outcome = self._import(open_job(self._request, found, self._parts, owner, has_ended))
         is_over = outcome.summary.status in COMPLETED and not self._request.options.dry_run
         if self._spool is not None and is_over:
             self._spool.discard()
         return outcome
 
-    def _execute(self) -> Outcome:
-        owner = self._tell.owner
-        found = identify(self._request, self._source, self._sink, owner, has_ended)
-        if found.known is not None and found.known.state == "completed":
-            return self.already_completed(found.known)
-        opened = open_job(self._request, found, self._parts, owner, has_ended)
-        self._resumed = opened.resumed
+    def before_temporal(self) -> tuple[Outcome | None, str | None]:
+        """Return the outcome if nothing is left to do, and the id of the job if it is known.
+
+        Raises:
+            RefusedError: If a process is running the job, or the source has changed.
+        """
+        if self._request.restart:
+            return None, None
+        found = self._identify()
+        if found.completed is not None:
+            return self._already_completed(found.completed), found.completed.job_id
+        if found.known is None:
+            return None, None
+        refuse_if_owned(found.known, self._sink, self._recorder.owner)
+        return None, found.known.job_id
+
+    def _identify(self) -> Found:
+        owner = self._recorder.owner
+        return identify(self._request, self._source, self._sink, owner, has_ended)
+
+    def _import(self, opened: Opened) -> Outcome:
+        record = opened.record
         if self._spool is not None:
-            self._spool.keep(opened.record.job_id)
-        self._tell_start(opened.record, opened.committed)
+            self._spool.keep(record.job_id)
+        self._announce(record, opened.committed)
         error: BatchImportError | None = None
         try:
             with without_panics():
                 self._run_engine(opened.work, opened.committed)
         except BatchImportError as raised:
             error = raised
-        return self._conclude(opened.work.claim, error)
-
-    def before_temporal(self, job_id: str) -> tuple[Outcome | None, str]:
-        """Return the outcome if there is nothing to do; and the id of the job.
-
-        What can be refused is refused here already, where the user is.
-
-        Raises:
-            BatchImportError: If it is.
-        """
-        if self._request.restart:
-            return None, job_id
-        known = identify(self._request, self._source, self._sink, self._tell.owner).known
-        if known is None:
-            return None, job_id
-        if known.state == "completed":
-            return self.already_completed(known), known.job_id
-        refuse_if_owned(known, self._sink, self._tell.owner)
-        return None, known.job_id
+        return self._conclude(opened, error)
 
     # -- during -------------------------------------------------------------------------------
 
-    def _tell_start(
+    def _announce(
         self, record: JobRecord, committed: Sequence[Committed], total: int | None = None
     ) -> None:
-        done = Counts()
-        for row in committed:
-            done = done.plus(row.successful, row.failed, row.filtered)
-        positions = sum(row.chunk.hi - row.chunk.lo for row in committed)
-        self._tell(
-            JobStarted(
-                record.job_id,
-                self._job.sources,
-                redact(self._job.destination),
-                self._job.table,
-                self._source.size,
-                total,
-                done=done,
-                done_positions=positions,
-                notes=self._notes(),
-            )
-        )
-
-    def _notes(self) -> tuple[str, ...]:
-        kept = self._spool.note if self._spool is not None else ""
-        said = likely_mistakes(self._job.schema) if self._job.model is None else ()
-        return (*self._source.notes, *filter(None, [kept]), *said)
+        event = started(record.job_id, self._job, self._source, committed)
+        kept = (self._spool.note,) if self._spool is not None and self._spool.note else ()
+        suspicious = likely_mistakes(self._job.schema) if self._job.model is None else ()
+        self._recorder(replace(event, total=total, notes=(*event.notes, *kept, *suspicious)))
 
     def _run_engine(self, work: Work, committed: Sequence[Committed]) -> None:
-        options, totals = self._request.options, self._tally.totals
-        chunks = [row.chunk for row in committed]
-        hints = work.claim.hints
+        """Run the chunks that are not committed; count the source's records beside them."""
+        options, totals, hints = self._request.options, self._tally.totals, work.claim.hints
+        plan = Plan(self._source.size, [row.chunk for row in committed], self._job.limit)
         sizer = choose_sizer(
             options,
             preferred=hints.preferred_records,
             writers=hints.writers,
             bytes_per_record=bytes_per_record(self._source),
         )
+        stop_rule = StopRule(options, totals.failed, totals.processed)
         counter = threading.Thread(target=self._count, name="count", daemon=True)
         counter.start()
-        asyncio.run(
-            self._engine(
-                work,
-                Plan(self._source.size, chunks, self._job.limit),
-                sizer,
-                StopRule(options, totals.failed, totals.processed),
-            )
-        )
+        event_loop.run(self._engine(work, plan, sizer, stop_rule))
         counter.join()
 
     async def _engine(self, work: Work, plan: Plan, sizer: Sizer, stop_rule: StopRule) -> None:
@@ -249,28 +257,23 @@ class _Run:
             sizer,
             self._request.options,
             stop_rule,
-            observer=self._tell,
+            observer=self._recorder,
             read_load=reader.read,
         )
         with draining_signals(engine.interrupt) if self._request.handle_signals else nullcontext():
             await engine.run()
 
     def _count(self) -> None:
-        with suppress(BatchImportError, OSError):
-            total = self._source.count()
-            limit = self._job.limit
-            self._tell(RecordsCounted(total if limit is None else min(total, limit)))
+        with suppress(BatchImportError, OSError):  # without a total, the accounts do not balance
+            self._recorder(RecordsCounted(count_records(self._source, self._job)))
 
     # -- after --------------------------------------------------------------------------------
 
-    def _conclude(self, claim: Claim, error: BatchImportError | None) -> Outcome:
-        """Check the accounts, export the rejects, say how it ended."""
-        record = claim.record
+    def _conclude(self, opened: Opened, error: BatchImportError | None) -> Outcome:
+        """Record the end, export the rejects, return the outcome."""
+        record, tally = opened.record, self._tally
         try:
-            if error is None:
-                complete(self._sink, claim, self._job, self._source.size, self._tally.total)
-            else:
-                claim.finish("interrupted", self._tally.total)
+            finish_job(self._parts, opened.work.claim, tally.total, is_whole=error is None)
         except BatchImportError as raised:
             error = error or raised
         rejects = Exported()
@@ -278,47 +281,34 @@ class _Run:
             rejects = self._export_rejects(record)
         except BatchImportError as raised:
             error = error or raised
-        status, code = verdict(self._tally.totals.failed, error)
-        summary = self._summary(record, status, error, rejects)
-        self._tell(JobFinished(summary))
-        return Outcome(summary, code, rejects.examples, error)
+        status, code = verdict(tally.totals.failed, error)
+        summary = summary_of(self._request, record.job_id, status, error)
+        return self._finished(replace(summary, resumed=opened.resumed), code, rejects, error)
 
-    def _export_rejects(self, record: JobRecord) -> Exported:
-        """Write the rejects file; without rejects there is none, unless it was asked for."""
-        wanted = self._request.options.rejects_path
-        if not self._tally.totals.failed and not wanted:
-            return Exported()
-        default = self._request.state.folder(record.job_id) / "rejects.jsonl"
-        return export_rejects(self._sink, record.job_id, Path(wanted or default))
-
-    def _summary(
-        self, record: JobRecord, status: str, error: BatchImportError | None, rejects: Exported
-    ) -> Summary:
-        resumable = status in ("interrupted", "stopped", "failed")
-        summary = Summary(
-            job_id=record.job_id,
-            status=status,
-            sources=self._job.sources,
-            destination=redact(self._job.destination),
-            table=self._job.table,
-            delivery=self._sink.hints.delivery,
-            resumed=self._resumed,
-            peak_memory_bytes=peak_memory_bytes(),
-            rejects_by_code=rejects.codes,
-            rejects_file=rejects.path,
-            resume_command=resume_command(self._request, record.job_id) if resumable else None,
-            error=str(error) if error else None,
-        )
-        return self._tally.fill(summary, time.monotonic() - self._began)
-
-    def already_completed(self, record: JobRecord) -> Outcome:
-        """Say how the job ended, and export its rejects again."""
+    def _already_completed(self, record: JobRecord) -> Outcome:
+        """Return how the job ended, and export its rejects again."""
         committed = self._sink.committed(record.job_id)
         if record.modified != self._source.modified:
             verify_unchanged(self._source, committed)
-        self._resumed = True
-        self._tell_start(record, committed, record.total_items)
-        rejects = self._export_rejects(record)
-        summary = self._summary(record, "already_completed", None, rejects)
-        self._tell(JobFinished(summary))
-        return Outcome(summary, 3 if summary.failed else 0, rejects.examples)
+        self._announce(record, committed, record.total_items)
+        summary = summary_of(self._request, record.job_id, "already_completed")
+        code = 3 if self._tally.totals.failed else 0
+        return self._finished(replace(summary, resumed=True), code, self._export_rejects(record))
+
+    def _export_rejects(self, record: JobRecord) -> Exported:
+        path = rejects_path(self._request, record.job_id, self._tally.totals.failed)
+        return export_rejects(self._sink, record.job_id, path)
+
+    def _finished(
+        self, summary: Summary, code: int, rejects: Exported, error: BatchImportError | None = None
+    ) -> Outcome:
+        summary = replace(
+            summary,
+            delivery=self._sink.hints.delivery,
+            peak_memory_bytes=peak_memory_bytes(),
+            rejects_by_code=rejects.codes,
+            rejects_file=rejects.path,
+        )
+        summary = self._tally.fill(summary, time.monotonic() - self._began)
+        self._recorder(JobFinished(summary))
+        return Outcome(summary, code, rejects.examples, error)

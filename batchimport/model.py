@@ -12,14 +12,10 @@ import base64
 import hashlib
 import json
 import re
-from collections import Counter
 from dataclasses import asdict, dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 from batchimport.errors import UsageError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 Stage = Literal["parse", "validate", "transform", "store"]
 IfExists = Literal["append", "truncate", "replace", "fail"]
@@ -166,7 +162,6 @@ class ChunkResult:
     digest: str = ""
     bisected: bool = False
     already_committed: bool = False
-    rejects_by_code: dict[str, int] = field(default_factory=dict)
 
     @property
     def counts(self) -> tuple[int, int, int]:
@@ -313,11 +308,11 @@ class Job:
         facts = _changed(self) | {"options": _changed(self.options)}
         for name in ("sources", "destination", "ledger_schema"):
             facts.pop(name, None)
-        return _hash(facts)
+        return hash_of(facts)
 
     def target_hash(self) -> str:
         """Hash the pair of sources and table, by which unfinished jobs are found."""
-        return _hash([list(self.sources), self.table])
+        return hash_of([list(self.sources), self.table])
 
 
 @dataclass(frozen=True, slots=True)
@@ -506,10 +501,6 @@ def _changed(options: Job | SourceOptions) -> dict[str, Any]:
     return {name: value for name, value in asdict(options).items() if value != defaults[name]}
 
 
-def _hash(facts: object) -> str:
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def count_codes(rejects: Iterable[Reject]) -> dict[str, int]:
-    """Count rejects by the code of their first error."""
-    return dict(Counter(reject.errors[0].code for reject in rejects if reject.errors))
+def hash_of(facts: object, digits: int = 16) -> str:
+    """Return a short SHA-256 of JSON-compatible facts; the order of keys does not matter."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:digits]

@@ -15,7 +15,7 @@ def jobs(
     state: o.State,
 ) -> None:
     """List all known jobs, the latest first."""
-    from batchimport.engines.remote import all_progress, progress  # noqa: PLC0415 - imports drivers
+    from batchimport.engines.lookup import all_progress, progress  # noqa: PLC0415 - imports drivers
 
     temporal = engine.options()
     if temporal is not None:

@@ -17,7 +17,7 @@ def resume(
     state: o.State,
 ) -> None:
     """Continue an interrupted job with the options that it was started with."""
-    from batchimport.engines.remote import recall  # noqa: PLC0415 - imports drivers
+    from batchimport.engines.lookup import recall  # noqa: PLC0415 - imports drivers
     from batchimport.jobs.identify import Request, job_from  # noqa: PLC0415 - imports Polars
 
     temporal = engine.options(detach=engine.detach)

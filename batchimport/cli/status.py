@@ -45,20 +45,17 @@ def _progress(
     job: str | None, ledger: o.Ledger, engine: o.Temporal, state: o.State
 ) -> dict[str, Any]:
     """Return the progress by whoever knows it: the server, the state directory, or the ledger."""
-    from batchimport.engines import remote  # noqa: PLC0415 - imports drivers
-    from batchimport.jobs.lookup import recorded_progress  # noqa: PLC0415 - imports drivers
+    from batchimport.engines import lookup  # noqa: PLC0415 - imports drivers
 
     temporal = engine.options()
     if temporal is not None and job is not None:
-        return remote.ask_progress(temporal, job)
+        return lookup.ask_progress(temporal, job)
     directory = state.directory
     document = directory.load(job) if job else next(iter(directory.jobs()), None)
     if document is not None:
-        return remote.progress(document)
+        return lookup.progress(document)
     if ledger.address is not None:
-        return asdict(
-            recorded_progress(job, ledger.address, ledger.ledger_schema, remote.has_ended)
-        )
+        return asdict(lookup.recorded_progress(job, ledger.address, ledger.ledger_schema))
     raise UsageError(
         "no such job",
         where=f"job {job}" if job else str(directory.path),

@@ -1,7 +1,6 @@
-"""Chunks in this process: a sliding window of asyncio tasks over threads.
+"""The engine in this process: a sliding window of asyncio tasks, whose work is done in threads.
 
-A chunk's work is done in a thread (Polars and the driver let go of the GIL); the event loop only
-decides, waits and tells.
+Polars and the drivers release the GIL. The event loop only decides, waits and tells observers.
 """
 
 from __future__ import annotations
@@ -43,8 +42,8 @@ SECONDS_BETWEEN_LOOKS = 0.1
 class _Turn:
     """A place in the queue for a sink with one writer, so that rows are stored in source order.
 
-    A record that repeats a unique key then loses to the same earlier one in every run. A chunk that
-    must be tried again keeps its place: what hinders it most often hinders those behind it, too.
+    Of two records with the same unique key, the earlier one then wins in every run. A chunk that is
+    retried keeps its place: what stopped it would most often stop those behind it, too.
     """
 
     def __init__(self, before: _Turn | None) -> None:
@@ -52,7 +51,7 @@ class _Turn:
         self.ended: threading.Event = threading.Event()
 
     def wait(self, is_cancelled: Callable[[], bool]) -> None:
-        """Wait until the chunk before has ended.
+        """Wait until the chunk before this one has ended.
 
         Raises:
             TransientError: If the attempt was cancelled.
@@ -69,7 +68,7 @@ class _Turn:
 
 
 class LocalEngine:
-    """Runs a plan to its end, or until it is told to stop."""
+    """Runs the chunks of a plan, until it is done or the run is stopped."""
 
     def __init__(  # noqa: PLR0913 - everything that varies is injected
         self,
@@ -94,15 +93,15 @@ class LocalEngine:
         self._stopping = asyncio.Event()
 
     def interrupt(self, reason: str) -> None:
-        """Start no more chunks; those in flight end."""
+        """Start no more chunks, and let those in flight end."""
         self._stop(JobInterrupted(reason))
 
     async def run(self) -> None:
         """Import all chunks of the plan.
 
         Raises:
-            Stop: If it ended early on purpose.
-            BatchImportError: If the job cannot go on, or chunks were given up.
+            Stop: If the run was interrupted, or too many records were rejected.
+            BatchImportError: If the job cannot continue, or chunks were given up.
         """
         try:
             while not self._stopping.is_set():
@@ -132,7 +131,7 @@ class LocalEngine:
             raise reason
 
     async def _drain(self) -> None:
-        """Wait for the chunks in flight: to their end, or once stopped for the grace period."""
+        """Wait for the chunks in flight to end; once the run is stopped, for the grace period only."""
         stopped = asyncio.create_task(self._stopping.wait())
         while self._running and not self._stopping.is_set():
             await asyncio.wait({stopped, *self._running}, return_when=asyncio.FIRST_COMPLETED)
@@ -144,16 +143,16 @@ class LocalEngine:
                 task.cancel()
 
     def _next_turn(self) -> _Turn:
-        """Queue up behind the last chunk, where the sink has one writer."""
+        """Queue up behind the last chunk if the sink has one writer."""
         self._last = _Turn(self._last if self._work.claim.hints.writers == 1 else None)
         return self._last
 
     async def _import(self, chunk: Chunk, turn: _Turn) -> None:
-        """Bring a chunk to its end; never raises, for one chunk must not stop the others."""
+        """Import a chunk or give it up; never raises, since one chunk must not stop the others."""
         began = time.monotonic()
         try:
-            result = await self._attempts(chunk, turn)
-        except Exception as error:  # noqa: BLE001 - what it means is decided here
+            result = await self._with_retries(chunk, turn)
+        except Exception as error:  # noqa: BLE001 - the stop rule decides what an error means
             self._failed(chunk, error)
             return
         finally:
@@ -161,7 +160,7 @@ class LocalEngine:
         self._observer(ChunkFinished(result, time.monotonic() - began))
         self._stop_if(self._stop_rule.finished(result))
 
-    async def _attempts(self, chunk: Chunk, turn: _Turn) -> ChunkResult:
+    async def _with_retries(self, chunk: Chunk, turn: _Turn) -> ChunkResult:
         def announce(state: RetryCallState) -> None:
             error = state.outcome.exception() if state.outcome else None
             self._observer(ChunkRetried(chunk, state.attempt_number, str(error)))
@@ -172,9 +171,10 @@ class LocalEngine:
         raise TransientError("no attempt was made")  # tenacity returns or raises before
 
     async def _attempt(self, chunk: Chunk, number: int, turn: _Turn) -> ChunkResult:
-        """Run one attempt; a timeout tells its thread to stop before it stores.
+        """Run one attempt; after a timeout, its thread stops before it stores.
 
-        Waiting for its turn does not count, or one slow chunk would time out those behind it.
+        The time that it waits for its turn does not count: else one slow chunk would time out those
+        behind it.
         """
         cancelled = threading.Event()
         limit = self._options.chunk_timeout_seconds
@@ -202,7 +202,11 @@ class LocalEngine:
             cancelled.set()
 
     async def _pause(self, seconds: float) -> None:
-        """Wait before the next attempt, but not when the run is stopping."""
+        """Wait before the next attempt, unless the run is stopping.
+
+        Raises:
+            TransientError: If the run is stopping, so that there is no next attempt.
+        """
         if self._stopping.is_set():
             raise TransientError("stopped before another attempt")
         sleeping = asyncio.ensure_future(self._sleep(seconds))
@@ -228,6 +232,6 @@ class LocalEngine:
 
 
 def _set_deadline(timer: asyncio.Timeout, when: float | None) -> None:
-    """Move the end of an attempt's time, unless the attempt is over."""
+    """Move the deadline of an attempt, unless the attempt is over."""
     with suppress(RuntimeError):
         timer.reschedule(when)

@@ -1,10 +1,14 @@
-"""SIGINT, SIGTERM and a hung-up terminal: the first drains, the second ends the process."""
+"""SIGINT, SIGTERM and a closed terminal: the first drains the run, the second ends the process.
+
+Python delivers signals to the main thread only; called from another thread, these do nothing.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import signal
+import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -16,30 +20,36 @@ if TYPE_CHECKING:
 
 @contextmanager
 def draining_signals(interrupt: Callable[[str], None]) -> Iterator[None]:
-    """Let the first signal drain; a second one ends the process at once."""
+    """Call `interrupt` on the first signal; a second one ends the process at once."""
+    if not _is_main_thread():
+        yield
+        return
     loop = asyncio.get_running_loop()
     numbers = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as `nohup` leaves it
         numbers.append(signal.SIGHUP)
 
     def first(number: signal.Signals) -> None:
-        for each in numbers:
-            loop.remove_signal_handler(each)
-            signal.signal(each, _leave_at_once)
+        for other in numbers:
+            loop.remove_signal_handler(other)
+            signal.signal(other, _leave_at_once)
         interrupt(f"interrupted by {number.name}")
 
-    for each in numbers:
-        loop.add_signal_handler(each, first, each)
+    for number in numbers:
+        loop.add_signal_handler(number, first, number)
     try:
         yield
     finally:
-        for each in numbers:
-            loop.remove_signal_handler(each)
+        for number in numbers:
+            loop.remove_signal_handler(number)
 
 
 @contextmanager
 def stopping_signals() -> Iterator[None]:
-    """Let SIGINT or SIGTERM end what is read or prepared, before anything is imported."""
+    """Let SIGINT or SIGTERM stop the reading or preparing that precedes the import."""
+    if not _is_main_thread():
+        yield
+        return
 
     def stop(number: int, _frame: object) -> None:
         raise JobInterrupted(
@@ -47,12 +57,16 @@ def stopping_signals() -> Iterator[None]:
             hint="run the same command again",
         )
 
-    before = {each: signal.signal(each, stop) for each in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _is_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
 
 def _leave_at_once(number: int, _frame: object) -> None:

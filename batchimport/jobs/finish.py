@@ -1,4 +1,4 @@
-"""How a job ends: the accounts are checked, the outcome is recorded, the rejects are written."""
+"""How a job ends: check the accounts, record the outcome, export the rejects, sum up the run."""
 
 from __future__ import annotations
 
@@ -6,25 +6,30 @@ import json
 import shlex
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from batchimport import failpoints
 from batchimport.errors import AccountsError
-from batchimport.jobs.accounts import reconcile
+from batchimport.model import Summary
+from batchimport.policy.plan import find_gaps
+from batchimport.policy.progress import is_resumable
 from batchimport.sinks import redact
 from batchimport.state.directory import STATE_PATH
 from batchimport.state.files import write_atomically
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import Iterator, Sequence
 
     from batchimport.errors import BatchImportError
     from batchimport.jobs.identify import Request
-    from batchimport.model import Job, Reject, Summary
+    from batchimport.jobs.start import Parts
+    from batchimport.model import Committed, Job, Reject
     from batchimport.sinks.base import Claim, Sink
+    from batchimport.sources.base import Source
 
 EXAMPLES = 5
+_HINT = "nothing is lost: run the same command again, and report this"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +38,7 @@ class Outcome:
 
     Attributes:
         examples: The first rejects, to show.
-        error: Why it did not end well, if so.
+        error: Why the run did not complete; None if it did.
     """
 
     summary: Summary
@@ -67,9 +72,9 @@ class Exported:
     """The rejects of a job.
 
     Attributes:
-        path: Where they were written; None if they were not.
-        examples: The first few.
-        codes: How many there are by the code of their first error.
+        path: The file that was written; None if none was.
+        examples: The first few rejects.
+        codes: Number of rejects by the code of their first error.
     """
 
     path: str | None = None
@@ -77,35 +82,87 @@ class Exported:
     codes: dict[str, int] = field(default_factory=dict)
 
 
-def complete(sink: Sink, claim: Claim, job: Job, size: int, total: int | None) -> None:
-    """Check the accounts and record that the job is completed.
+def finish_job(parts: Parts, claim: Claim, total: int | None, *, is_whole: bool) -> None:
+    """Record how the run ended: as completed once the accounts balance, else as interrupted.
 
     Args:
-        size: Positions of the source.
-        total: Records of the job, counted independently.
+        total: Records of the job, counted independently; None if they could not be counted.
+        is_whole: Every chunk of the source is committed.
 
     Raises:
-        AccountsError: If a record has no outcome or more than one, or the table has other rows.
+        AccountsError: If a record has no outcome or more than one, or if the table has gained
+            another number of rows than were stored.
     """
-    reconcile(sink.committed(claim.record.job_id), size, total, job.limit)
+    sink, job = parts.sink, parts.job
+    if not is_whole:
+        claim.finish("interrupted", total)
+        return
+    reconcile(sink.committed(claim.record.job_id), parts.source.size, total, job.limit)
     failpoints.reach("before-finish")
-    surplus = claim.finish("completed", total)
+    difference = claim.finish("completed", total)
     failpoints.reach("after-finish")
-    if surplus:
-        word = "more" if surplus > 0 else "fewer"
+    if difference:
+        word = "more" if difference > 0 else "fewer"
         raise AccountsError(
-            f"the table has {abs(surplus):,} rows {word} than were stored",
+            f"the table has {abs(difference):,} rows {word} than were stored",
             where=job.table,
             hint="did another program write to it while the job ran?",
         )
 
 
-def export_rejects(sink: Sink, job_id: str, path: Path) -> Exported:
-    """Write the rejects of a job to a file, one JSON object a line, in order of record.
+def count_records(source: Source, job: Job) -> int:
+    """Count the records of a job to its limit, independently of how the source is cut.
 
     Raises:
-        FatalError: If the disk does not take it.
+        BatchImportError: If the source cannot be read.
     """
+    total = source.count()
+    return total if job.limit is None else min(total, job.limit)
+
+
+def reconcile(
+    committed: Sequence[Committed], size: int, total: int | None, limit: int | None
+) -> None:
+    """Check that committed chunks cover the source and that each record has one outcome.
+
+    Args:
+        size: Positions (bytes or rows) of the source.
+        total: Records of the job, counted independently; None if they could not be counted.
+        limit: Maximum number of records that the job imports.
+
+    Raises:
+        AccountsError: If the chunks overlap or leave gaps, or if the numbers differ.
+    """
+    records = sum(row.chunk.records for row in committed)
+    outcomes = sum(row.successful + row.failed + row.filtered for row in committed)
+    gaps = find_gaps(size, [row.chunk for row in committed])
+    if gaps and records != limit:
+        raise AccountsError(f"{len(gaps)} parts of the source are not committed", hint=_HINT)
+    if not records == outcomes == total:
+        raise AccountsError(
+            f"the source has {total} records, the ledger {records}, outcomes {outcomes}",
+            hint=_HINT,
+        )
+
+
+def rejects_path(request: Request, job_id: str, failed: int) -> Path | None:
+    """Return where the rejects file goes; None if there are no rejects and none was asked for."""
+    if request.options.rejects_path:
+        return Path(request.options.rejects_path)
+    return request.state.folder(job_id) / "rejects.jsonl" if failed else None
+
+
+def export_rejects(sink: Sink, job_id: str, path: Path | None) -> Exported:
+    """Write the rejects of a job to a file, one JSON object a line, in order of record.
+
+    Args:
+        path: None writes nothing.
+
+    Raises:
+        FatalError: If the file cannot be written.
+    """
+    if path is None:
+        return Exported()
     examples: list[Reject] = []
     codes: Counter[str] = Counter()
 
@@ -120,3 +177,20 @@ def export_rejects(sink: Sink, job_id: str, path: Path) -> Exported:
 
     write_atomically(path, lines())
     return Exported(str(path), tuple(examples), dict(sorted(codes.items())))
+
+
+def summary_of(
+    request: Request, job_id: str, status: str, error: BatchImportError | None = None
+) -> Summary:
+    """Return the summary of a run that works for this request, without its counts."""
+    job = request.job
+    return Summary(
+        job_id,
+        status,
+        job.sources,
+        redact(job.destination),
+        job.table,
+        engine="local" if request.temporal is None else "temporal",
+        resume_command=resume_command(request, job_id) if is_resumable(status) else None,
+        error=str(error) if error else None,
+    )

@@ -1,9 +1,11 @@
-"""Which job a call is about: a new one, one to continue, one that is done, or one that forbids it."""
+"""Identify the job that a call means: a new one, one to resume, or one that is completed.
+
+A job is known by its files, their content, its table and its configuration; what the destination's
+ledger says about it decides.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -15,7 +17,14 @@ from batchimport.errors import (
     SourceChangedError,
     UsageError,
 )
-from batchimport.model import Job, RunOptions, SourceOptions, TemporalOptions, check_job_id
+from batchimport.model import (
+    Job,
+    RunOptions,
+    SourceOptions,
+    TemporalOptions,
+    check_job_id,
+    hash_of,
+)
 from batchimport.sinks import redact
 from batchimport.sources.paths import STANDARD_INPUT, stem_of
 from batchimport.state.directory import STATE_PATH, StateDirectory
@@ -31,11 +40,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """All that one call of `import_file` is asked to do.
+    """What one call of `import_file` is asked to do.
 
     Attributes:
-        temporal: Let Temporal's workers do it; None: this process does it.
-        append: If the source only grew since the job began, its new tail belongs to that job.
+        job: What is imported.
+        options: How this run goes about it.
+        state: Where checkpoints and rejects files are kept.
+        job_id: The job to continue, or the id of a new one; None derives it from the source.
+        restart: Forget what earlier runs have committed, and begin again.
+        allow_duplicates: Restart even if that stores records a second time.
+        must_exist: Refuse to begin a new job.
+        append: If the source has only grown since the job began, import the new tail.
+        handle_signals: SIGINT and SIGTERM end the run in good order; needs the main thread.
+        temporal: Let Temporal's workers import it; None imports it in this process.
     """
 
     job: Job
@@ -61,15 +78,21 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What is known of the job that a call is about.
+    """The job that a call means.
 
     Attributes:
-        known: The job to continue, or that is completed; None for a new one.
-        instead_of: Jobs that the new one replaces: `--restart`.
+        known: The job to resume, or one that is completed; None for a new job.
+        instead_of: Jobs that a new one replaces (`--restart`).
     """
 
     known: JobRecord | None = None
     instead_of: tuple[JobRecord, ...] = ()
+
+    @property
+    def completed(self) -> JobRecord | None:
+        """The job if nothing is left to do."""
+        is_completed = self.known is not None and self.known.state == "completed"
+        return self.known if is_completed else None
 
 
 def identify(
@@ -79,11 +102,11 @@ def identify(
     owner: str,
     has_ended: Callable[[str], bool | None] = owner_is_gone,
 ) -> Found:
-    """Find the job that this call continues, if it does not begin a new one.
+    """Find the job that this call resumes, if it does not begin a new one.
 
     Args:
         owner: This program.
-        has_ended: Says whether another owner has ended; None where that cannot be known.
+        has_ended: Says whether another owner has ended; None if that cannot be known.
 
     Raises:
         RefusedError: If an unfinished job stands in the way.
@@ -97,30 +120,34 @@ def identify(
     ]
     unfinished = [record for record in records if record.state != "completed"]
     same = [record for record in records if _is_same(record, job, source, sink)]
-    found = unfinished[-1] if unfinished else same[-1] if same else None
     if request.restart:
-        replaced = [each for each in records if wanted or each in [*unfinished, *same]]
+        replaced = [record for record in records if wanted or record in [*unfinished, *same]]
         for record in replaced:
             refuse_if_owned(record, sink, owner, has_ended)
             _check_restart(request, record, sink)
         return Found(instead_of=tuple(replaced))
-    if request.append and (found is None or found.fingerprint != source.fingerprint):
+    latest = unfinished[-1] if unfinished else same[-1] if same else None
+    if request.append and (latest is None or latest.fingerprint != source.fingerprint):
         grown = _grown(request, source, sink)
         if grown is not None:
             return Found(grown)
-    if found is None:
-        if request.must_exist:
-            raise UsageError("nothing to continue", hint="see `batchimport jobs`")
-        if wanted and records:
-            raise SourceChangedError(
-                "the source is not the file that this job imported",
-                where=f"job {wanted}",
-                hint="choose another --job-id, or start over with --restart",
-            )
-        return Found()
-    if found.state != "completed":
-        _check_unchanged(found, job, source)
-    return Found(found)
+    if latest is None:
+        _check_new(request, is_taken=bool(wanted and records))
+    elif latest.state != "completed":
+        _check_unchanged(latest, job, source)
+    return Found(latest)
+
+
+def _check_new(request: Request, *, is_taken: bool) -> None:
+    """Refuse to begin a new job if one must exist, or if its id is taken."""
+    if request.must_exist:
+        raise UsageError("nothing to continue", hint="see `batchimport jobs`")
+    if is_taken:
+        raise SourceChangedError(
+            "the source is not the file that this job imported",
+            where=f"job {request.job_id}",
+            hint="choose another --job-id, or start over with --restart",
+        )
 
 
 def refuse_if_owned(
@@ -129,15 +156,15 @@ def refuse_if_owned(
     owner: str,
     has_ended: Callable[[str], bool | None] = owner_is_gone,
 ) -> None:
-    """Refuse a job that another living process, or a workflow, works on.
+    """Refuse a job that another process or workflow is running.
 
     Raises:
         JobRunningElsewhereError: If so.
     """
-    found = sink.owner(record.job_id)
-    if record.state != "running" or found in (None, owner):
+    claimed_by = sink.owner(record.job_id)
+    if record.state != "running" or claimed_by in (None, owner):
         return
-    if has_ended(str(found)) is False:
+    if has_ended(str(claimed_by)) is False:
         raise JobRunningElsewhereError(
             "another program is running this job",
             where=f"job {record.job_id}",
@@ -146,10 +173,10 @@ def refuse_if_owned(
 
 
 def _grown(request: Request, source: Source, sink: Sink) -> JobRecord | None:
-    """Return the job whose source has grown into this one, ready to go on; None if there is none.
+    """Return the job whose source has grown into this one, ready to resume; None if there is none.
 
     Raises:
-        RefusedError: If a job imported these files, and they have changed otherwise.
+        RefusedError: If a job imported these files, and they have changed in another way.
     """
     job = request.job
     before = [
@@ -165,7 +192,7 @@ def _grown(request: Request, source: Source, sink: Sink) -> JobRecord | None:
     known = tuple(record.configuration["sources"])
     if job.sources[: len(known)] != known or not source.continues(record.fingerprint):
         raise SourceChangedError(
-            "the source did not only grow at its end since this job imported it",
+            "the source has not only grown at its end since this job imported it",
             where=f"job {record.job_id}",
             hint="import it as a new job without --if-source-changed append",
         )
@@ -215,7 +242,7 @@ def _check_unchanged(record: JobRecord, job: Job, source: Source) -> None:
     where = f"job {record.job_id}"
     if record.target_hash != job.target_hash():
         raise SourceChangedError(
-            "an unfinished job has some of these files, and not the same ones",
+            "an unfinished job imports some of these files, but not exactly these",
             where=where,
             hint=f"finish it first with `batchimport resume {record.job_id}`; if files were only "
             "added at the end: --if-source-changed append",
@@ -235,7 +262,7 @@ def _check_unchanged(record: JobRecord, job: Job, source: Source) -> None:
 def _check_configuration(record: JobRecord, job: Job) -> None:
     if record.configuration_hash != job.configuration_hash():
         raise ConfigurationChangedError(
-            "schema, transform, table or format options differ from those this job began with",
+            "schema, transform, table or format options differ from those that this job began with",
             where=f"job {record.job_id}",
             hint=f"continue it as it was with `batchimport resume {record.job_id}`, "
             "or start over with --restart",
@@ -255,7 +282,7 @@ def _check_restart(request: Request, record: JobRecord, sink: Sink) -> None:
 
 
 def verify_unchanged(source: Source, committed: Sequence[Committed]) -> None:
-    """Hash again what is committed, since the file's times differ.
+    """Hash the committed parts of the source again: called when the file's times have changed.
 
     Raises:
         SourceChangedError: If a committed part of the source is not what it was.
@@ -270,7 +297,7 @@ def verify_unchanged(source: Source, committed: Sequence[Committed]) -> None:
 
 
 def new_job_id(job: Job, source: Source) -> str:
-    """Return the id of a new job: the source's stem and a hash of all that makes its identity."""
+    """Return the id of a new job: the source's stem and a hash of what identifies the job."""
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", stem_of(job.sources[0])).strip("-._") or "job"
     facts = [
         job.sources,
@@ -284,17 +311,17 @@ def new_job_id(job: Job, source: Source) -> str:
 
 
 def without_address(job: Job) -> dict[str, Any]:
-    """Return the facts of a job without its destination, which may hold a password."""
+    """Return a job as a dict without its destination, which may hold a password."""
     facts = asdict(job)
     del facts["destination"]
     return facts
 
 
 def job_from(facts: dict[str, Any], destination: str) -> Job:
-    """Return the job that a checkpoint recorded.
+    """Return the job that `without_address` wrote into a checkpoint, a ledger or a message.
 
     Raises:
-        FatalError: If the record is not one.
+        FatalError: If it cannot be read.
     """
     try:
         options = SourceOptions(**facts["options"])
@@ -305,8 +332,3 @@ def job_from(facts: dict[str, Any], destination: str) -> Job:
         raise FatalError(
             "the job's checkpoint cannot be read", hint="use the `run` command again"
         ) from error
-
-
-def hash_of(facts: object) -> str:
-    """Return a short hash of JSON-compatible facts."""
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]

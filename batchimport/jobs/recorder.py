@@ -1,4 +1,4 @@
-"""The checkpoint while a job runs: hears every event, tells the display, writes once a second."""
+"""What is recorded of a job while it runs: a checkpoint, written once a second from its events."""
 
 from __future__ import annotations
 
@@ -9,13 +9,18 @@ from typing import TYPE_CHECKING
 
 from batchimport.errors import FatalError
 from batchimport.jobs.identify import without_address
+from batchimport.model import Counts
 from batchimport.policy.events import Event, JobFinished, JobStarted
 from batchimport.policy.progress import Tally, utc_now
 from batchimport.sinks import redact
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from batchimport.jobs.identify import Request
+    from batchimport.model import Committed, Job
     from batchimport.policy.events import Observer
+    from batchimport.sources.base import Source
 
 SECONDS_BETWEEN_CHECKPOINTS = 1.0
 
@@ -24,8 +29,8 @@ class Recorder:
     """An observer between an engine and a display.
 
     Attributes:
-        tally: The account of the run.
-        owner: Who runs the job: a process, or a workflow.
+        tally: What the events add up to.
+        owner: Who runs the job: a process or a workflow.
     """
 
     def __init__(self, request: Request, observer: Observer, owner: str) -> None:
@@ -35,7 +40,7 @@ class Recorder:
         self._saved_at = 0.0
 
     def __call__(self, event: Event) -> None:
-        """Take an event into the account, tell it, and save if it is time."""
+        """Add the event up, pass it on, and save a checkpoint if it is time for one."""
         if isinstance(event, JobStarted):
             self._job_id = event.job_id
         self.tally(event)
@@ -47,7 +52,7 @@ class Recorder:
                 self.save(self._job_id)
 
     def save(self, job_id: str) -> None:
-        """Write the checkpoint; it is a mirror, so that the import goes on without it."""
+        """Write the checkpoint, if possible: it only mirrors the ledger, so nothing depends on it."""
         job, temporal = self._request.job, self._request.temporal
         if self._request.options.dry_run:
             return
@@ -66,3 +71,30 @@ class Recorder:
                     "progress": asdict(self.tally.progress()) | {"job_id": job_id},
                 },
             )
+
+
+def started(job_id: str, job: Job, source: Source, committed: Sequence[Committed]) -> JobStarted:
+    """Return the event that begins a run.
+
+    Args:
+        committed: The chunks that earlier runs have committed.
+    """
+    done, positions = committed_counts(committed)
+    return JobStarted(
+        job_id,
+        job.sources,
+        redact(job.destination),
+        job.table,
+        source.size,
+        done=done,
+        done_positions=positions,
+        notes=source.notes,
+    )
+
+
+def committed_counts(committed: Sequence[Committed]) -> tuple[Counts, int]:
+    """Return the records by outcome, and the source positions, of committed chunks."""
+    done = Counts()
+    for row in committed:
+        done = done.plus(row.successful, row.failed, row.filtered)
+    return done, sum(row.chunk.hi - row.chunk.lo for row in committed)

@@ -1,11 +1,11 @@
-"""The running account of a run: events in, progress out. Thread-safe."""
+"""How far a run has got: it adds up events, and derives progress and summary. Thread-safe."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections import Counter, deque
-from dataclasses import replace
+from collections import deque
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -29,21 +29,32 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 WINDOW_SECONDS = 10.0
+"""The current speed is the mean over this time."""
 
 
 def utc_now() -> str:
-    """Return the present time, as ISO 8601 in UTC."""
+    """Return the current time in UTC, as ISO 8601 with milliseconds."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
+def is_resumable(status: str) -> bool:
+    """Return whether `batchimport resume` continues a job of this status."""
+    return status in ("running", "interrupted", "stopped", "failed")
+
+
 class Tally:
-    """An observer that adds up.
+    """An observer that adds up what the other events say.
 
     Attributes:
-        totals: Records of the whole job by outcome, earlier runs included.
-        this_run: The same of this run alone.
-        positions: Source positions that are committed.
-        decision: What the sizer decided last.
+        job: The job, once it is claimed.
+        total: Records of the whole job; None until they are counted.
+        totals: Records of the whole job by outcome, including earlier runs.
+        this_run: Records of this run by outcome.
+        positions: Source positions (bytes or rows) that are committed, including earlier runs.
+        positions_before: Source positions that earlier runs committed.
+        in_flight: Chunks that have started and not ended.
+        file: The file of the chunk that started last.
+        decision: The sizer's latest decision.
     """
 
     def __init__(
@@ -53,7 +64,7 @@ class Tally:
         self._lock = threading.Lock()
         self._recent: deque[tuple[float, int]] = deque()
         self._began = clock()
-        self._follows = False
+        self._has_advanced = False
         self.job: JobStarted | None = None
         self.total: int | None = None
         self.status, self.stage = "running", "planning"
@@ -62,11 +73,10 @@ class Tally:
         self.in_flight = 0
         self.file = ""
         self.chunks, self.sizes = ChunkCounts(), ChunkSizes()
-        self.codes: Counter[str] = Counter()
         self.decision: SizeDecided | None = None
 
     def __call__(self, event: Event) -> None:
-        """Take an event into the account."""
+        """Add an event."""
         with self._lock:
             match event:
                 case JobStarted():
@@ -110,42 +120,28 @@ class Tally:
 
     def _finished(self, event: ChunkFinished) -> None:
         result = event.result
-        outcome = (result.successful, result.failed, result.filtered)
         self.in_flight -= 1
-        self.totals = self.totals.plus(*outcome)
-        self.this_run = self.this_run.plus(*outcome)
+        self.totals = self.totals.plus(*result.counts)
+        self.this_run = self.this_run.plus(*result.counts)
         self.positions += result.chunk.hi - result.chunk.lo
         self.chunks = replace(
             self.chunks,
             committed=self.chunks.committed + 1,
             bisected=self.chunks.bisected + result.bisected,
         )
-        self.codes.update(result.rejects_by_code)
         self._recent.append((self._clock(), result.chunk.records))
 
     def _advanced(self, event: Advanced) -> None:
         more = event.totals.processed - self.totals.processed
-        if more > 0 and self._follows:  # what was done before one looked says nothing of speed
+        if more > 0 and self._has_advanced:  # the first report covers an unknown span of time
             self._recent.append((self._clock(), more))
-        self._follows = True
-        self.stage, self.total = event.stage, event.total
-        self.totals, self.this_run = event.totals, event.this_run
-        self.positions, self.in_flight = event.positions, event.in_flight
-        self.chunks, self.sizes, self.decision = event.chunks, event.sizes, event.decision
+        self._has_advanced = True
+        for field in fields(Advanced):  # each is an attribute of the tally, too
+            setattr(self, field.name, getattr(event, field.name))
 
     def advanced(self) -> Advanced:
-        """Return the account as it stands, for another tally to go on from."""
-        return Advanced(
-            stage=self.stage,
-            total=self.total,
-            totals=self.totals,
-            this_run=self.this_run,
-            positions=self.positions,
-            in_flight=self.in_flight,
-            chunks=self.chunks,
-            sizes=self.sizes,
-            decision=self.decision,
-        )
+        """Return the present state as an event, from which another tally can continue."""
+        return Advanced(**{field.name: getattr(self, field.name) for field in fields(Advanced)})
 
     def rate(self) -> float:
         """Return records per second over the last ten seconds."""
@@ -157,26 +153,26 @@ class Tally:
             return sum(records for _, records in self._recent) / span if span > 0 else 0.0
 
     def share(self) -> float:
-        """Return how much of the job is done, 0 to 1."""
+        """Return the share of the job that is done: by records if they are counted, 0 to 1."""
         if self.total:
             return min(1.0, self.totals.processed / self.total)
         size = self.job.size if self.job else 0
         return min(1.0, self.positions / size) if size else float(self.stage == "finished")
 
     def eta_seconds(self) -> float | None:
-        """Return how long the rest will take; None while nothing can be said."""
+        """Return the estimated time to the end; None while total or speed are unknown."""
         rate = self.rate()
         if self.total is None or rate <= 0:
             return None
         return max(0.0, (self.total - self.totals.processed) / rate)
 
     def reading(self) -> str:
-        """Return which file is being read, if there are several."""
+        """Return the file that is being read; empty if the job has one file only."""
         several = self.job is not None and len(self.job.sources) > 1
         return self.file if several and self.stage != "finished" else ""
 
     def progress(self) -> Progress:
-        """Return the moment as `status --json` prints it."""
+        """Return the present state as `status --json` prints it."""
         rate, eta, decision = self.rate(), self.eta_seconds(), self.decision
         finished = self.stage == "finished"
         return Progress(
@@ -198,12 +194,11 @@ class Tally:
         )
 
     def fill(self, summary: Summary, seconds: float) -> Summary:
-        """Return a summary with the numbers of this account.
+        """Return a summary with the counts of this tally.
 
         Args:
-            seconds: How long the run took.
+            seconds: Duration of the run.
         """
-        this_run = self.this_run
         return replace(
             summary,
             total_items=self.total,
@@ -211,9 +206,9 @@ class Tally:
             successful=self.totals.successful,
             failed=self.totals.failed,
             filtered=self.totals.filtered,
-            this_run=this_run,
+            this_run=self.this_run,
             duration_seconds=round(seconds, 3),
-            records_per_second=round(this_run.processed / seconds, 1) if seconds else 0.0,
+            records_per_second=round(self.this_run.processed / seconds, 1) if seconds else 0.0,
             bytes_read=self.positions - self.positions_before,
             chunks=self.chunks,
             chunk_size=self.sizes,

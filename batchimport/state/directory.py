@@ -6,7 +6,6 @@ as a missing one.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchimport.errors import FatalError, JobRunningElsewhereError
-from batchimport.model import JOB_ID_PATTERN, check_job_id
+from batchimport.model import JOB_ID_PATTERN, check_job_id, hash_of
 from batchimport.state.files import lock_file, write_atomically
 
 if TYPE_CHECKING:
@@ -22,10 +21,7 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 1
 STATE_PATH = Path(".batchimport")
-
-
-def _digest(document: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:32]
+DIGEST_DIGITS = 32
 
 
 class StateDirectory:
@@ -46,7 +42,7 @@ class StateDirectory:
     def save(self, job_id: str, document: dict[str, Any]) -> None:
         """Write the checkpoint of a job."""
         body = json.loads(json.dumps({"format_version": FORMAT_VERSION, **document}, default=str))
-        text = json.dumps({"digest": _digest(body), **body}, indent=1)
+        text = json.dumps({"digest": hash_of(body, DIGEST_DIGITS), **body}, indent=1)
         write_atomically(self.folder(job_id) / "job.json", [text.encode()])
 
     def load(self, job_id: str) -> dict[str, Any] | None:
@@ -58,7 +54,7 @@ class StateDirectory:
         if not isinstance(document, dict) or document.get("format_version") != FORMAT_VERSION:
             return None
         digest = document.pop("digest", None)
-        return document if digest == _digest(document) else None
+        return document if digest == hash_of(document, DIGEST_DIGITS) else None
 
     def jobs(self) -> list[dict[str, Any]]:
         """Return all checkpoints, the last changed first."""

@@ -1,7 +1,7 @@
-"""Processes of the command line by the hundred: forked from one that has imported everything.
+"""Run the command line hundreds of times, in processes forked from one that has imported it all.
 
-A fork is the same process as one that was started, for a tenth of the price. It is made before
-Polars has any thread of its own.
+A fork behaves like a process that was started anew, at a tenth of the cost. The parent has started
+no thread of Polars, which would not survive the fork.
 """
 
 from __future__ import annotations
@@ -54,13 +54,13 @@ _context.set_forkserver_preload([__name__])
 
 @dataclass(frozen=True)
 class Call:
-    """A command to run in a directory, and what befalls it.
+    """A command to run in a directory, and the faults to inject.
 
     Attributes:
         failpoints: As in `BATCHIMPORT_FAILPOINTS`.
-        broken: A deliberate mistake of `tests.helpers.breaks` to make.
+        broken: A deliberate bug of `tests.helpers.breaks` to introduce.
         strace: Options of strace, which kills, fails or lists system calls.
-        limits: By name of the `resource` module; of RLIMIT_NOFILE as many as may be opened yet.
+        limits: Limits by their name in the `resource` module; RLIMIT_NOFILE counts from what is open.
     """
 
     cwd: Path
@@ -71,18 +71,19 @@ class Call:
     limits: Mapping[str, int] = field(default_factory=dict)
 
 
-def call(cwd: Path, *arguments: Any, **befalls: Any) -> Ended:
-    """Run one command to its end; its code is negative if a signal killed it."""
-    return call_all([Call(cwd, arguments, **befalls)])[0]
+def call(cwd: Path, *arguments: Any, **faults: Any) -> Ended:
+    """Run one command to its end; a negative exit code is the signal that killed it."""
+    return call_all([Call(cwd, arguments, **faults)])[0]
 
 
 def call_all(calls: Sequence[Call]) -> list[Ended]:
     """Run commands side by side."""
-    return [each.wait() for each in [_Started(call) for call in calls]]
+    processes = [_Started(call) for call in calls]  # all of them, before the first is waited for
+    return [process.wait() for process in processes]
 
 
 class _Started:
-    """A process, with pipes that hold all it says: the summary and an error or two."""
+    """A process, with pipes that are large enough for all it prints."""
 
     def __init__(self, call: Call) -> None:
         (self._out, out), (self._err, err) = _context.Pipe(False), _context.Pipe(False)
@@ -126,5 +127,5 @@ def _child(call: Call, out: Connection, err: Connection) -> None:
         resource.setrlimit(getattr(resource, name), (more, more))
     sys.argv = ["batchimport", *map(str, call.arguments)]
     if call.strace:
-        os.kill(os.getpid(), signal.SIGSTOP)  # until strace is there
+        os.kill(os.getpid(), signal.SIGSTOP)  # until strace is attached
     main()

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from temporalio.client import Client, WorkflowHandle
+from temporalio.client import Client, WorkflowExecutionStatus, WorkflowHandle
 from temporalio.service import RPCError
 
 from tests.helpers.cli import Workdir
@@ -25,8 +25,8 @@ from tests.helpers.cli import Workdir
 BINARY = Path(sys.executable).with_name("temporal")
 SECONDS_TO_START = 60
 EVENTS = 300
-"""So many events make the server suggest to continue as new, that short jobs do, too."""
-_queues = itertools.count(1)
+"""Events after which the server suggests to continue as new: few, so that short jobs do so."""
+_numbers = itertools.count(1)
 
 
 class TemporalServer:
@@ -79,6 +79,13 @@ class TemporalServer:
         except RPCError:
             return False
         return True
+
+    def is_running(self, job_id: str) -> bool:
+        """Say whether a workflow of this id is open."""
+        if not self.knows(job_id):
+            return False
+        description = self.ask(lambda handle: handle.describe(), job_id)
+        return bool(description.status == WorkflowExecutionStatus.RUNNING)
 
     def history(self, job_id: str) -> dict[str, Any]:
         """Return the history of the latest run."""
@@ -154,9 +161,9 @@ class Worker:
         return code
 
 
-def new_queue() -> str:
-    """Return a task queue that no other test uses."""
-    return f"queue-{os.getpid()}-{next(_queues)}"
+def new_name(kind: str) -> str:
+    """Return a name of a task queue or a job that no other test uses."""
+    return f"{kind}-{os.getpid()}-{next(_numbers)}"
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = SECONDS_TO_START) -> None:

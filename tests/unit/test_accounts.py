@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from batchimport.errors import AccountsError
-from batchimport.jobs.accounts import reconcile
+from batchimport.jobs.finish import reconcile
 from batchimport.model import Chunk, Committed, Position
 
 

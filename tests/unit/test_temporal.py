@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from batchimport.engines.temporal import workflow
-from batchimport.engines.temporal.fleet import FORGET_AFTER_SECONDS, Fleet
-from batchimport.engines.temporal.jobs import OpenJobs, refuse_other_host
 from batchimport.engines.temporal.messages import Failure, JobSpec, Owner, Reading
+from batchimport.engines.temporal.open_jobs import OpenJobs, refuse_other_host
 from batchimport.engines.temporal.worker import PURE_MODULES
+from batchimport.engines.temporal.workflow import FORGET_AFTER_SECONDS, Fleet
 from batchimport.errors import FatalError, RefusedError, SourceChangedError
 from batchimport.jobs.identify import Request
 from batchimport.model import Chunk, Position
@@ -36,7 +36,7 @@ def test_workers_of_one_host_are_not_each_others_load() -> None:
 
 
 def test_hosts_add_processors_and_share_load() -> None:
-    """A worker that was silent for long no longer counts; the last one always does."""
+    """A worker that was silent for long no longer counts, unless it is the last one."""
     fleet = Fleet()
     fleet.hear(reading("a/1", "a", 1.0, 0.2), 0.0)
     fleet.hear(reading("b/1", "b", 0.0, 0.0), 10.0)
@@ -55,19 +55,19 @@ def test_hosts_add_processors_and_share_load() -> None:
     ],
 )
 def test_a_password_comes_from_the_environment(environment: dict[str, str], found: str) -> None:
-    """Of the variable whose address is the job's, the password apart."""
+    """From the variable whose address is the job's, apart from the password."""
     assert OpenJobs(environment).address("postgresql://u@db/x") == found
 
 
 def test_a_database_file_stays_on_its_host() -> None:
-    """A worker elsewhere refuses, in words; a directory of Parquet files may be shared."""
+    """A worker on another host refuses; a directory of Parquet files may be shared."""
     refuse_other_host("parquet:////shared/users", "elsewhere")
     with pytest.raises(RefusedError, match="elsewhere"):
         refuse_other_host("sqlite:////data/u.db", "elsewhere")
 
 
 def test_errors_survive_the_history() -> None:
-    """With their class, place and hint; an unknown class of a later version is fatal."""
+    """With class, place and hint; a class of a later version is read as a fatal error."""
     error = SourceChangedError("has changed", "u.jsonl", "look")
     revived = Failure.of(error).revive()
     assert (type(revived), revived.args) == (type(error), error.args)
@@ -77,14 +77,14 @@ def test_errors_survive_the_history() -> None:
 
 
 def test_all_that_is_asked_for_reaches_the_workers() -> None:
-    """A job's spec has every part of a request that is not the starter's own business."""
+    """A job's spec has every field of a request that does not concern the starter alone."""
     own = {"job", "options", "state", "handle_signals", "temporal"}
     asked = {each.name for each in fields(Request)} - own
     assert asked - {each.name for each in fields(JobSpec)} == set()
 
 
-def test_a_plan_goes_on_from_a_mark() -> None:
-    """Whether the mark is in a gap, at its end, or in what is committed."""
+def test_a_plan_continues_from_a_position() -> None:
+    """Whether that is in a gap, at its end, or in a committed chunk."""
 
     def cut(start: Position, limit: int, _: int) -> Chunk | None:
         stop = min(start.record + limit, 100)

@@ -1,12 +1,12 @@
-"""Chunks on as many machines as you like: the workflow, its activities, its worker, its client.
+"""The engine on many machines: workflow, activities, worker and client of Temporal.
 
-Imported only when it is asked for.
+Imported on use only; raises UsageError if the extra `temporal` is not installed.
 """
 
 from batchimport.errors import UsageError
 
 try:
-    import temporalio as _  # noqa: F401 - to say in words that it is missing
+    import temporalio as _  # noqa: F401 - imported to see whether it is there
 except ImportError as error:
     raise UsageError(
         "the Temporal engine is not installed",

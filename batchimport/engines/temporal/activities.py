@@ -1,7 +1,7 @@
-"""What the workflow has others do: open, count, cut, import and finish; each in a thread.
+"""The activities that the workflow calls: open, count, cut, process, finish; each in a thread.
 
-While a thread works, the event loop sends heartbeats: they say that this process is alive, and bring
-back whether the attempt was cancelled. The ledger, never a heartbeat's details, says what is done.
+While a thread works, the event loop sends heartbeats, which show that this process is alive, and
+learns from them whether the attempt was cancelled. What is done is read from the ledger alone.
 """
 
 from __future__ import annotations
@@ -20,19 +20,18 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from batchimport.engines.temporal import messages as m
-from batchimport.engines.temporal.jobs import (
+from batchimport.engines.temporal.open_jobs import (
     OpenJobs,
     naming_this_host,
     open_parts,
     refuse_other_host,
 )
 from batchimport.errors import BatchImportError, TransientError
-from batchimport.jobs.finish import complete
+from batchimport.jobs.finish import count_records, finish_job
 from batchimport.jobs.identify import Request, identify, job_from
+from batchimport.jobs.recorder import started
 from batchimport.jobs.start import bytes_per_record, open_job
-from batchimport.model import Counts
 from batchimport.pipeline.chunk import process_chunk
-from batchimport.policy.events import JobStarted
 from batchimport.policy.plan import Plan
 from batchimport.policy.retry import is_retryable
 from batchimport.sinks import open_sink
@@ -54,11 +53,11 @@ HEARTBEATS_PER_TIMEOUT = 4
 
 
 class _NotItsTurnError(Exception):
-    """The chunk before this one is not committed yet."""
+    """The chunk before this one is still not committed."""
 
 
 class WorkerReader:
-    """Says how loaded this worker is."""
+    """Reads the load of this worker."""
 
     def __init__(self, load: LoadReader, slots: int) -> None:
         self._load, self._slots = load, slots
@@ -91,7 +90,7 @@ class Activities:
 
     @activity.defn(name=m.OPEN)
     async def open(self, spec: m.JobSpec) -> m.Claimed:
-        """Claim the job: it is ours from now on, whoever had it before."""
+        """Claim the job, whoever owned it before."""
         info = activity.info()
         owner = m.Owner(self._address, info.namespace, info.workflow_id or spec.job_id)
         return await self._threaded(lambda _: self._claim(spec, owner))
@@ -100,16 +99,15 @@ class Activities:
     async def count(self, ref: m.JobRef) -> int:
         """Count the records of the job, independently of how they are cut."""
 
-        def counted(_: threading.Event) -> int:
+        def count(_: threading.Event) -> int:
             with self._jobs.use(ref) as job:
-                total, limit = job.work.source.count(), job.parts.job.limit
-            return total if limit is None else min(total, limit)
+                return count_records(job.parts.source, job.parts.job)
 
-        return await self._threaded(counted)
+        return await self._threaded(count)
 
     @activity.defn(name=m.CUT)
     async def cut(self, request: m.CutRequest) -> m.Page:
-        """Cut the next chunks."""
+        """Cut the next chunks that the ledger does not cover."""
 
         def page(_: threading.Event) -> m.Page:
             with self._jobs.use(request.ref) as job:
@@ -128,7 +126,7 @@ class Activities:
 
     @activity.defn(name=m.PROCESS)
     async def process(self, task: m.ChunkTask) -> m.ChunkDone:
-        """Import one chunk, as the local engine does."""
+        """Import one chunk, by the same function as the local engine."""
         began, attempt = time.monotonic(), activity.info().attempt
         try:
             result = await self._threaded(lambda cancelled: self._import(task, attempt, cancelled))
@@ -140,20 +138,16 @@ class Activities:
     async def finish(self, request: m.FinishRequest) -> m.Finished:
         """Check the accounts and record how the job ended."""
 
-        def finished(_: threading.Event) -> m.Finished:
+        def finish(_: threading.Event) -> m.Finished:
             with self._jobs.use(request.ref) as job:
-                sink, claim = job.parts.sink, job.work.claim
-                if request.is_whole:
-                    size = job.work.source.size
-                    complete(sink, claim, job.parts.job, size, request.total)
-                else:
-                    claim.finish("interrupted", request.total)
-                rejects = sink.rejects(claim.record.job_id)
+                claim = job.work.claim
+                finish_job(job.parts, claim, request.total, is_whole=request.is_whole)
+                rejects = job.parts.sink.rejects(claim.record.job_id)
                 codes = Counter(reject.errors[0].code for reject in rejects)
             self._jobs.close()
             return m.Finished(dict(sorted(codes.items())))
 
-        return await self._threaded(finished)
+        return await self._threaded(finish)
 
     # -- in a thread --------------------------------------------------------------------------
 
@@ -168,7 +162,7 @@ class Activities:
             request = Request(
                 job,
                 spec.options,
-                StateDirectory(Path()),  # a worker keeps none
+                StateDirectory(Path()),  # a worker writes no checkpoints
                 spec.job_id,
                 spec.restart,
                 spec.allow_duplicates,
@@ -177,23 +171,10 @@ class Activities:
             )
             found = identify(request, parts.source, sink, str(owner))
             opened = open_job(request, found, parts, str(owner))
-            return self._describe(spec, job, opened)
+            return self._claimed(spec, job, opened)
 
-    def _describe(self, spec: m.JobSpec, job: Job, opened: Opened) -> m.Claimed:
-        record, work = opened.record, opened.work
-        hints, done = work.claim.hints, Counts()
-        for row in opened.committed:
-            done = done.plus(row.successful, row.failed, row.filtered)
-        started = JobStarted(
-            record.job_id,
-            job.sources,
-            spec.destination,
-            job.table,
-            work.source.size,
-            done=done,
-            done_positions=sum(row.chunk.hi - row.chunk.lo for row in opened.committed),
-            notes=work.source.notes,
-        )
+    def _claimed(self, spec: m.JobSpec, job: Job, opened: Opened) -> m.Claimed:
+        record, source, hints = opened.record, opened.work.source, opened.work.claim.hints
         return m.Claimed(
             m.JobRef(
                 record.job_id,
@@ -203,13 +184,13 @@ class Activities:
                 job.ledger_schema,
                 spec.options.chunk_timeout_seconds,
             ),
-            started,
+            started(record.job_id, job, source, opened.committed),
             self._reader.read(),
             opened.resumed,
             hints.delivery,
             hints.writers,
             hints.preferred_records,
-            bytes_per_record(work.source),
+            bytes_per_record(source),
         )
 
     def _import(self, task: m.ChunkTask, attempt: int, cancelled: threading.Event) -> ChunkResult:
@@ -224,17 +205,17 @@ class Activities:
                     raise _NotItsTurnError
 
             result = process_chunk(job.work, task.chunk, attempt, before_store)
-            job.tell_end()
+            job.wake_waiting()
             return result
 
     async def _threaded(self, work: Callable[[threading.Event], _Result]) -> _Result:
-        """Run in a thread, with heartbeats; our errors become the server's."""
+        """Run in a thread, with heartbeats; our errors become errors of Temporal."""
         cancelled = threading.Event()
         timeout = activity.info().heartbeat_timeout
         pause = timeout.total_seconds() / HEARTBEATS_PER_TIMEOUT if timeout else 1.0
         loop = asyncio.get_running_loop()
         future = loop.run_in_executor(self._pool, functools.partial(work, cancelled))
-        future.add_done_callback(_look_at)
+        future.add_done_callback(_retrieve)
         try:
             while not future.done():
                 await asyncio.wait({future}, timeout=pause)
@@ -255,7 +236,7 @@ class Activities:
             cancelled.set()
 
 
-def _look_at(future: asyncio.Future[Any]) -> None:
-    """Take note of how a thread ended that nobody waits for any more: its attempt was cancelled."""
+def _retrieve(future: asyncio.Future[Any]) -> None:
+    """Retrieve the result of an abandoned attempt, so that asyncio does not warn about it."""
     if not future.cancelled():
         future.exception()

@@ -1,6 +1,6 @@
-"""The starter's side: begin a job's workflow or find it running, follow it, and return its outcome.
+"""The client's side: start a job's workflow or find it running, follow it, ask how far it is.
 
-Whoever follows may go away at any time; the job goes on.
+A follower may go away at any time; the job goes on.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from temporalio.converter import DataConverter
 from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
+from batchimport.engines import event_loop
 from batchimport.engines.signals import draining_signals
 from batchimport.engines.temporal import messages as m
 from batchimport.engines.temporal.connection import connect, has_worker, is_running, no_answer
@@ -33,11 +34,19 @@ from batchimport.errors import (
     JobRunningElsewhereError,
     UsageError,
 )
-from batchimport.jobs.finish import Outcome, resume_command
+from batchimport.jobs.finish import (
+    Outcome,
+    export_rejects,
+    rejects_path,
+    resume_command,
+    summary_of,
+)
 from batchimport.jobs.identify import without_address
-from batchimport.model import Progress, Summary, TemporalOptions
+from batchimport.jobs.recorder import Recorder
+from batchimport.model import Progress, TemporalOptions
 from batchimport.policy.events import JobFinished, Noted
-from batchimport.sinks import redact
+from batchimport.sinks import open_sink, redact
+from batchimport.sinks.base import SinkOptions
 
 if TYPE_CHECKING:
     from batchimport.jobs.identify import Request
@@ -45,9 +54,9 @@ if TYPE_CHECKING:
 
 SECONDS_BETWEEN_QUERIES = 0.5
 QUERY_SECONDS = 5
-MOST_JOBS = 100
+JOBS_PER_PAGE = 100
 LARGEST_PAYLOAD = 1_500_000
-"""Bytes; the server takes 2 MB."""
+"""Bytes; the server accepts 2 MB."""
 _UNREACHABLE = (
     RPCStatusCode.UNAVAILABLE,
     RPCStatusCode.DEADLINE_EXCEEDED,
@@ -58,14 +67,65 @@ _UNREACHABLE = (
 )
 
 
+def attach(request: Request, observer: Observer) -> Outcome | None:
+    """Follow the job that was asked for by its id if a workflow is running it; else return None.
+
+    Raises:
+        BatchImportError: If the server cannot be reached, or cannot do what is asked.
+    """
+    if request.options.dry_run:
+        raise UsageError("a dry run needs --engine local", where="--dry-run --engine temporal")
+    if request.job_id is None or request.restart:
+        return None
+    if not RemoteJob(request, request.job_id, observer).is_running():
+        return None
+    return follow(request, request.job_id, observer)
+
+
+def follow(request: Request, job_id: str, observer: Observer) -> Outcome:
+    """Start the job's workflow or find it running, and follow it to its end.
+
+    Raises:
+        BatchImportError: If the server cannot be reached, or refuses.
+    """
+    recorder = Recorder(request, observer, "")
+    job = RemoteJob(request, job_id, recorder)
+    recorder.owner = job.start()
+    recorder.save(job_id)
+    if request.temporal is not None and request.temporal.detach:
+        return Outcome(summary_of(request, job_id, "running"), 0)
+    return _with_rejects(request, job.follow())
+
+
+def _with_rejects(request: Request, outcome: Outcome) -> Outcome:
+    """Write the rejects file here, on the user's host; workers may be anywhere."""
+    summary = outcome.summary
+    path = rejects_path(request, summary.job_id, summary.failed)
+    if path is None:
+        return outcome
+    try:
+        options = SinkOptions(create=False, ledger_schema=request.job.ledger_schema)
+        sink = open_sink(request.job.destination, options)
+    except BatchImportError:
+        return outcome  # this host does not reach the destination
+    try:
+        rejects = export_rejects(sink, summary.job_id, path)
+    except BatchImportError as error:
+        return replace(outcome, error=outcome.error or error)
+    finally:
+        sink.close()
+    summary = replace(summary, rejects_by_code=rejects.codes, rejects_file=rejects.path)
+    return replace(outcome, summary=summary, examples=rejects.examples)
+
+
 class RemoteJob:
-    """A job's workflow, seen from the starter."""
+    """A job's workflow, seen from a client."""
 
     def __init__(self, request: Request, job_id: str, observer: Observer) -> None:
         assert request.temporal is not None  # noqa: S101 - a mistake in this program
         self._request, self._options, self.job_id = request, request.temporal, job_id
         self._observer = observer
-        self._is_told = False
+        self._is_announced = False
         self._notes: set[str] = set()
         self._left: JobInterrupted | None = None
 
@@ -79,10 +139,10 @@ class RemoteJob:
         async def ask() -> bool:
             return await is_running(await connect(self._options), self.job_id)
 
-        return asyncio.run(ask())
+        return event_loop.run(ask())
 
     def start(self) -> str:
-        """Start the workflow, unless it runs already; return what names it as owner of the job.
+        """Start the workflow unless it is running; return its name as the job's owner.
 
         Raises:
             BatchImportError: If it cannot be started.
@@ -96,19 +156,15 @@ class RemoteJob:
             address = client.service_client.config.target_host
             return str(m.Owner(address, client.namespace, self.job_id))
 
-        return asyncio.run(start())
-
-    def detached(self) -> Outcome:
-        """Return the outcome of a start that waits for nothing."""
-        return Outcome(self._summary("running"), 0)
+        return event_loop.run(start())
 
     def follow(self) -> Outcome:
-        """Stay until the workflow ends, or a signal comes.
+        """Follow the workflow until it ends or this process gets a signal.
 
         Raises:
-            FatalError: If the server cannot be reached, or somebody has ended the workflow.
+            FatalError: If the server cannot be reached, or the workflow was ended from outside.
         """
-        return asyncio.run(self._follow())
+        return event_loop.run(self._follow())
 
     async def _follow(self) -> Outcome:
         client = await connect(self._options)
@@ -126,7 +182,7 @@ class RemoteJob:
         for task in (ended, gone, watching):
             task.cancel()  # those that are done stay as they are
         if ended.done():
-            if not self._is_told:  # it was over before anybody looked
+            if not self._is_announced:  # it ended before the first query
                 with suppress(RPCError, WorkflowQueryFailedError):
                     await self._hear(client)
             return self._conclude(ended.result())
@@ -178,7 +234,7 @@ class RemoteJob:
             raise no_answer(error, client) from error
 
     async def _result(self, client: Client) -> m.Ended:
-        """Wait for the end of the workflow, however often the server goes away meanwhile."""
+        """Wait for the end of the workflow, even if the server goes away meanwhile."""
         handle = client.get_workflow_handle(self.job_id, result_type=m.Ended)
         while True:
             try:
@@ -193,7 +249,7 @@ class RemoteJob:
             await asyncio.sleep(SECONDS_BETWEEN_QUERIES)
 
     async def _look(self, client: Client) -> None:
-        """Tell the display how far the job is; or why nobody answers."""
+        """Show how far the job is, or why nobody answers."""
         try:
             await self._hear(client)
         except (RPCError, WorkflowQueryFailedError) as error:
@@ -204,8 +260,8 @@ class RemoteJob:
             m.ACCOUNT, result_type=m.Account, rpc_timeout=timedelta(seconds=QUERY_SECONDS)
         )
         if account.started is not None:
-            if not self._is_told:
-                self._is_told = True
+            if not self._is_announced:
+                self._is_announced = True
                 self._observer(account.started)
             self._observer(account.advanced)
 
@@ -234,7 +290,8 @@ class RemoteJob:
             f"{error.message} at {place}; stop it with: "
             f"temporal workflow cancel --workflow-id {self.job_id}"
         )
-        return Outcome(self._summary("interrupted", str(error)), error.exit_code, error=error)
+        summary = summary_of(self._request, self.job_id, "interrupted", error)
+        return Outcome(summary, error.exit_code, error=error)
 
     def _conclude(self, ended: m.Ended) -> Outcome:
         error = ended.error.revive() if ended.error else None
@@ -247,22 +304,9 @@ class RemoteJob:
         self._observer(JobFinished(summary))
         return Outcome(summary, ended.exit_code, error=error)
 
-    def _summary(self, status: str, error: str | None = None) -> Summary:
-        job = self._request.job
-        return Summary(
-            job_id=self.job_id,
-            status=status,
-            sources=job.sources,
-            destination=redact(job.destination),
-            table=job.table,
-            engine="temporal",
-            resume_command=resume_command(self._request, self.job_id),
-            error=error,
-        )
-
 
 def progress_of(options: TemporalOptions, job_id: str) -> Progress:
-    """Return how far a job is.
+    """Return the progress of a job.
 
     Raises:
         FatalError: If nobody answers.
@@ -272,11 +316,11 @@ def progress_of(options: TemporalOptions, job_id: str) -> Progress:
     async def ask() -> Progress:
         return await _ask_progress(await connect(options), job_id)
 
-    return asyncio.run(ask())
+    return event_loop.run(ask())
 
 
 def all_progress_of(options: TemporalOptions) -> list[Progress]:
-    """Return how far the jobs are that the server remembers, the latest first.
+    """Return the progress of all jobs that the server remembers, the latest first.
 
     Raises:
         FatalError: If the server does not answer.
@@ -285,34 +329,34 @@ def all_progress_of(options: TemporalOptions) -> list[Progress]:
     async def ask() -> list[Progress]:
         client = await connect(options)
         try:
-            found = client.list_workflows(f"WorkflowType = '{m.WORKFLOW}'", page_size=MOST_JOBS)
-            known = dict.fromkeys([each.id async for each in found])
+            runs = client.list_workflows(f"WorkflowType = '{m.WORKFLOW}'", page_size=JOBS_PER_PAGE)
+            known = dict.fromkeys([run.id async for run in runs])  # a job may have several runs
         except RPCError as error:
             raise no_answer(error, client) from error
         return [await _progress_or_silence(client, job_id) for job_id in known]
 
-    return asyncio.run(ask())
+    return event_loop.run(ask())
 
 
 async def _ask_progress(client: Client, job_id: str) -> Progress:
-    """Ask a workflow that runs; of one that has ended, read the result: nobody need be there."""
+    """Query a workflow that is running; read the result of one that has ended: needs no worker."""
     handle = client.get_workflow_handle(job_id, result_type=m.Ended)
     try:
         if not await is_running(client, job_id):
             ended: m.Ended = await handle.result(rpc_timeout=timedelta(seconds=QUERY_SECONDS))
             return ended.progress()
-        found: Progress = await handle.query(
+        progress: Progress = await handle.query(
             m.PROGRESS, result_type=Progress, rpc_timeout=timedelta(seconds=QUERY_SECONDS)
         )
     except WorkflowFailureError as error:
         return _ended_of(error).progress()
     except (RPCError, WorkflowQueryFailedError) as error:
         raise _why_no_progress(client, job_id, error) from error
-    return found
+    return progress
 
 
 async def _progress_or_silence(client: Client, job_id: str) -> Progress:
-    """Return how far a job is, or that nobody tells."""
+    """Return the progress of a job; only a status if nobody answers."""
     try:
         return await _ask_progress(client, job_id)
     except BatchImportError as error:
@@ -325,7 +369,7 @@ def _why_no_progress(client: Client, job_id: str, error: Exception) -> BatchImpo
             return UsageError("the Temporal server knows no such job", where=f"job {job_id}")
         if error.status in (RPCStatusCode.FAILED_PRECONDITION, RPCStatusCode.DEADLINE_EXCEEDED):
             return FatalError(
-                "no worker serves the job's task queue, so that nobody can tell",
+                "no worker serves the job's task queue, so its progress is unknown",
                 where=f"job {job_id}",
                 hint="start one with `batchimport worker`",
             )
@@ -334,7 +378,7 @@ def _why_no_progress(client: Client, job_id: str, error: Exception) -> BatchImpo
 
 
 def destination_of(options: TemporalOptions, job_id: str) -> str:
-    """Return where a job imports to, without the password.
+    """Return the address that a job imports to, without the password.
 
     Raises:
         UsageError: If the server knows no such job.
@@ -352,11 +396,11 @@ def destination_of(options: TemporalOptions, job_id: str) -> str:
             ) from error
         return str(await description.memo_value("destination", ""))
 
-    return asyncio.run(ask())
+    return event_loop.run(ask())
 
 
 def owner_has_ended(text: str) -> bool | None:
-    """Say whether the workflow that owns a job has ended; None if nobody can tell."""
+    """Say whether the workflow that owns a job has ended; None if the server does not answer."""
     owner = m.Owner.parse(text)
 
     async def ask() -> bool:
@@ -364,19 +408,23 @@ def owner_has_ended(text: str) -> bool | None:
         return not await is_running(client, owner.workflow_id)
 
     try:
-        return asyncio.run(ask())
+        return event_loop.run(ask())
     except BatchImportError:
         return None
 
 
 def _ended_of(error: WorkflowFailureError) -> m.Ended:
-    """Return the outcome that a failed workflow left; one in words if it was ended from outside."""
+    """Return the outcome that a failed workflow left.
+
+    Raises:
+        FatalError: If the workflow was ended from outside, such as by `temporal workflow terminate`.
+    """
     cause = error.cause
     if isinstance(cause, ApplicationError) and cause.details:
         converter = DataConverter.default.payload_converter
         payloads = converter.to_payloads(cause.details[:1])
-        found: m.Ended = converter.from_payloads(payloads, [m.Ended])[0]
-        return found
+        ended: m.Ended = converter.from_payloads(payloads, [m.Ended])[0]
+        return ended
     raise FatalError(
         f"the workflow has ended: {cause}",
         hint="what is committed is in the ledger: run the same command again",
@@ -387,6 +435,6 @@ def _check_size(spec: m.JobSpec) -> None:
     size = len(spec.job)
     if size > LARGEST_PAYLOAD:
         raise UsageError(
-            f"schema and options take {size:,} bytes, more than Temporal carries",
+            f"schema and options take {size:,} bytes; Temporal accepts {LARGEST_PAYLOAD:,}",
             hint="use a smaller --schema, or --engine local",
         )

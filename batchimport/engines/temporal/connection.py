@@ -1,4 +1,4 @@
-"""The way to a Temporal server, by the conventions of its ecosystem."""
+"""Connect to a Temporal server, configured by options, environment or profile."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DEFAULT_ADDRESS = "localhost:7233"
 
 
 async def connect(options: TemporalOptions) -> Client:
-    """Connect by the options, else by `TEMPORAL_…` variables, else by the profile file.
+    """Connect by the options, else by `TEMPORAL_...` variables, else by the profile file.
 
     Raises:
         FatalError: If the server cannot be reached.
@@ -47,16 +47,16 @@ async def connect(options: TemporalOptions) -> Client:
 
 @cache
 def _runtime() -> Runtime:
-    """Return the SDK's core, as quiet as can be: what is wrong, we say ourselves."""
+    """Return the SDK's core with its logging off: errors are reported by this package."""
     quiet = LoggingConfig(TelemetryFilter(core_level="ERROR", other_level="ERROR"))
     return Runtime(telemetry=TelemetryConfig(logging=quiet))
 
 
 async def is_running(client: Client, workflow_id: str) -> bool:
-    """Say whether a job's workflow is open.
+    """Say whether a job's workflow is running.
 
     Raises:
-        FatalError: If the server does not answer, or there is no such namespace.
+        FatalError: If the server does not answer, or the namespace does not exist.
     """
     try:
         description = await client.get_workflow_handle(workflow_id).describe()
@@ -68,10 +68,10 @@ async def is_running(client: Client, workflow_id: str) -> bool:
 
 
 async def check_namespace(client: Client) -> None:
-    """Ask whether the namespace is there.
+    """Refuse a namespace that does not exist.
 
     Raises:
-        FatalError: If it is not, or the server does not answer.
+        FatalError: If it does not exist, or the server does not answer.
     """
     try:
         await client.workflow_service.describe_namespace(
@@ -82,7 +82,7 @@ async def check_namespace(client: Client) -> None:
 
 
 async def has_worker(client: Client, task_queue: str) -> bool:
-    """Say whether a worker has asked for work lately."""
+    """Say whether a worker has polled the task queue lately."""
     description = await client.workflow_service.describe_task_queue(
         DescribeTaskQueueRequest(
             namespace=client.namespace,
@@ -94,7 +94,7 @@ async def has_worker(client: Client, task_queue: str) -> bool:
 
 
 def no_answer(error: RPCError, client: Client) -> FatalError:
-    """Say that the server refused or did not answer."""
+    """Return the error for a server that refused or did not answer."""
     return FatalError(
         f"the Temporal server does not answer: {_first_line(error)}",
         where=f"{client.service_client.config.target_host}, namespace {client.namespace}",

@@ -1,7 +1,7 @@
-"""What client, workflow and workers say to each other: JSON of a few hundred bytes, no credentials.
+"""Messages between client, workflow and workers: JSON of a few hundred bytes, no credentials.
 
-All of it is kept in the workflow's history, and read by workers of other versions: a field may be
-added, with a default, but none may change its meaning.
+The workflow's history keeps them, and workers of other versions read them: a field may be added with
+a default, or removed if its readers do without it, but none may change its name or meaning.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 from dataclasses import dataclass, replace
 from typing import Any
 
+from batchimport.engines import OWNED_BY_TEMPORAL
 from batchimport.errors import BatchImportError, find_class
 from batchimport.model import Chunk, ChunkResult, Position, Progress, RunOptions, Summary
 from batchimport.policy.events import Advanced, JobFinished, JobStarted
@@ -26,21 +27,20 @@ OPEN, COUNT, CUT, PROCESS, FINISH = (
 )
 PROGRESS, ACCOUNT = "progress", "account"
 PAUSE, RESUME = "pause", "resume"
-OWNER_PREFIX = "temporal|"
 TURN_SECONDS = 2.0
-"""So long may a chunk hold a slot while it waits for the chunk before it."""
+"""A chunk that waits longer for the chunk before it gives its slot back, and is started again."""
 
 
 @dataclass(frozen=True, slots=True)
 class JobSpec:
-    """A job as the history may keep it.
+    """A job as it was requested, without secrets.
 
     Attributes:
-        job: JSON of the job without its destination, as `identity.without_address` gives it; a
-            text, since Temporal sorts the keys of objects, and these are the order of columns.
-        destination: Address without the password; workers find that in their environment.
-        starter_host: Where the job was started: a destination that is a file must be there.
-        heartbeat_seconds: A worker that is silent for longer has lost its chunks.
+        job: The job without its destination (`identify.without_address`) as a JSON string: an
+            object would not do, since Temporal sorts keys, and theirs is the order of columns.
+        destination: Address without the password; workers have that in their environment.
+        starter_host: Host that started the job; a destination that is a file must be there.
+        heartbeat_seconds: A worker that is silent for longer loses its chunks to others.
     """
 
     job_id: str
@@ -56,33 +56,34 @@ class JobSpec:
 
     def facts(self) -> dict[str, Any]:
         """Return the job as a dict."""
-        found: dict[str, Any] = json.loads(self.job)
-        return found
+        facts: dict[str, Any] = json.loads(self.job)
+        return facts
 
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """The workflow that a job's row in the destination names as its owner."""
+    """A workflow as the owner of a job; as a string, it stands in the ledger."""
 
     address: str
     namespace: str
     workflow_id: str
 
     def __str__(self) -> str:
-        return f"{OWNER_PREFIX}{self.address}|{self.namespace}|{self.workflow_id}"
+        return f"{OWNED_BY_TEMPORAL}{self.address}|{self.namespace}|{self.workflow_id}"
 
     @staticmethod
     def parse(text: str) -> Owner:
-        """Return the owner that was written by `str`."""
-        return Owner(*text.removeprefix(OWNER_PREFIX).split("|"))
+        """Return the owner that `str` wrote."""
+        return Owner(*text.removeprefix(OWNED_BY_TEMPORAL).split("|"))
 
 
 @dataclass(frozen=True, slots=True)
 class JobRef:
-    """A claimed job; all that it is stands in the destination.
+    """A claimed job: what a worker needs to read the rest from the destination.
 
     Attributes:
-        store_seconds: How long a statement of the destination may take.
+        epoch: Fencing token of the claim; a later claim makes it invalid.
+        store_seconds: Time limit of a statement in the destination.
     """
 
     job_id: str
@@ -98,9 +99,9 @@ class Reading:
     """The load of one worker.
 
     Attributes:
-        worker: Host and process.
-        slots: Chunks that it takes at once.
-        peak_bytes: The most memory that the process ever had.
+        worker: Host and process id.
+        slots: Maximum number of chunks at once.
+        peak_bytes: Peak resident memory of the process.
     """
 
     worker: str
@@ -112,11 +113,12 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """What the workflow must know of a job that was claimed for it.
+    """What the workflow needs to know of a job that was claimed for it.
 
     Attributes:
-        writers: Transactions that help side by side; with 1, chunks are stored in source order.
+        writers: Transactions that are faster side by side; with 1, chunks are stored in order.
         preferred_records: Records per transaction that suit the destination.
+        bytes_per_record: Mean width of the first records; 0 if there are none.
     """
 
     ref: JobRef
@@ -131,7 +133,13 @@ class Claimed:
 
 @dataclass(frozen=True, slots=True)
 class CutRequest:
-    """Cut the source from a mark onwards, where no ledger row covers it."""
+    """Cut the next chunks from a position onwards, where no ledger row covers the source.
+
+    Attributes:
+        limit: Maximum number of records in a chunk.
+        max_bytes: Maximum size of a chunk, unless one record is larger.
+        chunks: Maximum number of chunks.
+    """
 
     ref: JobRef
     start: Position
@@ -142,7 +150,7 @@ class CutRequest:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Chunks in order of position; `is_last` when nothing is left behind them."""
+    """Chunks in order of position; `is_last` if nothing is left after them."""
 
     chunks: list[Chunk]
     is_last: bool
@@ -153,7 +161,7 @@ class ChunkTask:
     """Import one chunk.
 
     Attributes:
-        after: Position of the chunk that must be committed before this one; None if none must.
+        after: Position of the chunk that must be committed first; None if none must.
     """
 
     ref: JobRef
@@ -166,7 +174,9 @@ class ChunkDone:
     """How an attempt ended.
 
     Attributes:
-        result: None if the chunk must wait for another one: it is to be started again.
+        result: None if the chunk still has to wait for the one before it: start it again.
+        attempt: Number of the attempt, from 1.
+        seconds: Duration of the attempt.
     """
 
     result: ChunkResult | None
@@ -177,7 +187,7 @@ class ChunkDone:
 
 @dataclass(frozen=True, slots=True)
 class FinishRequest:
-    """Record how the job ended; check the accounts first if every chunk is committed."""
+    """Record how the job ended, as `finish.finish_job` does."""
 
     ref: JobRef
     is_whole: bool
@@ -186,7 +196,7 @@ class FinishRequest:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """One of our errors, in words."""
+    """One of our errors, serialised."""
 
     kind: str
     message: str
@@ -195,22 +205,23 @@ class Failure:
 
     @staticmethod
     def of(error: BatchImportError) -> Failure:
-        """Return an error in words."""
+        """Return an error as a message."""
         return Failure(type(error).__name__, error.message, error.where, error.hint)
 
     def revive(self) -> BatchImportError:
-        """Return the error that these are the words of."""
+        """Return the error that this message was made of."""
         return find_class(self.kind)(self.message, self.where, self.hint)
 
 
 @dataclass(frozen=True, slots=True)
 class SoFar:
-    """What one run of the workflow hands to the next, so that its history stays short.
+    """What a run of the workflow hands to the next one, so that each history stays short.
 
     Attributes:
-        at: Every chunk before this mark was started, and has ended.
-        is_cut: Nothing is left behind that mark.
-        began_at: When the first run began, in seconds since 1970.
+        at: Every chunk before this position has ended.
+        is_cut: Nothing is left after that position.
+        began_at: Start of the first run, in seconds since 1970.
+        peak_bytes: Peak resident memory of any worker so far.
     """
 
     claimed: Claimed
@@ -226,7 +237,7 @@ class SoFar:
 
 @dataclass(frozen=True, slots=True)
 class Begin:
-    """What a run of the workflow begins with."""
+    """The input of the workflow; `so_far` is None in the first run of a job."""
 
     spec: JobSpec
     so_far: SoFar | None = None
@@ -234,7 +245,7 @@ class Begin:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """The answer to the query `account`: what a display needs; `started` is None at first."""
+    """The answer to the query `account`; `started` is None until the job is claimed."""
 
     started: JobStarted | None
     advanced: Advanced
@@ -242,7 +253,7 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The outcome of the workflow; `advanced` is the account at its end."""
+    """The outcome of the workflow; `advanced` is its final progress."""
 
     summary: Summary
     exit_code: int
@@ -250,7 +261,7 @@ class Ended:
     advanced: Advanced | None = None
 
     def progress(self) -> Progress:
-        """Return the last moment of the job."""
+        """Return the final progress of the job."""
         tally = Tally()
         if self.advanced is not None:
             tally(self.advanced)
@@ -260,6 +271,6 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """What was found when the job was finished."""
+    """What the rejects were when the job was finished."""
 
     rejects_by_code: dict[str, int]

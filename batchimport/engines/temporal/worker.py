@@ -1,4 +1,4 @@
-"""A worker: serves the workflow and its activities until it is told to stop."""
+"""A worker: serves the workflow and its activities until a signal stops it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxR
 from batchimport.engines.signals import draining_signals
 from batchimport.engines.temporal.activities import Activities, WorkerReader
 from batchimport.engines.temporal.connection import check_namespace, connect
-from batchimport.engines.temporal.jobs import OpenJobs
+from batchimport.engines.temporal.open_jobs import OpenJobs
 from batchimport.engines.temporal.workflow import ImportJob
 from batchimport.system import LoadReader, refuse_few_files
 
@@ -31,10 +31,8 @@ if TYPE_CHECKING:
 
 GRACE_SECONDS = 30.0
 IDLE_SECONDS = 30.0
-"""A job that nobody asked for in this time is closed: a DuckDB file is then free for others."""
+"""A job that is idle for longer is closed, so that other programs can open a DuckDB file."""
 PURE_MODULES = (
-    "batchimport.engines.temporal.failures",
-    "batchimport.engines.temporal.fleet",
     "batchimport.engines.temporal.messages",
     "batchimport.errors",
     "batchimport.policy.events",
@@ -43,8 +41,8 @@ PURE_MODULES = (
     "batchimport.policy.stop_rules",
     "batchimport.policy.progress",
 )
-"""What the workflow imports. The sandbox must load none of them anew: a class loaded twice is two
-classes, and an error would not be an instance of its own class."""
+"""What the workflow imports. The sandbox must not load them a second time: a class that is loaded
+twice is two classes, and an error would not be an instance of its own class."""
 
 
 async def serve(
@@ -53,18 +51,18 @@ async def serve(
     max_memory_bytes: int | None,
     tell: Callable[[str], None],
 ) -> None:
-    """Serve a task queue until SIGINT or SIGTERM; chunks in flight then end first.
+    """Serve a task queue until SIGINT or SIGTERM, then finish the chunks in flight.
 
     Args:
-        max_parallel: Chunks at once, at most.
-        max_memory_bytes: Above it, the job goes one chunk at a time; None for 75 % of what is free.
-        tell: Called with what an operator should read.
+        max_parallel: Maximum number of chunks at once.
+        max_memory_bytes: Above this, a job runs one chunk at a time; None for 75 % of free memory.
+        tell: Called with each line that an operator should read.
 
     Raises:
         FatalError: If the server cannot be reached, or too few files may be opened.
     """
     refuse_few_files()
-    activity.logger.setLevel(logging.ERROR)  # errors are told in a line, without a traceback
+    activity.logger.setLevel(logging.ERROR)  # an error is one line by `tell`, without traceback
     client = await connect(options)
     await check_namespace(client)
     jobs = OpenJobs()
@@ -76,7 +74,7 @@ async def serve(
         stopping = asyncio.Event()
 
         def stop(reason: str) -> None:
-            tell(f"{reason}: finishing the chunks in flight; again to leave at once")
+            tell(f"{reason}: finishing the chunks in flight; signal again to leave at once")
             stopping.set()
 
         with draining_signals(stop):
@@ -96,7 +94,7 @@ async def serve(
 def make_worker(
     client: Client, task_queue: str, activities: Activities, max_parallel: int
 ) -> Worker:
-    """Return a worker; how much of it is used, the workflow decides from the readings it sends."""
+    """Return a worker; the workflow decides from its readings how many chunks it is given."""
     return Worker(
         client,
         task_queue=task_queue,
@@ -105,7 +103,8 @@ def make_worker(
         activities=activities.all(),
         max_concurrent_activities=max_parallel,
         graceful_shutdown_timeout=timedelta(seconds=GRACE_SECONDS),
-        # Says which version did what; tasks go to any version, since replay tests keep them alike.
+        # Shows in the history which version did what. Tasks go to workers of any version: replay
+        # tests make sure that each follows the histories of earlier ones.
         deployment_config=WorkerDeploymentConfig(
             WorkerDeploymentVersion("batchimport", version("batchimport")),
             use_worker_versioning=False,
@@ -114,6 +113,6 @@ def make_worker(
 
 
 def sandbox() -> SandboxedWorkflowRunner:
-    """Return what runs the workflow: away from the clock, the disk and the network."""
+    """Return a runner that keeps the workflow from the clock, the disk and the network."""
     restrictions = SandboxRestrictions.default.with_passthrough_modules(*PURE_MODULES)
     return SandboxedWorkflowRunner(restrictions=restrictions)

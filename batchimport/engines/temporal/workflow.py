@@ -1,7 +1,8 @@
-"""The workflow `ImportJob`: decides what runs next, from nothing but what activities told it.
+"""The workflow `ImportJob`: decides what runs next, from the results of activities alone.
 
-Deterministic: no clock, no file, no driver. A sliding window of chunks, like the local engine's; what
-stops a job, how large a chunk is and how progress is counted are the same pure modules.
+Deterministic, as Temporal demands: it reads no clock, file or database. It keeps a sliding window of
+chunks like the local engine, and shares with it the pure rules of `policy`: when a job stops, how
+large a chunk is, how progress is counted.
 """
 
 from __future__ import annotations
@@ -14,16 +15,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from temporalio import workflow
 from temporalio.common import RetryPolicy
-from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
+from temporalio.exceptions import (
+    ActivityError,
+    ApplicationError,
+    TimeoutType,
+    is_cancelled_exception,
+)
+from temporalio.exceptions import TimeoutError as ActivityTimeoutError
 
 from batchimport.engines.temporal import messages as m
-from batchimport.engines.temporal.failures import attempts_of, is_silence, meaning_of
-from batchimport.engines.temporal.fleet import Fleet
-from batchimport.errors import (
-    BatchImportError,
-    JobInterrupted,
-    Stop,
-)
+from batchimport.errors import BatchImportError, JobInterrupted, Stop, TransientError
 from batchimport.model import Chunk, Position, Progress, Summary
 from batchimport.policy.events import (
     ChunkFailed,
@@ -33,25 +34,30 @@ from batchimport.policy.events import (
     JobFinished,
     RecordsCounted,
 )
-from batchimport.policy.progress import Tally
-from batchimport.policy.sizing import choose_sizer
+from batchimport.policy.progress import Tally, is_resumable
+from batchimport.policy.sizing import LoadReading, choose_sizer
 from batchimport.policy.stop_rules import StopRule, verdict
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable
 
-_Kind = TypeVar("_Kind")
+_Result = TypeVar("_Result")
 
 GRACE_SECONDS = 30.0
 LOST_WORKERS = 3
-"""So many times over, an activity may use up its attempts because its workers went silent."""
+"""An activity whose workers all went silent is given a new set of attempts this many times."""
 OPEN_SECONDS = COUNT_SECONDS = FINISH_SECONDS = 24 * 3600.0
-"""As long as the largest file may take; that a worker is alive, its heartbeats say."""
+"""Generous enough for the largest file; heartbeats detect dead workers."""
+FORGET_AFTER_SECONDS = 30.0
+"""The load of a worker that was silent for longer no longer counts."""
 
 
 @workflow.defn(name=m.WORKFLOW)
 class ImportJob:
-    """One job, from its claim to its accounts."""
+    """One job, from its claim to the check of its accounts.
+
+    All state that must survive `continue_as_new` is in `messages.SoFar`.
+    """
 
     @workflow.init
     def __init__(self, begin: m.Begin) -> None:
@@ -72,35 +78,39 @@ class ImportJob:
         self._happened = 0
         self._mistake: BaseException | None = None
 
-    # -- asked and told from outside ----------------------------------------------------------
+    # -- queries and signals ------------------------------------------------------------------
 
     @workflow.query(name=m.PROGRESS)
     def progress(self) -> Progress:
-        """Return the moment, as `status --json` prints it."""
+        """Return the present state as `status --json` prints it."""
         return replace(self._tally.progress(), job_id=self._spec.job_id)
 
     @workflow.query(name=m.ACCOUNT)
     def account(self) -> m.Account:
-        """Return what a display needs."""
+        """Return what a display needs to show the job."""
         return m.Account(self._tally.job, self._tally.advanced())
 
     @workflow.signal(name=m.PAUSE)
     def pause(self) -> None:
         """Start no more chunks until `resume`."""
         self._is_paused = True
-        self._tell_stage()
+        self._set_stage()
 
     @workflow.signal(name=m.RESUME)
     def resume(self) -> None:
         """Go on after `pause`."""
         self._is_paused = False
-        self._tell_stage()
+        self._set_stage()
 
-    # -- the way of a job ---------------------------------------------------------------------
+    # -- the job ------------------------------------------------------------------------------
 
     @workflow.run
     async def run(self, begin: m.Begin) -> m.Ended:
-        """Import all that the ledger does not cover; a cancelled job drains."""
+        """Import what the ledger does not cover; a cancelled job drains.
+
+        Raises:
+            ApplicationError: If the job failed or was refused; its details are an `Ended`.
+        """
         so_far = begin.so_far
         claimed = so_far.claimed if so_far else await self._open()
         if claimed is None:
@@ -118,17 +128,9 @@ class ImportJob:
 
     async def _open(self) -> m.Claimed | None:
         """Claim the job; None if that was refused, or the job cancelled meanwhile."""
-        opening: list[m.Claimed] = []
-
-        async def open_job() -> None:
-            opening.append(
-                await self._activity(m.OPEN, self._spec, m.Claimed, seconds=OPEN_SECONDS)
-            )
-
-        task = self._help(open_job())
-        while not task.done():
-            await self._something_happens()
-        return opening[0] if opening else None
+        return await self._alone(
+            self._activity(m.OPEN, self._spec, m.Claimed, seconds=OPEN_SECONDS)
+        )
 
     def _begin(self, claimed: m.Claimed, so_far: m.SoFar | None) -> None:
         self._tally(claimed.started)
@@ -151,10 +153,10 @@ class ImportJob:
             writers=claimed.writers,
             bytes_per_record=claimed.bytes_per_record,
         )
-        self._tell_stage()
+        self._set_stage()
 
     def _fill(self, claimed: m.Claimed) -> None:
-        """Start as many chunks as the window has room for, and cut more before they run out."""
+        """Start as many chunks as there is room for, and have more cut before they run out."""
         if self._is_paused or self._reason or self._is_renewing:
             return
         if workflow.info().is_continue_as_new_suggested() and not self._is_counting:
@@ -162,7 +164,7 @@ class ImportJob:
             return
         decision = self._sizer.decide(self._fleet.load(workflow.time()))
         room = min(decision.in_flight, self._options.max_parallel)
-        if claimed.writers == 1:  # a chunk must not wait in a slot for one that has none
+        if claimed.writers == 1:  # a waiting chunk must not take the slot of the one it waits for
             room = min(room, self._fleet.slots(workflow.time()))
         room = max(1, room)
         while self._cut and len(self._running) < room:
@@ -176,39 +178,33 @@ class ImportJob:
             self._help(self._cut_page(request))
 
     def _is_over(self) -> bool:
-        """Say whether nothing is left to start; what was started is left to `_drain`."""
+        """Say whether no chunk is left to start; `_drain` waits for those that were started."""
         if self._reason or self._is_renewing:
             return True
         return self._is_cut and not self._cut and not self._running and not self._helpers
 
     async def _drain(self) -> None:
-        """Wait for what is in flight: to its end, or once stopped for the grace period."""
+        """Wait for what is in flight to end; once the job is stopped, for the grace period only."""
         until: float | None = None
         while self._running or self._helpers:
             if self._reason and until is None:
                 until = workflow.time() + GRACE_SECONDS
-                self._tell_stage()
+                self._set_stage()
                 _cancel(self._helpers)
             if until is not None and workflow.time() >= until:
                 _cancel(self._running.values())
             await self._something_happens(until)
 
     async def _finish(self, ref: m.JobRef) -> dict[str, int]:
-        """Have the accounts checked and the end recorded; return the rejects by their code."""
+        """Have the accounts checked and the end recorded; return the number of rejects by code."""
         self._is_finishing = True
         self._tally.stage = "finishing"
         is_whole = self._reason is None and not self._stop_rule.given_up
         request = m.FinishRequest(ref, is_whole, self._tally.total)
-        found: dict[str, int] = {}
-
-        async def finish_job() -> None:
-            finished = await self._activity(m.FINISH, request, m.Finished, seconds=FINISH_SECONDS)
-            found.update(finished.rejects_by_code)
-
-        task = self._help(finish_job())
-        while not task.done():
-            await self._something_happens()
-        return found
+        finished = await self._alone(
+            self._activity(m.FINISH, request, m.Finished, seconds=FINISH_SECONDS)
+        )
+        return finished.rejects_by_code if finished else {}
 
     def _end(self, claimed: m.Claimed | None, codes: dict[str, int]) -> m.Ended:
         error, tally, facts = self._reason, self._tally, self._spec.facts()
@@ -216,8 +212,7 @@ class ImportJob:
             error = error or self._stop_rule.incomplete()
         status, code = verdict(tally.totals.failed, error)
         job_id = self._spec.job_id
-        resumable = status in ("interrupted", "stopped", "failed")
-        base = Summary(
+        summary = Summary(
             job_id=job_id,
             status=status,
             sources=tuple(facts["sources"]),
@@ -226,12 +221,12 @@ class ImportJob:
             engine="temporal",
             peak_memory_bytes=self._peak_bytes,
             rejects_by_code=codes,
-            resume_command=f"batchimport resume {job_id}" if resumable else None,
+            resume_command=f"batchimport resume {job_id}" if is_resumable(status) else None,
             error=str(error) if error else None,
         )
         if claimed is not None:
-            base = replace(base, delivery=claimed.delivery, resumed=claimed.resumed)
-        summary = tally.fill(base, workflow.time() - self._began_at)
+            summary = replace(summary, delivery=claimed.delivery, resumed=claimed.resumed)
+        summary = tally.fill(summary, workflow.time() - self._began_at)
         tally(JobFinished(summary))
         failure = m.Failure.of(error) if error else None
         ended = m.Ended(summary, code, failure, tally.advanced())
@@ -255,14 +250,14 @@ class ImportJob:
         self._see_end(task)
 
     async def _import(self, ref: m.JobRef, chunk: Chunk, before: int | None) -> None:
-        """Bring a chunk to its end; never raises, for one chunk must not stop the others."""
+        """Import a chunk or give it up; never raises, since one chunk must not stop the others."""
         try:
-            done = await self._attempts(ref, chunk, before)
+            done = await self._in_turn(ref, chunk, before)
         except (ActivityError, asyncio.CancelledError) as error:
             if is_cancelled_exception(error):
                 return
-            self._count_retries(chunk, attempts_of(error, self._options.max_attempts))
-            why = meaning_of(error)
+            self._count_retries(chunk, _attempts_of(error, self._options.max_attempts))
+            why = _meaning_of(error)
             self._tally(ChunkFailed(chunk, str(why)))
             self._stop(self._stop_rule.failed(why))
             return
@@ -271,8 +266,8 @@ class ImportJob:
         self._tally(ChunkFinished(done.result, done.seconds))
         self._stop(self._stop_rule.finished(done.result))
 
-    async def _attempts(self, ref: m.JobRef, chunk: Chunk, before: int | None) -> m.ChunkDone:
-        """Start a chunk until it need not wait for the one before it."""
+    async def _in_turn(self, ref: m.JobRef, chunk: Chunk, before: int | None) -> m.ChunkDone:
+        """Start a chunk again until it no longer has to wait for the one before it."""
         seconds = self._options.chunk_timeout_seconds + m.TURN_SECONDS
         while True:
             task = m.ChunkTask(ref, chunk, before if before in self._running else None)
@@ -299,22 +294,22 @@ class ImportJob:
         self._is_cut, self._is_cutting = page.is_last, False
 
     async def _activity(
-        self, name: str, argument: Any, kind: type[_Kind], *, seconds: float
-    ) -> _Kind:
-        """Have something done; that workers went silent over it says little of the thing itself."""
+        self, name: str, argument: Any, kind: type[_Result], *, seconds: float
+    ) -> _Result:
+        """Run an activity, again with new attempts if its workers went silent: not its own fault."""
         for _ in range(LOST_WORKERS):
             try:
-                return await self._attempted(name, argument, kind, seconds)
+                return await self._with_retries(name, argument, kind, seconds)
             except ActivityError as error:
-                if self._reason or not is_silence(error):
+                if self._reason or not _is_silence(error):
                     raise
-        return await self._attempted(name, argument, kind, seconds)
+        return await self._with_retries(name, argument, kind, seconds)
 
-    async def _attempted(
-        self, name: str, argument: Any, kind: type[_Kind], seconds: float
-    ) -> _Kind:
+    async def _with_retries(
+        self, name: str, argument: Any, kind: type[_Result], seconds: float
+    ) -> _Result:
         options = self._options
-        found: _Kind = await workflow.execute_activity(
+        result: _Result = await workflow.execute_activity(
             name,
             argument,
             result_type=kind,
@@ -327,17 +322,29 @@ class ImportJob:
                 maximum_attempts=options.max_attempts,
             ),
         )
-        return found
+        return result
+
+    async def _alone(self, work: Coroutine[Any, Any, _Result]) -> _Result | None:
+        """Return the result of an activity that nothing else waits for; None if it failed."""
+        results: list[_Result] = []
+
+        async def keep() -> None:
+            results.append(await work)
+
+        task = self._help(keep())
+        while not task.done():
+            await self._something_happens()
+        return results[0] if results else None
 
     def _help(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Do something beside the chunks; if it fails, the job stops."""
+        """Run something beside the chunks; if it fails, the job stops."""
 
         async def guarded() -> None:
             try:
                 await work
             except (ActivityError, asyncio.CancelledError) as error:
                 if not is_cancelled_exception(error):
-                    self._stop(meaning_of(error))
+                    self._stop(_meaning_of(error))
 
         task = asyncio.create_task(guarded())
         self._helpers.add(task)
@@ -354,9 +361,9 @@ class ImportJob:
             self._mistake = self._mistake or task.exception()
 
     async def _something_happens(self, until: float | None = None) -> None:
-        """Wait for the end of an activity, a signal, or the time; a cancelled job stops."""
+        """Wait for the end of an activity, for a signal or until a time; stop if cancelled."""
         if self._mistake:
-            raise self._mistake  # in this program: the task fails, and is tried again when mended
+            raise self._mistake  # a bug here: the workflow task fails and is retried once fixed
         seen = self._happened
         timeout = None if until is None else max(1.0, until - workflow.time())
         try:
@@ -375,7 +382,7 @@ class ImportJob:
         self._fleet.hear(reading, workflow.time())
         self._peak_bytes = max(self._peak_bytes, reading.peak_bytes)
 
-    def _tell_stage(self) -> None:
+    def _set_stage(self) -> None:
         self._happened += 1
         stage = "draining" if self._reason else "paused" if self._is_paused else "importing"
         self._tally.stage = stage if self._tally.job else "planning"
@@ -397,3 +404,88 @@ class ImportJob:
 def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:
     for task in list(tasks):
         task.cancel()
+
+
+class Fleet:
+    """The workers: remembers the latest reading of each, and forgets those that are silent."""
+
+    def __init__(self) -> None:
+        self._latest: dict[str, tuple[float, m.Reading]] = {}
+
+    def hear(self, reading: m.Reading, now: float) -> None:
+        """Take a reading into account.
+
+        Args:
+            now: Seconds of any monotonic clock.
+        """
+        self._latest[reading.worker] = (now, reading)
+
+    def load(self, now: float) -> LoadReading:
+        """Return the mean load of the hosts, all of their processors, and the tightest memory."""
+        hosts: dict[str, list[LoadReading]] = {}
+        for reading in self._recent(now):
+            hosts.setdefault(reading.host, []).append(reading.load)
+        loads = [_load_of_host(readings) for readings in hosts.values()]
+        tightest = _tightest(loads)
+        return LoadReading(
+            cpu=sum(load.cpu for load in loads) / len(loads),
+            own_cpu=sum(load.own_cpu for load in loads) / len(loads),
+            memory=max(load.memory for load in loads),
+            process_bytes=tightest.process_bytes,
+            limit_bytes=tightest.limit_bytes,
+            cpus=sum(load.cpus for load in loads),
+        )
+
+    def slots(self, now: float) -> int:
+        """Return how many chunks the workers take at once."""
+        return sum(reading.slots for reading in self._recent(now))
+
+    def _recent(self, now: float) -> list[m.Reading]:
+        since = now - FORGET_AFTER_SECONDS
+        latest = list(self._latest.values())
+        return [reading for heard_at, reading in latest if heard_at >= since] or [latest[-1][1]]
+
+
+def _load_of_host(readings: list[LoadReading]) -> LoadReading:
+    """Add up the workers of one host: the load that one causes is not another program's load."""
+    tightest = _tightest(readings)
+    cpu = max(load.cpu for load in readings)
+    return LoadReading(
+        cpu=cpu,
+        own_cpu=min(cpu, sum(load.own_cpu for load in readings)),
+        memory=max(load.memory for load in readings),
+        process_bytes=tightest.process_bytes,
+        limit_bytes=tightest.limit_bytes,
+        cpus=max(load.cpus for load in readings),
+    )
+
+
+def _tightest(loads: list[LoadReading]) -> LoadReading:
+    return max(loads, key=lambda load: load.process_bytes / max(1, load.limit_bytes))
+
+
+def _meaning_of(error: BaseException) -> BatchImportError:
+    """Return our own error for one that an activity ended with."""
+    cause = error.__cause__
+    if isinstance(cause, ApplicationError):
+        if cause.details and isinstance(cause.details[0], dict):
+            return m.Failure(**cause.details[0]).revive()
+        return TransientError(cause.message)
+    if isinstance(cause, ActivityTimeoutError):
+        is_silent = cause.type == TimeoutType.HEARTBEAT
+        return TransientError(
+            "its worker went silent" if is_silent else "took longer than --chunk-timeout"
+        )
+    return TransientError(str(cause or error))
+
+
+def _is_silence(error: ActivityError) -> bool:
+    """Say whether the last attempt ended because its worker sent no heartbeat."""
+    cause = error.cause
+    return isinstance(cause, ActivityTimeoutError) and cause.type == TimeoutType.HEARTBEAT
+
+
+def _attempts_of(error: BaseException, max_attempts: int) -> int:
+    """Return how many attempts were made before the activity was given up."""
+    is_final = isinstance(error.__cause__, ApplicationError) and error.__cause__.non_retryable
+    return 1 if is_final else max_attempts

@@ -22,7 +22,6 @@ from batchimport.model import (
     FieldError,
     Position,
     Reject,
-    count_codes,
 )
 from batchimport.schema import Column
 from batchimport.sinks.base import JobRecord
@@ -247,7 +246,6 @@ def outcome(
         request.filtered + ignored,
         request.digest,
         bool(refused),
-        rejects_by_code=count_codes(rejects),
     )
 
 

@@ -1,4 +1,4 @@
-"""The jobs that a worker has open: source, transform and sink, opened once and shared by its chunks."""
+"""The jobs that a worker has open: source, transform and sink, opened once for all of its chunks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from batchimport.errors import (
@@ -40,11 +40,13 @@ SECONDS_BETWEEN_LOOKS = 0.02
 
 @dataclass(slots=True)
 class OpenJob:
-    """A job at one epoch, joined.
+    """A job that this worker has joined at one epoch.
 
     Attributes:
-        committed: What earlier runs have committed; all that `cut` must leave out.
-        used: When it was used last, by the monotonic clock.
+        committed: Chunks that earlier runs have committed, which `cut` leaves out.
+        used: Time of the last use, by the monotonic clock.
+        users: Activities that are using it now.
+        ended: Notified when a chunk of this worker has ended.
     """
 
     record: JobRecord
@@ -55,26 +57,30 @@ class OpenJob:
     users: int = 0
     ended: threading.Condition = field(default_factory=threading.Condition)
 
-    def tell_end(self) -> None:
-        """Wake chunks that wait for another one of this process."""
+    def wake_waiting(self) -> None:
+        """Wake chunks that wait for another chunk of this process."""
         with self.ended:
             self.ended.notify_all()
 
     def wait_for(self, position: int, seconds: float, is_cancelled: Callable[[], bool]) -> bool:
-        """Wait until the ledger has the chunk that begins there; say whether it has."""
+        """Wait until the chunk that begins at a position is committed; say whether it is.
+
+        Raises:
+            TransientError: If the attempt was cancelled.
+        """
         until = time.monotonic() + seconds
         while not is_cancelled():
             if self.parts.sink.is_committed(self.record.job_id, position):
                 return True
             if time.monotonic() >= until:
                 return False
-            with self.ended:  # another process's chunk wakes nobody here
+            with self.ended:  # nothing wakes us when the chunk runs in another process
                 self.ended.wait(SECONDS_BETWEEN_LOOKS)
         raise TransientError("the attempt was cancelled")
 
 
 class OpenJobs:
-    """Opens a job on first use, and closes it when nobody has used it for a while."""
+    """Opens a job on first use, and closes it once it is idle."""
 
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
         self._environment = environment
@@ -83,10 +89,10 @@ class OpenJobs:
 
     @contextmanager
     def use(self, ref: JobRef) -> Iterator[OpenJob]:
-        """Lend a job; what goes wrong on opening it names this host.
+        """Keep a job open for the time of an activity; errors on opening it name this host.
 
         Raises:
-            BatchImportError: If this worker cannot work on it.
+            BatchImportError: If this worker cannot work on the job.
         """
         with self._lock:
             key = (ref.job_id, ref.epoch)
@@ -103,7 +109,7 @@ class OpenJobs:
                 job.used = time.monotonic()
 
     def close(self, idle_seconds: float = 0.0) -> None:
-        """Close all jobs that have not been in use for so long."""
+        """Close the jobs that have been idle for this long."""
         now = time.monotonic()
         with self._lock:
             for key, job in list(self._open.items()):
@@ -131,7 +137,7 @@ class OpenJobs:
         return OpenJob(record, parts, work, committed, time.monotonic())
 
     def address(self, destination: str) -> str:
-        """Return the address with its password, where a variable `BATCHIMPORT_TO…` has it."""
+        """Return the address with its password, if a variable `BATCHIMPORT_TO…` has it."""
         for name, value in sorted(self._environment.items()):
             if name.startswith(ADDRESS_VARIABLE) and redact(value) == destination:
                 return value
@@ -139,10 +145,10 @@ class OpenJobs:
 
 
 def open_parts(job: Job, sink: Sink, store_seconds: float, stack: ExitStack) -> Parts:
-    """Open source and transform beside a sink; the stack closes the source.
+    """Open source and transform beside an open sink; the stack closes the source.
 
     Raises:
-        ConfigurationChangedError: If the user's own code here is not the job's.
+        ConfigurationChangedError: If the user's own code differs from the code of the job.
     """
     source = open_source(job.sources, job.options)
     stack.callback(source.close)
@@ -156,21 +162,21 @@ def open_parts(job: Job, sink: Sink, store_seconds: float, stack: ExitStack) -> 
 
 def _another_version(name: str) -> ConfigurationChangedError:
     return ConfigurationChangedError(
-        f"the code of {name} is not what the job was started with",
-        hint="bring the same file to every worker",
+        f"the code of {name} is not the code that the job was started with",
+        hint="copy the same file to every worker",
     )
 
 
 def refuse_other_host(destination: str, starter_host: str) -> None:
-    """Refuse a destination that is a file of another host.
+    """Refuse a destination that is a file on another host.
 
     Raises:
-        RefusedError: If so.
+        RefusedError: If it is.
     """
     scheme = destination.partition(":")[0]
     if scheme in ON_ONE_HOST and os.uname().nodename != starter_host:
         raise RefusedError(
-            f"a {scheme} database is a file of the host that started the job, {starter_host}",
+            f"a {scheme} database is a file on the host that started the job, {starter_host}",
             where=destination,
             hint="run all workers there, or import into PostgreSQL or Parquet",
         )
@@ -178,7 +184,7 @@ def refuse_other_host(destination: str, starter_host: str) -> None:
 
 @contextmanager
 def naming_this_host() -> Iterator[None]:
-    """Let an error say on which host it arose: a job has many."""
+    """Put the name of this host into errors, since a job may have workers on many."""
     try:
         yield
     except BatchImportError as error:
@@ -188,9 +194,9 @@ def naming_this_host() -> Iterator[None]:
 
 
 def _record_of(sink: Sink, ref: JobRef) -> JobRecord:
-    found = [record for record in sink.jobs() if record.job_id == ref.job_id]
-    if not found or found[0].epoch != ref.epoch:
+    records = [record for record in sink.jobs() if record.job_id == ref.job_id]
+    if not records or records[0].epoch != ref.epoch:
         raise JobRunningElsewhereError(
             "another program has taken over this job", where=f"job {ref.job_id}"
         )
-    return replace(found[0], epoch=ref.epoch)
+    return records[0]
