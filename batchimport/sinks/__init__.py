@@ -19,14 +19,14 @@ SINKS = {
     "postgres": "batchimport.sinks.postgres.sink:PostgresSink",
 }
 EXTRAS = {"psycopg": "postgres", "duckdb": "duckdb"}
-"""Extra of this package that brings a driver."""
+"""By driver: the extra of this package that installs it."""
 
 
 def open_sink(address: str, options: SinkOptions = SinkOptions()) -> Sink:
     """Return the sink of an address such as `sqlite:///users.db`.
 
     Raises:
-        UsageError: If the scheme is unknown or the place cannot be opened.
+        UsageError: If the scheme is unknown, its driver is not installed, or nothing can be there.
     """
     scheme = address.partition(":")[0].lower()
     if "://" not in address or scheme not in SINKS:
@@ -52,9 +52,9 @@ def open_sink(address: str, options: SinkOptions = SinkOptions()) -> Sink:
 
 
 def redact(address: str) -> str:
-    """Return an address without its password, wherever that stands.
+    """Return an address without its password, in the login or among the options.
 
-    All between the first colon and the last `@` goes, since a password may hold any character.
+    Everything between the first colon and the last `@` goes: a password may contain any character.
     """
     scheme, mark, rest = address.partition("://")
     login, at, place = rest.rpartition("@")

@@ -1,7 +1,8 @@
 """State and ledgers of earlier versions, of later ones, and damaged ones.
 
-`tests/fixtures/format_1` is a job that was killed over its third chunk, as its version left it. It
-stays as it is: what a later version changes must come with a fixture of its own.
+`tests/fixtures/format_1` is a job that was killed over its third chunk, as its version left it, in
+SQLite and in Parquet. It stays as it is: a later version that changes the format brings a fixture of
+its own.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 import typer.testing
 
@@ -40,8 +42,11 @@ def old(workdir: Workdir) -> Workdir:
 
 def here(workdir: Workdir, name: str) -> str:
     """Return a part of the fixture in which paths are those of this directory."""
+    return relocated(workdir, (FIXTURE / name).read_text())
+
+
+def relocated(workdir: Workdir, text: str) -> str:
     target = Job((str(workdir.path / "users.jsonl"),), "", "users").target_hash()
-    text = (FIXTURE / name).read_text()
     return text.replace("/HERE", str(workdir.path)).replace("TARGET", target)
 
 
@@ -61,6 +66,24 @@ def test_an_old_ledger_is_enough(old: Workdir) -> None:
     shutil.rmtree(old.path / ".batchimport")
     ended = old.run(*OPTIONS, "--job-id", "old")
     assert (ended["resumed"], ended["this_run"]["processed"]) == (True, 40 - 16)
+
+
+def test_an_old_dataset_is_resumed(old: Workdir) -> None:
+    """Its ledger is in footers, whose keys are a file format as well."""
+    shutil.copytree(FIXTURE / "users", old.path / "users")
+    for path in (old.path / "users").glob("*.parquet"):
+        footer = pl.read_parquet_metadata(path)
+        ours = {key: relocated(old, text) for key, text in footer.items() if key != "ARROW:schema"}
+        pl.read_parquet(path).write_parquet(path, metadata=ours)
+    shutil.rmtree(old.path / ".batchimport")
+    options = [*OPTIONS[:3], "--to", "parquet:///users", "--job-id", "old"]
+    ended = old.run(*options)
+    assert (ended["resumed"], ended["this_run"]["processed"]) == (True, 40 - 16)
+    fresh = old.run(*OPTIONS[:3], "--to", "parquet:///fresh")
+    assert (ended["failed"], ended["successful"]) == (fresh["failed"], fresh["successful"])
+    assert ended["rejects_by_code"] == fresh["rejects_by_code"]
+    whole, resumed = (pl.read_parquet(old.path / name).sort("id") for name in ("fresh", "users"))
+    assert resumed.equals(whole)
 
 
 def test_a_later_ledger_is_refused_in_words(old: Workdir) -> None:

@@ -77,7 +77,7 @@ class Refusals:
             key: The columns whose conflicts `on_conflict` is about; empty for all unique ones.
         """
         for name in self._readings:
-            self._find_misfits(name)
+            self._find_unreadable(name)
         self._make_rows()
         constraints = self._query(CONSTRAINTS, self._place)
         for kind, text, expression, names, parent, parent_names in constraints:
@@ -90,7 +90,7 @@ class Refusals:
         if on_conflict != "update":
             ignored = on_conflict == "ignore"
             for unique in self._unique_keys(constraints):
-                is_key = not key or {unquoted(each) for each in unique} == set(key)
+                is_key = not key or {unquoted(name) for name in unique} == set(key)
                 self._find_shared(unique, is_ignored=ignored and is_key)
             self._judge_shared()
         self._query(f"DROP TABLE {ROWS}")
@@ -103,7 +103,7 @@ class Refusals:
             *(list(row[0]) for row in self._query(UNIQUE_INDEXES, self._place)),
         ]
 
-    def _find_misfits(self, name: str) -> None:
+    def _find_unreadable(self, name: str) -> None:
         """Find values that cannot be read as the column's type, or would be changed."""
         reading = self._readings[name]
         if not reading.may_fail:
@@ -113,23 +113,21 @@ class Refusals:
             f"SELECT {ROW}, CAST({reading.value} AS VARCHAR) FROM {self._source} "
             f"WHERE {reading.value} IS NOT NULL AND (TRY({reading.cast}) IS NULL {guard})"
         )
-        type_name = next(each.type_name for each in self._columns if each.name == name)
+        type_name = next(own.type_name for own in self._columns if own.name == name)
         for row, text in rows:
             shown = text[:_SHOWN]
             message = f"DuckDB cannot convert {shown!r} to {type_name}"
             self._found[row].append(FieldError("type", name, message, shown))
 
     def _make_rows(self) -> None:
-        given = [f"TRY({each.cast}) AS {quote(name)}" for name, each in self._readings.items()]
+        given = [f"TRY({value.cast}) AS {quote(name)}" for name, value in self._readings.items()]
         absent = [
-            f"{_default(each)} AS {quote(each.name)}"
-            for each in self._columns
-            if each.name not in self._readings and each.generated is None
+            f"{_default(own)} AS {quote(own.name)}"
+            for own in self._columns
+            if own.name not in self._readings and own.generated is None
         ]
         generated = [
-            f"TRY({each.generated}) AS {quote(each.name)}"
-            for each in self._columns
-            if each.generated
+            f"TRY({own.generated}) AS {quote(own.name)}" for own in self._columns if own.generated
         ]
         inner = f"SELECT {ROW}, {', '.join([*given, *absent])} FROM {self._source}"
         self._query(
@@ -188,7 +186,7 @@ class Refusals:
     def _sharing(self, key: Sequence[str]) -> str:
         """Select the rows whose key is not theirs alone, with the first row that has it."""
         names = [f"k{at}" for at in range(len(key))]
-        named = ", ".join(f"{each} AS {name}" for each, name in zip(key, names, strict=True))
+        named = ", ".join(f"{column} AS {name}" for column, name in zip(key, names, strict=True))
         listed = ", ".join(names)
         return (
             f"WITH fresh AS (SELECT {ROW}, {named} FROM {ROWS}), "

@@ -70,7 +70,7 @@ class _Statements:
 
     def append(self) -> str:
         """Insert all rows."""
-        casts = ", ".join(each.cast for each in self.readings.values())
+        casts = ", ".join(value.cast for value in self.readings.values())
         return f"{self._into()} SELECT {casts} FROM {self.view}"
 
     def append_new(self) -> str:
@@ -80,7 +80,7 @@ class _Statements:
 
     def upsert(self, offset: int) -> str:
         """Insert rows, or update those of the same key, unless a later record has written it."""
-        names, key = column_list(self.target.names), column_list(self.target.key)
+        names, key = column_list(self.target.table_names), column_list(self.target.key)
         written = [name for name in self.readings if name not in self.target.key]
         written = written or list(self.target.key)
         changes = ", ".join(f"{quote(name)} = excluded.{quote(name)}" for name in written)
@@ -102,10 +102,10 @@ class _Statements:
         )
 
     def _into(self) -> str:
-        return f"INSERT INTO {self.target.name} ({column_list(self.target.names)})"
+        return f"INSERT INTO {self.target.name} ({column_list(self.target.table_names)})"
 
     def _fresh(self) -> str:
-        casts = [f"{each.cast} AS {quote(name)}" for name, each in self.readings.items()]
+        casts = [f"{value.cast} AS {quote(name)}" for name, value in self.readings.items()]
         return f"SELECT {ROW}, {', '.join(casts)} FROM {self.view}"
 
     def _has_null(self) -> str:
@@ -114,7 +114,7 @@ class _Statements:
 
 def numbered(frame: pl.DataFrame, target: Target) -> pl.DataFrame:
     """Return a chunk's frame as SQL sees it: rows with their place, columns `c0`, `c1`, …."""
-    columns = (pl.col(name).alias(f"c{place}") for place, name in enumerate(target.given))
+    columns = (pl.col(name).alias(f"c{place}") for place, name in enumerate(target.frame_names))
     return frame.select(columns).with_row_index(ROW)
 
 

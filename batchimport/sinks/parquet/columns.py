@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 Schema = dict[str, pl.DataType]
 
 NO_COLUMNS: Schema = {EXTRA_COLUMN: pl.String()}
-"""The columns of a dataset whose records are still to come: a Parquet file needs one."""
+"""The columns of a dataset that has no records yet: a Parquet file needs at least one."""
 
 _TYPES: dict[Kind, pl.DataType] = {
     "date": pl.Date(),
     "date-time": pl.Datetime("us", "UTC"),
 }
-"""Other kinds have the type that they have in a frame."""
+"""Columns of other kinds have the same type as in a frame."""
 
 
 def type_of(column: Column) -> pl.DataType:
@@ -77,24 +77,25 @@ def as_stored(
         else pl.repeat(None, frame.height, dtype=dtype).alias(name)
         for name, dtype in schema.items()
     )
-    misfits: dict[int, list[FieldError]] = {}
+    refused: dict[int, list[FieldError]] = {}
     for name in frame.columns:
         lost = frame.get_column(name).is_not_null()
         if name in schema:
             lost &= stored.get_column(name).is_null()
-        for at in lost.arg_true().to_list():
-            misfits.setdefault(at, []).append(_error(name, schema, frame.get_column(name)[at]))
-    if misfits:
-        stored = stored[[at for at in range(frame.height) if at not in misfits]]
-    return stored, misfits
+        for place in lost.arg_true().to_list():
+            error = _error(name, schema, frame.get_column(name)[place])
+            refused.setdefault(place, []).append(error)
+    if refused:
+        stored = stored[[place for place in range(frame.height) if place not in refused]]
+    return stored, refused
 
 
 def _stored(name: str, kind: Kind, dtype: pl.DataType) -> pl.Expr:
-    """Read a column strictly; what cannot be read becomes null."""
+    """Convert a column; a value that does not fit becomes null."""
     value = pl.col(name)
     if kind == "date":
         return value.str.to_date("%Y-%m-%d", strict=False)
-    if kind == "date-time":  # RFC 3339; a time without a zone, which only a transform makes, is UTC
+    if kind == "date-time":  # RFC 3339; only a transform makes times without a zone: they are UTC
         zoned = value.str.to_datetime("%+", time_unit="us", time_zone="UTC", strict=False)
         plain = value.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f", time_unit="us", strict=False)
         return pl.coalesce(zoned, plain.dt.replace_time_zone("UTC"))

@@ -217,9 +217,9 @@ class ParquetClaim:
     def store(self, request: StoreRequest) -> ChunkResult:
         """Commit rows, ledger row and rejects as one file, or nothing of them."""
         job, chunk = self.record, request.chunk
-        frame, misfits = as_stored(request.frame, job.columns, self._schema)
-        rejects = [*request.rejects, *(request.rejecter(*each) for each in sorted(misfits.items()))]
-        result = statements.outcome(request, rejects, len(misfits))
+        frame, refused = as_stored(request.frame, job.columns, self._schema)
+        rejects = [*request.rejects, *(request.rejecter(*each) for each in sorted(refused.items()))]
+        result = statements.outcome(request, rejects, len(refused))
         row = statements.chunk_values(job.job_id, request, result, job.epoch)
         with self._folder.temporary(frame, part_footer(row, rejects, job.job_id)) as file:
             failpoints.reach("after-ledger-row")  # it is in the footer
@@ -238,13 +238,13 @@ class ParquetClaim:
         """Record how the run ended; return how many rows too many the dataset has."""
         with self._folder.locked():
             self._ledger.hold(self.record)
-            surplus = self._ledger.foreign_rows() - (self.record.rows_before or 0)
+            mismatch = self._ledger.foreign_rows() - (self.record.rows_before or 0)
             if total_items is None:
                 row = self._ledger.job_row(self.record.job_id) or {}
                 total_items = row["total_items"]
-            state = "interrupted" if surplus else state
+            state = "interrupted" if mismatch else state
             self._ledger.update_job(replace(self.record, state=state, total_items=total_items))
-        return surplus
+        return mismatch
 
 
 def _path_of(address: str) -> Path:

@@ -172,7 +172,7 @@ class PostgresTransaction(ChunkTransaction):
     def store_rows(self, frame: pl.DataFrame, offset: int) -> tuple[Refused, int]:
         """Store all rows that the table takes; return the others, and how many were left out."""
         target = self._target
-        frame = self._with_arrays(frame.select(target.given))
+        frame = self._with_arrays(frame.select(target.frame_names))
         refused = _with_nul(frame)
         places = (
             [place for place in range(frame.height) if place not in refused] if refused else None
@@ -187,7 +187,9 @@ class PostgresTransaction(ChunkTransaction):
 
     def _append(self, frame: pl.DataFrame) -> bool:
         """Copy all rows or none; return whether the table took them."""
-        renamed = frame.rename(dict(zip(self._target.given, self._target.names, strict=True)))
+        renamed = frame.rename(
+            dict(zip(self._target.frame_names, self._target.table_names, strict=True))
+        )
         try:
             with self._connection.transaction():
                 self.insert(self._target.name, renamed)
@@ -207,7 +209,7 @@ class PostgresTransaction(ChunkTransaction):
         self.run(f"CREATE TEMP TABLE batchimport_rows (at int PRIMARY KEY, {texts}) ON COMMIT DROP")
         self.run(
             "CREATE TEMP TABLE batchimport_types ON COMMIT DROP AS "
-            f"SELECT {column_list(target.names)} FROM {target.name} WITH NO DATA"
+            f"SELECT {column_list(target.table_names)} FROM {target.name} WITH NO DATA"
         )
         self.run(_FIND_COLUMN)
         self.run(_isolate_function(*self._statements(offset)))
@@ -216,7 +218,7 @@ class PostgresTransaction(ChunkTransaction):
         types = [own.base for own in self._columns]
         found = self.rows(
             "SELECT * FROM pg_temp.batchimport_isolate(?, ?, ?)",
-            (frame.height, target.names, types),
+            (frame.height, target.table_names, types),
         )
         self.run("DROP TABLE pg_temp.batchimport_rows, pg_temp.batchimport_types")
         refused = {row[0]: [reason(*row[2:])] for row in found if row[0] is not None}
@@ -228,17 +230,17 @@ class PostgresTransaction(ChunkTransaction):
         casts = [f"c{place}::{own.base}" for place, own in enumerate(self._columns)]
         staged = f"FROM pg_temp.batchimport_rows WHERE {_RANGE}"
         insert = (
-            f"INSERT INTO {target.name} ({column_list(target.names)}) "
+            f"INSERT INTO {target.name} ({column_list(target.table_names)}) "
             f"SELECT {', '.join(casts)} {staged}"
         )
         if target.on_conflict == "error":
             return insert, ""
         if target.on_conflict == "ignore":
             return f"{insert} ON CONFLICT {f'({column_list(key)})' if key else ''} DO NOTHING", ""
-        written = [name for name in target.names if name not in key] or key
+        written = [name for name in target.table_names if name not in key] or key
         changes = ", ".join(f"{quote(name)} = excluded.{quote(name)}" for name in written)
         update = f"ON CONFLICT ({column_list(key)}) DO UPDATE SET {changes}"
-        key_casts = ", ".join(casts[target.names.index(name)] for name in key)
+        key_casts = ", ".join(casts[target.table_names.index(name)] for name in key)
         fresh = (
             f"WITH fresh AS (INSERT INTO {target.keys} AS k ({column_list([*key, RECORD])}) "
             f"SELECT {key_casts}, {offset} + at {staged} "
@@ -267,7 +269,7 @@ def run(
 
 
 def as_query(statement: str) -> str:
-    """Return a statement with `%s` for each `?`; quoted names may contain either."""
+    """Return a statement with `%s` for each `?`, except in quoted names."""
 
     def mark(match: re.Match[str]) -> str:
         return "%s" if match[0] == "?" else match[0].replace("%", "%%")

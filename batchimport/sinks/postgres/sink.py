@@ -29,6 +29,7 @@ from batchimport.sinks.postgres.dialect import (
 from batchimport.sinks.postgres.rows import PostgresTransaction, run
 from batchimport.sinks.sql.ledger import SqlSink
 from batchimport.sinks.sql.statements import quote
+from batchimport.sinks.sql.store import SqlClaim
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from batchimport.model import Job
     from batchimport.sinks.base import JobRecord
     from batchimport.sinks.sql.dialect import Rows, Target
-    from batchimport.sinks.sql.store import SqlClaim
 
 WRITERS = 2
 LOCK_WAIT_SECONDS = 5
@@ -141,14 +141,13 @@ class PostgresSink(SqlSink):
 
         With a unique index the order in which rows are stored decides which one is refused.
         """
-        claim = super().claim_of(record, target)
-        if self.rows(
+        has_unique_index = self.rows(
             "SELECT 1 FROM pg_index WHERE indrelid = to_regclass(?) "
             "AND (indisunique OR indisexclusion)",
             (target.name,),
-        ):
-            claim.hints = replace(claim.hints, writers=1)
-        return claim
+        )
+        hints = replace(self.hints, writers=1) if has_unique_index else self.hints
+        return SqlClaim(self, record, target, hints)
 
     # -- the catalogue ------------------------------------------------------------------------
 

@@ -91,12 +91,12 @@ class Target:
     keys: str
 
     @property
-    def given(self) -> list[str]:
+    def frame_names(self) -> list[str]:
         """Names of the columns in a frame."""
         return [column.name for column, _ in self.columns]
 
     @property
-    def names(self) -> list[str]:
+    def table_names(self) -> list[str]:
         """Names of the same columns in the table."""
         return [own.name for _, own in self.columns]
 
@@ -234,7 +234,7 @@ class ChunkTransaction(ABC):
         """Store all rows that the table takes.
 
         Args:
-            frame: At least one row, with the columns of `target.given`.
+            frame: At least one row, with the columns of `target.frame_names`.
             offset: Number of the chunk's first record. With `--on-conflict update` the row at
                 `place` counts as record `offset + place`, and a later record's value stays.
 

@@ -65,8 +65,8 @@ class SqlClaim:
         job_id, database = self.record.job_id, self._database
         with database.transaction():
             database.hold(self.record)
-            surplus = self._row_count_mismatch()
-            if surplus:  # not "completed" for a moment: the process may be killed at any
+            mismatch = self._row_count_mismatch()
+            if mismatch:  # never "completed", not even for a moment: the process may be killed
                 state = "interrupted"
             database.run(
                 f"UPDATE {database.tables.jobs} SET state = ?, heartbeat_at = ?, "
@@ -75,14 +75,17 @@ class SqlClaim:
             )
             if state == "completed":
                 database.run(f"DROP TABLE IF EXISTS {database.keys_table(job_id)}")
-        return surplus
+        return mismatch
 
     def _row_count_mismatch(self) -> int | None:
-        """Compare the table with the ledgers, where all rows since it was made are theirs."""
+        """Return how many rows more the table has than the ledgers account for; None if unknown.
+
+        It is known where all rows since the table was created or looked at are of imports.
+        """
         if self.record.rows_before is None:
             return None
         tables, target = self._database.tables, self._target
-        surplus, upserts = self._database.rows(
+        additional, upserts = self._database.rows(
             f"SELECT (SELECT count(*) FROM {target.name}) - sum(c.successful), "
             f"sum(CASE WHEN j.configuration LIKE ? THEN 1 ELSE 0 END) "
             f"FROM {tables.chunks} c JOIN {tables.jobs} j USING (job_id) "
@@ -91,5 +94,5 @@ class SqlClaim:
         )[0]
         if upserts:  # by another job: there is one row for a record that is written twice
             return None
-        rows = self._database.count(target.table) if surplus is None else int(surplus)
+        rows = self._database.count(target.table) if additional is None else int(additional)
         return rows - self.record.rows_before

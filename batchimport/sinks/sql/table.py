@@ -31,7 +31,9 @@ def prepare_table(database: Dialect, job: Job, columns: Sequence[Column]) -> int
     """
     if not columns:  # an empty source
         return None
-    shared = "" if database.names_have_case else _differing_in_case([each.name for each in columns])
+    shared = (
+        "" if database.names_have_case else _differing_in_case([column.name for column in columns])
+    )
     if shared:
         raise UsageError(
             f"keys that differ only in case would share a column: {shared}",
@@ -77,16 +79,16 @@ def find_target(database: Dialect, job: Job, record: JobRecord) -> Target:
 
 def with_extra_column(database: Dialect, target: Target) -> Target:
     """Return the target with the column `_extra`, which is added to the table when it is missing."""
-    if EXTRA_COLUMN in target.given:
+    if EXTRA_COLUMN in target.frame_names:
         return target
     with database.transaction():  # of several processes one adds it
-        known = _by_lower_name(database, target.table)
+        known = _by_name(database, target.table)
         if EXTRA_COLUMN not in known:
             database.run(
                 f"ALTER TABLE {target.name} {database.adding} {quote(EXTRA_COLUMN)} "
                 f"{database.types['json']}"
             )
-            known = _by_lower_name(database, target.table)
+            known = _by_name(database, target.table)
     extra = (Column(EXTRA_COLUMN, "json"), known[EXTRA_COLUMN])
     return replace(target, columns=(*target.columns, extra))
 
@@ -193,5 +195,8 @@ def _refuse_unfilled(table: str, unfilled: Sequence[str]) -> None:
         )
 
 
-def _by_lower_name(database: Dialect, table: str) -> dict[str, TableColumn]:
-    return {own.name.lower(): own for own in database.columns(table)}
+def _by_name(database: Dialect, table: str) -> dict[str, TableColumn]:
+    return {
+        own.name if database.names_have_case else own.name.lower(): own
+        for own in database.columns(table)
+    }

@@ -47,15 +47,15 @@ class SqliteTransaction(ChunkTransaction):
     def store_rows(self, frame: pl.DataFrame, offset: int) -> tuple[Refused, int]:
         """Store all rows that the table takes; return the others, and how many were left out."""
         target = self._target
-        frame = frame.select(target.given)
-        statement = _insert(target.name, target.names)
+        frame = frame.select(target.frame_names)
+        statement = _insert(target.name, target.table_names)
         if target.on_conflict == "error":
             return self._append(statement, frame), 0
         if target.on_conflict == "ignore":
             key = f"({column_list(target.key)})" if target.key else ""
             refused, stored = self._isolate(f"{statement} ON CONFLICT {key} DO NOTHING", frame)
             return refused, frame.height - len(refused) - stored
-        names = dict(zip(target.given, target.names, strict=True))
+        names = dict(zip(target.frame_names, target.table_names, strict=True))
         return self._upsert(statement, frame.rename(names), offset), 0
 
     def _append(self, statement: str, frame: pl.DataFrame) -> Refused:
