@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from concurrent.futures import Future, ThreadPoolExecutor
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -23,20 +25,22 @@ def run(main: Coroutine[Any, Any, _Result]) -> _Result:
         asyncio.get_running_loop()
     except RuntimeError:
         return asyncio.run(main)
-    started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = Future()
+    interrupted = threading.Event()
+    started: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[_Result]]] = []
 
-    async def announced() -> _Result:
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - a coroutine runs in a task
-        started.set_result((asyncio.get_running_loop(), task))
-        return await main
+    async def cancellable() -> _Result:
+        task = asyncio.create_task(main)
+        started.append((asyncio.get_running_loop(), task))
+        if interrupted.is_set():  # before anybody could see that it had started
+            task.cancel()
+        return await task
 
     with ThreadPoolExecutor(1, thread_name_prefix="event-loop") as pool:
-        running = pool.submit(asyncio.run, announced())
         try:
-            return running.result()
+            return pool.submit(asyncio.run, cancellable()).result()
         except BaseException:
-            if not running.done():
-                loop, task = started.result()
-                loop.call_soon_threadsafe(task.cancel)
+            interrupted.set()
+            for loop, task in started:
+                with suppress(RuntimeError):  # the loop is closed: the coroutine itself has raised
+                    loop.call_soon_threadsafe(task.cancel)
             raise

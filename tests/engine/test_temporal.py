@@ -51,9 +51,14 @@ class Site:
         return self.workdir.lines("u.jsonl", [{"id": at} for at in range(count)])
 
     def run_here(
-        self, destination: str, observer: Callable[[Event], None] = lambda _: None, **facts: Any
+        self,
+        destination: str,
+        observer: Callable[[Event], None] = lambda _: None,
+        *,
+        heartbeat_seconds: float = 10.0,
+        **facts: Any,
     ) -> Outcome:
-        """Run a job from this process, with quick heartbeats."""
+        """Run a job from this process."""
         source = str(self.workdir.path / "u.jsonl")
         return import_file(
             Request(
@@ -62,7 +67,9 @@ class Site:
                 StateDirectory(self.workdir.path / "state"),
                 job_id=self.job,
                 temporal=TemporalOptions(
-                    self.server.address, task_queue=self.queue, heartbeat_seconds=1.0
+                    self.server.address,
+                    task_queue=self.queue,
+                    heartbeat_seconds=heartbeat_seconds,
                 ),
             ),
             observer,
@@ -150,7 +157,7 @@ def test_a_worker_that_is_killed_loses_nothing(site: Site, postgres: PostgresSer
         site.worker(),
         site.worker(BATCHIMPORT_FAILPOINTS="after-commit=kill@2") as doomed,
     ):
-        outcome = site.run_here(address)
+        outcome = site.run_here(address, heartbeat_seconds=1.0)
         assert doomed.process.wait(30) == -signal.SIGKILL
     assert outcome.exit_code == 0
     assert outcome.summary.chunks.retried > 0
@@ -162,7 +169,7 @@ def test_a_worker_that_wakes_up_is_harmless(site: Site, postgres: PostgresServer
     site.numbered(200)
     address = postgres.new_database()
     with site.worker(), site.worker(BATCHIMPORT_FAILPOINTS="before-store=stop@2") as zombie:
-        outcome = site.run_here(address)
+        outcome = site.run_here(address, heartbeat_seconds=1.0)
         assert zombie.is_stopped()
         zombie.go_on()
         assert zombie.stop() == 0
