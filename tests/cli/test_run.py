@@ -239,6 +239,34 @@ def test_rejects_may_be_put_elsewhere_and_forgiven(workdir: Workdir) -> None:
     assert json.loads((workdir.path / "r.jsonl").read_text())["raw"] == "bad"
 
 
+@pytest.mark.parametrize("options", [[], ["--quiet"], ["--json"], ["--exit-zero-on-rejects"]])
+def test_chunks_that_were_given_up_fail_the_job(workdir: Workdir, options: list[str]) -> None:
+    """Exit 1 with the reason, and resumable; `--exit-zero-on-rejects` is about rejects alone."""
+    workdir.lines("u.jsonl", [*numbered(30), {"id": "x"}])
+    workdir.write("s.json", '{"properties": {"id": {"type": "integer"}}}')
+    run = ["run", "u.jsonl", "--schema", "s.json", "--chunk-size", 10, "--max-attempts", 1]
+    ended = workdir.call(*run, *options, BATCHIMPORT_FAILPOINTS="before-store=error@2")
+    reason = "1 chunk was given up; the last error: failpoint before-store"
+    assert ended.code == 1
+    assert ended.err.splitlines()[-2] == f"error: {reason}"
+    assert ended.err.splitlines()[-1].startswith("hint: fix the cause, then run the same command")
+    if options == ["--json"]:
+        assert (ended.summary["status"], ended.summary["error"]) == ("failed", reason)
+        assert ended.summary["chunks"]["failed"] == 1
+        command = ended.summary["resume_command"]
+        assert workdir.call(*command.split()[1:]).code == 3
+    assert workdir.call(*run, *options).code == (0 if "--exit-zero-on-rejects" in options else 3)
+    assert query(workdir.path / "u.db", "SELECT count(*) FROM u") == [(30,)]
+
+
+def test_the_cause_of_an_error_is_printed_on_request(workdir: Workdir) -> None:
+    """`--verbose`, on either side of what is wrong."""
+    for more in (["--verbose"], []):
+        ended = workdir.call("schema", "no.jsonl", *more)
+        assert ended.code == 2
+        assert ("cause: " in ended.err) == bool(more)
+
+
 def test_transforms_by_their_annotation(workdir: Workdir) -> None:
     """Frame, record, async record and SQL; filtered records are counted; resume keeps them."""
     workdir.lines("u.jsonl", [*numbered(6), {"id": -1, "name": "x"}])
