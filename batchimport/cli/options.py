@@ -254,7 +254,7 @@ class Records:
         str | None,
         Option(
             metavar="MODULE:FUNC",
-            help="Python function, told apart by its annotations: f(pl.LazyFrame) -> "
+            help="Python function; its annotations say which kind: f(pl.LazyFrame) -> "
             "pl.LazyFrame, or per record f(dict) -> dict | None (None: filtered), sync or async.",
         ),
     ] = None
@@ -322,7 +322,8 @@ class Failures:
     retry_initial: Annotated[float, Seconds(help="Wait before the second attempt.")] = 1.0
     retry_max: Annotated[float, Seconds(help="Longest wait between two attempts.")] = 10.0
     retry_backoff: Annotated[
-        float, Option(metavar="FACTOR", help="Factor by which each wait is longer.")
+        float,
+        Option(metavar="FACTOR", help="Factor by which each wait is longer than the one before."),
     ] = 2.0
     chunk_timeout: Annotated[float, Seconds(help="Longest time for one attempt.")] = 300.0
     max_errors: MaxErrors = None
