@@ -1,4 +1,4 @@
-"""Every error of batchimport, classified by what the runner does about it.
+"""All errors of batchimport, in classes by what follows from them.
 
 ```
 BatchImportError                        exit 1
@@ -9,15 +9,15 @@ BatchImportError                        exit 1
 │   └── ConfigurationChangedError
 ├── AccountsError                       exit 7
 ├── FatalError                          exit 1
-├── ChunkError                          the outcome of one attempt; never leaves the engine
+├── ChunkError                          one attempt failed; handled by the engine
 │   ├── TransientError
 │   └── DataError
-└── Stop                                control flow, not failure
+└── Stop                                not a failure
     ├── JobInterrupted                  exit 5
     └── TooManyRejects                  exit 4
 ```
 
-Every parameter after `message` has a default, so that errors survive pickling.
+All parameters after `message` have defaults, so that errors can be pickled.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 
 
 class BatchImportError(Exception):
-    """Root of the tree; the command line prints it and leaves with `exit_code`.
+    """Base class; the command line prints it and exits with `exit_code`.
 
     Attributes:
         message: What happened, in one sentence.
-        where: File, line and field, when there is one.
+        where: Place of the error: file, line and field, or an option.
         hint: What the user can do next.
     """
 
@@ -51,84 +51,84 @@ class BatchImportError(Exception):
 
 
 class UsageError(BatchImportError):
-    """The command cannot be carried out as given: stop before anything is written."""
+    """The command is wrong: stop before anything is written."""
 
     exit_code = 2
 
 
 class RefusedError(BatchImportError):
-    """Going on would break the promise: stop before anything is written."""
+    """To continue would store records twice or lose some: stop before anything is written."""
 
     exit_code = 6
 
 
 class SourceChangedError(RefusedError):
-    """The source is not the file that the unfinished job began with."""
+    """The source is not the file that the unfinished job was started with."""
 
 
 class JobRunningElsewhereError(RefusedError):
-    """Another process owns the job."""
+    """Another process runs the job."""
 
 
 class ConfigurationChangedError(RefusedError):
-    """Schema, transform, table or format options differ from those the unfinished job began with."""
+    """Schema, transform, table or format options differ from those of the unfinished job."""
 
 
 class AccountsError(BatchImportError):
-    """The records do not add up at the end: never say "completed"."""
+    """The counts of records do not add up at the end: the job is not completed."""
 
     exit_code = 7
 
 
 class FatalError(BatchImportError):
-    """The job cannot go on: drain, keep the ledger, stop."""
+    """The job cannot continue: finish the chunks in flight, keep the ledger, stop."""
 
 
 class ChunkError(BatchImportError):
-    """One attempt at a chunk came to nothing; the engine decides what follows."""
+    """An attempt to import a chunk failed; the engine decides what follows."""
 
 
 class TransientError(ChunkError):
-    """Try the chunk again after a wait: connection lost, lock held, deadlock, timeout."""
+    """Retry the chunk after a wait: connection lost, lock held, deadlock, timeout."""
 
 
 class DataError(ChunkError):
-    """Never try again: find the records that the destination refuses, and reject them."""
+    """Do not retry: find the records that the destination refuses, and reject them."""
 
 
 class Stop(BatchImportError):  # noqa: N818 - a signal, not an error
-    """The job ends early on purpose."""
+    """The job ends early, as the user wanted."""
 
 
 class JobInterrupted(Stop):
-    """SIGINT or SIGTERM: drain, keep the checkpoint, say how to resume."""
+    """SIGINT or SIGTERM: finish the chunks in flight, print how to resume."""
 
     exit_code = 5
 
 
 class TooManyRejects(Stop):
-    """`--max-errors` was passed: drain and stop."""
+    """More rejects than `--max-errors`: finish the chunks in flight and stop."""
 
     exit_code = 4
 
 
 def from_system(error: OSError) -> FatalError:
-    """Say what the operating system refused, in our words."""
+    """Return the error for what the operating system refused."""
     return FatalError(
-        f"the system says: {error.strerror or error}",
+        f"the operating system reports: {error.strerror or error}",
         where=str(error.filename) if error.filename else None,
-        hint="mend the cause, then run the same command again: it goes on where it stopped",
+        hint="fix the cause, then run the same command again to continue",
     )
 
 
 @contextmanager
 def without_panics() -> Iterator[None]:
-    """Make an error of a panic in a library that is written in Rust, which is no `Exception`.
+    """Turn the panic of a library written in Rust, which is no `Exception`, into an error.
 
-    Each such library has its own class of them, and says more on standard error.
+    Each such library has its own `PanicException`, and prints details to stderr.
 
     Raises:
-        FatalError: If there is one.
+        FatalError: If a library panicked.
     """
     try:
         yield
@@ -137,16 +137,16 @@ def without_panics() -> Iterator[None]:
             raise
         text = " ".join(str(error).split())
         raise FatalError(
-            f"a library broke down: {text}",
-            hint="what it said above may tell its makers why; the same command goes on from here",
+            f"a library crashed: {text}",
+            hint="the message above may help its maintainers; run the same command again to continue",
         ) from error
 
 
 def find_class(name: str) -> type[BatchImportError]:
-    """Return the class of a name in the tree; `FatalError` for a name that is not in it."""
-    found: list[type[BatchImportError]] = [BatchImportError]
-    for each in found:
-        if each.__name__ == name:
-            return each
-        found += each.__subclasses__()
+    """Return the class of that name; `FatalError` if this version has none."""
+    classes: list[type[BatchImportError]] = [BatchImportError]
+    for kind in classes:  # grows while it is read: the tree, level by level
+        if kind.__name__ == name:
+            return kind
+        classes += kind.__subclasses__()
     return FatalError

@@ -1,7 +1,7 @@
-"""Named points at which a test kills, stops or fails this process; inert unless asked for.
+"""Named points at which a test kills, stops or fails this process; inactive by default.
 
-`BATCHIMPORT_FAILPOINTS="after-commit=kill@3,before-finish=stop"` kills at the third chunk that was
-committed, and stops before the job is finished. Without `@N` it is the first pass that counts.
+`BATCHIMPORT_FAILPOINTS="after-commit=kill@3,before-finish=stop"` kills the process after the third
+commit, and stops it before the job is finished. Without `@N` it acts at the first pass.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from batchimport.errors import TransientError, UsageError
 VARIABLE = "BATCHIMPORT_FAILPOINTS"
 POINTS = (
     "before-claim",
-    "during-removal",  # of a job that is forgotten, one file of several is gone
-    "after-forgetting",  # --restart has deleted an old ledger, inside of the same transaction
-    "after-table",  # table made, truncated or replaced, inside of the transaction of the claim
+    "during-removal",  # one file of several of a forgotten job is deleted
+    "after-forgetting",  # --restart has deleted the old ledger; the transaction is open
+    "after-table",  # table created, truncated or replaced; the claim's transaction is open
     "after-claim",
     "before-store",  # a chunk is ready to be stored
     "after-ledger-row",
@@ -25,8 +25,8 @@ POINTS = (
     "after-commit",
     "before-finish",
     "after-finish",
-    "during-export",  # a reject goes into the rejects file
-    "file-written",  # checkpoint, rejects or summary are on disk under a temporary name
+    "during-export",  # before a reject is written to the rejects file
+    "file-written",  # checkpoint, rejects or summary: on disk under a temporary name
     "file-renamed",
 )
 ACTIONS = ("kill", "stop", "error")
@@ -37,7 +37,7 @@ _passes: dict[str, int] = {}
 
 
 def arm(text: str) -> None:
-    """Say what happens where; an empty text disarms all points.
+    """Set what happens at which points; an empty string disarms all.
 
     Raises:
         UsageError: If a point or an action is unknown.
@@ -71,5 +71,5 @@ def reach(name: str) -> None:
             return
     if action == "error":
         raise TransientError(f"failpoint {name}")
-    # To this thread: it must not go on while another one takes the signal.
+    # `raise_signal` delivers to this thread, which must not go on while another one takes it.
     signal.raise_signal(signal.SIGKILL if action == "kill" else signal.SIGSTOP)

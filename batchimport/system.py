@@ -1,4 +1,4 @@
-"""Readings of the machine's load: the only place that asks psutil."""
+"""The machine and this process: load, memory, open files, identity. The only user of psutil."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 MEMORY_SHARE = 0.75
 SECONDS_BETWEEN_READINGS = 0.5
 FILES_NEEDED = 40
-"""Twice what a job with one connection was seen to open at once."""
+"""File descriptors that must be free at the start: twice the peak of a job with one connection."""
 
 
 class LoadReader:
-    """Reads CPU and memory, at most twice a second: a reading over less time is noise."""
+    """Reads CPU and memory, at most twice a second: shorter intervals give noise."""
 
     def __init__(
         self, max_memory_bytes: int | None = None, clock: Callable[[], float] = time.monotonic
@@ -62,7 +62,7 @@ class LoadReader:
 
 
 def available_memory_bytes() -> int:
-    """Return the memory that is free here: the machine's, or less in a container (cgroup v2)."""
+    """Return the free memory: of the machine, or less in a container (cgroup v2)."""
     free = int(psutil.virtual_memory().available)
     try:
         limit = int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii"))
@@ -73,16 +73,16 @@ def available_memory_bytes() -> int:
 
 
 def peak_memory_bytes() -> int:
-    """Return the highest resident memory that this process had."""
+    """Return the peak resident memory of this process."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    return peak if sys.platform == "darwin" else peak * 1024  # kilobytes on Linux
 
 
 def refuse_few_files() -> None:
-    """Refuse to begin where Polars, which panics without file descriptors, might run out of them.
+    """Refuse to start where file descriptors might run out: Polars panics without them.
 
     Raises:
-        FatalError: If fewer than `FILES_NEEDED` may be opened.
+        FatalError: If fewer than `FILES_NEEDED` files can be opened.
     """
     opened: list[int] = []
     try:
@@ -93,15 +93,15 @@ def refuse_few_files() -> None:
             raise
         raise FatalError(
             f"only {len(opened)} more files may be opened, and {FILES_NEEDED} are needed",
-            hint="raise the limit (ulimit -n 1024), then run again",
+            hint="raise the limit with `ulimit -n 1024`, then run the same command again",
         ) from error
     finally:
-        for each in opened:
-            os.close(each)
+        for descriptor in opened:
+            os.close(descriptor)
 
 
 def owner_id() -> str:
-    """Return what tells this process from every other: host, boot, pid and its start."""
+    """Return a unique name of this process: host, boot time, pid and start time."""
     process = psutil.Process()
     return (
         f"{os.uname().nodename}|{psutil.boot_time():.0f}|{process.pid}|{process.create_time():.2f}"
@@ -109,7 +109,7 @@ def owner_id() -> str:
 
 
 def owner_is_gone(owner: str) -> bool | None:
-    """Say whether the owner's process has ended; None when it lives on another host."""
+    """Return whether the owner's process has ended; None if it runs on another host."""
     host, boot, pid, started = owner.rsplit("|", 3)
     if host != os.uname().nodename:
         return None

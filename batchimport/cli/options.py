@@ -92,6 +92,11 @@ Option = typer.Option
 Number = partial(typer.Option, metavar="N")
 Seconds = partial(typer.Option, metavar="SECONDS")
 Size = partial(typer.Option, metavar="SIZE")
+Address = partial(typer.Option, metavar="URL", envvar="BATCHIMPORT_TO")
+_ADDRESS = (
+    "sqlite:///path, duckdb:///path, parquet:///directory (three slashes: relative path, four: "
+    "absolute) or postgresql://user@host/database."
+)
 
 Sources = Annotated[
     list[str],
@@ -127,15 +132,7 @@ class Ledger:
 
     title: ClassVar = "Destination"
 
-    to: Annotated[
-        str | None,
-        Option(
-            envvar="BATCHIMPORT_TO",
-            metavar="URL",
-            help="sqlite:///path, duckdb:///path, parquet:///directory (three slashes: relative "
-            "path, four: absolute) or postgresql://user@host/database. Default: sqlite:///STEM.db",
-        ),
-    ] = None
+    to: Annotated[str | None, Address(help=f"{_ADDRESS} Default: as recorded.")] = None
     ledger_schema: Annotated[
         str | None,
         Option(metavar="NAME", help="PostgreSQL, DuckDB: database schema of the ledger's tables."),
@@ -149,8 +146,9 @@ class Ledger:
 
 @dataclass(frozen=True)
 class Destination(Ledger):
-    """What becomes of the table."""
+    """Where a new job imports to, and what becomes of the table."""
 
+    to: Annotated[str | None, Address(help=f"{_ADDRESS} Default: sqlite:///STEM.db")] = None
     table: Annotated[
         str | None,
         Option(metavar="NAME", help="Table to import into. Default: the stem of the source."),
@@ -254,7 +252,7 @@ class Records:
         str | None,
         Option(
             metavar="MODULE:FUNC",
-            help="Python function, told apart by its annotations: f(pl.LazyFrame) -> "
+            help="Python function; its annotations say which kind: f(pl.LazyFrame) -> "
             "pl.LazyFrame, or per record f(dict) -> dict | None (None: filtered), sync or async.",
         ),
     ] = None
@@ -322,7 +320,8 @@ class Failures:
     retry_initial: Annotated[float, Seconds(help="Wait before the second attempt.")] = 1.0
     retry_max: Annotated[float, Seconds(help="Longest wait between two attempts.")] = 10.0
     retry_backoff: Annotated[
-        float, Option(metavar="FACTOR", help="Factor by which each wait is longer.")
+        float,
+        Option(metavar="FACTOR", help="Factor by which each wait is longer than the one before."),
     ] = 2.0
     chunk_timeout: Annotated[float, Seconds(help="Longest time for one attempt.")] = 300.0
     max_errors: MaxErrors = None
@@ -518,8 +517,8 @@ class GroupedCommand(TyperCommand):
     """A command whose help lists its options under the titles of their groups."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write a section for each group; options without one come last."""
-        sections: dict[str, list[tuple[str, str]]] = {}
+        """Write a section for each group, after the command's own options."""
+        sections: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
         for parameter in self.get_params(ctx):
             line = parameter.get_help_record(ctx)
             panel = getattr(parameter, "rich_help_panel", None)
@@ -528,5 +527,6 @@ class GroupedCommand(TyperCommand):
             if line is not None:
                 sections.setdefault(panel or "Options", []).append(line)
         for title, lines in sections.items():
-            with formatter.section(title):
-                formatter.write_dl(lines)
+            if lines:
+                with formatter.section(title):
+                    formatter.write_dl(lines)

@@ -12,10 +12,6 @@ from batchimport.display import report
 from batchimport.errors import UsageError
 
 SECONDS_BETWEEN_LOOKS = 1.0
-ENDED = {
-    *("completed", "completed_with_rejects", "already_completed"),
-    *("interrupted", "stopped", "failed", "refused"),
-}
 
 
 def status(
@@ -36,7 +32,7 @@ def status(
             typer.echo(json.dumps(progress))
         else:
             report.show_progress(progress)
-        if not watch or progress["status"] in ENDED:
+        if not watch or progress["status"] != "running":
             return
         threading.Event().wait(SECONDS_BETWEEN_LOOKS)
 

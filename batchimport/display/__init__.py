@@ -1,4 +1,4 @@
-"""What a run looks like while it runs: rich on a terminal, lines elsewhere; always on stderr."""
+"""Progress while a job runs: drawn on a terminal, lines elsewhere; always on stderr."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ Mode = Literal["auto", "rich", "plain", "json", "none"]
 
 
 class Display(Protocol):
-    """An observer that is open for the time of a run."""
+    """An observer of a run, and a context manager around it."""
 
     def __call__(self, event: Event) -> None:
-        """Hear of an event; returns at once."""
+        """Take an event; return at once."""
         ...
 
     def __enter__(self) -> Self:
-        """Begin to draw."""
+        """Start to draw."""
         ...
 
     def __exit__(
@@ -37,20 +37,20 @@ class Display(Protocol):
         ...
 
 
-class _Lasting:
-    """A stream that may go away (a closed pipe, a terminal that hung up) without a word."""
+class _Unfailing:
+    """A stream that ignores errors: a closed pipe, a terminal that hung up."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """Write, if anybody is there."""
+        """Write, if possible."""
         with suppress(OSError, ValueError):
             self._stream.write(text)
         return len(text)
 
     def flush(self) -> None:
-        """Flush, if anybody is there."""
+        """Flush, if possible."""
         with suppress(OSError, ValueError):
             self._stream.flush()
 
@@ -59,8 +59,8 @@ class _Lasting:
 
 
 def open_display(mode: Mode, stream: TextIO | None = None) -> Display:
-    """Return the display for a mode; `auto` looks whether the stream is a terminal."""
-    stream = cast("TextIO", _Lasting(stream or sys.stderr))
+    """Return the display for a mode; `auto` depends on whether the stream is a terminal."""
+    stream = cast("TextIO", _Unfailing(stream or sys.stderr))
     if mode == "auto":
         capable = stream.isatty() and os.environ.get("TERM") != "dumb"
         mode = "rich" if capable else "plain"

@@ -1,21 +1,21 @@
-"""Text from data, made harmless for a terminal."""
+"""Text from data, escaped so that it cannot act on a terminal."""
 
 from __future__ import annotations
 
 import unicodedata
 
 HARMFUL = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
-"""Unicode categories of control, format (bidi, zero width), surrogate, private and line marks."""
+"""Unicode categories: control, format (bidi, zero width), surrogate, private use, separators."""
 
 
 def safe(text: object, limit: int = 80) -> str:
-    """Return text in which every character that could act on a terminal is spelled out."""
+    """Return the text with harmful characters escaped, cut to `limit` characters."""
     whole = str(text)
-    shown = "".join(map(_spell, whole[: limit + 1]))
+    shown = "".join(map(_escape, whole[: limit + 1]))
     return shown if len(shown) <= limit and len(whole) <= limit else shown[: limit - 1] + "…"
 
 
-def _spell(letter: str) -> str:
+def _escape(letter: str) -> str:
     if unicodedata.category(letter) not in HARMFUL:
         return letter
     code = ord(letter)

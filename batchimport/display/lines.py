@@ -1,4 +1,4 @@
-"""Progress as lines: for logs and pipes, for programs, or not at all."""
+"""Progress as lines: for logs and pipes, as JSON for programs, or none."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class NoDisplay:
 
 
 class PlainDisplay(NoDisplay):
-    """A line every few seconds, and one for each thing that goes wrong, up to five of a kind."""
+    """A line every five seconds, and one for each warning, up to five of a kind."""
 
     seconds_between_lines = SECONDS_BETWEEN_LINES
 
@@ -53,12 +53,12 @@ class PlainDisplay(NoDisplay):
         self._warnings = Warnings()
 
     def __call__(self, event: Event) -> None:
-        """Print a line if it is time for one."""
+        """Print a line when it is due."""
         self._tally(event)
         for line in describe(event, self._warnings):
             self._print(line)
-        edge = isinstance(event, JobFinished)
-        if edge or self._clock() - self._last >= self.seconds_between_lines:
+        is_last = isinstance(event, JobFinished)
+        if is_last or self._clock() - self._last >= self.seconds_between_lines:
             self._last = self._clock()
             self._print(self._line())
 
@@ -71,38 +71,38 @@ class PlainDisplay(NoDisplay):
 
 
 class JsonDisplay(PlainDisplay):
-    """The progress as one JSON object a line, at most one a second."""
+    """Progress as a JSON object per line, at most one a second."""
 
     seconds_between_lines = 1.0
 
     def __call__(self, event: Event) -> None:
-        """Print an object if it is time for one."""
+        """Print an object when it is due."""
         self._tally(event)
-        edge = isinstance(event, JobStarted | JobFinished)
-        if edge or self._clock() - self._last >= self.seconds_between_lines:
+        is_due = isinstance(event, JobStarted | JobFinished)
+        if is_due or self._clock() - self._last >= self.seconds_between_lines:
             self._last = self._clock()
             self._print(json.dumps(asdict(self._tally.progress())))
 
 
 class Warnings:
-    """Lets the first few of each kind through."""
+    """Limits the warnings of each kind that are shown."""
 
     def __init__(self) -> None:
         self._seen: dict[type, int] = {}
 
     def admit(self, event: Event) -> int:
-        """Return how many more of this kind may be shown, this one included."""
+        """Return how many more of this kind may be shown, including this one."""
         seen = self._seen[type(event)] = self._seen.get(type(event), 0) + 1
         return MOST_WARNINGS + 1 - seen
 
 
 def describe(event: Event, warnings: Warnings) -> list[str]:
-    """Return what a person should read about an event."""
+    """Return the lines that tell the user about an event."""
     match event:
         case JobStarted():
             lines = [f"job {event.job_id}: into {safe(event.table)} of {safe(event.destination)}"]
             if event.done.processed:
-                lines.append(f"continuing: {event.done.processed:,} records are done already")
+                lines.append(f"resumed: {event.done.processed:,} records were imported before")
             return lines + [safe(note, 200) for note in event.notes]
         case ChunkRetried():
             what = f"{_place(event)}: attempt {event.attempt} failed: {safe(event.error, 200)}"
@@ -124,7 +124,7 @@ def _place(event: ChunkRetried | ChunkFailed) -> str:
 
 
 def progress_line(tally: Tally) -> str:
-    """Return the moment in one line."""
+    """Return the current progress in one line."""
     totals = tally.totals
     parts = [f"{tally.share():6.1%}", f"{totals.processed:,}"]
     parts[-1] += f" of {tally.total:,} records" if tally.total is not None else " records"

@@ -1,4 +1,4 @@
-"""What stands on the screen when a command is done."""
+"""What a command prints at its end."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from batchimport.model import Reject, Summary
 
 WIDE = 400
-_WORDS = {
+_OUTCOMES = {
     "completed": ("completed: every record is stored", "green"),
     "completed_with_rejects": ("completed with rejects", "yellow"),
     "already_completed": ("already completed: nothing to do", "green"),
-    "running": ("started: the workers go on with it", "green"),
+    "running": ("started: the workers continue it", "green"),
     "interrupted": ("interrupted: can be continued", "yellow"),
     "stopped": ("stopped: too many rejects", "yellow"),
     "failed": ("failed: can be continued", "red"),
@@ -44,26 +44,26 @@ def print_error(error: BatchImportError) -> None:
 
 
 class _Output(Console):
-    """A console that leaves a closed pipe to the command: what it means depends on that."""
+    """A console that leaves a closed pipe to the command, which knows what it means."""
 
     def on_broken_pipe(self) -> None:
-        """Raise it again, where Rich would leave with 1."""
+        """Raise it again, where Rich would exit with 1."""
         raise  # noqa: PLE0704 - Rich calls this while it handles the error
 
 
 def _console() -> Console:
-    """Return the console of stdout; where that is no terminal, lines are as long as they are."""
+    """Return the console of stdout; lines are not wrapped unless it is a terminal."""
     width = None if sys.stdout.isatty() else WIDE
     return _Output(highlight=False, width=width)
 
 
 def final_report(summary: Summary, examples: Sequence[Reject]) -> None:
-    """Print the outcome of a run, the rejects by reason, and the next command to type."""
+    """Print the outcome of a run, its rejects by code, and the next command to type."""
     console = _console()
-    words, style = _WORDS.get(summary.status, (summary.status, ""))
+    words, style = _OUTCOMES.get(summary.status, (summary.status, ""))
     is_dry = summary.delivery == DRY_RUN
     if is_dry:
-        words = f"dry run, nothing is kept; it would be: {words}"
+        words = f"dry run, nothing is kept; a run would end: {words}"
     console.print(Text(words, style=f"bold {style}"))
     table = Table.grid(padding=(0, 2))
     for name, value in _facts(summary):
@@ -79,12 +79,12 @@ def final_report(summary: Summary, examples: Sequence[Reject]) -> None:
             for line in reject_lines(reject):
                 console.print(Text(line, style="dim", overflow="ellipsis", no_wrap=True))
     if summary.rejects_file:
-        console.print(Text(f"rejects file: {summary.rejects_file}"), soft_wrap=True)
+        console.print(Text(f"rejects file: {safe(summary.rejects_file, 1000)}"), soft_wrap=True)
     command = summary.resume_command or (
         f"batchimport rejects {summary.job_id}" if summary.failed else None
     )
     if command and not is_dry:
-        console.print(Text(f"next: {command}"), soft_wrap=True)
+        console.print(Text(f"next: {safe(command, 1000)}"), soft_wrap=True)
 
 
 def _facts(summary: Summary) -> list[tuple[str, str]]:
@@ -107,7 +107,7 @@ def _facts(summary: Summary) -> list[tuple[str, str]]:
 
 
 def reject_lines(reject: Reject) -> list[str]:
-    """Return one line for each error of a record."""
+    """Return a line for each error of a record."""
     place = f":{reject.line}" if reject.line else f" row {reject.byte_offset}"
     place = safe(reject.source) + place
     lines = []
@@ -118,7 +118,7 @@ def reject_lines(reject: Reject) -> list[str]:
 
 
 def show_progress(progress: dict[str, Any]) -> None:
-    """Print where a job stands."""
+    """Print the progress of a job."""
     console = _console()
     table = Table.grid(padding=(0, 2))
     for name, value in progress.items():
@@ -146,7 +146,7 @@ def show_jobs(jobs: Iterable[dict[str, Any]]) -> None:
 
 
 def show_rejects(rejects: Iterable[Reject]) -> None:
-    """Print rejects, one line an error."""
+    """Print a line for each error of each reject."""
     console = _console()
     for reject in rejects:
         for line in reject_lines(reject):

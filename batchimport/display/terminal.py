@@ -23,7 +23,7 @@ REDRAWS_PER_SECOND = 5
 
 
 class LiveDisplay:
-    """Draws from a tally, so that a thousand events a second cost nothing."""
+    """Redraws from a tally at a fixed rate, so that a thousand events a second cost little."""
 
     def __init__(self, stream: TextIO) -> None:
         self._console = Console(file=stream)
@@ -38,24 +38,24 @@ class LiveDisplay:
         )
 
     def __call__(self, event: Event) -> None:
-        """Take an event into the account; print it above the bar if it is worth a line."""
+        """Count an event; print it above the bar if users should read it."""
         self._tally(event)
         for line in describe(event, self._warnings):
             self._console.print(Text(line, style="dim"))
 
     def __enter__(self) -> Self:
-        """Begin to draw."""
+        """Start to draw."""
         self._live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Draw once more and give the cursor back."""
+        """Draw once more and restore the cursor."""
         self._live.stop()
 
     def _render(self) -> RenderableType:
         tally = self._tally
         if tally.job is None:
-            return Text("looking at the source …", style="dim")
+            return Text("examining the source …", style="dim")
         bar = Table.grid(padding=(0, 1), expand=True)
         bar.add_column(ratio=1)
         bar.add_column(justify="right")

@@ -1,1 +1,1 @@
-"""What a job keeps on the local disk: a mirror of the ledger, and files that are whole or not there."""
+"""A job's files on the local disk: its checkpoint, and files that are written atomically."""

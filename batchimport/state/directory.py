@@ -1,7 +1,7 @@
-"""The state directory: what each job is and how far it got, for `status`, `jobs` and `resume`.
+"""The state directory: a checkpoint per job, for `status`, `jobs` and `resume`.
 
-A mirror for quick reading; the ledger in the destination is the truth. A damaged file is treated
-as a missing one.
+A copy for quick reading; the ledger in the destination is the truth. A damaged file counts as
+missing.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ DIGEST_DIGITS = 32
 
 
 class StateDirectory:
-    """One folder a job, one lock file a target."""
+    """A folder for each job, a lock file for each target."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def folder(self, job_id: str) -> Path:
-        """Return where the files of a job are.
+        """Return the folder of a job.
 
         Raises:
-            UsageError: If the id could not be one.
+            UsageError: If the job id is not valid.
         """
         check_job_id(job_id)
         return self.path / job_id
@@ -46,7 +46,7 @@ class StateDirectory:
         write_atomically(self.folder(job_id) / "job.json", [text.encode()])
 
     def load(self, job_id: str) -> dict[str, Any] | None:
-        """Return the checkpoint of a job; None if there is none, or not as it was written."""
+        """Return the checkpoint of a job; None if it is missing, damaged, or of another version."""
         try:
             document = json.loads((self.folder(job_id) / "job.json").read_bytes())
         except (OSError, ValueError, RecursionError):
@@ -57,18 +57,18 @@ class StateDirectory:
         return document if digest == hash_of(document, DIGEST_DIGITS) else None
 
     def jobs(self) -> list[dict[str, Any]]:
-        """Return all checkpoints, the last changed first."""
+        """Return all checkpoints, the most recently saved first."""
         try:
             names = [entry.name for entry in self.path.iterdir() if entry.is_dir()]
         except OSError:
             return []
-        found = [self.load(name) for name in names if JOB_ID_PATTERN.fullmatch(name)]
-        known = [document for document in found if document is not None]
+        loaded = [self.load(name) for name in names if JOB_ID_PATTERN.fullmatch(name)]
+        known = [document for document in loaded if document is not None]
         return sorted(known, key=lambda document: str(document.get("saved_at")), reverse=True)
 
     @contextmanager
     def lock(self, target: str) -> Iterator[None]:
-        """Hold the lock of a target; the kernel lets go of it when the process ends.
+        """Hold the lock of a target; the kernel releases it when the process ends.
 
         Raises:
             JobRunningElsewhereError: If another process holds it.
@@ -95,5 +95,5 @@ class StateDirectory:
         return FatalError(
             f"cannot write the state directory: {error.strerror or error}",
             where=str(self.path),
-            hint="choose another with --state-dir",
+            hint="choose another directory with --state-dir",
         )

@@ -23,12 +23,12 @@ def everything(path: Path) -> set[str]:
     return {str(each.relative_to(path)) for each in path.rglob("*") if each.is_file()}
 
 
-def told(found: dict[str, Any]) -> dict[str, Any]:
-    return {name: found[name] for name in SAME}
+def reported(summary: dict[str, Any]) -> dict[str, Any]:
+    return {name: summary[name] for name in SAME}
 
 
 def test_a_dry_run_reports_what_a_run_reports(workdir: Workdir, place: Destination) -> None:
-    """Rejects of the table itself included; no file, table or job is left."""
+    """Including rejects by the table itself; no file, table or job is left."""
     options = [*OPTIONS, *place.options, "--to", place.address]
     source = SAMPLE / "users.jsonl"
     dry = workdir.run(source, *options, "--dry-run")
@@ -38,12 +38,12 @@ def test_a_dry_run_reports_what_a_run_reports(workdir: Workdir, place: Destinati
     assert left == {dry["rejects_file"]}
     assert workdir.call("jobs", "--json").out.strip() in ("[]", "")
     real = workdir.run(source, *options)
-    assert told(dry) == told(real)
+    assert reported(dry) == reported(real)
     assert rejects == workdir.rejects(real)
 
 
-def test_rows_that_are_there_count_and_stay(workdir: Workdir, place: Destination) -> None:
-    """A key of the table rejects the record; `--if-exists truncate` truncates nothing."""
+def test_existing_rows_count_and_stay(workdir: Workdir, place: Destination) -> None:
+    """A key in the table rejects the record; `--if-exists truncate` truncates nothing."""
     if not isinstance(place, Database):
         pytest.skip("no key, no conflict")
     workdir.lines("users.jsonl", [{"id": 1}, {"id": 2}, {"id": 2}])
@@ -57,7 +57,7 @@ def test_rows_that_are_there_count_and_stay(workdir: Workdir, place: Destination
     assert place.fetch("SELECT id FROM users ORDER BY id") == [(1,), (9,)]
 
 
-def test_files_that_are_there_stay(workdir: Workdir, tmp_path: Path) -> None:
+def test_existing_files_stay(workdir: Workdir, tmp_path: Path) -> None:
     """`--if-exists replace` of a dataset replaces nothing."""
     place = make_destination("parquet", tmp_path, lambda: None)
     assert isinstance(place, ParquetFolder)
@@ -71,8 +71,8 @@ def test_files_that_are_there_stay(workdir: Workdir, tmp_path: Path) -> None:
     assert place.rows("users") == [(1, None), (2, None)]
 
 
-def test_words_of_a_dry_run(workdir: Workdir) -> None:
-    """It says that nothing is kept, and names no command that would fail."""
+def test_the_report_of_a_dry_run(workdir: Workdir) -> None:
+    """It says that nothing is kept, and suggests no command that would fail."""
     workdir.lines("u.jsonl", [{"id": 1}])
     ended = workdir.call("run", "u.jsonl", "--dry-run")
     assert ended.code == 0

@@ -1,4 +1,4 @@
-"""`batchimport run` as a user calls it: what is stored, rejected, said, and left with."""
+"""`batchimport run` as a user calls it: rows, rejects, output and exit codes."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_a_new_file_of_the_same_name_is_a_new_job(workdir: Workdir) -> None:
     assert workdir.run("u.jsonl")["status"] == "already_completed", "touched, not changed"
 
 
-def test_an_unfinished_job_is_continued_or_refused(workdir: Workdir) -> None:
+def test_an_unfinished_job_is_resumed_or_refused(workdir: Workdir) -> None:
     """Resumed by the same command and by `resume`; refused when source or options changed."""
     good = [{"id": at} for at in range(4000)]
     path = workdir.lines(
@@ -136,7 +136,7 @@ def test_a_job_of_that_name_begins_again_with_another_source(workdir: Workdir) -
     assert query(workdir.path / "u.db", "SELECT id FROM u ORDER BY id") == [(7,), (8,), (9,)]
 
 
-def test_restart_never_doubles_unasked(workdir: Workdir) -> None:
+def test_restart_duplicates_nothing_unless_asked(workdir: Workdir) -> None:
     """Refused for plain append; done with truncate, or when duplicates are wanted."""
     workdir.lines("u.jsonl", numbered(3))
     workdir.run("u.jsonl")
@@ -184,10 +184,10 @@ def test_a_header_alone_makes_an_empty_table(workdir: Workdir) -> None:
         ("u.json", b'"text"', "one JSON value"),
     ],
 )
-def test_a_source_that_is_none_is_one_line(
+def test_an_invalid_source_is_one_line(
     workdir: Workdir, name: str, content: Any, words: str
 ) -> None:
-    """What is wrong, where, and what to do; exit 2, and a summary all the same."""
+    """What is wrong, where, and what to do; exit 2, and a summary nevertheless."""
     if content == "directory":
         (workdir.path / name).mkdir()
     elif content is not None:
@@ -229,7 +229,7 @@ def test_usage_errors_leave_with_2(workdir: Workdir, arguments: list[str]) -> No
         assert query(workdir.path / "u.db", "SELECT name FROM sqlite_schema WHERE name = 'u'") == []
 
 
-def test_rejects_may_be_put_elsewhere_and_forgiven(workdir: Workdir) -> None:
+def test_rejects_may_be_written_elsewhere_and_tolerated(workdir: Workdir) -> None:
     """`--rejects`, `--exit-zero-on-rejects` and `--quiet`."""
     workdir.write("u.jsonl", '{"id": 1}\nbad\n')
     ended = workdir.call(
@@ -237,6 +237,34 @@ def test_rejects_may_be_put_elsewhere_and_forgiven(workdir: Workdir) -> None:
     )
     assert (ended.code, ended.out, ended.err) == (0, "", "")
     assert json.loads((workdir.path / "r.jsonl").read_text())["raw"] == "bad"
+
+
+@pytest.mark.parametrize("options", [[], ["--quiet"], ["--json"], ["--exit-zero-on-rejects"]])
+def test_chunks_that_were_given_up_fail_the_job(workdir: Workdir, options: list[str]) -> None:
+    """Exit 1 with the reason, and resumable; `--exit-zero-on-rejects` is about rejects alone."""
+    workdir.lines("u.jsonl", [*numbered(30), {"id": "x"}])
+    workdir.write("s.json", '{"properties": {"id": {"type": "integer"}}}')
+    run = ["run", "u.jsonl", "--schema", "s.json", "--chunk-size", 10, "--max-attempts", 1]
+    ended = workdir.call(*run, *options, BATCHIMPORT_FAILPOINTS="before-store=error@2")
+    reason = "1 chunk was given up; the last error: failpoint before-store"
+    assert ended.code == 1
+    assert ended.err.splitlines()[-2] == f"error: {reason}"
+    assert ended.err.splitlines()[-1].startswith("hint: fix the cause, then run the same command")
+    if options == ["--json"]:
+        assert (ended.summary["status"], ended.summary["error"]) == ("failed", reason)
+        assert ended.summary["chunks"]["failed"] == 1
+        command = ended.summary["resume_command"]
+        assert workdir.call(*command.split()[1:]).code == 3
+    assert workdir.call(*run, *options).code == (0 if "--exit-zero-on-rejects" in options else 3)
+    assert query(workdir.path / "u.db", "SELECT count(*) FROM u") == [(30,)]
+
+
+def test_the_cause_of_an_error_is_printed_on_request(workdir: Workdir) -> None:
+    """`--verbose`, on either side of what is wrong."""
+    for more in (["--verbose"], []):
+        ended = workdir.call("schema", "no.jsonl", *more)
+        assert ended.code == 2
+        assert ("cause: " in ended.err) == bool(more)
 
 
 def test_transforms_by_their_annotation(workdir: Workdir) -> None:
@@ -315,7 +343,7 @@ def test_foreign_rows_are_noticed(workdir: Workdir, tmp_path: Path) -> None:
 
 
 def test_rejects_of_a_job_that_the_destination_does_not_know(workdir: Workdir) -> None:
-    """A slip in the job's name is an error, not a job without rejects."""
+    """A misspelt job id is an error, not a job without rejects."""
     workdir.lines("u.jsonl", [{"id": 1}])
     workdir.run("u.jsonl")
     ended = workdir.call("rejects", "u-nosuch", "--to", "sqlite:///u.db")
@@ -323,8 +351,8 @@ def test_rejects_of_a_job_that_the_destination_does_not_know(workdir: Workdir) -
     assert "no such job" in ended.err
 
 
-def test_a_log_file_tells_what_happened(workdir: Workdir) -> None:
-    """Appended, run after run: chunks, sizes, retries, the end; and a run that did not begin."""
+def test_a_log_file_records_what_happened(workdir: Workdir) -> None:
+    """Run after run is appended: chunks, sizes, retries, the end; also a run that did not start."""
     workdir.lines("u.jsonl", [*numbered(30), {"id": "x"}])
     workdir.write("s.json", '{"properties": {"id": {"type": "integer"}}}')
     options = ["u.jsonl", "--schema", "s.json", "--chunk-size", "10", "--log-file", "u.log"]

@@ -1,4 +1,4 @@
-"""A real terminal: what is drawn, and how Ctrl-C ends."""
+"""A real terminal: what is drawn, and what Ctrl-C does."""
 
 from __future__ import annotations
 
@@ -69,10 +69,10 @@ def big(workdir: Workdir) -> Workdir:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_leaves_a_readable_screen_and_a_command_that_continues(
+def test_an_interrupt_leaves_a_readable_screen_and_a_command_that_resumes(
     big: Workdir, number: signal.Signals
 ) -> None:
-    """Exit 5, the cursor is back, and the command it prints finishes the job."""
+    """Exit 5, the cursor is restored, and the printed command finishes the job."""
     terminal = Terminal(big, "run", "u.jsonl", "--chunk-size", "500")
     terminal.read_until(b"stored")
     terminal.process.send_signal(number)
@@ -92,7 +92,7 @@ def test_an_interrupt_leaves_a_readable_screen_and_a_command_that_continues(
 
 
 def test_a_second_signal_ends_at_once(big: Workdir) -> None:
-    """With 130, and nothing is half done."""
+    """With 130, and nothing is half stored."""
     process = big.start("run", "u.jsonl", "--chunk-size", "100000", "--progress", "plain")
     while not list(big.path.glob(".batchimport/*/job.json")):
         time.sleep(0.01)  # noqa: TID251 - waiting for another process

@@ -1,4 +1,4 @@
-"""Compressed and encoded files from the command line: killed and continued, refused, said."""
+"""Compressed and encoded files on the command line: killed and resumed, refused, reported."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from tests.helpers.cli import Workdir
 from tests.helpers.tables import content, query
 
 
-def test_a_compressed_file_is_continued_after_a_kill(workdir: Workdir) -> None:
-    """Each record is stored once, none twice, and the ledger counts unpacked bytes."""
+def test_a_compressed_file_is_resumed_after_a_kill(workdir: Workdir) -> None:
+    """Every record is stored exactly once, and the ledger counts decompressed bytes."""
     lines = [json.dumps({"id": at, "name": f"é {at}"}) for at in range(1000)]
     text = "\n".join(lines).encode("utf-16")
     (workdir.path / "users.jsonl.gz").write_bytes(gzip.compress(text))
@@ -29,7 +29,7 @@ def test_a_compressed_file_is_continued_after_a_kill(workdir: Workdir) -> None:
     assert hi == len("\n".join(lines).encode())
 
 
-def test_a_truncated_archive_is_one_line_and_stores_nothing(workdir: Workdir) -> None:
+def test_a_truncated_file_is_one_line_and_stores_nothing(workdir: Workdir) -> None:
     """What, where, what to do."""
     workdir.write("users.jsonl.gz", gzip.compress(b'{"id": 1}\n' * 100)[:-9])
     ended = workdir.call("run", "users.jsonl.gz")
@@ -38,8 +38,8 @@ def test_a_truncated_archive_is_one_line_and_stores_nothing(workdir: Workdir) ->
     assert not (workdir.path / "users.db").exists()
 
 
-def test_zeros_without_end_are_refused_in_bounded_memory(workdir: Workdir) -> None:
-    """300 MB of them in 300 kB."""
+def test_a_decompression_bomb_is_refused_in_bounded_memory(workdir: Workdir) -> None:
+    """300 MB of zeros in 300 kB."""
     packer = zlib.compressobj(wbits=31)
     pieces = [packer.compress(bytes(1 << 20)) for _ in range(300)]
     workdir.write("users.csv.gz", b"".join([*pieces, packer.flush()]))
@@ -49,8 +49,8 @@ def test_zeros_without_end_are_refused_in_bounded_memory(workdir: Workdir) -> No
     assert summary["peak_memory_bytes"] < 400_000_000
 
 
-def test_what_was_found_is_said_and_can_be_overruled(workdir: Workdir) -> None:
-    """Notes stand before the first progress."""
+def test_detected_properties_are_printed_and_can_be_overridden(workdir: Workdir) -> None:
+    """Notes are printed before the first progress."""
     workdir.write("names.csv", "id;name\n1;Zoë\n".encode("latin-1"))
     ended = workdir.call("run", "names.csv")
     assert "encoding: windows-1252" in ended.err
@@ -61,7 +61,7 @@ def test_what_was_found_is_said_and_can_be_overruled(workdir: Workdir) -> None:
     assert "raw_base64" in workdir.rejects(summary)[0]
 
 
-def test_lines_that_never_end_are_passed_in_bounded_memory(workdir: Workdir) -> None:
+def test_endless_lines_are_skipped_in_bounded_memory(workdir: Workdir) -> None:
     """A line of 200 MB is one reject; in CSV, an unclosed quote before it is another."""
     long = b"x" * (1 << 20)
     for name, head in (("a.jsonl", b'{"id": 1}\n{"s": "'), ("b.csv", b'id,s\n1,x\n2,"y\n3,"')):

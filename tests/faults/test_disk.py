@@ -62,7 +62,7 @@ def test_a_library_that_panics(workdir: Workdir) -> None:
     options = ["u.jsonl", "--transform", "mine:panic", "--chunk-size", 500, "--max-parallel", 1]
     ended = workdir.call("run", *options, "--quiet", "--json")
     assert (ended.code, ended.summary["status"], ended.summary["successful"]) == (1, "failed", 1000)
-    assert ended.err.startswith("error: a library broke down: called unwrap on None\nhint: ")
+    assert ended.err.startswith("error: a library crashed: called unwrap on None\nhint: ")
     assert ended.err.count("\n") == 2
     workdir.write("calm", "")
     assert workdir.run(*options)["successful"] == 1500
