@@ -64,7 +64,12 @@ def import_file(request: Request, observer: Observer = lambda _: None) -> Outcom
         with without_panics(), ExitStack() as stack:
             spool = _spool(request, stack) if STANDARD_INPUT in request.job.sources else None
             with stopping_signals() if request.handle_signals else nullcontext():
-                source = open_source(request.job.sources, request.job.options, spool)
+                source = open_source(
+                    request.job.sources,
+                    request.job.options,
+                    spool,
+                    unpack_into=request.state.path / "spool",
+                )
             stack.callback(source.close)
             job_id = job_id or new_job_id(request.job, source)
             transform = load_transform(request.job)
