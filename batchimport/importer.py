@@ -136,7 +136,8 @@ class _Call:
         with without_panics(), ExitStack() as stack:
             spool = self._spool(stack) if STANDARD_INPUT in job.sources else None
             with stopping_signals() if request.handle_signals else nullcontext():
-                source = open_source(job.sources, job.options, spool)
+                spool_folder = request.state.path / "spool"
+                source = open_source(job.sources, job.options, spool, unpack_into=spool_folder)
             stack.callback(source.close)
             self._job_id = self._job_id or new_job_id(job, source)
             transform = load_transform(job)

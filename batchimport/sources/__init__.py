@@ -1,18 +1,21 @@
-"""Where records come from, by format; the content has the last word over the name."""
+"""Sources of records: one package for each format; `FORMATS` lists them.
+
+Which format a file has is decided by its content first, then by its name.
+"""
 
 from __future__ import annotations
 
 import os
 import stat
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any
 
 from batchimport.errors import UsageError
 from batchimport.sources.bytes.compression import plain_name
 from batchimport.sources.bytes.file import HEAD_BYTES
-from batchimport.sources.bytes.streamed import open_text
+from batchimport.sources.bytes.unpack import open_text
 from batchimport.sources.detect import check_is_text, format_of_text
 from batchimport.sources.paths import STANDARD_INPUT, name_of, names_of
 
@@ -23,42 +26,77 @@ if TYPE_CHECKING:
     from batchimport.sources.base import Source
     from batchimport.sources.bytes.spool import Spool
 
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A format of files, and the source that reads it.
+
+    Attributes:
+        source: `module:Class`, imported when it is needed. A text format's class is called with
+            (TextFile, name, options): the text is UTF-8, whatever the file is. A binary format's class
+            is called with (path, name, options).
+        suffixes: Of file names, lower case, without that of a compression.
+        magic: The first bytes of every file of a binary format; None for a text format.
+    """
+
+    source: str
+    suffixes: tuple[str, ...]
+    magic: bytes | None = None
+
+    def open(self, *arguments: Any) -> Source:
+        """Return the source of a file."""
+        module, _, name = self.source.partition(":")
+        source: Source = getattr(import_module(module), name)(*arguments)
+        return source
+
+
+_JSON_LINES = "batchimport.sources.jsonl.source:JsonLinesSource"
+_JSON_VALUES = "batchimport.sources.json.source:JsonValuesSource"
+_DELIMITED = "batchimport.sources.csv.source:DelimitedSource"
+_PARQUET = "batchimport.sources.parquet.source:ParquetSource"
+
 FORMATS = {
-    "jsonl": "batchimport.sources.jsonl.source:JsonLinesSource",
-    "csv": "batchimport.sources.csv.source:DelimitedSource",
-    "tsv": "batchimport.sources.csv.source:DelimitedSource",
-    "json": "batchimport.sources.json.source:JsonValuesSource",
+    "jsonl": Format(_JSON_LINES, (".jsonl", ".ndjson")),
+    "json": Format(_JSON_VALUES, (".json",)),
+    "csv": Format(_DELIMITED, (".csv",)),
+    "tsv": Format(_DELIMITED, (".tsv", ".tab")),
+    "parquet": Format(_PARQUET, (".parquet",), magic=b"PAR1"),
 }
-_SUFFIXES = {
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".json": "json",
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".tab": "tsv",
-    ".parquet": "parquet",
-}
+"""All formats by the name that `--format` takes."""
 
 
-def open_source(paths: Sequence[str], options: SourceOptions, spool: Spool | None = None) -> Source:
+def open_source(
+    paths: Sequence[str],
+    options: SourceOptions,
+    spool: Spool | None = None,
+    *,
+    unpack_into: Path | None = None,
+) -> Source:
     """Open files as one sequence of records.
 
     Args:
         spool: What was read from standard input, if that is one of the paths.
+        unpack_into: The folder for compressed files and other encodings; None for the system's
+            directory of temporary files.
 
     Raises:
-        UsageError: If one cannot be read, or is not what its name or `--format` says.
+        UsageError: If a file cannot be read, or is not what its name or `--format` says.
+        FatalError: If an archive is damaged or cannot be unpacked.
     """
+
+    def open_file(path: str, name: str) -> Source:
+        return _open_file(_resolve(path, spool), name, options, unpack_into)
+
     if len(paths) == 1:
-        return _open_file(_resolve(paths[0], spool), name_of(paths[0]), options)
-    from batchimport.sources.many import ManySource  # noqa: PLC0415 - needed by few
+        return open_file(paths[0], name_of(paths[0]))
+    from batchimport.sources.many import ManySource  # noqa: PLC0415 - most jobs have one file
 
     names = names_of(paths)
-    return ManySource(names, lambda at: _open_file(_resolve(paths[at], spool), names[at], options))
+    return ManySource(names, lambda at: open_file(paths[at], names[at]))
 
 
 def _resolve(path: str, spool: Spool | None) -> str:
-    """Return the file to open: standard input is wherever its spool is now."""
+    """Return the file to open: that of the spool for standard input."""
     if path != STANDARD_INPUT:
         return path
     if spool is None:
@@ -66,53 +104,59 @@ def _resolve(path: str, spool: Spool | None) -> str:
     return str(spool.path)
 
 
-def _open_file(path: str, name: str, options: SourceOptions) -> Source:
+def _open_file(path: str, name: str, options: SourceOptions, unpack_into: Path | None) -> Source:
     if stat.S_ISFIFO(_mode(path)) or stat.S_ISCHR(_mode(path)):
         raise UsageError(
             "is a pipe or a device, which can be read only once",
             where=path,
             hint="pipe it into `batchimport run -`, which keeps it until the job is completed",
         )
-    if options.format not in (None, *FORMATS, "parquet"):
-        names = ", ".join(map(repr, (*FORMATS, "parquet")))
+    if options.format not in (None, *FORMATS):
+        names = ", ".join(map(repr, FORMATS))
         raise UsageError(f"{options.format!r} is not one of {names}", where="--format")
-    kind = options.format or _SUFFIXES.get(Path(plain_name(name)).suffix.lower())
-    if kind == "parquet" or (options.format is None and _starts_like_parquet(path)):
-        from batchimport.sources.parquet.source import ParquetSource  # noqa: PLC0415 - needed by few
-
-        return ParquetSource(path, name)
-    text = open_text(path, options, kind)
+    kind = options.format or _format_by_name(name)
+    if options.format is None:
+        kind = _binary_format_of(path) or kind
+    if kind is not None and FORMATS[kind].magic is not None:
+        return FORMATS[kind].open(path, name, options)
+    text = open_text(path, options, kind, unpack_into)
     try:
         head = text.read_at(0, HEAD_BYTES)
         check_is_text(path, kind or "text", head)
         kind = _decide(path, head, kind, options)
-        module, _, factory = FORMATS[kind].partition(":")
-        known = replace(options, format=kind)
-        return cast("Source", getattr(import_module(module), factory)(text, name, known))
+        return FORMATS[kind].open(text, name, replace(options, format=kind))
     except BaseException:
         text.close()
         raise
 
 
-def _starts_like_parquet(path: str) -> bool:
+def _format_by_name(name: str) -> str | None:
+    suffix = Path(plain_name(name)).suffix.lower()
+    return next((kind for kind, known in FORMATS.items() if suffix in known.suffixes), None)
+
+
+def _binary_format_of(path: str) -> str | None:
+    """Return the binary format whose magic bytes a file begins with; None if it cannot be read."""
     try:
         with Path(path).open("rb") as file:
-            return file.read(4) == b"PAR1"
+            head = file.read(16)
     except (OSError, ValueError):
-        return False
+        return None
+    binary = {kind: known.magic for kind, known in FORMATS.items() if known.magic is not None}
+    return next((kind for kind, magic in binary.items() if head.startswith(magic)), None)
 
 
 def _decide(path: str, head: bytes, kind: str | None, options: SourceOptions) -> str:
-    found = format_of_text(head, kind)
+    detected = format_of_text(head, kind)
     if options.format != "jsonl":
-        return found
-    if found == "json":
+        return detected
+    if detected == "json":
         raise UsageError("is JSON, but not an object a line", where=path, hint="--format json")
     return "jsonl"
 
 
 def _mode(path: str) -> int:
     try:
-        return os.stat(path).st_mode  # noqa: PTH116 - takes any text
+        return os.stat(path).st_mode  # noqa: PTH116 - takes any string
     except (OSError, ValueError):
         return 0

@@ -2,20 +2,32 @@
 
 A source is asked to `cut` from a known `Position` onwards, so no index of the whole file is ever built:
 a gap of the ledger always begins where the source begins or where a committed chunk ends.
+
+`Source` is the contract. `OneFile` and `TextSource` give what most sources do in the same way.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from batchimport.model import Chunk, FieldError, Position, Reject
+from batchimport.sources.bytes.file import HEAD_BYTES
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     import polars as pl
 
-    from batchimport.model import Chunk, FieldError, Position, Reject, Stage
+    from batchimport.model import Stage
     from batchimport.schema import RecordSchema
+    from batchimport.sources.bytes.file import TextFile
+
+SAMPLE_PLACES = 20
+SAMPLE_CHUNK_BYTES = 1 << 22
+SMALL_BYTES = 64 * 1024 * 1024
+"""How far to look whether a source has no more records than a sample wants."""
 
 
 class UnreadableRecordError(Exception):
@@ -26,6 +38,29 @@ class UnreadableRecordError(Exception):
         self.errors = errors
 
 
+def unreadable(code: str, message: str) -> UnreadableRecordError:
+    """Return the error of a record that has one reason."""
+    return UnreadableRecordError(FieldError(code, "", message))
+
+
+def too_long() -> UnreadableRecordError:
+    """Return the error of a record that is longer than `--max-record-bytes`."""
+    return unreadable("record_too_long", "longer than --max-record-bytes allows")
+
+
+def decode_utf8(record: bytes) -> str:
+    """Return the text of a record.
+
+    Raises:
+        UnreadableRecordError: If it is not UTF-8.
+    """
+    try:
+        return record.decode()
+    except UnicodeDecodeError as error:
+        message = f"no valid text at byte {error.start}: see --encoding"
+        raise unreadable("invalid_utf8", message) from error
+
+
 class RawRecords(Protocol):
     """The records of one chunk as they stand in the source, addressed by index in the chunk."""
 
@@ -33,7 +68,7 @@ class RawRecords(Protocol):
         """Return the record as JSON values, for the validator.
 
         Raises:
-            UnreadableRecordError: If it is no record.
+            UnreadableRecordError: If it is not a record of this format.
         """
         ...
 
@@ -50,13 +85,40 @@ class RawRecords(Protocol):
         ...
 
 
+class LocatedRecords(ABC):
+    """Raw records whose rejects name file, line, byte and the original bytes."""
+
+    def __init__(self, name: str, chunk: Chunk) -> None:
+        self._name, self._chunk = name, chunk
+
+    @abstractmethod
+    def _locate(self, index: int) -> tuple[int | None, int, bytes]:
+        """Return the line (1-based; None if the format has no lines), the byte offset and the bytes."""
+
+    def reject(self, index: int, stage: Stage, errors: Sequence[FieldError]) -> Reject:
+        """Return the reject of a record."""
+        line, byte_offset, raw = self._locate(index)
+        return Reject(
+            record=self._chunk.offset + index,
+            source=self._name,
+            line=line,
+            byte_offset=byte_offset,
+            stage=stage,
+            errors=tuple(errors),
+            raw=raw,
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """One chunk, read.
 
+    Every record of the chunk is either in `frame` or in `deferred`, never in both.
+
     Attributes:
-        frame: `INDEX` and one column per schema column, for the records that fit those types.
-        deferred: Indices of all other records, to be judged one at a time.
+        frame: `INDEX` and one column per schema column, for the accepted records: those that certainly
+            fit the columns' types.
+        deferred: Indices of all other records, ascending; the validator judges them one at a time.
         digest: Hash of the chunk's bytes.
     """
 
@@ -70,14 +132,21 @@ class Batch:
 class Source(Protocol):
     """One or more files as a sequence of records.
 
+    Positions count bytes, or whatever else the source can address quickly (Parquet: rows); they run
+    from 0 to `size`. The content is that of the moment when the source was opened. `cut` is called by
+    one thread, `read`, `digest` and `count` by several at the same time.
+
+    A source that follows this contract is imported exactly once: a job may be interrupted at any time,
+    go on in another process, and ask for chunks of other sizes than before.
+
     Attributes:
         name: What users call it.
         format: `jsonl`, `csv`, `tsv`, `json` or `parquet`; `mixed` if files differ.
-        size: Positions in all, as it was when the source was opened.
-        fingerprint: What tells another content apart: size, hash of head and of tail.
-        modified: Times of last change and identities of the files, a quick hint of sameness.
+        size: The position after the last record, fixed when the source was opened.
+        fingerprint: Differs if the content differs; cheap: size and hashes of head and tail.
+        modified: Times of last change and identities of the files; equal if certainly nothing changed.
         declared: JSON Schema that the files themselves declare; None if it must be inferred.
-        notes: What was found out by looking and users should know, such as the delimiter.
+        notes: What was detected and users should know, such as the delimiter.
     """
 
     name: str
@@ -89,33 +158,64 @@ class Source(Protocol):
     notes: tuple[str, ...]
 
     def cut(self, start: Position, limit: int, max_bytes: int) -> Chunk | None:
-        """Return the chunk of at most `limit` records that begins at `start`; None at the end."""
+        """Return the chunk that begins at `start`.
+
+        Guarantees, for every sequence of limits:
+        - Chunks tile the source: the first begins at `Position()`, each next one where the one before
+          ended, the last one ends at `size`. What is not a record (header, blank lines) belongs to the
+          chunk of a neighbour; a chunk without records is allowed at the end of the source only.
+        - The same records come out, with the same numbers and lines, whatever the limits were.
+        - It depends on `start` alone and not on earlier calls: another process may go on from any end.
+
+        Args:
+            start: `Position()`, or the end of a chunk that this source or an equal one cut before.
+            limit: Maximum number of records, at least 1.
+            max_bytes: Target for the size of the chunk; one record is cut even if it is longer.
+
+        Returns:
+            None if `start` is at the end of the source.
+        """
         ...
 
     def read(self, chunk: Chunk, schema: RecordSchema) -> Batch:
         """Read and parse a chunk.
 
+        Guarantees that each of the chunk's records is accepted or deferred, exactly once, and that an
+        accepted record has the values that `RawRecords.row` gives: to accept is to be certain, to
+        defer is always allowed. Whether a record is accepted may depend on the chunk, its outcome may
+        not. Uses memory in proportion to the chunk; a longer record than `--max-record-bytes` is
+        deferred without being held in memory.
+
         Raises:
-            SourceChangedError: If the bytes of the chunk are no longer there.
+            SourceChangedError: If the chunk's records are no longer there.
         """
         ...
 
     def digest(self, chunk: Chunk) -> str:
-        """Return the hash of the chunk's bytes, as `read` gives it."""
+        """Return the hash of the chunk's bytes: the same as `read` gives, without parsing."""
         ...
 
     def count(self) -> int:
-        """Count all records, independently of `cut`; safe to call from another thread."""
+        """Count all records, to check `cut`.
+
+        It must not share code with `cut` and `read` wherever records are regular, so that a mistake
+        there that loses or repeats a record is noticed. Called once for each run, in its own thread.
+        """
         ...
 
     def sample(self, records: int | None) -> Iterator[dict[str, Any]]:
-        """Yield about that many readable records, spread over the source; all of them for None."""
+        """Yield records as JSON values, to infer a schema from; unreadable ones are left out.
+
+        Args:
+            records: Yield about that many, spread over the whole source; None for all of them.
+        """
         ...
 
     def continues(self, fingerprint: str) -> bool:
-        """Say whether records or files were only added to the source with this fingerprint.
+        """Say whether the source with this fingerprint was a beginning of this one.
 
-        As far as its ends show; what is committed must be hashed again to be sure.
+        True only if whole records or files were added at its end. Judged by its ends: what is
+        committed is hashed again by `digest` to be sure. False is always allowed.
         """
         ...
 
@@ -124,17 +224,56 @@ class Source(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of files."""
+        """Close all files. The source is not used afterwards."""
         ...
 
 
-class OneFile:
+class OneFile(ABC):
     """What the sources of one file have in common."""
 
     name: str
+    size: int
+    declared: dict[str, Any] | None = None
+
+    @abstractmethod
+    def cut(self, start: Position, limit: int, max_bytes: int) -> Chunk | None:
+        """Return the chunk of at most `limit` records that begins at `start`; None at the end."""
+
+    def sample(self, records: int | None) -> Iterator[dict[str, Any]]:
+        """Yield readable records: all of them, or about `records` from twenty places."""
+        for chunk in self._sample_chunks(records):
+            yield from self._readable(chunk)
+
+    def _sample_chunks(self, records: int | None) -> Iterator[Chunk]:
+        """Yield small chunks with about `records` records."""
+        starts: Iterable[int | None] = [0]
+        wanted = self.size
+        if records is not None and not self._has_at_most(records):
+            places = [self.size * place // SAMPLE_PLACES for place in range(1, SAMPLE_PLACES)]
+            starts = [0, *map(self._next_record, places)]
+            wanted = max(1, records // SAMPLE_PLACES)
+        for start in starts:
+            at, left = Position(start or 0), wanted if start is not None else 0
+            while left > 0 and (chunk := self.cut(at, left, SAMPLE_CHUNK_BYTES)):
+                if chunk.hi - chunk.lo <= 2 * SAMPLE_CHUNK_BYTES:  # else it is one huge record
+                    yield chunk
+                left -= max(1, chunk.records)
+                at = chunk.end
+
+    def _has_at_most(self, records: int) -> bool:
+        whole = self.cut(Position(), records, SMALL_BYTES)
+        return whole is None or whole.hi == self.size
+
+    @abstractmethod
+    def _next_record(self, position: int) -> int | None:
+        """Return where a record begins, or seems to, from `position` on; None if not nearby."""
+
+    @abstractmethod
+    def _readable(self, chunk: Chunk) -> Iterator[dict[str, Any]]:
+        """Yield the readable records of a chunk as JSON values, for a sample."""
 
     def continues(self, fingerprint: str) -> bool:
-        """Say no: few formats let records be added at the end."""
+        """Say no: most formats do not let records be added at the end."""
         del fingerprint
         return False
 
@@ -142,3 +281,51 @@ class OneFile:
         """Return the file's name."""
         del position
         return self.name
+
+
+class TextSource(OneFile):
+    """What the sources of one text file have in common: positions are bytes."""
+
+    def __init__(self, text: TextFile, name: str, max_record_bytes: int) -> None:
+        self.name = name
+        self.size = text.size
+        self.fingerprint, self.modified = text.fingerprint, text.modified
+        self.notes = text.notes
+        self._text = text
+        self._max_record_bytes = max_record_bytes
+
+    def read(self, chunk: Chunk, schema: RecordSchema) -> Batch:
+        """Read and parse a chunk."""
+        if chunk.records == 1 and chunk.hi - chunk.lo > self._max_record_bytes:
+            start, length = self._only_record(chunk)
+            if length > self._max_record_bytes:
+                head = self._text.read_at(start.position, min(length, HEAD_BYTES))
+                frame, raw_records = self._too_long(Chunk(start, chunk.end), head, schema)
+                return Batch(chunk, frame, [0], raw_records, self.digest(chunk))
+        return self._read(chunk, schema)
+
+    @abstractmethod
+    def _only_record(self, chunk: Chunk) -> tuple[Position, int]:
+        """Return where the only record of a chunk begins, and its length in bytes."""
+
+    @abstractmethod
+    def _too_long(
+        self, chunk: Chunk, head: bytes, schema: RecordSchema
+    ) -> tuple[pl.DataFrame, RawRecords]:
+        """Return an empty frame, and the raw records of a chunk whose one record is too long.
+
+        Args:
+            head: The first bytes of the record.
+        """
+
+    @abstractmethod
+    def _read(self, chunk: Chunk, schema: RecordSchema) -> Batch:
+        """Read and parse a chunk that fits into memory."""
+
+    def digest(self, chunk: Chunk) -> str:
+        """Return the hash of the chunk's bytes."""
+        return self._text.digest(chunk.lo, chunk.hi)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._text.close()

@@ -1,4 +1,4 @@
-"""What a file holds, by its first bytes; what is no text at all is refused in words."""
+"""What a file contains, by its first bytes. Files that are not text are refused by what they are."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ _SHARE_OF_CONTROLS_WITHOUT_UTF8 = 0.05
 
 
 def check_is_text(path: str, kind: str, head: bytes) -> None:
-    """Look at the first bytes of a text.
+    """Check that the first bytes of a file are text.
 
     Raises:
-        UsageError: If they are those of something else.
+        UsageError: If they are something else.
     """
     looks_like = [name for magic, name in _LOOKS_LIKE.items() if head.startswith(magic)]
     if head[_TAR] == b"ustar":
@@ -48,7 +48,7 @@ def check_is_text(path: str, kind: str, head: bytes) -> None:
 
 
 def _is_utf8(head: bytes) -> bool:
-    """Say whether bytes are UTF-8, but perhaps for a character that is cut at their end."""
+    """Say whether bytes are UTF-8, apart from a character that is cut off at their end."""
     try:
         head.decode()
     except UnicodeDecodeError as error:
@@ -57,10 +57,11 @@ def _is_utf8(head: bytes) -> bool:
 
 
 def format_of_text(head: bytes, given: str | None) -> str:
-    """Return the format of a text: what its name says, unless its first bytes say otherwise.
+    """Return the format of a text: that of its name, unless its first bytes contradict.
 
     Args:
-        given: What the name says.
+        head: The first bytes.
+        given: The format that the name or `--format` says; None if neither does.
     """
     head = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     if given not in (None, "json", "jsonl"):
@@ -74,7 +75,7 @@ def format_of_text(head: bytes, given: str | None) -> str:
 
 
 def _spans_lines(head: bytes) -> bool:
-    """Say whether the object that a text begins with does not end with its line."""
+    """Say whether the object at the beginning of a text goes on after its first line."""
     first, end, _ = head.partition(b"\n")
     try:
         msgspec.json.decode(first)

@@ -1,7 +1,7 @@
-"""Several files as one sequence of records, numbered through; a chunk lies in one file.
+"""Several files as one sequence of records; a chunk never spans two files.
 
-Positions are those of the files laid end to end. Files are opened when they are needed, and only so
-many at a time.
+Positions are those of the files laid end to end. Files are opened on demand, and only a limited number
+of them is open at a time.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 from batchimport.errors import SourceChangedError
 from batchimport.model import Chunk, Position
 from batchimport.sources.bytes.file import digest_of
-from batchimport.sources.parquet.types import merge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -47,14 +46,13 @@ class ManySource:
         self.fingerprint = "\n".join(fact.fingerprint for fact in facts)
         self.modified = digest_of("\n".join(fact.modified for fact in facts).encode())
         schemas = [fact.declared for fact in facts if fact.declared is not None]
-        self.declared = reduce(merge, schemas) if len(schemas) == len(facts) else None
-        self.notes = _merge([(name, fact.notes) for name, fact in zip(names, facts, strict=True)])
+        self.declared = reduce(_merge_schemas, schemas) if len(schemas) == len(facts) else None
+        self.notes = _merge_notes(
+            [(name, fact.notes) for name, fact in zip(names, facts, strict=True)]
+        )
 
     def _place(self, position: int) -> tuple[int, int]:
-        """Return which file holds the record that begins at a position, and where that file begins.
-
-        An empty file holds none.
-        """
+        """Return which file holds the record at a position, and where that file begins."""
         at = min(bisect_right(self._ends, position), len(self._ends) - 1)
         return at, self._ends[at - 1] if at else 0
 
@@ -82,7 +80,10 @@ class ManySource:
             return file.digest(local)
 
     def _local(self, chunk: Chunk) -> tuple[int, Chunk]:
-        """Return a chunk with its positions in its file; records stay numbered through."""
+        """Return which file holds a chunk, and the chunk by its positions in that file.
+
+        Its records keep their numbers in the job.
+        """
         at, base = self._place(chunk.lo)
         start, end = chunk.start, chunk.end
         return at, Chunk(
@@ -128,9 +129,9 @@ class ManySource:
         self._files.close()
 
 
-def _line(mark: Position, base: int) -> int:
-    """Return the line at a mark, which may be what comes after the last one of the file before."""
-    return mark.line if mark.position > base else 1
+def _line(at: Position, base: int) -> int:
+    """Return the line at a position; 1 where a file begins, whatever the file before ended with."""
+    return at.line if at.position > base else 1
 
 
 def _ends(sizes: Sequence[int]) -> list[int]:
@@ -141,14 +142,26 @@ def _ends(sizes: Sequence[int]) -> list[int]:
     return ends
 
 
-def _merge(found: Sequence[tuple[str, tuple[str, ...]]]) -> tuple[str, ...]:
-    """Return what was found out, once if it is the same for all files, and not too much of it."""
-    if len({notes for _, notes in found}) == 1:
-        return found[0][1]
-    lines = [f"{name}: {note}" for name, notes in found for note in notes]
+def _merge_notes(notes_of: Sequence[tuple[str, tuple[str, ...]]]) -> tuple[str, ...]:
+    """Return the notes of all files, only once if they are the same, and at most six."""
+    if len({notes for _, notes in notes_of}) == 1:
+        return notes_of[0][1]
+    lines = [f"{name}: {note}" for name, notes in notes_of for note in notes]
     if len(lines) > MOST_NOTES:
         lines[MOST_NOTES - 1 :] = [f"… and {len(lines) - MOST_NOTES + 1} more such notes"]
     return tuple(lines)
+
+
+def _merge_schemas(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of records of either schema: columns by name, any type where they differ."""
+    rules = dict(one["properties"])
+    for name, rule in other["properties"].items():
+        known = rules.setdefault(name, rule)
+        if known != rule:
+            types = {known.get("type", [""])[0], rule["type"][0]}
+            is_number = types == {"integer", "number"}
+            rules[name] = {"type": ["number", "null"]} if is_number else {}
+    return {**one, "properties": rules}
 
 
 @dataclass(slots=True)
@@ -158,7 +171,7 @@ class _Open:
 
 
 class _OpenFiles:
-    """Files by index: opened on use, the one that was used least lately is closed first."""
+    """Files by index: opened on demand; the least recently used one is closed first."""
 
     def __init__(self, open_file: Callable[[int], Source]) -> None:
         self._open_file = open_file

@@ -1,4 +1,4 @@
-"""Which files the words on the command line mean."""
+"""Which files the arguments on the command line name."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ STANDARD_INPUT = "-"
 
 
 def find_sources(words: Iterable[str]) -> tuple[str, ...]:
-    """Return the absolute paths that paths and patterns mean, each file once, in order.
+    """Return the absolute paths of the files that paths and patterns name, each file once, in order.
 
-    What is there under its very name is no pattern; the files of a pattern are sorted by name.
+    An argument that is the name of an existing file is not a pattern. The files of a pattern are sorted
+    by name.
 
     Raises:
-        UsageError: If a pattern finds no file.
+        UsageError: If a pattern matches no file.
     """
-    found: dict[str, str] = {}
+    files: dict[str, str] = {}
     for path in (path for word in words for path in _files_of(word)):
-        found.setdefault(path if path == STANDARD_INPUT else str(Path(path).resolve()), path)
-    return tuple(found.values())
+        files.setdefault(path if path == STANDARD_INPUT else str(Path(path).resolve()), path)
+    return tuple(files.values())
 
 
 def _files_of(word: str) -> Iterator[str]:
@@ -36,18 +37,18 @@ def _files_of(word: str) -> Iterator[str]:
     if word == STANDARD_INPUT:
         yield word
         return
-    if not glob.has_magic(word) or os.path.exists(word):  # noqa: PTH110 - takes any text
+    if not glob.has_magic(word) or os.path.exists(word):  # noqa: PTH110 - takes any string
         yield str(Path(word).absolute())
         return
-    found = glob.iglob(word, recursive=True)  # noqa: PTH207 - takes absolute patterns, too
-    matches = sorted(path for path in found if not Path(path).is_dir())
+    matched = glob.iglob(word, recursive=True)  # noqa: PTH207 - also takes absolute patterns
+    matches = sorted(path for path in matched if not Path(path).is_dir())
     if not matches:
         raise UsageError("no file matches", where=word, hint="check the path and the pattern")
     yield from (str(Path(path).absolute()) for path in matches)
 
 
 def stem_of(path: str) -> str:
-    """Return the name by which a job and its table are called: the file's, without suffixes."""
+    """Return the default name of a job and its table: the file's name without suffixes."""
     return name_of(path).partition(".")[0] or "records"
 
 
@@ -57,7 +58,7 @@ def name_of(path: str) -> str:
 
 
 def names_of(paths: Sequence[str]) -> list[str]:
-    """Return what users call the files: their names, with folders where those alone are the same."""
+    """Return what users call the files: their names, or relative paths if some names are equal."""
     names = [name_of(path) for path in paths]
     if len(set(names)) == len(names):
         return names

@@ -1,4 +1,4 @@
-"""Where lines begin and end: fast, in bounded memory, the same whatever the chunks are."""
+"""Where lines begin and end: fast, in bounded memory, and independent of the size of chunks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from batchimport.model import Chunk, Position
 from batchimport.sources.bytes.file import BLOCK_BYTES
 
 if TYPE_CHECKING:
-    from batchimport.sources.bytes.file import Text
+    from batchimport.sources.bytes.file import TextFile
 
 BLANK = b" \t\r"
 REACH_BYTES = 4 * 1024 * 1024
@@ -18,25 +18,25 @@ LEAST_BYTES = 4096
 
 
 class Lines:
-    """A text whose records are its lines, blank ones apart.
+    """Cuts a text whose records are its lines, except blank ones.
 
-    Subclasses whose records may span lines say so by `_mask`.
+    Subclasses whose records may span lines override `_mask`.
 
     Attributes:
-        line_ends: The bytes that end a line; CR and LF together are one end.
-        keeps_blank: Blank lines are records, too.
+        line_ends: The bytes that end a line; CR followed by LF is one end.
+        keeps_blank: Blank lines are records.
     """
 
     line_ends = b"\n"
     keeps_blank = False
 
-    def __init__(self, text: Text, blank: bytes = BLANK) -> None:
+    def __init__(self, text: TextFile, blank: bytes = BLANK) -> None:
         self._text = text
         self._blank = blank
         self._typical_bytes = float(BLOCK_BYTES)
         self._plain = (0, 0)
         blanks = b"[" + re.escape(blank) + b"]*"
-        # A line end that a blank line follows: lookahead, so that runs of them all count.
+        # A line end followed by a blank line; the lookahead makes each of several in a row match.
         self._blank_line = re.compile(rb"\n(?=" + blanks + rb"\n)")
 
     def cut(self, start: Position, limit: int, max_bytes: int) -> Chunk | None:
@@ -54,12 +54,12 @@ class Lines:
             raw, masked = self._whole_records(position, stop, min(BLOCK_BYTES, enough))
             if not raw:
                 break
-            size, found, ended = self._take(masked, limit - records)
-            self._typical_bytes = size / max(1, found)
+            size, taken, ended = self._take(masked, limit - records)
+            self._typical_bytes = size / max(1, taken)
             lines += ended if masked is raw else self._lines_in(raw[:size])
             is_plain = is_plain and masked is raw
             position += size
-            records += found
+            records += taken
         if position == start.position:
             position = self.end_of_record(start.position)
             records, lines = self._measure(start.position, position)
@@ -69,13 +69,13 @@ class Lines:
         return Chunk(start, Position(position, start.record + records, start.line + lines))
 
     def are_plain(self, lo: int, hi: int) -> bool:
-        """Say whether `cut` has just seen that each line of `[lo, hi)` is a record, or is blank."""
+        """Say whether the last calls of `cut` saw that every line of `[lo, hi)` is a record or blank."""
         return self._plain[0] <= lo and hi <= self._plain[1]
 
     def _mask(self, data: bytes, *, at_end: bool) -> bytes:
-        """Return as many bytes as `data` has, in which LF, and nothing else, ends each record.
+        """Return a copy of `data`, of the same length, in which every LF ends a record.
 
-        The data themselves if it ends each line, too.
+        `data` itself if every line is one record.
         """
         del at_end
         return data
@@ -83,9 +83,9 @@ class Lines:
     def _whole_records(
         self, position: int, stop: int, wanted: int = BLOCK_BYTES
     ) -> tuple[bytes, bytes]:
-        """Return whole records from `position`, about so many bytes, and their masked bytes.
+        """Return whole records from `position`, about `wanted` bytes, and the same bytes masked.
 
-        Nothing if none ends by `stop`.
+        Both are empty if no record ends by `stop`.
         """
         while True:
             raw = self._text.read_at(position, min(wanted, stop - position))
@@ -100,13 +100,13 @@ class Lines:
             wanted *= 4
 
     def _take(self, masked: bytes, limit: int) -> tuple[int, int, int]:
-        """Return the size, number and lines of up to `limit` records at the head of whole ones."""
+        """Return the bytes, number and lines of the first `limit` records or fewer."""
         ends = masked.count(b"\n")
         lines = ends + (not masked.endswith(b"\n"))
         blanks = self._count_blanks(masked)
         if lines - blanks <= limit:
             return len(masked), lines - blanks, lines
-        if not blanks:  # from the right, since what is too much is little
+        if not blanks:  # from the right, since only a few are too many
             return len(masked.rsplit(b"\n", ends - limit + 1)[0]) + 1, limit, limit
         size = lines = records = 0
         for line in masked.split(b"\n"):
@@ -167,7 +167,7 @@ class Lines:
         """Find the end of a line, block by block, however long it is.
 
         Args:
-            within: Bytes to look at; the last of them counts as the end if there is none.
+            within: Number of bytes to search; if there is no line end, the last of them counts as one.
         """
         stop = self._text.size if within is None else min(self._text.size, position + within)
         for block in self._text.blocks(position, stop):
@@ -178,7 +178,7 @@ class Lines:
         return position
 
     def next_line(self, position: int) -> int | None:
-        """Return where a line begins from `position` on; None if that is far away."""
+        """Return where the next line from `position` on begins; None if that is not within 4 MiB."""
         if position == 0:
             return 0
         at = self.end_of_line(position - 1, REACH_BYTES)
@@ -187,7 +187,7 @@ class Lines:
     def count(self, position: int = 0) -> int:
         """Count the lines from a position that are not blank.
 
-        Shares nothing with `cut`, so as to check it.
+        Shares no code with `cut`, so that it can check it.
         """
         records = 0
         blank_so_far = True

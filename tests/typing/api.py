@@ -16,7 +16,8 @@ from batchimport.sources.base import RawRecords, Source
 from batchimport.sources.csv.records import DelimitedRecords
 from batchimport.sources.csv.source import DelimitedSource
 from batchimport.sources.json.source import ElementRecords, JsonValuesSource
-from batchimport.sources.jsonl.source import JsonLines, JsonLinesSource
+from batchimport.sources.json_records import JsonRecords
+from batchimport.sources.jsonl.source import JsonLinesSource
 from batchimport.sources.many import ManySource
 from batchimport.sources.parquet.source import ParquetRows, ParquetSource
 
@@ -29,7 +30,7 @@ sources: list[type[Source]] = [
     ManySource,
     ParquetSource,
 ]
-origins: list[type[RawRecords]] = [ElementRecords, JsonLines, DelimitedRecords, ParquetRows]
+origins: list[type[RawRecords]] = [ElementRecords, JsonRecords, DelimitedRecords, ParquetRows]
 sizers: list[type[Sizer]] = [AutoSizer, FixedSizer, LoadSizer]
 transforms: list[type[Transform]] = [FrameTransform, Identity, RecordTransform]
 displays: list[type[Display]] = [JsonDisplay, LiveDisplay, NoDisplay, PlainDisplay]

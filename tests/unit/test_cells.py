@@ -13,10 +13,8 @@ from hypothesis import strategies as st
 
 from batchimport.errors import UsageError
 from batchimport.schema import RecordSchema
-from batchimport.sources.csv.cells import value_of
-from batchimport.sources.csv.grammar import Marks
-from batchimport.sources.csv.regular import RegularForm
-from batchimport.sources.csv.table import Tabular
+from batchimport.sources.csv.grammar import Dialect
+from batchimport.sources.csv.table import RegularForm, Table, value_of
 from tests.helpers.reading import codes, read_all
 
 SCHEMA: dict[str, Any] = {
@@ -190,10 +188,10 @@ def test_bad_dialects_are_refused(place: Path, options: dict[str, str]) -> None:
         read_all(place, **options)
 
 
-class EachByItself(Tabular):
+class EachByItself(Table):
     """Reads no chunk as a whole."""
 
-    def parse_whole(self, data: bytes, count: int, *, is_plain: bool) -> None:
+    def decode_whole(self, data: bytes, count: int, *, is_plain: bool) -> None:
         return None
 
 
@@ -222,7 +220,7 @@ def test_a_chunk_as_a_whole_gives_what_its_records_give(
     place.write_bytes(("x,y" + end + end.join(lines)).encode())
     options = {"delimiter": ",", "quote": '"'}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("batchimport.sources.csv.source.Tabular", EachByItself)
+        patch.setattr("batchimport.sources.csv.source.Table", EachByItself)
         expected = read_all(place, schema, **options)
     with pytest.MonkeyPatch.context() as patch:
         if elsewhere:
@@ -240,7 +238,7 @@ def test_regular_chunks_are_read_as_a_whole(
     texts += [['say "hi"', ',"x'], ["a,", '",']]
     ending = "\r\n" if crlf else "\n"
     data = "".join(",".join(_cell(text, text != "") for text in row) + ending for row in texts)
-    found = RegularForm(Marks(","), 2).read_whole(data.encode(), len(texts), {})
+    found = RegularForm(Dialect(","), 2).read_whole(data.encode(), len(texts), {})
     assert found is not None
     assert [list(row) for row in found.fill_null("").rows()] == texts
 
@@ -249,7 +247,7 @@ def test_regular_chunks_are_read_as_a_whole(
 def test_every_delimiter_is_read_as_a_whole(mark: str) -> None:
     """Also those that mean something in a pattern."""
     data = f'1{mark}"a{mark}b"\r\n2{mark}\r\n'.encode()
-    found = RegularForm(Marks(mark), 2).read_whole(data, 2, {"c0": pl.Int64()})
+    found = RegularForm(Dialect(mark), 2).read_whole(data, 2, {"c0": pl.Int64()})
     assert found is not None
     assert found.rows() == [(1, f"a{mark}b"), (2, None)]
 

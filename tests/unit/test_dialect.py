@@ -53,7 +53,7 @@ TWO: Rows = [{"a": "x", "b": "y z"}, {"a": "v", "b": "w"}]
         ('"a"\n"\'\'"\n"x; y"\n"z; w"\n', "comma", [{"a": "''"}, {"a": "x; y"}, {"a": "z; w"}]),
         ("url\nhttp://x?a=1;b=2\ny\n", "comma", [{"url": "http://x?a=1;b=2"}, {"url": "y"}]),
         ("k,q\nA,'x'\nB,'y'\nC,'z'\n", "comma", [{"k": k, "q": q} for k, q in (("A", "'x'"), ("B", "'y'"), ("C", "'z'"))]),
-        ("sep=^\r\na^b\r\n1^2\r\n", "no part of the table: 1", [{"a": 1, "b": 2}]),
+        ("sep=^\r\na^b\r\n1^2\r\n", "not part of the table: 1", [{"a": 1, "b": 2}]),
         ("a,b\r1,2\r3,4\r", "comma", [{"a": 1, "b": 2}, {"a": 3, "b": 4}]),
         ("a,b\r\n1,2\n3,4\r5,6", "comma", [{"a": 1, "b": 2}, {"a": 3, "b": 4}, {"a": 5, "b": 6}]),
         ('a,b\n1,"p\rq\r\nr"\n', "comma", [{"a": 1, "b": "p\rq\r\nr"}]),
@@ -96,7 +96,7 @@ def test_lines_before_the_header_are_left_out(place: Path) -> None:
     rows, rejects = read_all(place)
     assert rows == [{"id": 1, "name": "x", "zip": "007"}, {"id": 2, "name": "y", "zip": "008"}]
     assert not rejects
-    assert "before the header that are no part of the table: 3" in notes_of(place)
+    assert "before the header that are not part of the table: 3" in notes_of(place)
     assert read_all(place, skip_lines=3)[0] == rows
     assert codes(read_all(place, skip_lines=0)[1]) == ["too_many_fields"] * 4
 
@@ -148,7 +148,7 @@ def test_decimal_commas_are_no_delimiters(place: Path) -> None:
 
 
 def test_a_delimiter_may_be_given_with_a_space(place: Path) -> None:
-    """Then spaces around all fields are no part of them."""
+    """Then spaces around all fields are dropped."""
     place.write_text('a, b\n1, x\n2, "y, z"\n', encoding="utf-8")
     rows, _ = read_all(place, delimiter=", ")
     assert rows == [{"a": 1, "b": "x"}, {"a": 2, "b": "y, z"}]

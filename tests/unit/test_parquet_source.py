@@ -127,7 +127,7 @@ def test_a_long_decimal_is_a_number_if_the_schema_wants_one(tmp_path: Path) -> N
 def test_what_cannot_be_read_is_refused(tmp_path: Path, content: bytes) -> None:
     """In one line, before anything is begun."""
     (tmp_path / "a.parquet").write_bytes(content)
-    with pytest.raises(UsageError, match="is no Parquet file that can be read"):
+    with pytest.raises(UsageError, match="is not a readable Parquet file"):
         open_source([str(tmp_path / "a.parquet")], SourceOptions())
 
 

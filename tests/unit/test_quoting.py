@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from batchimport.model import Position
 from batchimport.sources.base import UnreadableRecordError
 from batchimport.sources.bytes.file import TextFile
-from batchimport.sources.csv.grammar import FieldReader, Marks, QuotedLines
+from batchimport.sources.csv.grammar import Dialect, FieldReader
+from batchimport.sources.csv.records import QuotedLines
 
 LINE_ENDS = re.compile(rb"\r\n?|\n")
 hostile = st.text(alphabet='ab,"\n\r \x01', max_size=60).map(str.encode)
@@ -29,7 +30,7 @@ def records_in_chunks(place: Path, data: bytes, limit: int, max_bytes: int) -> l
     place.write_bytes(data)
     text = TextFile(str(place))
     try:
-        lines, at, records = QuotedLines(text, Marks(",")), Position(), []
+        lines, at, records = QuotedLines(text, Dialect(",")), Position(), []
         while chunk := lines.cut(at, limit, max_bytes):
             assert chunk.start == at
             assert chunk.hi > chunk.lo
@@ -69,11 +70,11 @@ def test_the_fast_mask_follows_the_rule(
     """Where records are looked at together, each ends where the rule as it is written says."""
     place.write_bytes(b"")
     text = TextFile(str(place))
-    lines = QuotedLines(text, Marks(","))
+    lines = QuotedLines(text, Dialect(","))
     text.close()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            "batchimport.sources.csv.grammar.WORTH_POLARS_BYTES", 0 if by_polars else 10**9
+            "batchimport.sources.csv.records.WORTH_POLARS_BYTES", 0 if by_polars else 10**9
         )
         fast = lines._mask(data, at_end=at_end)
     slow = lines._mask_slowly(data, at_end=at_end)
@@ -93,7 +94,7 @@ def test_what_a_writer_wrote_is_read_back(place: Path, rows: list[list[str]], en
     stream = io.StringIO()
     csv.writer(stream, lineterminator=ending, quoting=csv.QUOTE_ALL).writerows(rows)
     records = records_in_chunks(place, stream.getvalue().encode(), 2, 1 << 20)
-    reader = FieldReader(Marks(","))
+    reader = FieldReader(Dialect(","))
     ends = ending.encode()
     found = [[text for text, _ in reader.read(r.removesuffix(ends).decode())] for r in records]
     assert found == rows
@@ -121,7 +122,7 @@ def test_a_quoted_field_longer_than_the_window_is_held_unclosed(place: Path) -> 
 def test_quotes_out_of_order_are_explained(record: str, code: str) -> None:
     """The reason tells an unclosed quote from text after a closing one."""
     with pytest.raises(UnreadableRecordError) as caught:
-        FieldReader(Marks(",")).read(record)
+        FieldReader(Dialect(",")).read(record)
     assert caught.value.errors[0].code == code
 
 
@@ -137,4 +138,4 @@ def test_quotes_out_of_order_are_explained(record: str, code: str) -> None:
 )
 def test_fields_are_read(record: str, cells: list[tuple[str, bool]]) -> None:
     """Empty and quoted empty differ; a quote inside of a bare field is text."""
-    assert FieldReader(Marks(",")).read(record) == cells
+    assert FieldReader(Dialect(",")).read(record) == cells

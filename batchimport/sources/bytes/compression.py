@@ -1,4 +1,8 @@
-"""Compressed bytes made plain, piece by piece and in bounded memory; what they are says their head."""
+"""Decompress in bounded memory; the format is recognised by its magic bytes.
+
+Not by the file objects of `lzma` and `bz2`: those ignore garbage after the last member, and `LZMAFile`
+has no limit of memory.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
 PIECE_BYTES = 1024 * 1024
-MOST_MEMORY_BYTES = 256 * 1024 * 1024
-"""What a decoder may take: an archive can ask for gigabytes."""
+MAX_MEMORY_BYTES = 256 * 1024 * 1024
+"""Limit for a decoder, since an archive can ask for gigabytes."""
 
 _MAGIC = {
     b"\x1f\x8b": "gzip",
@@ -64,23 +68,23 @@ class _GzipDecoder:
         return self._decoder.unused_data
 
     def decompress(self, data: bytes, max_length: int) -> bytes:
-        found = self._decoder.decompress(self._decoder.unconsumed_tail + data, max_length)
-        self.needs_input = not self._decoder.unconsumed_tail and len(found) < max_length
-        return found
+        output = self._decoder.decompress(self._decoder.unconsumed_tail + data, max_length)
+        self.needs_input = not self._decoder.unconsumed_tail and len(output) < max_length
+        return output
 
 
 _DECODERS: dict[str, Callable[[], _Decoder]] = {
     "gzip": _GzipDecoder,
     "zstd": lambda: zstd.ZstdDecompressor(
-        options={zstd.DecompressionParameter.window_log_max: MOST_MEMORY_BYTES.bit_length() - 1}
+        options={zstd.DecompressionParameter.window_log_max: MAX_MEMORY_BYTES.bit_length() - 1}
     ),
     "bz2": bz2.BZ2Decompressor,
-    "xz": lambda: lzma.LZMADecompressor(memlimit=MOST_MEMORY_BYTES),
+    "xz": lambda: lzma.LZMADecompressor(memlimit=MAX_MEMORY_BYTES),
 }
 
 
 def compression_of(head: bytes) -> str | None:
-    """Return how bytes that begin so are compressed; None if they are not."""
+    """Return the compression of a file that begins with these bytes; None if there is none."""
     return next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)
 
 
@@ -91,7 +95,7 @@ def plain_name(name: str) -> str:
 
 
 def decompress(pieces: Iterable[bytes], kind: str, path: str) -> Iterator[bytes]:
-    """Yield the plain bytes of an archive of one or more members, in pieces of at most 1 MiB.
+    """Yield the decompressed bytes of an archive of one or more members, in pieces of at most 1 MiB.
 
     Raises:
         FatalError: If the archive is damaged or ends too soon.
@@ -102,14 +106,14 @@ def decompress(pieces: Iterable[bytes], kind: str, path: str) -> Iterator[bytes]
             piece = given
             while piece or not decoder.needs_input:
                 if members and not is_inside:
-                    piece = piece.lstrip(b"\0")  # fills up a block
+                    piece = piece.lstrip(b"\0")  # padding after a member
                     if not piece:
                         break
-                found = decoder.decompress(piece, PIECE_BYTES)
+                output = decoder.decompress(piece, PIECE_BYTES)
                 piece, is_inside = b"", True
-                size += len(found)
-                if found:
-                    yield found
+                size += len(output)
+                if output:
+                    yield output
                 if decoder.eof:
                     piece, is_inside, members = decoder.unused_data, False, members + 1
                     decoder = _DECODERS[kind]()

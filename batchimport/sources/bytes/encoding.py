@@ -1,4 +1,7 @@
-"""Text in other encodings made UTF-8, piece by piece; which one it is, if nobody says so."""
+"""Detect the encoding of a text, and convert it to UTF-8 piece by piece.
+
+Written here because libraries that detect encodings always guess one; this one must refuse doubt.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ _SHARE_OF_ASCII = 0.4
 _UTF8_CHARACTER = re.compile(
     rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}"
 )
-# A letter of windows-1252 in a word, a word of one letter, or a mark as Western texts have it.
+# A letter of windows-1252 in a word, a word of one letter, or punctuation as in Western texts.
 _LEGACY_CHARACTER = re.compile(
     rb"(?<=[A-Za-z\xc0-\xd6\xd8-\xf6\xf8-\xfe])[\xdf-\xf6\xf8-\xfe]"
     rb"|[\xdf-\xf6\xf8-\xfe](?=[A-Za-z])"
@@ -38,20 +41,21 @@ _LEGACY_CHARACTER = re.compile(
     rb"(?![\x80-\x90\xa0-\xbf])"
 )
 _FOREIGN = re.compile(rb"[\x80-\xff]{4}")
-"""Western words have no four such letters in a row; Russian, Greek or Chinese ones have."""
+"""Western words do not have four such letters in a row; Russian, Greek and Chinese words do."""
 
 _NOT_ASCII = re.compile(rb"[\x80-\xff]")
 _ERRORS = "batchimport_keep"
 
 
 def lookup(name: str, head: bytes) -> str | None:
-    """Return the name of an encoding that users gave, None for UTF-8.
+    """Return the canonical name of an encoding, None for UTF-8.
 
     Args:
-        head: The beginning of the text, for the order of bytes if the name leaves it open.
+        name: As the user wrote it.
+        head: The beginning of the text, which shows the byte order if the name does not.
 
     Raises:
-        UsageError: If there is none of this name.
+        UsageError: If there is no encoding of this name.
     """
     try:
         "".encode(name)
@@ -78,7 +82,7 @@ def detect(samples: Iterable[bytes], *, may_be_legacy: bool) -> str | None:
 
     Args:
         samples: Parts of the text; the first one is its head.
-        may_be_legacy: The format allows for other encodings than those of Unicode.
+        may_be_legacy: The format allows encodings other than those of Unicode.
     """
     head, *more = samples
     if marked := _byte_order_mark(head):
@@ -101,9 +105,9 @@ def _is_ascii_pair(low: int, high: int) -> bool:
 
 
 def _are_legacy(samples: Iterable[bytes]) -> bool:
-    """Say whether no character is UTF-8, and each that is not ASCII is a Western one.
+    """Say whether no character is UTF-8, and every one that is not ASCII is Western.
 
-    A text with both is UTF-8 with damaged records.
+    A text with both kinds is UTF-8 with damaged records.
     """
     found = False
     for sample in samples:
@@ -123,8 +127,8 @@ def _is_legacy(sample: bytes) -> bool:
 def transcode(pieces: Iterable[bytes], encoding: str) -> Iterator[bytes]:
     """Yield a text in UTF-8.
 
-    What is not valid in its encoding becomes bytes that are not valid in UTF-8, so that its record
-    is rejected.
+    Bytes that are not valid in the encoding become bytes that are not valid UTF-8, so that their
+    record is rejected.
     """
     decoder = codecs.getincrementaldecoder(encoding)(_ERRORS)
     for piece in pieces:

@@ -1,11 +1,11 @@
-"""The bytes of a file: opened, looked at, read by position."""
+"""The bytes of a file, read by position."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from batchimport.errors import SourceChangedError, UsageError
 
@@ -16,60 +16,25 @@ HEAD_BYTES = 64 * 1024
 BLOCK_BYTES = 1024 * 1024
 DIGEST_DIGITS = 32
 LINE_END = frozenset(b"\r\n")
+BOM = b"\xef\xbb\xbf"
 
 
 def digest_of(data: bytes | memoryview) -> str:
-    """Return the hash by which the bytes of a chunk are known again."""
+    """Return the hash that identifies the bytes of a chunk: 32 hexadecimal digits of SHA-256."""
     return hashlib.sha256(data).hexdigest()[:DIGEST_DIGITS]
 
 
-class Text(Protocol):
-    """The bytes of a text, read by position.
-
-    Attributes:
-        path: Where it comes from.
-        fingerprint: What tells another content apart.
-        modified: A quick hint of sameness.
-        notes: What was found out by looking and users should know.
-    """
-
-    path: str
-    fingerprint: str
-    modified: str
-    notes: tuple[str, ...]
-
-    @property
-    def size(self) -> int:
-        """Return how many bytes there are in all."""
-        ...
-
-    def read_at(self, position: int, count: int) -> bytes:
-        """Return `count` bytes from `position`; fewer only at the end."""
-        ...
-
-    def blocks(self, position: int = 0, stop: int | None = None) -> Iterator[bytes]:
-        """Yield the bytes of `[position, stop)`, piece by piece."""
-        ...
-
-    def digest(self, lo: int, hi: int) -> str:
-        """Return the hash of the bytes `[lo, hi)`."""
-        ...
-
-    def continues(self, fingerprint: str) -> bool:
-        """Say whether whole lines were added to the text with this fingerprint, as far as shown."""
-        ...
-
-    def close(self) -> None:
-        """Let go of files."""
-        ...
-
-
 class TextFile:
-    """A file that is read by position, at the size it had when it was opened.
+    """A file that is read by position, up to the size that it had when it was opened.
+
+    Safe to read from several threads.
 
     Attributes:
-        fingerprint: Size, hash of the first and of the last 64 KiB.
+        size: In bytes.
+        begin: Where the text begins: after the byte order mark, if there is one.
+        fingerprint: Size, and hashes of the first and the last 64 KiB.
         modified: Time of last change and inode.
+        notes: What was detected and users should know, such as the compression.
     """
 
     notes: tuple[str, ...] = ()
@@ -95,10 +60,14 @@ class TextFile:
             self.read_at(max(0, self.size - HEAD_BYTES), HEAD_BYTES),
         )
         self.fingerprint = f"{self.size}-{digest_of(head)}-{digest_of(tail)}"
+        self.begin = self._after_byte_order_mark()
+
+    def _after_byte_order_mark(self) -> int:
+        return len(BOM) if self.read_at(0, len(BOM)) == BOM else 0
 
     @property
     def descriptor_path(self) -> str:
-        """Return a path by which others can open this very file, whatever its name is now."""
+        """Return a path that opens this very file, even if it was renamed or replaced since."""
         return f"/dev/fd/{self._handle}"
 
     def read_at(self, position: int, count: int) -> bytes:
@@ -134,7 +103,10 @@ class TextFile:
         return state.hexdigest()[:DIGEST_DIGITS]
 
     def continues(self, fingerprint: str) -> bool:
-        """Say whether whole lines were added to the file with this fingerprint, as far as shown."""
+        """Say whether whole lines were added to the file with this fingerprint.
+
+        Judged by size, head and tail; what lies between them must be hashed to be sure.
+        """
         size = int(fingerprint.partition("-")[0])
         if size >= self.size or (size and not self._is_border(size)):
             return False

@@ -1,4 +1,4 @@
-"""Standard input, kept in a private file until its job is completed, so that it can be resumed."""
+"""Standard input, kept in a private file until its job is completed, so that the job can be resumed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Spool:
     """What was read from standard input.
 
     Attributes:
-        path: The file that holds it; another one once it is kept for a job.
+        path: The file that holds it; it moves when `keep` is called.
         note: What users should know about it.
     """
 
@@ -53,7 +53,7 @@ class Spool:
 
         Raises:
             UsageError: If it cannot be read.
-            FatalError: If the disk does not take it.
+            FatalError: If it cannot be written to disk.
         """
         if sys.stdin is None:
             raise UsageError("standard input is closed", hint="pipe something into it")
@@ -71,13 +71,13 @@ class Spool:
 
     @property
     def note(self) -> str:
-        """Say where it is kept; nothing if it is not."""
+        """Say where it is kept; empty if it is not kept yet."""
         if self._handle is not None:
             return ""
         return f"standard input is kept in {self.path} until the job is completed"
 
     def keep(self, job_id: str) -> None:
-        """Make it the spool of a job; it stays there until `discard`."""
+        """Make it the spool of a job, which stays until `discard`."""
         path = self._state.folder(job_id) / "stdin"
         if path == self.path:
             return
@@ -95,7 +95,7 @@ class Spool:
             self.path.unlink()
 
     def close(self, *, kept: bool = False) -> None:
-        """Let go of the file; what no job keeps is removed."""
+        """Close the file, and remove it unless a job keeps it."""
         if self._handle is None:
             return
         if not kept:
@@ -105,7 +105,7 @@ class Spool:
 
 
 def _private_file(folder: Path) -> tuple[int, Path]:
-    """Return a new file that only this user may read, under a lock that says it is in use."""
+    """Return a new file that only this user may read, locked as long as it is in use."""
     folder.mkdir(parents=True, exist_ok=True)
     _sweep(folder)
     while True:
@@ -113,14 +113,14 @@ def _private_file(folder: Path) -> tuple[int, Path]:
         lock_file(handle, wait=True)
         if os.fstat(handle).st_nlink:
             return handle, Path(name)
-        os.close(handle)  # another process swept it away before it was locked
+        os.close(handle)  # another process removed it before it was locked
 
 
 def _copy(source: int, target: int, place: Path) -> None:
     while True:
         try:
             block = os.read(source, BLOCK_BYTES)
-        except BlockingIOError:  # another program has made the pipe so
+        except BlockingIOError:  # another program has made the pipe non-blocking
             select.select([source], [], [])
             continue
         except OSError as error:
@@ -144,7 +144,7 @@ def _unwritable(error: OSError, place: Path) -> FatalError:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what processes that were killed have left: nobody holds its lock."""
+    """Remove the files of killed processes, which nobody locks any more."""
     for path in folder.iterdir():
         with suppress(OSError):
             handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)

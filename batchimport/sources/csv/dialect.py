@@ -1,4 +1,4 @@
-"""How a delimited file is written: what the options say, else what its head shows."""
+"""The format of a delimited file: what the options say, otherwise what its head shows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from batchimport.sources.csv.sniff import DELIMITERS, Guess, guess
 
 if TYPE_CHECKING:
     from batchimport.model import SourceOptions
-    from batchimport.sources.csv.grammar import Marks
+    from batchimport.sources.csv.grammar import Dialect
 
 _NAMES = {
     "\t": "tab",
@@ -29,32 +29,32 @@ _SPELLINGS = {"\\t": "\t", "tab": "\t"}
 
 
 @dataclass(frozen=True, slots=True)
-class Dialect:
-    """How fields are parted and marked.
+class CsvFormat:
+    """How a delimited file is written.
 
     Attributes:
         null: The unquoted cell that means null.
-        preamble: Lines before the header that are no part of the table.
-        width: Fields of most records in the head; 0 if there is none.
-        notes: What was found out, for the user.
+        preamble: Number of lines before the header that are not part of the table.
+        width: Number of fields that most records of the head have; 0 if there are no records.
+        notes: What was detected, for the user.
     """
 
-    marks: Marks
+    dialect: Dialect
     null: str
     preamble: int = 0
     width: int = 0
     notes: tuple[str, ...] = ()
 
 
-def choose_dialect(head: str, options: SourceOptions, *, is_whole: bool) -> Dialect:
-    """Return the dialect of a file.
+def detect_format(head: str, options: SourceOptions, *, is_whole: bool) -> CsvFormat:
+    """Return the format of a file.
 
     Args:
-        head: Its first characters, without the lines that `--skip-lines` names.
-        is_whole: The head is all there is.
+        head: Its first characters, after the lines that `--skip-lines` skips.
+        is_whole: The head is the whole file.
 
     Raises:
-        UsageError: If an option is no single character.
+        UsageError: If the delimiter or quote of the options is not a single character.
     """
     delimiter = options.delimiter
     delimiter = None if delimiter is None else _SPELLINGS.get(delimiter, delimiter)
@@ -71,7 +71,7 @@ def choose_dialect(head: str, options: SourceOptions, *, is_whole: bool) -> Dial
         delimiter, head = delimiter or declared[1], head[declared.end() :]
     if delimiter is None and options.format == "tsv":
         delimiter = "\t"
-    found = guess(
+    detected = guess(
         head,
         delimiters=DELIMITERS if delimiter is None else (delimiter,),
         quotes=None if options.quote is None else (options.quote,),
@@ -79,13 +79,15 @@ def choose_dialect(head: str, options: SourceOptions, *, is_whole: bool) -> Dial
         is_whole=is_whole,
     )
     if is_padded:
-        found = replace(found, marks=replace(found.marks, padded=True))
+        detected = replace(detected, dialect=replace(detected.dialect, skipinitialspace=True))
     if options.skip_lines is not None:
-        found = replace(found, preamble=0)
+        detected = replace(detected, preamble=0)
     if declared is not None:
-        found = replace(found, preamble=found.preamble + 1)
-    notes = _notes(found, delimiter_is_given=delimiter is not None)
-    return Dialect(found.marks, options.null_string or "", found.preamble, found.width, notes)
+        detected = replace(detected, preamble=detected.preamble + 1)
+    notes = _notes(detected, delimiter_is_given=delimiter is not None)
+    return CsvFormat(
+        detected.dialect, options.null_string or "", detected.preamble, detected.width, notes
+    )
 
 
 def _check(option: str, value: str, *, may_be_empty: bool = False) -> None:
@@ -98,20 +100,20 @@ def _check(option: str, value: str, *, may_be_empty: bool = False) -> None:
         )
 
 
-def _notes(found: Guess, *, delimiter_is_given: bool) -> tuple[str, ...]:
-    marks = found.marks
+def _notes(detected: Guess, *, delimiter_is_given: bool) -> tuple[str, ...]:
+    dialect = detected.dialect
     notes = []
     if not delimiter_is_given:
-        notes.append(f"delimiter: {_NAMES[marks.delimiter]}")
-    if marks.quote == "'":
+        notes.append(f"delimiter: {_NAMES[dialect.delimiter]}")
+    if dialect.quotechar == "'":
         notes.append("quote: single quote")
-    if marks.escape:
+    if dialect.escapechar:
         notes.append("quotes are escaped by a backslash")
-    if marks.padded:
-        notes.append("spaces around fields are no part of them")
-    if found.preamble:
+    if dialect.skipinitialspace:
+        notes.append("spaces around fields are dropped")
+    if detected.preamble:
         notes.append(
-            f"lines before the header that are no part of the table: {found.preamble} "
+            f"lines before the header that are not part of the table: {detected.preamble} "
             "(--skip-lines 0 to read them as well)"
         )
     return tuple(notes)

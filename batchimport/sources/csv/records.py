@@ -1,29 +1,245 @@
-"""The records of a chunk of delimited text, one at a time."""
+"""Where the records of delimited text begin and end, and the records of one chunk.
+
+A record spans several lines only if all its quotes are in order and it is no longer than the window;
+otherwise it is its first line. So a quote that is never closed costs one record, not the rest of the file.
+"""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
+import polars as pl
+
 from batchimport.errors import SourceChangedError
-from batchimport.model import FieldError, Reject
-from batchimport.sources.base import UnreadableRecordError
-from batchimport.sources.bytes.file import HEAD_BYTES
-from batchimport.sources.csv.grammar import without_end
+from batchimport.sources.base import LocatedRecords, decode_utf8, too_long
+from batchimport.sources.bytes.file import BLOCK_BYTES, HEAD_BYTES
+from batchimport.sources.counting import count_records
+from batchimport.sources.csv.grammar import LONE_CR, has_lone_cr, without_end
+from batchimport.sources.text_lines import Lines
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from batchimport.model import Chunk, Position, Stage
-    from batchimport.sources.csv.grammar import Cell, FieldReader, QuotedLines
-    from batchimport.sources.csv.table import Tabular
+    from batchimport.model import Chunk, Position
+    from batchimport.sources.bytes.file import TextFile
+    from batchimport.sources.csv.grammar import Cell, Dialect, FieldReader
+    from batchimport.sources.csv.table import Table
+
+LINE_END = b"\r\n"
+"""The bytes of which line ends are made."""
+
+WORTH_POLARS_BYTES = 64 * 1024
+"""Shorter data is checked faster without Polars."""
+
+_LONE_CR_WITHIN = re.compile(rb"\r(?=[^\n])")
+"""Not at the end of the data, where LF may follow."""
+
+
+class QuotedLines(Lines):
+    """Cuts delimited text into records."""
+
+    line_ends = LINE_END
+
+    def __init__(
+        self, text: TextFile, dialect: Dialect, max_record_bytes: int = 16 * 1024 * 1024
+    ) -> None:
+        super().__init__(text, blank=b"\r")
+        self._dialect = dialect
+        self._quote = dialect.quotechar.encode()
+        self._window = max(max_record_bytes, BLOCK_BYTES)
+        self._record = re.compile(dialect.record(at_end=False).encode())
+        self._record_at_end = re.compile(dialect.record(at_end=True).encode())
+        self._broken = re.compile(dialect.broken().encode())
+        self._one_line = dialect.plain_records(one_line=True) if self._quote else ""
+        self._before = frozenset(dialect.delimiter.encode() + b"\n")
+        self._after = self._before | {LINE_END[0]}
+
+    def split(self, data: bytes) -> list[bytes]:
+        """Return the records of a chunk, blank ones included, each with its line end."""
+        masked = self._mask(data, at_end=True)
+        if masked is data:
+            return _keep_ends(data)
+        records, at = [], 0
+        for line in _keep_ends(masked):
+            records.append(data[at : at + len(line)])
+            at += len(line)
+        return records
+
+    def is_record(self, part: bytes) -> bool:
+        """Say whether a part that `split` returned is a record and not a blank line."""
+        return self.keeps_blank or bool(part.strip(LINE_END))
+
+    def _mask(self, data: bytes, *, at_end: bool) -> bytes:
+        if not self._quote or self._quote not in data:
+            return _with_feeds(data, at_end=at_end)
+        if self._are_lines(data, at_end=at_end):
+            return data
+        masked = self._mask_regular(data, at_end=at_end) if self._dialect.is_plain else None
+        if masked is None:
+            return self._mask_slowly(data, at_end=at_end)
+        too_wide = masked is not data and len(data) > self._window
+        if too_wide and max(map(len, masked.split(b"\n"))) >= self._window:
+            return self._mask_slowly(data, at_end=at_end)
+        return masked
+
+    def _are_lines(self, data: bytes, *, at_end: bool) -> bool:
+        """Say whether certainly every line is one record; quick to say no."""
+        whole = data if at_end else data[: data.rfind(b"\n") + 1]
+        is_worth_it = self._dialect.is_plain and len(data) >= WORTH_POLARS_BYTES
+        if not is_worth_it or b"\r" in data[len(whole) : -1]:
+            return False
+        try:
+            text = pl.Series([whole], dtype=pl.Binary).cast(pl.String)
+        except pl.exceptions.PolarsError:  # not UTF-8
+            return False
+        return bool(text.str.contains(self._one_line).item())
+
+    def _mask_regular(self, data: bytes, *, at_end: bool) -> bytes | None:
+        """Mask by parity, at the speed of `split`; None if some quote is out of order."""
+        pieces = data.split(self._quote)
+        is_open = len(pieces) % 2 == 0
+        if is_open and at_end:
+            return None
+        has_lone = has_lone_cr(data)
+        if has_lone:
+            last = -1 if is_open else len(pieces) - 1
+            pieces[::2] = [
+                _with_feeds(piece, at_end=at_end or at != last)
+                for at, piece in zip(range(0, len(pieces), 2), pieces[::2], strict=True)
+            ]
+        if not self._is_regular(pieces, is_open=is_open):
+            return None
+        inside = self._quote.join(pieces[1::2])
+        if b"\n" in inside:
+            pieces[1::2] = inside.replace(b"\n", b" ").split(self._quote)
+        elif not has_lone:
+            return data
+        return self._quote.join(pieces)
+
+    def _is_regular(self, pieces: list[bytes], *, is_open: bool) -> bool:
+        """Say whether every quoted part begins and ends where a field does.
+
+        Between the two quotes of a doubled one there is nothing outside.
+        """
+        first, *middle = pieces[::2]
+        last = b"" if is_open else middle.pop()
+        middle = list(filter(None, middle))
+        after = {*map(_first_byte, middle), *last[:1]}
+        before = {*map(_last_byte, middle), *first[-1:]}
+        return after <= self._after and before <= self._before
+
+    def _mask_slowly(self, data: bytes, *, at_end: bool) -> bytes:
+        """Mask record by record, exactly by the rule."""
+        masked = bytearray(data)
+        at = 0
+        while at < len(data):
+            end = self._end(data, at, at_end=at_end)
+            stop = len(data) if end is None else end
+            masked[at:stop] = data[at:stop].replace(b"\n", b" ")
+            if end is None:
+                break
+            if data[end - 1] in LINE_END:
+                masked[end - 1] = LINE_END[1]
+            at = end
+        return bytes(masked)
+
+    def _end(self, data: bytes, at: int, *, at_end: bool) -> int | None:
+        """Return where the record at `at` ends; None if more data must be seen first."""
+        stop = min(len(data), at + self._window)
+        is_last = at_end and stop == len(data)
+        found = (self._record_at_end if is_last else self._record).match(data, at, stop)
+        if found:
+            return found.end()
+        is_full = is_last or stop < len(data) or self._broken.match(data, at, stop)
+        if not is_full:
+            return None
+        return _end_of_line(data, at, at_end=at_end)
+
+    def end_of_record(self, position: int) -> int:
+        """Find the end of the record that begins at a position."""
+        data = self._text.read_at(position, self._window)
+        at_end = position + len(data) == self._text.size
+        found = (self._record_at_end if at_end else self._record).match(data)
+        return position + found.end() if found else self.end_of_line(position)
+
+    def end_of_line(self, position: int, within: int | None = None) -> int:
+        """Find the end of a line, block by block, however long it is.
+
+        Args:
+            within: Number of bytes to search; if there is no line end, the last of them counts as one.
+        """
+        stop = self._text.size if within is None else min(self._text.size, position + within)
+        after_cr = False
+        for block in self._text.blocks(position, stop):
+            if after_cr:
+                return position + block.startswith(b"\n")
+            end = _end_of_line(block, 0, at_end=False)
+            if end is not None:
+                return position + end
+            after_cr = block.endswith(b"\r")
+            position += len(block)
+        return position
+
+    def count(self, position: int = 0) -> int:
+        """Count the records from a position that begins one, without `cut` wherever that is possible.
+
+        A block with quotes that are out of order, or of a dialect that is not plain, is cut again, in
+        another size.
+        """
+        records = 0
+        while position < self._text.size:
+            data = self._text.read_at(position, BLOCK_BYTES)
+            count, size = self._count_in(data, at_end=position + len(data) == self._text.size)
+            if not size:
+                count, size = self._count_by_cutting(position)
+            records += count
+            position += size
+        return records
+
+    def _count_in(self, data: bytes, *, at_end: bool) -> tuple[int, int]:
+        """Return how many whole records a block begins with, and their bytes; 0 if unknown."""
+        size = len(data) if at_end else max(data.rfind(b"\n"), data.rfind(b"\r", 0, -1)) + 1
+        whole = data[:size]
+        if not self._quote or self._quote not in data:
+            return self._count_lines(whole), size
+        if not self._dialect.is_plain or not size:
+            return 0, 0
+        if self._are_lines(whole, at_end=True):
+            return self._count_lines(whole), size
+        if whole[-1] not in LINE_END:
+            whole += b"\n"
+        content = self._dialect.plain_record()
+        record = rf"[\r\n]*{content}[\r\n]"
+        if self.keeps_blank:
+            record = rf"(?:{content})?(?:\r\n|\n|\r)"
+        records, counted = count_records(whole, record)
+        return records, min(size, counted)
+
+    def _count_lines(self, whole: bytes) -> int:
+        """Count lines that are not blank, or all of them if blank lines are records."""
+        if b"\r" in whole:
+            whole = whole.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        is_ended = whole.endswith(b"\n")
+        if self.keeps_blank or (b"\n\n" not in whole and not whole.startswith(b"\n")):
+            return whole.count(b"\n") + (not is_ended)
+        return sum(map(bool, whole.split(b"\n")))
+
+    def _count_by_cutting(self, position: int) -> tuple[int, int]:
+        raw, masked = self._whole_records(position, min(self._text.size, position + (1 << 25)))
+        if raw:
+            return self._take(masked, len(masked) + 1)[1], len(raw)
+        end = self.end_of_record(position)
+        return self._measure(position, end)[0], end - position
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What all chunks of a file have in common.
+    """What all chunks of a file share.
 
     Attributes:
         name: What users call the file.
@@ -36,8 +252,8 @@ class Layout:
     most_bytes: int
 
 
-class DelimitedRecords:
-    """The records of one chunk; parted only when one of them is asked for.
+class DelimitedRecords(LocatedRecords):
+    """The records of one chunk; separated only when one of them is asked for.
 
     Args:
         first: Where the data begin.
@@ -48,15 +264,15 @@ class DelimitedRecords:
     def __init__(
         self,
         layout: Layout,
-        table: Tabular,
+        table: Table,
         chunk: Chunk,
         first: Position,
         data: bytes,
         *,
         is_cut: bool = False,
     ) -> None:
-        self._layout, self._table = layout, table
-        self._chunk, self._first = chunk, first
+        super().__init__(layout.name, chunk)
+        self._layout, self._table, self._first = layout, table, first
         self._data, self._is_cut = data, is_cut
 
     @cached_property
@@ -70,7 +286,7 @@ class DelimitedRecords:
         is_record = self._layout.lines.is_record
         kept = [at for at, part in enumerate(self._parts) if self._is_cut or is_record(part)]
         if len(kept) != self._chunk.records:
-            raise SourceChangedError("the file changed while it was read", where=self._layout.name)
+            raise SourceChangedError("the file changed while it was read", where=self._name)
         return kept
 
     @cached_property
@@ -101,28 +317,15 @@ class DelimitedRecords:
 
     def _cells(self, index: int) -> list[Cell]:
         if index in self.too_long:
-            message = "longer than --max-record-bytes allows"
-            raise UnreadableRecordError(FieldError("record_too_long", "", message))
-        try:
-            text = without_end(self.records[index]).decode()
-        except UnicodeDecodeError as error:
-            message = f"no valid text at byte {error.start}: see --encoding"
-            raise UnreadableRecordError(FieldError("invalid_utf8", "", message)) from error
-        return self._layout.fields.read(text)
+            raise too_long()
+        return self._layout.fields.read(decode_utf8(without_end(self.records[index])))
 
-    def reject(self, index: int, stage: Stage, errors: Sequence[FieldError]) -> Reject:
-        """Return the reject of a record."""
+    def _locate(self, index: int) -> tuple[int | None, int, bytes]:
         part = self._kept[index]
         raw = self._parts[part]
-        return Reject(
-            record=self._chunk.offset + index,
-            source=self._layout.name,
-            line=self._first.line + self._lines_before[part],
-            byte_offset=self._first.position + self._bytes_before[part],
-            stage=stage,
-            errors=tuple(errors),
-            raw=without_end(raw[:HEAD_BYTES] if index in self.too_long else raw),
-        )
+        raw = without_end(raw[:HEAD_BYTES] if index in self.too_long else raw)
+        line = self._first.line + self._lines_before[part]
+        return line, self._first.position + self._bytes_before[part], raw
 
     @cached_property
     def _lines_before(self) -> list[int]:
@@ -131,3 +334,32 @@ class DelimitedRecords:
     @cached_property
     def _bytes_before(self) -> list[int]:
         return list(accumulate(map(len, self._parts), initial=0))
+
+
+_first_byte = itemgetter(0)
+_last_byte = itemgetter(-1)
+
+
+def _with_feeds(data: bytes, *, at_end: bool) -> bytes:
+    """Replace each CR that is a line end by itself by LF."""
+    if not has_lone_cr(data):
+        return data
+    return (LONE_CR if at_end else _LONE_CR_WITHIN).sub(b"\n", data)
+
+
+def _end_of_line(data: bytes, at: int, *, at_end: bool) -> int | None:
+    """Return where the line that begins at `at` ends; None if more data is needed to know."""
+    feed = data.find(b"\n", at)
+    stop = len(data) if feed < 0 else feed
+    back = data.find(b"\r", at, stop)
+    if back < 0 or back == feed - 1:
+        return feed + 1 if feed >= 0 else len(data) if at_end else None
+    return None if back == len(data) - 1 and not at_end else back + 1
+
+
+def _keep_ends(data: bytes) -> list[bytes]:
+    parts = [part + b"\n" for part in data.split(b"\n")]
+    parts[-1] = parts[-1][:-1]
+    if not parts[-1]:
+        parts.pop()
+    return parts

@@ -1,7 +1,7 @@
-"""How delimited text is written, guessed from its head.
+"""Guess the dialect of delimited text from its head.
 
-Each way of writing that the head may have been written in is tried, and judged by how much of the
-text it cuts into records of one width. The plain way wins where another is no better.
+Each dialect that the head may have been written in is tried, and judged by how much of the text it cuts
+into records of one width. The plain dialect wins unless another is better.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from batchimport.sources.base import UnreadableRecordError
-from batchimport.sources.csv.grammar import FieldReader, Marks
+from batchimport.sources.csv.grammar import Dialect, FieldReader
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from batchimport.sources.csv.grammar import Cell
 
 DELIMITERS = (",", ";", "\t", "|", " ", ":")
-"""In order of preference; the last two only where nothing else speaks against them."""
+"""In order of preference; the last two are frequent in prose, and need more evidence."""
 
 RECORDS_TO_LOOK_AT = 300
 LONGEST_PREAMBLE = 20
 SHARE_TO_TRUST = 0.9
 LEAST_GAIN = 0.1
 MORE_QUOTED = 1.5
-"""What it must gain that spaces around fields are no part of them, since it changes other fields."""
+"""How much more must be quoted to drop spaces around fields, since that changes other fields."""
 
 _FREQUENT_IN_TEXT = (" ", ":")
 _LINE_END = re.compile(r"\r\n?|\n")
@@ -36,7 +36,7 @@ _NUMBER = re.compile(r"[+-]?[0-9.,:/-]*[0-9][0-9.,:/eE%-]*")
 
 @dataclass(frozen=True, slots=True)
 class Guess:
-    """A way of writing, and what the head looks like by it.
+    """A dialect, and what the head looks like when it is read by it.
 
     Attributes:
         share: How much of the text is in records of one width, 0 to 1.
@@ -45,10 +45,10 @@ class Guess:
         quoted: Share of the cells that are quoted, 0 to 1.
         quotes_columns: In some column, the name and all cells that are not empty are quoted.
         numbers: Share of the cells that are numbers, dates or times, 0 to 1.
-        preamble: Lines before the header that are no part of the table.
+        preamble: Number of lines before the header that are not part of the table.
     """
 
-    marks: Marks
+    dialect: Dialect
     share: float = 0.0
     width: int = 0
     header_fits: bool = False
@@ -75,24 +75,24 @@ def guess(
     has_names: bool,
     is_whole: bool,
 ) -> Guess:
-    """Return the most likely way in which a text was written.
+    """Return the most likely dialect of a text.
 
     Args:
-        delimiters: Those to choose from, in order of preference.
-        quotes: Those to choose from; None for what is usual.
+        delimiters: Candidates, in order of preference.
+        quotes: Candidates; None for the usual ones.
         has_names: The first record holds the names of the fields.
-        is_whole: The head is all there is, so that its last record is not cut.
+        is_whole: The head is the whole text, so that its last record is complete.
     """
     wanted = ('"', "'") if quotes is None else quotes
-    best = Guess(Marks(delimiters[0], wanted[0]))
-    for marks in _ways(head, delimiters, wanted):
-        records = list(_records(head, marks, is_whole=is_whole))
-        found = _judge(marks, records, has_names=has_names)
-        if marks.quote == "'" and quotes is None and (best.quoted or not found.quoted):
+    best = Guess(Dialect(delimiters[0], wanted[0]))
+    for dialect in _candidates(head, delimiters, wanted):
+        records = list(_records(head, dialect, is_whole=is_whole))
+        found = _judge(dialect, records, has_names=has_names)
+        if dialect.quotechar == "'" and quotes is None and (best.quoted or not found.quoted):
             continue
-        if marks.escape and found.width == 1 and f"\\{marks.quote}" not in head:
+        if dialect.escapechar and found.width == 1 and f"\\{dialect.quotechar}" not in head:
             continue
-        if marks.delimiter != delimiters[0] and not _is_convincing(
+        if dialect.delimiter != delimiters[0] and not _is_convincing(
             found, records, has_names=has_names
         ):
             continue
@@ -101,8 +101,8 @@ def guess(
     return best
 
 
-def _ways(head: str, delimiters: Sequence[str], quotes: Sequence[str]) -> Iterator[Marks]:
-    """Yield the ways of writing that the head may have been written in, the plain ones first."""
+def _candidates(head: str, delimiters: Sequence[str], quotes: Sequence[str]) -> Iterator[Dialect]:
+    """Yield the dialects that the head may have been written in, the plain ones first."""
     there = [delimiters[0], *(mark for mark in delimiters[1:] if mark in head)]
     for quote in quotes:
         if quote == "'" and not re.search(r"(^|[^\w\s])[ ]?'|'([^\w\s]|$)", head, re.MULTILINE):
@@ -110,14 +110,14 @@ def _ways(head: str, delimiters: Sequence[str], quotes: Sequence[str]) -> Iterat
         for delimiter in there:
             if delimiter == quote:
                 continue
-            yield Marks(delimiter, quote)
+            yield Dialect(delimiter, quote)
             padded = bool(quote) and delimiter != " " and _is_padded(head, delimiter, quote)
             if quote and f"\\{quote}" in head:
-                yield Marks(delimiter, quote, escape="\\", padded=padded)
+                yield Dialect(delimiter, quote, escapechar="\\", skipinitialspace=padded)
             elif f"\\{delimiter}" in head:
-                yield Marks(delimiter, quote, escape="\\")
+                yield Dialect(delimiter, quote, escapechar="\\")
             if padded:
-                yield Marks(delimiter, quote, padded=True)
+                yield Dialect(delimiter, quote, skipinitialspace=True)
 
 
 def _is_padded(head: str, delimiter: str, quote: str) -> bool:
@@ -125,14 +125,11 @@ def _is_padded(head: str, delimiter: str, quote: str) -> bool:
     return bool(re.search(f"{comma} +{mark}|{mark} +{comma}|^ +{mark}", head, re.MULTILINE))
 
 
-def _records(head: str, marks: Marks, *, is_whole: bool) -> Iterator[_Record]:
-    """Yield the records of the head by the rule of `QuotedLines`, blank lines apart."""
-    comma = re.escape(marks.delimiter)
-    quoted = rf"{marks.quoted()}(?={comma}|[\r\n]|\Z)|" if marks.quote else ""
-    field = f"(?:{quoted}{marks.bare()})"
-    whole = re.compile(rf"{field}(?:{comma}{field})*+(?:\r\n?|\n|\Z)")
+def _records(head: str, dialect: Dialect, *, is_whole: bool) -> Iterator[_Record]:
+    """Yield the records of the head as `QuotedLines` cuts them; blank lines have no cells."""
+    whole = re.compile(dialect.record(at_end=True))
     line = re.compile(r"[^\r\n]*(?:\r\n?|\n|\Z)")
-    reader = FieldReader(marks)
+    reader = FieldReader(dialect)
     at, looked_at = 0, 0
     while at < len(head) and looked_at < RECORDS_TO_LOOK_AT:
         found = whole.match(head, at) or line.match(head, at)
@@ -151,20 +148,20 @@ def _records(head: str, marks: Marks, *, is_whole: bool) -> Iterator[_Record]:
             yield _Record((), len(text), lines)
 
 
-def _judge(marks: Marks, records: list[_Record], *, has_names: bool) -> Guess:
+def _judge(dialect: Dialect, records: list[_Record], *, has_names: bool) -> Guess:
     sizes: Counter[int] = Counter()
     for record in records:
         sizes[len(record.cells)] += record.size
     total = sizes.total()
     del sizes[0]
     if not total or not sizes:
-        return Guess(marks)
+        return Guess(dialect)
     width = max(sizes, key=lambda width: (sizes[width], width))
     regular = [record for record in records if len(record.cells) == width]
     cells = [cell for record in regular for cell in record.cells if cell[0]]
     preamble, header = _find_header(records, width) if has_names else (0, regular[0])
     return Guess(
-        marks,
+        dialect,
         share=sizes[width] / total,
         width=width,
         header_fits=len(header.cells) == width,
@@ -185,14 +182,14 @@ def _is_quoted(column: Sequence[Cell]) -> bool:
 
 
 def _beats(one: Guess, other: Guess) -> bool:
-    """Say whether a guess is better than one that is to be preferred where it is not."""
-    if one.marks.delimiter != other.marks.delimiter:
+    """Say whether a guess is better than another that is preferred if both are equal."""
+    if one.dialect.delimiter != other.dialect.delimiter:
         return one.width > 1 and _rank(one) > _rank(other)
-    if one.marks.quote != other.marks.quote:
+    if one.dialect.quotechar != other.dialect.quotechar:
         return one.share > other.share or (one.quotes_columns and one.share == other.share)
-    if one.marks.padded and one.quoted < MORE_QUOTED * other.quoted:
+    if one.dialect.skipinitialspace and one.quoted < MORE_QUOTED * other.quoted:
         return False
-    margin = LEAST_GAIN if one.marks.padded else 0.0
+    margin = LEAST_GAIN if one.dialect.skipinitialspace else 0.0
     return one.share > other.share + margin
 
 
@@ -201,34 +198,34 @@ def _rank(found: Guess) -> tuple[bool, bool, float, float]:
 
 
 def _is_convincing(found: Guess, records: list[_Record], *, has_names: bool) -> bool:
-    """Say whether another mark than the usual one is the delimiter here.
+    """Say whether there is enough evidence for another delimiter than the usual one.
 
-    Where the header does not have it, nearly all records must; and what texts are full of must part
-    all records into three fields or more, with quotes or numbers in them.
+    If the header does not contain it, nearly all records must. A delimiter that is frequent in prose
+    must separate every record into three fields or more, with quotes or numbers among them.
     """
     rows = [record.cells for record in records if record.size]
-    if found.marks.delimiter not in _FREQUENT_IN_TEXT:
-        parted = sum(len(row) == found.width for row in rows)
+    if found.dialect.delimiter not in _FREQUENT_IN_TEXT:
+        separated = sum(len(row) == found.width for row in rows)
         is_in_header = bool(rows) and len(rows[0]) > 1
-        return is_in_header or (parted >= 3 and parted >= SHARE_TO_TRUST * (len(rows) - 1))
+        return is_in_header or (separated >= 3 and separated >= SHARE_TO_TRUST * (len(rows) - 1))
     if found.width < 3 or len(rows) < 3 or any(len(row) != found.width for row in rows):
         return False
     cells = [cell for row in rows[has_names:] for cell in row]
     if any(quoted for _, quoted in cells):
         return True
     numbers = sum(bool(_NUMBER.fullmatch(text)) for text, _ in cells if text)
-    if found.marks.delimiter == " ":
+    if found.dialect.delimiter == " ":
         return numbers > 0.5 * len(cells)
     return has_names and not any(_NUMBER.fullmatch(text) for text, _ in rows[0])
 
 
 def _find_header(records: Sequence[_Record], width: int) -> tuple[int, _Record]:
-    """Return how many lines stand before the header and are no part of the table, and the header.
+    """Return the number of lines before the header that are not part of the table, and the header.
 
-    Such lines have one field, or nothing but one, where the table has three or more, or are
-    comments, or have at most half as many and the table has numbers under its names; the header
-    that follows is all names, and what follows it is regular. If that is in doubt, there are no
-    such lines.
+    Such a line has at most one field that is not empty, is a comment, or has at most half as many
+    fields as the table while the table has numbers below its names. The table has three columns or
+    more, its header is all names, and nearly all of its records are regular. Otherwise the first
+    record is the header.
     """
     written = [record for record in records if record.size]
     lines = 0
@@ -246,7 +243,7 @@ def _find_header(records: Sequence[_Record], width: int) -> tuple[int, _Record]:
 
 
 def _may_precede(record: _Record, rest: Sequence[_Record], width: int) -> bool:
-    """Say whether a line of several fields may stand before the header."""
+    """Say whether a line of several fields may be part of the preamble."""
     if record.cells[0][0].startswith("#"):
         return True
     below = [other.cells for other in rest if len(other.cells) == width]

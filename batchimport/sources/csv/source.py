@@ -1,38 +1,32 @@
-"""Delimited text: CSV and TSV.
-
-Records whose fields are too few or too many, whose quotes are out of order or whose cells do not
-fit their column are left to the validator, by way of `Records`.
-"""
+"""Delimited text: CSV and TSV."""
 
 from __future__ import annotations
 
 from collections import Counter
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from batchimport.errors import UsageError
 from batchimport.model import EXTRA_COLUMN, Chunk, Position
-from batchimport.sources.base import Batch, OneFile, UnreadableRecordError
+from batchimport.sources.base import Batch, TextSource, UnreadableRecordError
 from batchimport.sources.bytes.file import HEAD_BYTES, digest_of
-from batchimport.sources.csv.dialect import choose_dialect
-from batchimport.sources.csv.grammar import FieldReader, Marks, QuotedLines, without_end
-from batchimport.sources.csv.records import DelimitedRecords, Layout
-from batchimport.sources.csv.table import Tabular
+from batchimport.sources.csv.dialect import detect_format
+from batchimport.sources.csv.grammar import Dialect, FieldReader, without_end
+from batchimport.sources.csv.records import DelimitedRecords, Layout, QuotedLines
+from batchimport.sources.csv.table import Table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
+
+    import polars as pl
 
     from batchimport.model import SourceOptions
     from batchimport.schema import RecordSchema
-    from batchimport.sources.bytes.file import Text
+    from batchimport.sources.bytes.file import TextFile
 
-BOM = b"\xef\xbb\xbf"
-MOST_NOTES = 5
-SAMPLE_PLACES = 20
-SAMPLE_CHUNK_BYTES = 1 << 22
+MAX_NOTES = 5
 
 
-class DelimitedSource(OneFile):
+class DelimitedSource(TextSource):
     """One file of delimited text.
 
     Attributes:
@@ -40,33 +34,26 @@ class DelimitedSource(OneFile):
     """
 
     format = "csv"
-    declared: dict[str, Any] | None = None
 
-    def __init__(self, text: Text, name: str, options: SourceOptions) -> None:
-        self.name = name
-        self.size = text.size
-        self.fingerprint = text.fingerprint
-        self.modified = text.modified
-        self._text = text
-        self._max_record_bytes = options.max_record_bytes
-        begin = len(BOM) if text.read_at(0, len(BOM)) == BOM else 0
-        start = self._skip(Position(begin), options.skip_lines or 0)
+    def __init__(self, text: TextFile, name: str, options: SourceOptions) -> None:
+        super().__init__(text, name, options.max_record_bytes)
+        start = self._skip(Position(text.begin), options.skip_lines or 0)
         head = text.read_at(start.position, HEAD_BYTES)
         is_whole = start.position + len(head) == text.size
-        dialect = choose_dialect(head.decode(errors="replace"), options, is_whole=is_whole)
-        self._dialect = dialect
-        self._lines = QuotedLines(text, dialect.marks, options.max_record_bytes)
-        self._fields = FieldReader(dialect.marks)
-        start = self._skip(start, dialect.preamble)
+        form = detect_format(head.decode(errors="replace"), options, is_whole=is_whole)
+        self._form = form
+        self._lines = QuotedLines(text, form.dialect, options.max_record_bytes)
+        self._fields = FieldReader(form.dialect)
+        start = self._skip(start, form.preamble)
         self.header, self._body, notes = self._read_header(start, has_names=options.header)
         self._lines.keeps_blank = len(self.header) == 1
         self._layout = Layout(name, self._lines, self._fields, options.max_record_bytes)
-        self.notes = (*text.notes, *dialect.notes, *notes)
-        self._tables: dict[RecordSchema, Tabular] = {}
+        self.notes = (*text.notes, *form.notes, *notes)
+        self._tables: dict[RecordSchema, Table] = {}
 
     def _skip(self, start: Position, lines: int) -> Position:
-        """Return where the line begins that comes after some others."""
-        reader, position = QuotedLines(self._text, Marks(",", "")), start.position
+        """Return the position after a number of lines."""
+        reader, position = QuotedLines(self._text, Dialect(",", "")), start.position
         for _ in range(lines):
             position = reader.end_of_line(position)
         return Position(position, 0, start.line + lines)
@@ -85,22 +72,24 @@ class DelimitedSource(OneFile):
             line = without_end(record).decode()
         except UnicodeDecodeError as error:
             hint = "say how it is written: --encoding"
-            raise UsageError("the first record is no valid text", where=where, hint=hint) from error
+            raise UsageError(
+                "the first record is not valid text", where=where, hint=hint
+            ) from error
         if not has_names:
-            width = self._dialect.width or len(line.split(self._dialect.marks.delimiter))
+            width = self._form.width or len(line.split(self._form.dialect.delimiter))
             return [f"column_{at}" for at in range(1, width + 1)], start, []
         names, notes = self._names(line)
         return names, Position(chunk.hi, 0, chunk.end.line), notes
 
     def _names(self, header: str) -> tuple[list[str], list[str]]:
-        """Return the names in a header, and what users should know of it."""
+        """Return the names in a header, and what users should know about it."""
         remarks = []
         try:
             names = [text.strip() for text, _ in self._fields.read(header)]
         except UnreadableRecordError:
-            names = [text.strip() for text in header.split(self._dialect.marks.delimiter)]
+            names = [text.strip() for text in header.split(self._form.dialect.delimiter)]
             remarks.append("the header's quotes are out of order: its names are read as they stand")
-        width = self._dialect.width
+        width = self._form.width
         if width == len(names) - 1 and not names[-1]:
             names.pop()
         if width not in (0, len(names)):
@@ -114,43 +103,41 @@ class DelimitedSource(OneFile):
     def cut(self, start: Position, limit: int, max_bytes: int) -> Chunk | None:
         """Return the chunk of at most `limit` records that begins at `start`; None at the end.
 
-        The first chunk holds the header besides.
+        The first chunk also holds the header.
         """
         if start.position >= self._body.position:
             return self._lines.cut(start, limit, max_bytes)
         chunk = self._lines.cut(self._body, limit, max_bytes)
         return Chunk(start, chunk.end if chunk else Position(self.size, 0, self._body.line))
 
-    def read(self, chunk: Chunk, schema: RecordSchema) -> Batch:
-        """Read and parse a chunk."""
+    def _read(self, chunk: Chunk, schema: RecordSchema) -> Batch:
         table = self._table(schema)
         first = max(chunk.start, self._body)
-        size = chunk.hi - first.position
-        if chunk.records == 1 and size > self._layout.most_bytes:
-            start = self._lines.after_blank_lines(first, chunk.hi)
-            length = self._lines.end_of_record(start.position) - start.position
-            if length > self._layout.most_bytes:
-                head = self._text.read_at(start.position, min(length, HEAD_BYTES))
-                origin = DelimitedRecords(self._layout, table, chunk, start, head, is_cut=True)
-                return Batch(chunk, table.empty(), [0], origin, self.digest(chunk))
         data = self._text.read_at(chunk.lo, chunk.hi - chunk.lo)
         body = data[first.position - chunk.lo :]
-        origin = DelimitedRecords(self._layout, table, chunk, first, body)
-        found = None
-        if size <= self._layout.most_bytes:
+        records = DelimitedRecords(self._layout, table, chunk, first, body)
+        decoded = None
+        if len(body) <= self._max_record_bytes:  # so that none of them is too long
             is_plain = self._lines.are_plain(first.position, chunk.hi)
-            found = table.parse_whole(body, chunk.records, is_plain=is_plain)
-        frame, deferred = found or table.parse(origin.records, origin.too_long)
-        return Batch(chunk, frame, deferred, origin, digest_of(data))
+            decoded = table.decode_whole(body, chunk.records, is_plain=is_plain)
+        accepted, deferred = decoded or table.decode(records.records, records.too_long)
+        return Batch(chunk, accepted, deferred, records, digest_of(data))
 
-    def _table(self, schema: RecordSchema) -> Tabular:
+    def _only_record(self, chunk: Chunk) -> tuple[Position, int]:
+        start = self._lines.after_blank_lines(max(chunk.start, self._body), chunk.hi)
+        return start, self._lines.end_of_record(start.position) - start.position
+
+    def _too_long(
+        self, chunk: Chunk, head: bytes, schema: RecordSchema
+    ) -> tuple[pl.DataFrame, DelimitedRecords]:
+        table = self._table(schema)
+        records = DelimitedRecords(self._layout, table, chunk, chunk.start, head, is_cut=True)
+        return table.empty(), records
+
+    def _table(self, schema: RecordSchema) -> Table:
         if schema not in self._tables:
-            self._tables[schema] = Tabular(self.header, schema, self._dialect)
+            self._tables[schema] = Table(self.header, schema, self._form)
         return self._tables[schema]
-
-    def digest(self, chunk: Chunk) -> str:
-        """Return the hash of the chunk's bytes."""
-        return self._text.digest(chunk.lo, chunk.hi)
 
     def count(self) -> int:
         """Count the records."""
@@ -162,8 +149,16 @@ class DelimitedSource(OneFile):
         The first one is empty, and names the fields for a file that has no records.
         """
         yield dict.fromkeys(self.header)
-        null = self._dialect.null
-        for part in self._sample_parts(records):
+        yield from super().sample(records)
+
+    def _next_record(self, position: int) -> int | None:
+        return self._lines.next_line(max(position, self._body.position + 1))
+
+    def _readable(self, chunk: Chunk) -> Iterator[dict[str, Any]]:
+        start = max(chunk.lo, self._body.position)
+        data = self._text.read_at(start, chunk.hi - start)
+        null = self._form.null
+        for part in filter(self._lines.is_record, self._lines.split(data)):
             try:
                 cells = self._fields.read(without_end(part).decode())
             except (UnicodeDecodeError, UnreadableRecordError):
@@ -172,52 +167,24 @@ class DelimitedSource(OneFile):
                 texts = (None if text == null and not quoted else text for text, quoted in cells)
                 yield dict(zip(self.header, texts, strict=True))
 
-    def _sample_parts(self, records: int | None) -> Iterator[bytes]:
-        """Yield records from places where one begins, or seems to."""
-        length = self.size - self._body.position
-        starts: Iterable[int] = [self._body.position]
-        wanted = self.size if records is None else records
-        if records is not None and not self._holds_at_most(records):
-            begin = self._body.position
-            places = [begin + 1 + length * at // SAMPLE_PLACES for at in range(1, SAMPLE_PLACES)]
-            found = map(self._lines.next_line, places)
-            starts = chain(starts, (at for at in found if at is not None))
-            wanted = max(1, records // SAMPLE_PLACES)
-        for start in starts:
-            at, left = Position(start), wanted
-            while left > 0 and (chunk := self._lines.cut(at, left, SAMPLE_CHUNK_BYTES)):
-                if chunk.hi - chunk.lo <= 2 * SAMPLE_CHUNK_BYTES:
-                    data = self._text.read_at(chunk.lo, chunk.hi - chunk.lo)
-                    yield from filter(self._lines.is_record, self._lines.split(data))
-                left -= max(1, chunk.records)
-                at = chunk.end
-
-    def _holds_at_most(self, records: int) -> bool:
-        whole = self._lines.cut(self._body, records, 64 * 1024 * 1024)
-        return whole is None or whole.hi == self.size
-
     def continues(self, fingerprint: str) -> bool:
         """Say whether records were added to the file with this fingerprint."""
         return self._text.continues(fingerprint)
 
-    def close(self) -> None:
-        """Close the file."""
-        self._text.close()
-
 
 def _distinct(names: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Name what has no name, tell apart what has the same, and say so."""
+    """Return distinct names for all fields, and notes about those that were changed."""
     given, seen = set(names), Counter[str]()
-    found = {EXTRA_COLUMN: None}
+    distinct_names = {EXTRA_COLUMN: None}
     notes: list[str] = []
     for number, name in enumerate(names, start=1):
         wanted = distinct = name or f"column_{number}"
-        while distinct in found or (distinct != name and distinct in given):
+        while distinct in distinct_names or (distinct != name and distinct in given):
             seen[wanted] += 1
             distinct = f"{wanted}_{seen[wanted] + 1}"
         if distinct != name:
             notes.append(f"field {number} of the header, {name!r}, is called {distinct}")
-        found[distinct] = None
-    if len(notes) > MOST_NOTES:
-        notes[MOST_NOTES:] = [f"… and {len(notes) - MOST_NOTES} more such fields"]
-    return list(found)[1:], notes
+        distinct_names[distinct] = None
+    if len(notes) > MAX_NOTES:
+        notes[MAX_NOTES:] = [f"… and {len(notes) - MAX_NOTES} more such fields"]
+    return list(distinct_names)[1:], notes

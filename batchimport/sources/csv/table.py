@@ -1,50 +1,57 @@
-"""Fields under a header as records of a schema: one at a time, and by the chunk.
+"""Fields under a header as records of a schema: by the chunk, and one at a time, with the same outcome.
 
-The fast way takes only records that are certainly regular: as many fields as the header has names,
-all quotes in order, every cell of the form that its column wants.
+A cell is read as the narrowest type that its column's schema allows; if its text has the form of none
+of them, it stays a string, and the validator rejects it. `Table.decode` accepts only records that are
+certainly regular: as many fields as the header has names, all quotes in order, every cell of the form
+that its column wants. It defers all others to `Table.values` and the validator.
 """
 
 from __future__ import annotations
 
 import json
+import math
+import operator
+import re
+from collections import deque
 from dataclasses import replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import polars as pl
 
 from batchimport.model import EXTRA_COLUMN, INDEX, FieldError
-from batchimport.schema.numbers import integer_of, number_of
+from batchimport.schema import type_name
+from batchimport.schema.numbers import integer_of, number_of, numbers_of
 from batchimport.sources.base import UnreadableRecordError
-from batchimport.sources.csv.cells import json_text, readable, typed, value_of
-from batchimport.sources.csv.grammar import FieldReader, without_end, write_plainly
-from batchimport.sources.csv.regular import RegularForm
+from batchimport.sources.csv.grammar import FieldReader, has_lone_cr, without_end, write_plainly
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from batchimport.schema import Column, RecordSchema, Types
-    from batchimport.sources.csv.dialect import Dialect
-    from batchimport.sources.csv.grammar import Cell
+    from batchimport.sources.csv.dialect import CsvFormat
+    from batchimport.sources.csv.grammar import Cell, Dialect
 
 
-class Tabular:
-    """A header and a schema: what each field is."""
+class Table:
+    """A header and a schema: they say what each field is."""
 
-    def __init__(self, header: Sequence[str], schema: RecordSchema, dialect: Dialect) -> None:
+    def __init__(self, header: Sequence[str], schema: RecordSchema, form: CsvFormat) -> None:
         self._header = {name: f"c{at}" for at, name in enumerate(header)}
-        self._dialect = dialect
+        self._null, self._dialect = form.null, form.dialect
         self._columns = schema.columns
         self._types = schema.types
         self._extra = [name for name in header if name not in self._types]
         self._is_closed = schema.closed and bool(self._extra)
         self._required = frozenset(column.name for column in schema.columns if column.required)
-        self._reader = FieldReader(dialect.marks)
-        self._plain = replace(dialect.marks, escape="", padded=False)
-        self._form = RegularForm(self._plain, len(header))
+        self._reader = FieldReader(form.dialect)
+        self._plain = replace(form.dialect, escapechar="", skipinitialspace=False)
+        self._regular = RegularForm(self._plain, len(header))
         self._read_as = {
             self._header[column.name]: column.dtype
             for column in self._columns
-            if column.name in self._header and readable(column) and not dialect.null
+            if column.name in self._header and readable(column) and not form.null
         }
 
     def values(self, cells: Sequence[Cell]) -> dict[str, Any]:
@@ -87,7 +94,7 @@ class Tabular:
                 f"{found} {'field' if found == 1 else 'fields'} where the header has {expected}"
             )
             raise UnreadableRecordError(FieldError(code, "", message))
-        null = self._dialect.null
+        null = self._null
         return {
             name: None if text == null and not quoted else text
             for name, (text, quoted) in zip(self._header, cells, strict=True)
@@ -97,57 +104,58 @@ class Tabular:
         extra = {name: texts[name] for name in self._extra if texts[name] is not None}
         return json.dumps(extra, ensure_ascii=False) if extra else None
 
-    def parse_whole(
+    def decode_whole(
         self, data: bytes, count: int, *, is_plain: bool
     ) -> tuple[pl.DataFrame, list[int]] | None:
-        """Return the frame of a whole chunk, and the indices of the records that may not fit.
+        """Return the accepted records of a whole chunk, and the indices of the deferred ones.
 
-        None if the records must be looked at one by one, because some of them may not be regular.
+        None if some records may not be regular, so that `decode` must look at each of them.
 
         Args:
             count: Records in the data.
-            is_plain: Each is one line, and its quotes are in order.
+            is_plain: Every record is known to be one line with its quotes in order.
         """
-        if self._is_closed or not self._dialect.marks.are_plain:
+        if self._is_closed or not self._dialect.is_plain:
             return None
-        cells = self._form.read_whole(data, count, self._read_as, is_plain=is_plain)
-        unsure = [name for name in self._read_as if cells is None or cells[name].null_count()]
-        if unsure:
-            types = {name: self._read_as[name] for name in self._read_as if name not in unsure}
-            cells = self._form.read_whole(data, count, types, is_plain=is_plain)
-            if cells is not None:  # what one chunk has, others have: no need to try again
+        cells = self._regular.read_whole(data, count, self._read_as, is_plain=is_plain)
+        # A null may be an empty cell or one that is not of the type: read its column as text instead.
+        with_nulls = [name for name in self._read_as if cells is None or cells[name].null_count()]
+        if with_nulls:
+            types = {name: self._read_as[name] for name in self._read_as if name not in with_nulls}
+            cells = self._regular.read_whole(data, count, types, is_plain=is_plain)
+            if cells is not None:  # later chunks are probably alike: do not try these types again
                 self._read_as = types
         if cells is None:
             return None
-        return self._fitting(cells, pl.int_range(count, dtype=pl.UInt32, eager=True), count)
+        return self._accept(cells, pl.int_range(count, dtype=pl.UInt32, eager=True), count)
 
-    def parse(
+    def decode(
         self, records: Sequence[bytes], without: Collection[int]
     ) -> tuple[pl.DataFrame, list[int]]:
-        """Return the frame of the records that certainly fit, and the indices of the others.
+        """Return the accepted records as a frame, and the indices of the deferred ones.
 
         Args:
             records: With their line ends, none of them blank.
-            without: Indices that need not be looked at.
+            without: Indices of records to defer in any case.
         """
         if self._is_closed or not records:
             return self.empty(), list(range(len(records)))
-        if not self._dialect.marks.are_plain:
+        if not self._dialect.is_plain:
             records, without = self._rewrite(records, without)
-        regular = self._form.find(records, without)
-        texts = self._form.read(records, regular)
+        regular = self._regular.find(records, without)
+        texts = self._regular.read(records, regular)
         if texts is None:
             return self.empty(), list(range(len(records)))
-        return self._fitting(texts, regular, len(records))
+        return self._accept(texts, regular, len(records))
 
-    def _fitting(
+    def _accept(
         self, cells: pl.DataFrame, index: pl.Series, count: int
     ) -> tuple[pl.DataFrame, list[int]]:
-        """Return the typed frame of the rows whose cells all fit, and the indices of the others.
+        """Return the typed frame of the rows whose cells all fit, and the indices of all others.
 
         Args:
-            cells: Of the records with these indices.
-            count: Records in all.
+            cells: The texts of the records with the indices `index`.
+            count: Number of all records.
         """
         cells, certain = self._with_nulls(cells)
         series, fits = [index.alias(INDEX)], [] if certain is None else [certain]
@@ -171,7 +179,7 @@ class Tabular:
     def _rewrite(
         self, records: Sequence[bytes], without: Collection[int]
     ) -> tuple[list[bytes], set[int]]:
-        """Write records plainly, for the fast way; name those that need not be looked at."""
+        """Return the records in the plain dialect, and `without` plus those that cannot be read."""
         rewritten, skipped = [], set(without)
         for at, record in enumerate(records):
             try:
@@ -184,19 +192,19 @@ class Tabular:
         return rewritten, skipped
 
     def _with_nulls(self, cells: pl.DataFrame) -> tuple[pl.DataFrame, pl.Series | None]:
-        """Put null for the null string; rows that have it are not certain, for it may be quoted."""
-        null = self._dialect.null
+        """Turn the null string into null; say which rows are certain, since it may have been quoted."""
+        null = self._null
         if not null:
             return cells, None
         cells = cells.with_columns(pl.all().fill_null(""))
-        if self._dialect.marks.quote:
+        if self._dialect.quotechar:
             return cells, cells.select(~pl.any_horizontal(pl.all() == null)).to_series()
         return cells.with_columns(pl.all().replace(null, None)), None
 
     def _column(self, column: Column, cells: pl.DataFrame) -> tuple[pl.Series, pl.Series | None]:
         if column.name not in self._header:
-            nothing = pl.Series([None] * len(cells), dtype=column.dtype)
-            return nothing, nothing.is_not_null() if column.required else None
+            nulls = pl.Series([None] * len(cells), dtype=column.dtype)
+            return nulls, nulls.is_not_null() if column.required else None
         given = cells.get_column(self._header[column.name])
         values, fits = typed(given, column, self._types[column.name])
         if column.required and not column.nullable and given.null_count():
@@ -205,7 +213,7 @@ class Tabular:
         return values, fits
 
     def empty(self) -> pl.DataFrame:
-        """Return a frame of no records."""
+        """Return a frame without records."""
         types = {column.name: column.dtype for column in self._columns}
         return pl.DataFrame(schema={INDEX: pl.UInt32, **types})
 
@@ -226,3 +234,259 @@ def _as_stored(column: Column, text: str, types: Types) -> Any:
     if isinstance(value, FieldError):
         raise UnreadableRecordError(value)
     return value
+
+
+# -- regular records, by Polars ------------------------------------------------------------------
+
+PLACEHOLDER = "\x01"
+MISTAKEN_STARTS = (b"x", b"(", b"\x1f", b"\xef")
+"""Polars would decompress data that begins like this (`x^` is zlib), or strip it as a byte order mark;
+an empty record is put in front."""
+NO_TYPES: Mapping[str, pl.DataType] = MappingProxyType({})
+
+
+class RegularForm:
+    """Recognises regular records, and has Polars read them.
+
+    A record is regular if its quotes are in order and it has exactly `width` fields.
+    """
+
+    def __init__(self, dialect: Dialect, width: int) -> None:
+        self._dialect, self._width = dialect, width
+        comma = re.escape(dialect.delimiter)
+        self._quoted = dialect.plain_quoted() if dialect.quotechar else ""
+        self._misplaced = f"[^{comma}]{PLACEHOLDER}|{PLACEHOLDER}[^{comma}]"
+        self._in_order = dialect.plain_records() if dialect.quotechar else ""
+
+    def find(self, records: Sequence[bytes], without: Collection[int]) -> pl.Series:
+        """Return the indices of the regular records."""
+        lines = _texts(records).str.strip_suffix("\n").str.strip_suffix("\r")
+        quote, delimiter = self._dialect.quotechar, self._dialect.delimiter
+        regular = lines.is_not_null()
+        if quote and lines.str.contains(quote, literal=True).any():
+            regular &= ~lines.str.contains(PLACEHOLDER, literal=True)
+            lines = lines.str.replace_all(self._quoted, PLACEHOLDER)
+            regular &= ~lines.str.contains(quote, literal=True)
+            regular &= ~lines.str.contains(self._misplaced)
+        regular &= lines.str.count_matches(delimiter, literal=True) == self._width - 1
+        index = regular.fill_null(value=False).arg_true().cast(pl.UInt32)
+        return index.filter(~index.is_in(list(without))) if without else index
+
+    def read(self, records: Sequence[bytes], regular: pl.Series) -> pl.DataFrame | None:
+        """Return the cells of regular records, null where they are empty and not quoted.
+
+        None if Polars does not read as many records and fields.
+        """
+        chosen = records
+        if len(regular) != len(records):
+            chosen = [records[at] for at in regular]
+        if not chosen:
+            return None
+        data = b"".join(chosen)
+        if b"\r" in data:  # Polars does not know lines that end with CR alone
+            data = b"".join([without_end(record) + b"\n" for record in chosen])
+        return self._parsed(data, len(chosen))
+
+    def read_whole(
+        self, data: bytes, count: int, types: Mapping[str, pl.DataType], *, is_plain: bool = False
+    ) -> pl.DataFrame | None:
+        """Return the cells of records that are all regular; None if some may not be.
+
+        Args:
+            types: Columns to read as something else than text. In text, null is an empty cell; in
+                other types Polars also reads spaces and empty quotes as null.
+            is_plain: Every record is known to be one line with its quotes in order.
+        """
+        if not data.endswith(b"\n"):
+            data += b"\n"  # without it, polars 2.1 forgives one empty field too many
+        mark = self._dialect.quotechar.encode()
+        has_quotes = bool(mark) and mark in data
+        if not is_plain and not self._is_in_order(data, has_quotes=has_quotes):
+            return None
+        cells = self._parsed(data, count, types, has_quotes=has_quotes)
+        return cells if cells is not None and self._is_full(cells, data) else None
+
+    def _is_in_order(self, data: bytes, *, has_quotes: bool) -> bool:
+        """Say whether all quotes are in order, and no CR stands alone."""
+        if not has_quotes:
+            return not has_lone_cr(data)
+        text = _texts([data])
+        return not text.null_count() and bool(text.str.contains(self._in_order).item())
+
+    def _is_full(self, cells: pl.DataFrame, data: bytes) -> bool:
+        """Say whether no record has too few fields; Polars raises for those that have too many."""
+        if not cells.width or not cells.to_series(-1).null_count():
+            return True
+        delimiter, mark = self._dialect.delimiter.encode(), self._dialect.quotechar.encode()
+        unquoted = data.split(mark)[::2] if mark and mark in data else [data]
+        found = sum(piece.count(delimiter) for piece in unquoted)
+        return found == len(cells) * (self._width - 1)
+
+    def _parsed(
+        self,
+        data: bytes,
+        count: int,
+        types: Mapping[str, pl.DataType] = NO_TYPES,
+        *,
+        has_quotes: bool = True,
+    ) -> pl.DataFrame | None:
+        names = [f"c{at}" for at in range(self._width)]
+        begins = int(data.startswith(MISTAKEN_STARTS))
+        if begins:
+            data = (self._dialect.delimiter * (self._width - 1) + "\n").encode() + data
+        try:
+            cells = pl.read_csv(
+                data,
+                has_header=False,
+                schema={name: types.get(name, pl.String()) for name in names},
+                separator=self._dialect.delimiter,
+                quote_char=self._dialect.quotechar
+                if has_quotes and self._dialect.quotechar
+                else None,
+            ).slice(begins)
+        except pl.exceptions.PolarsError:
+            return None
+        return cells if cells.shape == (count, self._width) else None
+
+
+def _texts(records: Sequence[bytes]) -> pl.Series:
+    """Return records as strings; null for those that are not UTF-8."""
+    try:
+        return pl.Series(records, dtype=pl.Binary).cast(pl.String)
+    except pl.exceptions.PolarsError:
+        return pl.Series([_text(record) for record in records], dtype=pl.String)
+
+
+def _text(record: bytes) -> str | None:
+    try:
+        return record.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+# -- cells ---------------------------------------------------------------------------------------
+
+_NUMBER = r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?"
+_number = re.compile(_NUMBER).fullmatch
+_json_number = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?").fullmatch
+_TRUE, _FALSE = ("true", "t", "yes", "y", "on", "1"), ("false", "f", "no", "n", "off", "0")
+_TRUE_FORMS, _FALSE_FORMS = (
+    [form for word in words for form in {word, word.title(), word.upper()}]
+    for words in (_TRUE, _FALSE)
+)
+_BOOLEANS = dict.fromkeys(_TRUE, True) | dict.fromkeys(_FALSE, False)
+
+
+def value_of(text: str, types: Types) -> Any:
+    """Return a cell as a JSON value."""
+    for read in (_read_json, _read_number, _read_boolean):
+        value = read(text, types)
+        if value is not None:
+            return value
+    return text
+
+
+def _read_json(text: str, types: Types) -> Any:
+    """Read an object or array, if the types allow what the text holds."""
+    wanted = types is None or not types.isdisjoint(("object", "array"))
+    if not wanted or not text.lstrip().startswith(("{", "[")):
+        return None
+    try:
+        value = msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    return value if types is None or type_name(value) in types else None
+
+
+def _read_number(text: str, types: Types) -> int | float | None:
+    if types is None or types.isdisjoint(("integer", "number")):
+        return None
+    exact = "string" in types
+    found = _json_number(text) if exact else _number(text := text.strip())
+    if not found:
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        value = float(text)
+    if not math.isfinite(value):
+        return None
+    if "number" not in types:
+        return int(value) if value.is_integer() and abs(value) < 2**53 else None
+    return value
+
+
+def _read_boolean(text: str, types: Types) -> bool | None:
+    if types is None or "boolean" not in types:
+        return None
+    if types <= {"boolean", "null"}:
+        return _BOOLEANS.get(text.strip().lower())
+    return {"true": True, "false": False}.get(text)
+
+
+def json_text(text: str, types: Types) -> str:
+    """Return a cell as JSON text: unchanged if it is JSON already, else encoded as a string."""
+    value = value_of(text, types)
+    is_json = isinstance(value, dict | list) or (
+        isinstance(value, int | float) and _json_number(text)
+    )
+    return text if is_json else json.dumps(value, ensure_ascii=False)
+
+
+def readable(column: Column) -> bool:
+    """Say whether Polars may read a column's cells directly as its type.
+
+    Not for numbers that were only inferred: their text shows whether a digit would be lost.
+    """
+    return column.kind in ("integer", "boolean") or (
+        column.kind == "number" and not column.inferred
+    )
+
+
+def typed(cells: pl.Series, column: Column, types: Types) -> tuple[pl.Series, pl.Series | None]:
+    """Return a column of cells in its type, and which rows certainly fit (None: all of them).
+
+    Every number that Polars reads, `value_of` reads with the same value, apart from those that
+    `surely_fit` excludes.
+
+    Args:
+        cells: Strings, or already values of the column's type; null for empty cells.
+    """
+    if column.kind == "json":
+        return _json_texts(cells, types), None
+    if column.kind == "number":
+        return numbers_of(cells, exact=column.inferred)
+    if cells.dtype == column.dtype:
+        return cells, None
+    if column.kind == "integer":
+        values = cells.cast(pl.Int64, strict=False)
+        are_all = values.null_count() == cells.null_count()
+        return values, None if are_all else values.is_not_null() | cells.is_null()
+    values = cells.is_in(_TRUE_FORMS)
+    return values, (values | cells.is_in(_FALSE_FORMS)).fill_null(value=True)
+
+
+def _json_texts(texts: pl.Series, types: Types) -> pl.Series:
+    given = texts.to_list()
+    only_nested = types is not None and types <= {"object", "array", "null"}
+    decode = _NESTED.get((types or frozenset()) - {"null"}) if only_nested else None
+    if decode is None:
+        cells = [None if text is None else json_text(text, types) for text in given]
+        return pl.Series(cells, dtype=pl.String)
+    left = iter(given)
+    while True:
+        try:  # at the speed of C up to the next one that is null, or not of the type
+            deque(map(decode, left), maxlen=0)
+        except (TypeError, ValueError, RecursionError):
+            at = len(given) - operator.length_hint(left) - 1
+            text = given[at]
+            given[at] = None if text is None else json_text(text, types)
+        else:
+            return pl.Series(given, dtype=pl.String)
+
+
+_NESTED = {
+    frozenset({"object"}): msgspec.json.Decoder(dict).decode,
+    frozenset({"array"}): msgspec.json.Decoder(list).decode,
+    frozenset({"object", "array"}): msgspec.json.Decoder(dict | list).decode,
+}

@@ -1,9 +1,9 @@
 """Where the elements of a JSON array, or of JSON values one after the other, begin and end.
 
 The rule: an element ends with its brackets, whatever else is wrong with it. If the elements at the head
-and at a few places more are all parted by the same bytes with a line end in them, which occur nowhere
-else, the file is *regular*, and they part all of its elements: then brackets and quotes that are out of order cost one
-element. In a file that is not regular they cost all that follows.
+and at a few more places are all separated by the same bytes, which contain a line end and occur nowhere
+else, the file is *regular*, and these bytes separate all of its elements: then brackets and quotes that
+are out of order cost one element. In a file that is not regular they cost all that follows.
 """
 
 from __future__ import annotations
@@ -13,23 +13,64 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import msgspec
+import polars as pl
 
 from batchimport.model import Chunk, Position
 from batchimport.sources.bytes.file import BLOCK_BYTES
-from batchimport.sources.json.brackets import element_at, end_of_element
+from batchimport.sources.counting import count_records
 
 if TYPE_CHECKING:
-    from batchimport.sources.bytes.file import Text
+    from collections.abc import Iterable
 
-BOM = b"\xef\xbb\xbf"
+    from batchimport.sources.bytes.file import TextFile
+
 SPACE = b" \t\r\n"
 HEAD_BYTES = 256 * 1024
 PLACES = 4
-"""The head, and places further on, where a regular file must show itself as one."""
+"""The head and places further on, which decide whether a file is regular."""
 _space = re.compile(rb"[ \t\r\n]*+").match
 _comma = re.compile(rb",[ \t\r\n]*+").match
 _space_and_comma = re.compile(rb"[ \t\r\n,]*+").match
 _decode_array = msgspec.json.Decoder(list[msgspec.Raw]).decode
+
+COUNTED_NESTING = 3
+COUNTED_BYTES = 1024 * 1024
+NESTING = 5
+"""Depth of brackets that the patterns see; deeper ones are followed one by one."""
+
+_STRING = rb'"(?:[^"\\\n]++|\\[^\n])*+"'
+
+
+def _nested(depth: int) -> bytes:
+    inner = b"|" + _nested(depth - 1) if depth else b""
+    body = rb'(?:[^"\[\]{}]++|' + _STRING + inner + b")*+"
+    return rb"\{" + body + rb"\}|\[" + body + rb"\]"
+
+
+_VALUE = re.compile(_nested(NESTING))
+_ELEMENT = re.compile(rb'(?:[^"\[\]{},]++|' + _STRING + b"|" + _nested(NESTING) + rb")*+")
+_CLOSED = re.compile(rb'(?:[^"\[\]{}]++|' + _STRING + b"|" + _nested(NESTING) + rb")*+")
+_TOKEN = re.compile(rb'["\[\]{},]')
+_IN_STRING = re.compile(rb'(?:[^"\\\n]++|\\[^\n])*+')
+_CLOSES = {b"}": b"{", b"]": b"["}
+
+
+def _object_pattern(depth: int) -> str:
+    """Return the pattern, for Polars, of an object with brackets nested up to a depth."""
+    inner = f"|{_object_pattern(depth - 1)}|{_array_pattern(depth - 1)}" if depth else ""
+    return rf"\{{(?:[^\"\[\]{{}}]|{_COUNTED_STRING}{inner})*\}}"
+
+
+def _array_pattern(depth: int) -> str:
+    inner = f"|{_object_pattern(depth - 1)}|{_array_pattern(depth - 1)}" if depth else ""
+    return rf"\[(?:[^\"\[\]{{}}]|{_COUNTED_STRING}{inner})*\]"
+
+
+_COUNTED_STRING = r'"(?:[^"\\\x00-\x1f]|\\[^\x00-\x1f])*"'
+_COUNTED = _object_pattern(COUNTED_NESTING)
+_GAP, _GAPS = r"[ \t\r\n]*", r"[ \t\r\n,]*"
+_IN_ARRAY, _END_OF_ARRAY = f"{_GAP}{_COUNTED}{_GAP},", rf"\A{_GAP}(?:{_COUNTED})?{_GAP}\]{_GAP}\z"
+_IN_VALUES, _END_OF_VALUES = f"{_COUNTED}{_GAPS}", rf"\A{_GAPS}(?:{_COUNTED})?{_GAPS}\z"
 
 
 @dataclass(slots=True)
@@ -52,33 +93,32 @@ class Spans:
 
 
 class Elements:
-    """A text whose records are elements.
+    """Cuts a text into elements.
 
-    A chunk begins where, after spaces, an element begins or the array ends. Its last one holds the
-    end of the array, and what follows it: one more record, if that is not blank. An array that is not
-    closed has a record of no bytes at its end, which takes a position of its own.
+    A chunk begins where, after spaces, an element begins or the array ends. The last chunk holds the end
+    of the array and what follows it, which is one more record unless it is blank. An array that is not
+    closed has a record without bytes at its end, with a position of its own.
 
     Attributes:
-        is_array: There are brackets round the elements and commas between them.
+        is_array: The elements have brackets around them and commas between them.
         size: Bytes, and one position if the end of the array is missing.
     """
 
-    def __init__(self, text: Text, max_record_bytes: int) -> None:
+    def __init__(self, text: TextFile, max_record_bytes: int) -> None:
         self._text = text
         self._window = max(max_record_bytes, BLOCK_BYTES)
         head = text.read_at(0, HEAD_BYTES)
-        skipped = len(BOM) if head.startswith(BOM) else 0
-        skipped = _space(head, skipped).end()  # type: ignore[union-attr]  # matches nothing as well
+        skipped = _space(head, text.begin).end()  # type: ignore[union-attr]  # matches nothing as well
         self.is_array = head[skipped : skipped + 1] == b"["
         self.first = skipped + self.is_array
         self.size = text.size + (self.is_array and not _is_closed(text))
         self._skip = _space if self.is_array else _space_and_comma
-        self._joint: re.Pattern[bytes] | None = None
-        self._joint = self._find_joint(head)
+        self._separator: re.Pattern[bytes] | None = None
+        self._separator = self._find_separator(head)
 
-    def _find_joint(self, head: bytes) -> re.Pattern[bytes] | None:
-        """Return what parts the elements of a regular file; None if it is not regular."""
-        spans = Spans(stop=self.first)  # by brackets alone, as long as no joint is known
+    def _find_separator(self, head: bytes) -> re.Pattern[bytes] | None:
+        """Return what separates the elements of a regular file; None if it is not regular."""
+        spans = Spans(stop=self.first)  # by brackets alone, since no separator is known yet
         self._walk(head, spans, len(head), at_end=False)
         starts = [*spans.starts[1:], self._skip(head, spans.stop).end()]  # type: ignore[union-attr]
         if head[starts[-1] : starts[-1] + 1] in (b"]", b""):
@@ -87,29 +127,29 @@ class Elements:
         if len(parts) != 1 or b"\n" not in (part := parts.pop()):
             return None
         begins = rb"(?=[^ \t\r\n])" if self.is_array else rb"(?=\{)"
-        joint = re.compile(re.escape(part) + begins)
-        if len(joint.findall(head, spans.starts[0], starts[-1] + 1)) != len(starts):
+        separator = re.compile(re.escape(part) + begins)
+        if len(separator.findall(head, spans.starts[0], starts[-1] + 1)) != len(starts):
             return None
         places = (self._text.size * at // PLACES for at in range(1, PLACES))
-        return joint if all(self._agrees(joint, place) for place in places) else None
+        return separator if all(self._agrees(separator, place) for place in places) else None
 
-    def _agrees(self, joint: re.Pattern[bytes], place: int) -> bool:
-        """Say whether joints part the elements at a place as their brackets do, so far as in order."""
+    def _agrees(self, separator: re.Pattern[bytes], place: int) -> bool:
+        """Say whether separators and brackets agree at a place, as far as the brackets are in order."""
         data = self._text.read_at(place, HEAD_BYTES // PLACES)
-        first = joint.search(data)
+        first = separator.search(data)
         if first is None:
             return True
         spans = Spans(stop=first.end())
         self._walk(data, spans, len(data), at_end=False)
         return all(
-            joint.match(data, end) and not joint.search(data, start, end)
+            separator.match(data, end) and not separator.search(data, start, end)
             for start, end in zip(spans.starts[:-1], spans.ends[:-1], strict=True)
         )
 
     @property
     def is_regular(self) -> bool:
         """Say whether elements can be found from anywhere in the text."""
-        return self._joint is not None
+        return self._separator is not None
 
     # -- chunks -------------------------------------------------------------------------------
 
@@ -136,7 +176,7 @@ class Elements:
         return Chunk(start, Position(position, start.record + records, start.line + lines))
 
     def _some(self, position: int, stop: int, limit: int) -> tuple[bytes, Spans]:
-        """Return up to `limit` elements from `position` that end by `stop`, about a block of them."""
+        """Return about a block of elements from `position`: at most `limit`, none beyond `stop`."""
         wanted = BLOCK_BYTES
         while True:
             data = self._text.read_at(position, min(wanted, stop - position))
@@ -150,7 +190,7 @@ class Elements:
         return max(0, self.first - position)
 
     def _one(self, position: int) -> tuple[int, int, int]:
-        """Return where the element at `position` ends that no block holds, records and lines."""
+        """Return the end of the element at `position`, which is longer than a block; records and lines."""
         data, spans = self._some(position, self._text.size, 1)
         if spans.stop:
             return position + spans.stop, len(spans.starts), data.count(b"\n", 0, spans.stop)
@@ -165,68 +205,88 @@ class Elements:
         return end, int(records), lines
 
     def _end_of_long(self, position: int) -> int:
-        if self._joint is not None:
-            return self._next_joint(position)
+        if self._separator is not None:
+            return self._next_separator(position)
         end = end_of_element(self._text.blocks(position), is_array=self.is_array)
         if end is None:
             return self._text.size
         comma = self.is_array and self._text.read_at(position + end, 1) == b","
         return position + end + comma
 
-    def _next_joint(self, position: int) -> int:
+    def _next_separator(self, position: int) -> int:
         """Return where the next element of a regular file begins, block by block."""
-        assert self._joint is not None  # noqa: S101 - the callers looked
+        assert self._separator is not None  # noqa: S101 - the callers looked
         before = b""
         for block in self._text.blocks(position):
-            found = self._joint.search(before + block)
+            found = self._separator.search(before + block)
             if found:
                 return position - len(before) + found.end()
             position += len(block)
-            before = (before + block)[-len(self._joint.pattern) :]
+            before = (before + block)[-len(self._separator.pattern) :]
         return self._text.size
 
     def next_element(self, position: int) -> int:
         """Return where the first element after a position of a regular file begins."""
-        return self.first if position <= self.first else self._next_joint(position)
+        return self.first if position <= self.first else self._next_separator(position)
 
     def count(self) -> int:
-        """Count the elements, in blocks of another size than `cut` takes."""
-        at, records = Position(), 0
-        while chunk := self.cut(at, 1 << 40, 3 * BLOCK_BYTES + 7):
-            records += chunk.records
-            at = chunk.end
+        """Count the elements, without `cut` wherever they are objects that are in order.
+
+        A block that has anything else in it, or deeper nesting than `COUNTED_NESTING`, is cut again,
+        in another size.
+        """
+        position, records = self.first, 0
+        while position < self.size:
+            count, size = self._count_objects(position)
+            if not size:
+                chunk = self.cut(Position(position), 1 << 40, 3 * BLOCK_BYTES + 7)
+                if chunk is None:
+                    break
+                count, size = chunk.records, chunk.hi - position
+            position += size
+            records += count
         return records
+
+    def _count_objects(self, position: int) -> tuple[int, int]:
+        """Return how many objects begin at a position and follow each other, and their bytes."""
+        data = self._text.read_at(position, COUNTED_BYTES)
+        element, end = (_IN_ARRAY, _END_OF_ARRAY) if self.is_array else (_IN_VALUES, _END_OF_VALUES)
+        records, size = count_records(data[: max(0, data.rfind(b"}"))], element)
+        is_last = not size and position + len(data) == self._text.size
+        if is_last and _matches(data, end):
+            return int(b"{" in data), len(data)
+        return records, size
 
     # -- elements -----------------------------------------------------------------------------
 
     def spans(self, data: bytes, begin: int, upto: int, *, at_end: bool) -> Spans:
-        """Return the elements that begin in `[begin, upto)` and whose end can be seen.
+        """Return the elements that begin in `[begin, upto)` and whose end is in the data.
 
         Args:
             at_end: The text ends where the data does.
         """
         spans = Spans()
-        if self._joint is not None:
-            self._part(data, begin, spans)
+        if self._separator is not None:
+            self._separate(data, begin, spans)
         elif self.is_array:
             _decode(data, begin, spans)
         spans.stop = spans.stop or begin
         is_whole = at_end or upto < len(data)  # a chunk ends there
-        if self._joint is None or is_whole:
+        if self._separator is None or is_whole:
             self._walk(data, spans, upto, at_end=at_end)
         if not spans.starts and spans.stop == begin and not at_end:
-            spans.stop = 0  # nothing can be said yet
+            spans.stop = 0  # more data is needed
         return spans
 
-    def _part(self, data: bytes, begin: int, spans: Spans) -> None:
+    def _separate(self, data: bytes, begin: int, spans: Spans) -> None:
         """Add all elements of a regular file but for the last one."""
-        assert self._joint is not None  # noqa: S101 - the caller looked
-        joints = [joint.span() for joint in self._joint.finditer(data, begin)]
-        if joints:
-            start = min(_space(data, begin).end(), joints[0][0])  # type: ignore[union-attr]  # same
-            spans.starts = [start, *(end for _, end in joints[:-1])]
-            spans.ends = [start for start, _ in joints]
-            spans.stop = joints[-1][1]
+        assert self._separator is not None  # noqa: S101 - the caller looked
+        separators = [separator.span() for separator in self._separator.finditer(data, begin)]
+        if separators:
+            start = min(_space(data, begin).end(), separators[0][0])  # type: ignore[union-attr]  # same
+            spans.starts = [start, *(end for _, end in separators[:-1])]
+            spans.ends = [start for start, _ in separators]
+            spans.stop = separators[-1][1]
 
     def _walk(self, data: bytes, spans: Spans, upto: int, *, at_end: bool) -> None:
         """Add elements by their brackets, one at a time."""
@@ -241,7 +301,7 @@ class Elements:
             end = element_at(data, start, is_array=self.is_array, at_end=at_end)
             if end is None:
                 return
-            if self._joint is not None and not self._is_last(data, end):
+            if self._separator is not None and not self._is_last(data, end):
                 end = len(data)
             spans.add(start, start + len(data[start:end].rstrip(SPACE)), end)
             if self.is_array and data[end : end + 1] == b",":
@@ -253,7 +313,7 @@ class Elements:
         return rest == b"" or (self.is_array and rest == b"]")
 
 
-def _is_closed(text: Text) -> bool:
+def _is_closed(text: TextFile) -> bool:
     """Say whether the last byte that is not blank closes an array."""
     stop = text.size
     while stop > 0:
@@ -266,14 +326,14 @@ def _is_closed(text: Text) -> bool:
 
 
 def _first(spans: Spans, limit: int) -> Spans:
-    """Return the first elements; the next one begins where the following did."""
+    """Return the first `limit` elements."""
     if len(spans.starts) <= limit:
         return spans
     return Spans(spans.starts[:limit], spans.ends[:limit], spans.starts[limit])
 
 
 def _close(data: bytes, at: int, spans: Spans, *, at_end: bool) -> None:
-    """Take the end of an array, and what follows it as one more record, if that can be seen."""
+    """Take the end of an array, and what follows it as one more record."""
     if not at_end:
         return
     if data[at + 1 :].strip(SPACE):
@@ -282,7 +342,7 @@ def _close(data: bytes, at: int, spans: Spans, *, at_end: bool) -> None:
 
 
 def _decode(data: bytes, begin: int, spans: Spans) -> None:
-    """Add elements that are valid and parted by the same bytes, as fast as they can be decoded."""
+    """Add valid elements that are separated by the same bytes, as fast as they can be decoded."""
     begin = _space(data, begin).end()  # type: ignore[union-attr]  # always matches
     end = element_at(data, begin, is_array=True, at_end=False)
     if end is None:
@@ -292,9 +352,9 @@ def _decode(data: bytes, begin: int, spans: Spans) -> None:
     if comma is None:
         return
     part = data[begin + len(first) : comma.end()]
-    joint, last = first[-1:] + part + first[:1], len(data)
-    for _ in range(3):  # the last one may be in a string or a nested array
-        last = data.rfind(joint, begin, last)
+    separator, last = first[-1:] + part + first[:1], len(data)
+    for _ in range(3):  # the last one may be inside a string or a nested array
+        last = data.rfind(separator, begin, last)
         if last < 0:
             return
         try:
@@ -307,3 +367,89 @@ def _decode(data: bytes, begin: int, spans: Spans) -> None:
                 spans.add(begin, begin + len(text), begin + len(text) + len(part))
                 begin = spans.stop
         return
+
+
+def _matches(data: bytes, pattern: str) -> bool:
+    try:
+        text = pl.Series([data], dtype=pl.Binary).cast(pl.String)
+    except pl.exceptions.PolarsError:  # not UTF-8
+        return False
+    return bool(text.str.contains(pattern).item())
+
+
+def element_at(data: bytes, start: int, *, is_array: bool, at_end: bool) -> int | None:
+    """Return where the element at `start` ends; None if its end is not in the data.
+
+    At the end of the text the last element ends in any case, even if it is cut off.
+    """
+    found = (_ELEMENT if is_array else _VALUE).match(data, start)
+    end = found.end() if found else start
+    if is_array and data[end : end + 1] in (b",", b"]"):
+        return end
+    if not is_array and found:
+        return end
+    if is_array and end == len(data):
+        return end if at_end else None
+    if not is_array and data[start : start + 1] not in (b"{", b"["):
+        line_end = data.find(b"\n", start)
+        return line_end if line_end >= 0 else len(data) if at_end else None
+    length = end_of_element((data[start:],), is_array=is_array)
+    if length is not None and start + length < len(data):
+        return start + length
+    return len(data) if at_end else None
+
+
+def end_of_element(blocks: Iterable[bytes], *, is_array: bool) -> int | None:
+    """Return the length of the element at the beginning of the text; None if it has no end.
+
+    It has none if its brackets do not match or a string in it contains a line end.
+    """
+    brackets = _Brackets(is_array=is_array)
+    position, in_string, before = 0, False, b""
+    for block in blocks:
+        data, at, before = before + block, 0, b""
+        while at < len(data) and not brackets.is_broken:
+            if in_string:
+                at = _IN_STRING.match(data, at).end()  # type: ignore[union-attr]  # always matches
+                brackets.is_broken = data[at : at + 2] == b"\\\n" or data[at : at + 1] == b"\n"
+                before = data[at:]
+                in_string = not before.startswith(b'"')
+                before = before if in_string else b""
+                at += 1
+                continue
+            at = brackets.skip(data, at)
+            token = _TOKEN.search(data, at)
+            at = token.end() if token else len(data)
+            in_string = token is not None and token[0] == b'"'
+            if token and not in_string and brackets.take(token[0]):
+                return position + at - is_array
+        position += len(data) - len(before)
+    return None
+
+
+class _Brackets:
+    """The brackets that are open, outside of strings."""
+
+    def __init__(self, *, is_array: bool) -> None:
+        self._is_array = is_array
+        self._open = bytearray()
+        self.is_broken = False
+
+    def skip(self, data: bytes, at: int) -> int:
+        """Return the end of the text that leaves the open brackets as they are."""
+        pattern = _ELEMENT if self._is_array and not self._open else _CLOSED
+        found = pattern.match(data, at)
+        return found.end() if found else at
+
+    def take(self, token: bytes) -> bool:
+        """Take a bracket or comma outside of strings; say whether the element ends there."""
+        if token in (b"[", b"{"):
+            self._open += token
+        elif self._is_array and not self._open:
+            self.is_broken = token == b"}"
+            return not self.is_broken
+        elif token in _CLOSES:
+            self.is_broken = self._open[-1:] != _CLOSES[token]
+            del self._open[-1:]
+            return not self._open and not self._is_array and not self.is_broken
+        return False

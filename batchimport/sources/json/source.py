@@ -1,6 +1,6 @@
-"""A JSON array of objects, or JSON objects one after the other, over any lines.
+"""A JSON array of objects, or JSON objects one after the other, on any number of lines.
 
-An element is decoded like a line of JSON lines; one that spans lines is put on one before.
+An element is decoded like a line of JSON Lines; one that spans lines is first rewritten on one line.
 """
 
 from __future__ import annotations
@@ -12,91 +12,82 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from batchimport.errors import SourceChangedError, UsageError
-from batchimport.model import Chunk, Position, Reject, Stage
-from batchimport.sources.base import Batch, OneFile
+from batchimport.model import Position
+from batchimport.sources.base import SAMPLE_CHUNK_BYTES, Batch, TextSource, unreadable
 from batchimport.sources.bytes.file import HEAD_BYTES, digest_of
 from batchimport.sources.json.elements import Elements
-from batchimport.sources.jsonl.decoder import typed_lines
-from batchimport.sources.jsonl.source import JsonLines, decode_sample, unreadable
+from batchimport.sources.json_decoder import decoder_of
+from batchimport.sources.json_records import JsonRecords, decode_samples
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from batchimport.model import FieldError, SourceOptions
+    import polars as pl
+
+    from batchimport.model import Chunk, SourceOptions
     from batchimport.schema import Column, RecordSchema
-    from batchimport.sources.bytes.file import Text
-
-SAMPLE_PLACES = 20
-SAMPLE_CHUNK_BYTES = 1 << 22
+    from batchimport.sources.bytes.file import TextFile
 
 
-class JsonValuesSource(OneFile):
+class JsonValuesSource(TextSource):
     """One file of JSON that is not one object a line."""
 
     format = "json"
-    declared: dict[str, Any] | None = None
 
-    def __init__(self, text: Text, name: str, options: SourceOptions) -> None:
+    def __init__(self, text: TextFile, name: str, options: SourceOptions) -> None:
+        super().__init__(text, name, options.max_record_bytes)
         self._elements = Elements(text, options.max_record_bytes)
-        if not self._elements.is_array and self._first_byte(text) not in (b"{", b""):
+        is_array, first = self._elements.is_array, self._elements.first
+        if not is_array and text.read_at(first, 1) not in (b"{", b""):
             raise UsageError(
                 "is one JSON value, neither an array nor objects",
                 where=text.path,
                 hint="check --format",
             )
-        self.name = name
         self.size = self._elements.size
-        self.fingerprint = text.fingerprint
-        self.modified = text.modified
-        self.notes = (*text.notes, *self._layout())
-        self._text = text
-        self._max_record_bytes = options.max_record_bytes
-
-    def _first_byte(self, text: Text) -> bytes:
-        return text.read_at(self._elements.first, 1)
-
-    def _layout(self) -> tuple[str, ...]:
-        if not self._elements.is_array:
-            return ("layout: JSON objects one after the other",)
-        return ("layout: one JSON array",)
+        layout = "one JSON array" if is_array else "JSON objects one after the other"
+        self.notes = (*text.notes, f"layout: {layout}")
 
     def cut(self, start: Position, limit: int, max_bytes: int) -> Chunk | None:
         """Return the chunk of at most `limit` elements that begins at `start`; None at the end."""
         return self._elements.cut(start, limit, max_bytes)
 
-    def read(self, chunk: Chunk, schema: RecordSchema) -> Batch:
-        """Read and parse a chunk."""
-        columns = schema.columns
-        typed = typed_lines(columns)
-        size = chunk.hi - chunk.lo
-        if chunk.records == 1 and size > self._max_record_bytes + HEAD_BYTES:
-            head = self._text.read_at(chunk.lo, HEAD_BYTES)
-            begin = max(0, self._elements.first - chunk.lo)
-            origin = ElementRecords(self.name, chunk, columns, head, [begin], [len(head)], {0})
-            return Batch(chunk, typed.empty(), [0], origin, self.digest(chunk))
-        data, starts, ends = self._read(chunk)
+    def _read(self, chunk: Chunk, schema: RecordSchema) -> Batch:
+        data, starts, ends = self._split(chunk)
         too_long = {
             at
             for at, (start, end) in enumerate(zip(starts, ends, strict=True))
             if end - start > self._max_record_bytes
         }
-        origin = ElementRecords(self.name, chunk, columns, data, starts, ends, too_long)
-        unfit = too_long | origin.broken
-        whole = b"\n".join(origin.lines) if origin.is_changed else data
-        frame, deferred = typed.parse(origin.lines, whole, frozenset(unfit))
-        return Batch(chunk, frame, deferred, origin, digest_of(data))
+        records = ElementRecords(self.name, chunk, schema.columns, data, starts, ends, too_long)
+        without = frozenset(too_long | records.malformed)
+        whole = b"\n".join(records.lines) if records.is_changed else data
+        accepted, deferred = decoder_of(schema.columns).decode(records.lines, whole, without)
+        return Batch(chunk, accepted, deferred, records, digest_of(data))
 
-    def _read(self, chunk: Chunk) -> tuple[bytes, list[int], list[int]]:
+    def _split(self, chunk: Chunk) -> tuple[bytes, list[int], list[int]]:
         """Return the bytes of a chunk, and where its elements begin and end in them."""
         size = min(chunk.hi, self._text.size) - chunk.lo
         if size <= 0:
             return b"", [0], [0]
-        more = self._text.read_at(chunk.lo, size + 1)  # the end of the last one shows after it
+        more = self._text.read_at(chunk.lo, size + 1)  # one byte more shows the end of the last one
         begin = max(0, self._elements.first - chunk.lo)
         spans = self._elements.spans(more, begin, size, at_end=len(more) == size)
         if len(spans.starts) != chunk.records:
             raise SourceChangedError("the file changed while it was read", where=self.name)
         return more[:size], spans.starts, spans.ends
+
+    def _only_record(self, chunk: Chunk) -> tuple[Position, int]:
+        begin = max(chunk.lo, self._elements.first)
+        # What separates elements is in the chunk, too: allow for as much as the head of a record.
+        length = chunk.hi - begin - HEAD_BYTES
+        return Position(begin, chunk.start.record, chunk.start.line), length
+
+    def _too_long(
+        self, chunk: Chunk, head: bytes, schema: RecordSchema
+    ) -> tuple[pl.DataFrame, ElementRecords]:
+        records = ElementRecords(self.name, chunk, schema.columns, head, [0], [len(head)], {0})
+        return decoder_of(schema.columns).empty(), records
 
     def digest(self, chunk: Chunk) -> str:
         """Return the hash of the chunk's bytes."""
@@ -108,55 +99,35 @@ class JsonValuesSource(OneFile):
 
     def sample(self, records: int | None) -> Iterator[dict[str, Any]]:
         """Yield readable records: all of them, or about `records` from all over the file."""
-        for element in self._sample_elements(records):
-            record = decode_sample(element)
-            if record is not None:
-                yield record
-
-    def _sample_elements(self, records: int | None) -> Iterator[bytes]:
-        is_small = self.size <= SAMPLE_CHUNK_BYTES
-        if records is None or is_small or not self._elements.is_regular:
-            yield from self._evenly(records)
+        if records is None or self._elements.is_regular:
+            yield from super().sample(records)
             return
-        each = max(1, records // SAMPLE_PLACES)
-        for place in range(SAMPLE_PLACES):
-            start = self._elements.next_element(self.size * place // SAMPLE_PLACES)
-            at, left = Position(start), each
-            while left > 0 and (chunk := self.cut(at, left, SAMPLE_CHUNK_BYTES)):
-                yield from self._elements_of(chunk)
-                left -= max(1, chunk.records)
-                at = chunk.end
-
-    def _evenly(self, records: int | None) -> Iterator[bytes]:
-        """Go through the whole file, since elements cannot be found from its midst."""
-        at, wanted = Position(), 0.0
+        at = Position()  # the elements of other files can only be found from the beginning
         while chunk := self.cut(at, 1 << 40, SAMPLE_CHUNK_BYTES):
-            share = max(1.0, (records or 0) * (chunk.hi - chunk.lo) / self.size)
-            step = 1.0 if records is None else max(1.0, chunk.records / share)
-            for number, element in enumerate(self._elements_of(chunk)):
-                if number >= wanted:
-                    yield element
-                    wanted += step
-            wanted = 0.0
+            share = max(1.0, records * (chunk.hi - chunk.lo) / self.size)
+            step = max(1, int(chunk.records / share))
+            if chunk.hi - chunk.lo <= 2 * SAMPLE_CHUNK_BYTES:
+                yield from decode_samples(self._elements_of(chunk)[::step])
             at = chunk.end
 
-    def _elements_of(self, chunk: Chunk) -> Iterator[bytes]:
-        if chunk.hi - chunk.lo <= 2 * SAMPLE_CHUNK_BYTES:
-            data, starts, ends = self._read(chunk)
-            yield from (data[start:end] for start, end in zip(starts, ends, strict=True))
+    def _next_record(self, position: int) -> int | None:
+        return self._elements.next_element(position)
 
-    def close(self) -> None:
-        """Close the file."""
-        self._text.close()
+    def _readable(self, chunk: Chunk) -> Iterator[dict[str, Any]]:
+        return decode_samples(self._elements_of(chunk))
+
+    def _elements_of(self, chunk: Chunk) -> list[bytes]:
+        data, starts, ends = self._split(chunk)
+        return [data[start:end] for start, end in zip(starts, ends, strict=True)]
 
 
-class ElementRecords(JsonLines):
+class ElementRecords(JsonRecords):
     """The elements of one chunk, one at a time.
 
     Attributes:
-        lines: Each element on one line.
-        broken: Elements over several lines that are malformed.
-        is_changed: Some element was put on one line.
+        lines: The elements, each on one line.
+        malformed: Elements over several lines that are malformed.
+        is_changed: Some element was rewritten on one line.
     """
 
     def __init__(
@@ -170,7 +141,7 @@ class ElementRecords(JsonLines):
         too_long: set[int],
     ) -> None:
         self._data, self._starts, self._ends = data, starts, ends
-        self.broken: set[int] = set()
+        self.malformed: set[int] = set()
         self.lines = [data[start:end] for start, end in zip(starts, ends, strict=True)]
         self.is_changed = b"\n" in data and any(b"\n" in line for line in self.lines)
         if self.is_changed:
@@ -183,33 +154,25 @@ class ElementRecords(JsonLines):
         try:
             return msgspec.json.format(element, indent=-1)
         except (ValueError, RecursionError):
-            self.broken.add(index)
+            self.malformed.add(index)
             return element
 
     def values(self, index: int) -> dict[str, Any]:
         """Return the element's object, if it is one and has no key twice."""
         if self._chunk.hi - self._chunk.lo == 1 and not self._data:
-            message = "the file ends before its array does: it may have been cut off"
+            message = "the file ends before its array does: it may be truncated"
             raise unreadable("truncated_array", message)
         return super().values(index)
 
-    def reject(self, index: int, stage: Stage, errors: Sequence[FieldError]) -> Reject:
-        """Return the reject of an element, as it stands in the file."""
+    def _locate(self, index: int) -> tuple[int | None, int, bytes]:
         start, end = self._starts[index], self._ends[index]
         if index in self._too_long:
             end = min(end, start + HEAD_BYTES)
-        return Reject(
-            record=self._chunk.offset + index,
-            source=self._name,
-            line=self._chunk.start.line + self._lines_before[index],
-            byte_offset=self._chunk.lo + start,
-            stage=stage,
-            errors=tuple(errors),
-            raw=self._data[start:end],
-        )
+        line = self._chunk.start.line + self._lines_before[index]
+        return line, self._chunk.lo + start, self._data[start:end]
 
     @cached_property
     def _lines_before(self) -> list[int]:
-        """Line ends of the chunk before each element."""
+        """For each element, the number of line ends before it in the chunk."""
         pairs = pairwise([0, *self._starts])
         return list(accumulate(self._data.count(b"\n", *pair) for pair in pairs))

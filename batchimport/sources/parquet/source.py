@@ -1,6 +1,6 @@
-"""Parquet: positions are rows; a row is validated as the JSON object that it stands for.
+"""Parquet: positions are rows; a row is validated as the JSON object that it represents.
 
-Polars makes JSON lines of a chunk's rows, by the column; from there on they are read like any others.
+Polars turns the rows of a chunk into JSON lines; from there on they are read like JSON Lines.
 """
 
 from __future__ import annotations
@@ -9,29 +9,25 @@ import io
 import json
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import polars as pl
 
 from batchimport.errors import FatalError, UsageError
-from batchimport.model import Chunk, Position, Reject, Stage
+from batchimport.model import Chunk, Position
 from batchimport.schema.infer import DIALECT
-from batchimport.sources.base import Batch, OneFile
+from batchimport.sources.base import Batch, OneFile, unreadable
 from batchimport.sources.bytes.file import TextFile
-from batchimport.sources.jsonl.decoder import typed_lines
-from batchimport.sources.jsonl.source import JsonLines, decode_sample, unreadable
+from batchimport.sources.json_decoder import decode_raw, decoder_of
+from batchimport.sources.json_records import JsonRecords, decode_samples
 from batchimport.sources.parquet.types import as_json, has_no_number, rule_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
-    from batchimport.model import FieldError
+    from batchimport.model import SourceOptions
     from batchimport.schema import Column, RecordSchema
 
-MAGIC = b"PAR1"
-SAMPLE_PLACES = 20
 ROWS_TO_WEIGH = 1000
 _FAILURES = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
-_decode_raw = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 class ParquetSource(OneFile):
@@ -44,18 +40,19 @@ class ParquetSource(OneFile):
     format = "parquet"
     notes: tuple[str, ...] = ()
 
-    def __init__(self, path: str, name: str) -> None:
+    def __init__(self, path: str, name: str, options: SourceOptions) -> None:
+        del options  # they are about text
         self._file = TextFile(path)
         try:
             self._rows = pl.scan_parquet(self._file.descriptor_path, glob=False)
             self._types = self._rows.collect_schema()
-            self.size = self.count()
+            self.size = int(self._rows.select(pl.len()).collect().item())
             sample = self._rows.head(ROWS_TO_WEIGH).collect()
         except _FAILURES as error:
             self._file.close()
             reason = str(error).partition("\n")[0]
             raise UsageError(
-                f"is no Parquet file that can be read: {reason}",
+                f"is not a readable Parquet file: {reason}",
                 where=path,
                 hint="write or get the file again",
             ) from error
@@ -63,7 +60,7 @@ class ParquetSource(OneFile):
         self.fingerprint, self.modified = self._file.fingerprint, self._file.modified
         self._row_bytes = max(1, int(sample.estimated_size()) // max(1, sample.height))
         properties = {column: rule_of(dtype) for column, dtype in self._types.items()}
-        self.declared: dict[str, Any] | None = {
+        self.declared = {
             "$schema": DIALECT,
             "type": "object",
             "properties": properties,
@@ -72,7 +69,7 @@ class ParquetSource(OneFile):
     def cut(self, start: Position, limit: int, max_bytes: int) -> Chunk | None:
         """Return the chunk of at most `limit` rows that begins at `start`; None at the end.
 
-        `max_bytes` counts them as they are in memory.
+        `max_bytes` counts their size in memory.
         """
         left = self.size - start.position
         rows = min(left, limit, max(1, max_bytes // self._row_bytes))
@@ -83,15 +80,18 @@ class ParquetSource(OneFile):
     def read(self, chunk: Chunk, schema: RecordSchema) -> Batch:
         """Read a chunk as JSON lines, and parse those."""
         columns = schema.columns
-        typed = typed_lines(columns)
-        lines, unfit = self._lines(chunk.lo, chunk.hi, {each.name: each.kind for each in columns})
-        required = frozenset(each.name for each in columns if each.required and each.nullable)
-        origin = ParquetRows(self.name, chunk, columns, lines, unfit, required)
-        frame, deferred = typed.parse(lines, b"\n".join(lines), unfit)
-        return Batch(chunk, frame, deferred, origin, self.digest(chunk))
+        lines, without = self._lines(
+            chunk.lo, chunk.hi, {column.name: column.kind for column in columns}
+        )
+        required = frozenset(
+            column.name for column in columns if column.required and column.nullable
+        )
+        rows = ParquetRows(self.name, chunk, columns, lines, without, required)
+        accepted, deferred = decoder_of(columns).decode(lines, b"\n".join(lines), without)
+        return Batch(chunk, accepted, deferred, rows, self.digest(chunk))
 
     def _lines(self, lo: int, hi: int, kinds: dict[str, str]) -> tuple[list[bytes], frozenset[int]]:
-        """Return rows as JSON lines, and which of them have numbers that JSON has no word for."""
+        """Return rows as JSON lines, and the indices of those with NaN or infinity."""
         try:
             rows = self._rows.slice(lo, hi - lo).collect()
             if rows.height != hi - lo:
@@ -100,42 +100,59 @@ class ParquetSource(OneFile):
                 as_json(pl.col(name), dtype, kinds.get(name, "json")).alias(name)
                 for name, dtype in self._types.items()
             )
-            odd = rows.select(
+            not_finite = rows.select(
                 pl.any_horizontal(
                     pl.lit(value=False),
                     *(has_no_number(pl.col(name), dtype) for name, dtype in self._types.items()),
-                ).alias("odd")
+                ).alias("not_finite")
             ).to_series()
         except _FAILURES as error:
             raise _damaged(self.name, lo, hi, str(error).partition("\n")[0]) from error
         buffer = io.BytesIO()
         texts.write_ndjson(buffer)
         lines = buffer.getvalue().split(b"\n")[: hi - lo] if texts.width else [b"{}"] * (hi - lo)
-        unfit = odd.arg_true().to_list() if rows.height == odd.len() else []
-        for at in unfit:
+        without = not_finite.arg_true().to_list() if rows.height == not_finite.len() else []
+        for at in without:
             lines[at] = json.dumps(rows.row(at, named=True), default=str).encode()
-        return lines, frozenset(unfit)
+        return lines, frozenset(without)
 
     def digest(self, chunk: Chunk) -> str:
-        """Return the hash of that share of the file's bytes which the chunk has of its rows."""
+        """Return the hash of the share of the file's bytes that is the chunk's share of its rows."""
         size, rows = self._file.size, max(1, self.size)
         return self._file.digest(size * chunk.lo // rows, size * chunk.hi // rows)
 
     def count(self) -> int:
-        """Return how many rows the file says it has."""
-        return int(self._rows.select(pl.len()).collect().item())
+        """Count the values of one column, while `cut` goes by the number of rows in the footer.
 
-    def sample(self, records: int | None) -> Iterator[dict[str, Any]]:
-        """Yield rows as JSON values: all of them, or about `records` from twenty places."""
-        each = self.size if records is None else max(1, records // SAMPLE_PLACES)
-        step = max(each, self.size // SAMPLE_PLACES, 1)
-        for start in range(0, self.size, step):
-            lines, _ = self._lines(start, min(self.size, start + each), {})
-            yield from filter(None, map(decode_sample, lines))
+        A file without columns has nothing but the footer.
+        """
+        if not self._types:
+            return self.size
+        narrowest = min(self._types, key=lambda name: _width(self._types[name]))
+        column = pl.col(narrowest)
+        values = column.is_null().sum() + column.is_not_null().sum()  # decodes them, unlike `len`
+        try:
+            return int(self._rows.select(values).collect(engine="streaming").item())
+        except _FAILURES as error:
+            raise _damaged(self.name, 0, self.size, str(error).partition("\n")[0]) from error
+
+    def _next_record(self, position: int) -> int | None:
+        return position
+
+    def _readable(self, chunk: Chunk) -> Iterator[dict[str, Any]]:
+        lines, _ = self._lines(chunk.lo, chunk.hi, {})
+        return decode_samples(lines)
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def _width(dtype: pl.DataType) -> int:
+    """Return about how much there is to decode in a value."""
+    if dtype == pl.Boolean:
+        return 1
+    return 8 if dtype.is_numeric() or dtype.is_temporal() else 100 if dtype.is_nested() else 32
 
 
 def _damaged(name: str, lo: int, hi: int, reason: str) -> FatalError:
@@ -146,7 +163,7 @@ def _damaged(name: str, lo: int, hi: int, reason: str) -> FatalError:
     )
 
 
-class ParquetRows(JsonLines):
+class ParquetRows(JsonRecords):
     """The rows of one chunk, one at a time. A null is a missing key, unless the key is required."""
 
     def __init__(
@@ -155,35 +172,26 @@ class ParquetRows(JsonLines):
         chunk: Chunk,
         columns: tuple[Column, ...],
         lines: list[bytes],
-        unfit: frozenset[int],
+        not_finite: frozenset[int],
         required: frozenset[str],
     ) -> None:
         super().__init__(name, chunk, columns, lines)
-        self._rows, self._unfit, self._required = lines, unfit, required
+        self._rows, self._not_finite, self._required = lines, not_finite, required
 
     def values(self, index: int) -> dict[str, Any]:
         """Return the row as JSON values."""
-        if index in self._unfit:
-            raise unreadable("number_out_of_range", "NaN and infinity are no JSON numbers")
+        if index in self._not_finite:
+            raise unreadable("number_out_of_range", "NaN and infinity are not JSON numbers")
         self._rows[index] = self._without_nulls(self._rows[index])
         return super().values(index)
 
     def _without_nulls(self, line: bytes) -> bytes:
         pairs = (
             json.dumps(key).encode() + b":" + bytes(raw)
-            for key, raw in _decode_raw(line).items()
+            for key, raw in decode_raw(line).items()
             if bytes(raw) != b"null" or key in self._required
         )
         return b"{" + b",".join(pairs) + b"}"
 
-    def reject(self, index: int, stage: Stage, errors: Sequence[FieldError]) -> Reject:
-        """Return the reject of a row: its number, and the row as JSON."""
-        return Reject(
-            record=self._chunk.offset + index,
-            source=self._name,
-            line=None,
-            byte_offset=self._chunk.lo + index,
-            stage=stage,
-            errors=tuple(errors),
-            raw=self._rows[index],
-        )
+    def _locate(self, index: int) -> tuple[int | None, int, bytes]:
+        return None, self._chunk.lo + index, self._rows[index]

@@ -1,4 +1,4 @@
-"""Polars types as JSON: what a column's schema is, and its values as text and numbers of JSON."""
+"""Polars types as JSON: the schema of a column, and its values as JSON."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import polars as pl
 from batchimport.schema.columns import as_text
 
 EXACT_DIGITS = 15
-"""Decimals of no more digits are doubles and back without a change."""
+"""Decimals of at most this many digits survive the way to a double and back."""
 
 
 def rule_of(dtype: pl.DataType) -> dict[str, Any]:
@@ -42,17 +42,6 @@ def _type(name: str) -> dict[str, Any]:
 
 def _is_exact(dtype: pl.Decimal) -> bool:
     return dtype.precision <= EXACT_DIGITS
-
-
-def merge(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-    """Return the schema of rows of either schema: columns by name, any type where they differ."""
-    rules = dict(one["properties"])
-    for name, rule in other["properties"].items():
-        known = rules.setdefault(name, rule)
-        if known != rule:
-            types = {known.get("type", [""])[0], rule["type"][0]}
-            rules[name] = _type("number") if types == {"integer", "number"} else {}
-    return {**one, "properties": rules}
 
 
 def as_json(value: pl.Expr, dtype: pl.DataType, kind: str = "json") -> pl.Expr:
@@ -90,7 +79,7 @@ def _nested_as_json(value: pl.Expr, dtype: pl.DataType) -> pl.Expr:
 
 
 def has_no_number(value: pl.Expr, dtype: pl.DataType) -> pl.Expr:
-    """Say where there is NaN or infinity, which JSON does not have."""
+    """Say which values contain NaN or infinity, which JSON does not have."""
     if dtype.is_float():
         return ~value.is_finite().fill_null(value=True)
     if isinstance(dtype, pl.Array):
@@ -116,6 +105,6 @@ def _has_floats(dtype: pl.DataType) -> bool:
 
 
 def _instance(dtype: Any) -> pl.DataType:
-    """Return a type that may be given as its class."""
-    found: pl.DataType = dtype() if isinstance(dtype, type) else dtype
-    return found
+    """Return the instance of a type that may be given as its class."""
+    instance: pl.DataType = dtype() if isinstance(dtype, type) else dtype
+    return instance

@@ -1,4 +1,8 @@
-"""JSON lines into typed columns, at the speed of a decoder that accepts only what certainly fits."""
+"""The fast way for JSON objects: whole chunks straight into typed columns.
+
+The typed decoder accepts only what certainly fits the columns; it defers every other record to
+`json_records` and the validator, which has the last word.
+"""
 
 from __future__ import annotations
 
@@ -24,25 +28,25 @@ _DETACHED_COLON = re.compile(rb'"[ \t\r]+:')
 _ESCAPED = re.compile(r'["\\\x00-\x1f]')
 """Characters that JSON escapes in a name."""
 _Int64 = Annotated[int, msgspec.Meta(ge=-INT64, le=INT64 - 1)]
-_decode_raw = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+decode_raw = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _TYPES: dict[str, Any] = {"integer": _Int64, "number": float, "boolean": bool, "json": msgspec.Raw}
 
 
 @lru_cache(maxsize=16)
-def typed_lines(columns: tuple[Column, ...]) -> TypedLines:
-    """Return the decoder of these columns; making one takes longer than a small chunk."""
-    return TypedLines(columns)
+def decoder_of(columns: tuple[Column, ...]) -> TypedDecoder:
+    """Return the decoder for these columns; cached, since making one takes longer than a small chunk."""
+    return TypedDecoder(columns)
 
 
-class TypedLines:
-    """Lines into a frame with the columns of a schema."""
+class TypedDecoder:
+    """Decodes lines into a frame with the columns of a schema."""
 
     def __init__(self, columns: tuple[Column, ...]) -> None:
         self._columns = columns
         self._fields = [f"f{at}" for at in range(len(columns))]
         self._decode: Any = None
         if any(map(_ESCAPED.search, (column.name for column in columns))):
-            return  # msgspec takes no such names: every line is deferred
+            return  # msgspec cannot handle such names: every line is deferred
         record = msgspec.defstruct(
             "Record",
             [
@@ -56,45 +60,50 @@ class TypedLines:
         )
         self._decode = msgspec.json.Decoder(record).decode
 
-    def parse(
-        self, lines: list[bytes], data: bytes, too_long: frozenset[int]
+    def decode(
+        self, lines: list[bytes], data: bytes, without: frozenset[int]
     ) -> tuple[pl.DataFrame, list[int]]:
-        """Return the frame of the lines that certainly fit, and the indices of the others."""
+        """Return the accepted lines as a frame, and the indices of the deferred ones, ascending.
+
+        Args:
+            data: The bytes that the lines were taken from.
+            without: Indices of lines to defer in any case.
+        """
         if self._decode is None:
             return self.empty(), list(range(len(lines)))
         records: list[Any] = []
-        deferred: list[int] = sorted(too_long)
+        malformed: list[int] = []
         decoded = map(self._decode, lines)
         while len(records) < len(lines):
-            try:  # by the thousand, so that other threads get a turn
+            try:  # a thousand at a time, so that other threads get a turn
                 records.extend(islice(decoded, 1000))
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-                deferred.append(len(records))
+                malformed.append(len(records))
                 records.append(None)
-        unfit = set(deferred)
+        deferred = {*without, *malformed}
         try:
-            frame, keys, unsure = self._frame(records, unfit)
+            accepted, keys, uncertain = self._frame(records, deferred)
         except pl.exceptions.PolarsError:  # not UTF-8: msgspec does not look into raw values
-            unfit.update(at for at, line in enumerate(lines) if not _is_utf8(line))
-            frame, keys, unsure = self._frame(records, unfit)
-        twice = self._lines_with_repeated_keys(lines, data, unfit, keys)
-        if twice or unsure:
-            unfit.update(twice, unsure)
-            frame, *_ = self._frame(records, unfit)
-        return frame, sorted(unfit)
+            deferred.update(at for at, line in enumerate(lines) if not _is_utf8(line))
+            accepted, keys, uncertain = self._frame(records, deferred)
+        twice = self._lines_with_repeated_keys(lines, data, deferred, keys)
+        if twice or uncertain:
+            deferred.update(twice, uncertain)
+            accepted, *_ = self._frame(records, deferred)
+        return accepted, sorted(deferred)
 
     def empty(self) -> pl.DataFrame:
-        """Return a frame of no records."""
+        """Return a frame without records."""
         return self._frame([], set())[0]
 
     def _frame(self, records: list[Any], without: set[int]) -> tuple[pl.DataFrame, int, list[int]]:
-        """Return the columns of decoded records, how many keys their text has, and the unsure ones.
+        """Return the columns of decoded records, the number of keys in their text, and uncertain ones.
 
-        The last are records that the typed decoder lets pass though they may not fit: null where an
-        object or array must be, a number with more digits than its column keeps.
+        Uncertain are records that the typed decoder lets pass though they may not fit: null instead of
+        an object or array, or a number with more digits than its column keeps.
         """
         index: Sequence[int] = range(len(records))
-        unsure: list[int] = []
+        uncertain: list[int] = []
         if without:
             index = [at for at in index if at not in without]
             records = [records[at] for at in index]
@@ -116,29 +125,29 @@ class TypedLines:
                 texts = cells = _json_texts(column.name, text, len(values))
                 if column.kind == "number":
                     cells, fits = numbers_of(texts, exact=True)
-                    unsure += _at(index, fits)
+                    uncertain += _at(index, fits)
                 series.append(cells)
                 if not column.nullable and texts.null_count() > missing:
-                    found = texts.is_null().arg_true().to_list()
-                    unsure += [index[at] for at in found if values[at] is not None]
+                    nulls = texts.is_null().arg_true().to_list()
+                    uncertain += [index[at] for at in nulls if values[at] is not None]
             else:
                 series.append(pl.Series(column.name, values, dtype=column.dtype))
                 if column.kind == "number":
-                    unsure += _at(index, surely_fit(series[-1]))
-        return pl.DataFrame(series), keys, unsure
+                    uncertain += _at(index, surely_fit(series[-1]))
+        return pl.DataFrame(series), keys, uncertain
 
     def _lines_with_repeated_keys(
-        self, lines: list[bytes], data: bytes, unfit: set[int], keys: int
+        self, lines: list[bytes], data: bytes, deferred: set[int], keys: int
     ) -> list[int]:
-        """Find lines that have a key twice, which msgspec hides: the last one would win.
+        """Find lines that have a key twice; msgspec would silently keep the last value.
 
-        Every key adds one `":` to the text. Counted for the whole chunk first: that comes out even
-        unless strings contain `":` or spaces part a key from its colon.
+        Every key adds one `":` to the text. The whole chunk is counted first: the numbers agree unless
+        strings contain `":` or spaces separate a key from its colon.
         """
-        found = _count(data, '":') - sum(lines[at].count(b'":') for at in unfit)
-        if found == keys and not _has_detached_colon(data):
+        total = _count(data, '":') - sum(lines[at].count(b'":') for at in deferred)
+        if total == keys and not _has_detached_colon(data):
             return []
-        return [at for at, line in enumerate(lines) if at not in unfit and repeated_keys(line)]
+        return [at for at, line in enumerate(lines) if at not in deferred and repeated_keys(line)]
 
 
 def _field_type(column: Column) -> tuple[Any, ...]:
@@ -149,19 +158,19 @@ def _field_type(column: Column) -> tuple[Any, ...]:
 
 
 def is_read_as_text(column: Column) -> bool:
-    """Say whether a column's numbers are looked at as they are written."""
+    """Say whether a column's numbers are judged by their text."""
     return column.kind == "number" and column.inferred
 
 
 def _at(index: Sequence[int], fits: pl.Series | None) -> list[int]:
-    """Return what does not fit."""
+    """Return the indices of the values that do not fit."""
     return [] if fits is None or fits.all() else [index[at] for at in (~fits).arg_true().to_list()]
 
 
 def _json_texts(name: str, text: bytes, count: int) -> pl.Series:
     """Return raw JSON values, one a line, as text; `null` becomes null.
 
-    Split by Polars, which lets other threads run meanwhile and refuses what is not UTF-8.
+    Split by Polars, which releases the GIL and refuses what is not UTF-8.
     """
     if not count:
         return pl.Series(name, [], dtype=pl.String)
@@ -171,13 +180,13 @@ def _json_texts(name: str, text: bytes, count: int) -> pl.Series:
 
 
 def _has_detached_colon(data: bytes) -> bool:
-    """Say whether spaces part some key from its colon; plain search is faster than the pattern."""
+    """Say whether spaces separate some key from its colon; plain search is faster than the pattern."""
     suspicious = b"\t" in data or b"\r" in data or _contains(data, b" :")
     return suspicious and _DETACHED_COLON.search(data) is not None
 
 
 def _count(data: bytes, needle: str) -> int:
-    """Count by Polars, if that is text: no faster, but other threads run meanwhile."""
+    """Count with Polars if possible: no faster, but without the GIL."""
     try:
         whole = pl.Series([data], dtype=pl.Binary).cast(pl.String)
     except pl.exceptions.PolarsError:  # not UTF-8
@@ -186,7 +195,7 @@ def _count(data: bytes, needle: str) -> int:
 
 
 def _contains(data: bytes, needle: bytes) -> bool:
-    """Search by Polars: faster than Python's own search, and other threads run meanwhile."""
+    """Search with Polars: faster than Python's own search, and without the GIL."""
     return bool(pl.Series([data], dtype=pl.Binary).bin.contains(needle).any())
 
 
@@ -199,9 +208,9 @@ def _is_utf8(text: bytes) -> bool:
 
 
 def _has_distinct_keys(line: bytes) -> bool:
-    """Say whether counting alone shows that no key is there twice."""
+    """Say whether counting alone proves that no key is repeated."""
     try:
-        raw = _decode_raw(line)
+        raw = decode_raw(line)
     except (msgspec.DecodeError, RecursionError):
         return False
     keys = line.count(b'":') - sum(bytes(value).count(b'":') for value in raw.values())
@@ -209,7 +218,7 @@ def _has_distinct_keys(line: bytes) -> bool:
 
 
 def repeated_keys(line: bytes) -> list[str]:
-    """Return the keys that the line's own object has more than once."""
+    """Return the keys that the outermost object of a line has more than once."""
     if _has_distinct_keys(line):
         return []
     outermost: list[str] = []

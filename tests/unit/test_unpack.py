@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 from batchimport.errors import BatchImportError, FatalError, UsageError
 from batchimport.model import SourceOptions
 from batchimport.sources import open_source
-from batchimport.sources.bytes import streamed
+from batchimport.sources.bytes import unpack
 from batchimport.sources.bytes.file import BLOCK_BYTES, TextFile
-from batchimport.sources.bytes.streamed import StreamedText, open_text
+from batchimport.sources.bytes.unpack import UnpackedFile, open_text
 from tests.helpers.reading import codes, read_all
 
 if sys.version_info >= (3, 14):
@@ -110,7 +110,7 @@ def test_an_empty_archive_is_an_empty_source(tmp_path: Path) -> None:
 
 def test_a_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An archive that unpacks out of all proportion, in bounded memory."""
-    monkeypatch.setattr(streamed, "EXPANSION_COUNTS_AFTER", 1 << 22)
+    monkeypatch.setattr(unpack, "EXPANSION_COUNTS_AFTER", 1 << 22)
     place = tmp_path / "users.jsonl.gz"
     packer = zlib.compressobj(9, wbits=31)
     place.write_bytes(
@@ -131,16 +131,13 @@ def test_a_long_line_in_an_archive_is_one_reject(tmp_path: Path) -> None:
     assert codes(rejects) == ["record_too_long"]
 
 
-def test_any_place_can_be_read_by_many_at_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whatever was let go of meanwhile."""
-    monkeypatch.setattr(streamed, "_blocks", streamed._Blocks(2))
+def test_any_place_can_be_read_by_many_at_once(tmp_path: Path) -> None:
+    """Each thread gets the bytes of the unpacked text."""
     data = random.Random(2).randbytes(9 * BLOCK_BYTES + 17)
     place = tmp_path / "noise.zst"
     place.write_bytes(zstd.compress(data, 1))
     text = open_text(str(place), SourceOptions(encoding="utf-8"), "csv")
-    assert isinstance(text, StreamedText)
+    assert isinstance(text, UnpackedFile)
     wrong: list[int] = []
 
     def read(seed: int) -> None:

@@ -1,0 +1,146 @@
+"""Open any file as UTF-8 text that can be read by position, whatever its compression and encoding.
+
+Compressed files and other encodings can only be decoded from the beginning, while cutting, reading and
+counting each need their own place in the text. So such a file is decoded once, when it is opened, into
+a temporary file without a name; it vanishes with the process, however that ends. Decoding it once also
+checks all of it before anything is imported.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from typing import TYPE_CHECKING
+
+from batchimport.errors import FatalError, UsageError
+from batchimport.sources.bytes import compression, encoding
+from batchimport.sources.bytes.file import HEAD_BYTES, TextFile
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from batchimport.model import SourceOptions
+
+MAX_EXPANSION = 500
+EXPANSION_COUNTS_AFTER = 256 * 1024 * 1024
+SAMPLES = 20
+
+
+def open_text(
+    path: str, options: SourceOptions, kind: str | None, folder: Path | None = None
+) -> TextFile:
+    """Open a file as UTF-8 text.
+
+    Args:
+        kind: The format of the records, if that is known.
+        folder: Where to unpack; None for the system's directory of temporary files.
+
+    Raises:
+        UsageError: If it cannot be read, or unpacks to more than 500 times its size.
+        FatalError: If the archive is damaged, or there is no room for the unpacked text.
+    """
+    file = TextFile(path)
+    try:
+        text = _plain(file, options, kind, folder)
+    except BaseException:
+        file.close()
+        raise
+    if text is not file:
+        file.close()
+    return text
+
+
+def _plain(
+    file: TextFile, options: SourceOptions, kind: str | None, folder: Path | None
+) -> TextFile:
+    packed = options.compression or compression.compression_of(file.read_at(0, 16)) or "none"
+
+    def unpacked() -> Iterator[bytes]:
+        pieces = file.blocks()
+        return pieces if packed == "none" else compression.decompress(pieces, packed, file.path)
+
+    samples = _samples(file) if packed == "none" else [_head(unpacked())]
+    if options.encoding is not None:
+        name = encoding.lookup(options.encoding, samples[0])
+    else:
+        first = samples[0].lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
+        is_json = kind in ("json", "jsonl") or (kind is None and first in (b"{", b"["))
+        name = encoding.detect(samples, may_be_legacy=not is_json)
+    notes = [f"compression: {packed}"] if packed != "none" else []
+    pieces = unpacked()
+    if name is not None:
+        notes.append(f"encoding: {name}")
+        pieces = encoding.transcode(pieces, name)
+    return UnpackedFile(file, pieces, notes, folder) if notes else file
+
+
+def _head(pieces: Iterator[bytes]) -> bytes:
+    head = b""
+    while len(head) < HEAD_BYTES and (piece := next(pieces, b"")):
+        head += piece
+    return head[:HEAD_BYTES]
+
+
+def _samples(file: TextFile) -> list[bytes]:
+    """Return the head of the file, and parts from all over the rest."""
+    places = range(SAMPLES if file.size > HEAD_BYTES else 1)
+    return [file.read_at(file.size * place // SAMPLES, HEAD_BYTES) for place in places]
+
+
+class UnpackedFile(TextFile):
+    """A text that was decoded into a temporary file.
+
+    Positions and `size` are those of the decoded text; path, fingerprint and time of last change are
+    those of the file that it came from.
+    """
+
+    def __init__(
+        self, origin: TextFile, pieces: Iterable[bytes], notes: Iterable[str], folder: Path | None
+    ) -> None:
+        self.path, self.notes = origin.path, tuple(notes)
+        self.fingerprint, self.modified = origin.fingerprint, origin.modified
+        try:
+            if folder is not None:
+                folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder) as file:
+                self._handle = os.dup(file.fileno())
+        except OSError as error:
+            raise _no_room(error, self.path, folder) from error
+        try:
+            self.size = self._write(pieces, origin.size, folder)
+            self.begin = self._after_byte_order_mark()
+        except BaseException:
+            self.close()
+            raise
+
+    def _write(self, pieces: Iterable[bytes], packed_bytes: int, folder: Path | None) -> int:
+        size = 0
+        for piece in pieces:
+            left = memoryview(piece)
+            while left:
+                try:
+                    left = left[os.write(self._handle, left) :]
+                except OSError as error:
+                    raise _no_room(error, self.path, folder) from error
+            size += len(piece)
+            if size > EXPANSION_COUNTS_AFTER and size > MAX_EXPANSION * packed_bytes:
+                raise UsageError(
+                    f"unpacks to more than {MAX_EXPANSION} times its size",
+                    where=self.path,
+                    hint="if that is correct, unpack it and import the result",
+                )
+        return size
+
+    def continues(self, fingerprint: str) -> bool:
+        """Say no: whether a file only grew cannot be seen from its compressed or encoded bytes."""
+        del fingerprint
+        return False
+
+
+def _no_room(error: OSError, path: str, folder: Path | None) -> FatalError:
+    return FatalError(
+        f"cannot be unpacked into {folder or tempfile.gettempdir()}: {error.strerror or error}",
+        where=path,
+        hint="make room or choose another --state-dir" if folder else "make room or set TMPDIR",
+    )

@@ -1,0 +1,153 @@
+"""JSON objects as records, one at a time: for the validator and for rejects.
+
+Shared by all sources whose records are JSON objects; `json_decoder` is the fast way for whole chunks.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cached_property
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from batchimport.model import EXTRA_COLUMN, FieldError
+from batchimport.schema.numbers import decimal_of, integer_of, number_of
+from batchimport.sources.base import (
+    LocatedRecords,
+    UnreadableRecordError,
+    decode_utf8,
+    too_long,
+    unreadable,
+)
+from batchimport.sources.bytes.file import HEAD_BYTES
+from batchimport.sources.json_decoder import decode_raw, repeated_keys
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from batchimport.model import Chunk
+    from batchimport.schema import Column
+
+_NAMES = {list: "an array", str: "a string", bool: "true or false", type(None): "null"}
+_decode_as_written = msgspec.json.Decoder(float_hook=decimal_of).decode
+
+
+class JsonRecords(LocatedRecords):
+    """The records of one chunk, one at a time.
+
+    Args:
+        lines: The records, one JSON text each.
+        too_long: Indices of those that are longer than is allowed.
+        numbers: For each record, the number of its line in the chunk.
+        all_lines: All lines of the chunk, blank ones included.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        chunk: Chunk,
+        columns: tuple[Column, ...],
+        lines: Sequence[bytes],
+        too_long: frozenset[int] = frozenset(),
+        numbers: Sequence[int] = (0,),
+        all_lines: Sequence[bytes] = (),
+    ) -> None:
+        super().__init__(name, chunk)
+        self._columns = columns
+        self._lines = lines
+        self._too_long = too_long
+        self._numbers = numbers
+        self._all_lines = all_lines
+
+    def values(self, index: int) -> dict[str, Any]:
+        """Return the line's object, if it is one and has no key twice."""
+        if index in self._too_long:
+            raise too_long()
+        line = self._lines[index]
+        decode_utf8(line)
+        try:
+            record = _decode(line)
+        except msgspec.DecodeError as error:
+            raise unreadable("malformed_json", _explain(line, str(error))) from error
+        except RecursionError as error:
+            raise unreadable("too_deep", "nested too deeply") from error
+        if not isinstance(record, dict):
+            kind = _NAMES.get(type(record), "a number")
+            raise unreadable("not_an_object", f"expected a JSON object, found {kind}")
+        twice = repeated_keys(line)
+        if twice:
+            raise UnreadableRecordError(
+                *(
+                    FieldError("duplicate_key", key, "the key is there more than once")
+                    for key in twice
+                )
+            )
+        return record
+
+    def row(self, index: int) -> dict[str, Any]:
+        """Return the values of the columns; nested ones as the JSON text that stands there."""
+        raw = decode_raw(self._lines[index])
+        row: dict[str, Any] = {}
+        for column in self._columns:
+            if column.name in raw:
+                row[column.name] = _convert(column, raw.pop(column.name))
+        if raw:
+            pairs = (f"{json.dumps(key)}:{bytes(value).decode()}" for key, value in raw.items())
+            row[EXTRA_COLUMN] = "{" + ",".join(pairs) + "}"
+        return row
+
+    def _locate(self, index: int) -> tuple[int | None, int, bytes]:
+        number = self._numbers[index]
+        line = self._lines[index]
+        before = self._lengths[number - 1] + number if number else 0
+        raw = line[:HEAD_BYTES] if index in self._too_long else line
+        return self._chunk.start.line + number, self._chunk.lo + before, raw.removesuffix(b"\r")
+
+    @cached_property
+    def _lengths(self) -> list[int]:
+        """For each line, the bytes of all lines up to its end, without line ends."""
+        return list(accumulate(map(len, self._all_lines)))
+
+
+def _decode(line: bytes) -> Any:
+    """Return the values of a line; a number beyond a double is a Decimal."""
+    try:
+        return msgspec.json.decode(line)
+    except msgspec.ValidationError:  # number out of range
+        return _decode_as_written(line)
+
+
+def _convert(column: Column, raw: msgspec.Raw) -> Any:
+    text = bytes(raw).decode()
+    if text == "null":
+        return None
+    if column.kind == "json":
+        return text
+    if column.kind not in ("integer", "number"):
+        return msgspec.json.decode(raw)
+    value = integer_of(text, column) if column.kind == "integer" else number_of(text, column)
+    if isinstance(value, FieldError):
+        raise UnreadableRecordError(value)
+    return value
+
+
+def decode_samples(texts: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+    """Yield the texts that are objects, with their numbers as they are written."""
+    for text in texts:
+        try:
+            record = _decode_as_written(text)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            continue
+        if isinstance(record, dict):
+            yield record
+
+
+def _explain(line: bytes, message: str) -> str:
+    if "truncated" in message and b"\\u" in line:
+        return "ends too soon, or has half of a surrogate pair"
+    message = message.removeprefix("JSON is malformed: ")
+    if message.startswith("trailing characters"):
+        return f"something follows the object: {message}"
+    return message[:1].lower() + message[1:]
