@@ -384,6 +384,19 @@ def test_hosts_with_one_processor_store_chunks_in_order(site: Site) -> None:
     assert stored.sort().to_list() == list(range(50))
 
 
+def test_chunks_that_were_given_up_fail_the_workflow(site: Site) -> None:
+    """Exit 1 with the last error, as in a local run; the next run imports what is missing."""
+    site.numbered(60)
+    run = ("run", "u.jsonl", "--schema", "s.json", "--chunk-size", 10, "--job-id", "g-1", "--json")
+    with site.worker(BATCHIMPORT_FAILPOINTS="before-store=error@2"):
+        ended = site.call(*run, *site.options, "--max-attempts", 1, "--exit-zero-on-rejects")
+    assert (ended.code, ended.summary["status"]) == (1, "failed")
+    assert ended.summary["error"].startswith("1 chunk was given up; the last error: ")
+    assert "failpoint before-store" in ended.summary["error"]
+    assert ended.summary["error"] in ended.err
+    assert site.call(*run).summary["this_run"]["processed"] == 10
+
+
 def test_a_worker_without_the_source_says_so(site: Site) -> None:
     """The job fails with the name of the host; the workflow is shown as failed."""
     path = site.numbered(10)
