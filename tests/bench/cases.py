@@ -241,7 +241,9 @@ def growth(destination: str, bench: Bench, *, packed: bool = False) -> Case:
 def growth_of_ledger(bench: Bench) -> Case:
     few, many = bench.data.users(bench.share(10)), bench.data.users(bench.records)
     options = ("--chunk-size", "10")
-    return grown("ten times the chunks of 10 records, SQLite", "sqlite", few, many, *options)
+    return grown(
+        "ten times the chunks, of 10 records each, into SQLite", "sqlite", few, many, *options
+    )
 
 
 def growth_of_files(bench: Bench) -> Case:

@@ -6,8 +6,9 @@ import datetime as dt
 import importlib.metadata
 import os
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,19 @@ import psutil
 from tests.bench.race import Case, Measure, Standing
 
 PACKAGES = ("polars", "duckdb", "psycopg", "adbc-driver-sqlite", "msgspec", "jsonschema-rs")
-HEAD = ("", "wall s", "spread", "x wall", "goal", "CPU s", "server s", "x CPU", "peak MB", "x peak")
+HEAD = (
+    "",
+    "wall s",
+    "spread",
+    "x wall",
+    "goal",
+    "CPU s",
+    "server s",
+    "x CPU",
+    "peak MB",
+    "x peak",
+    "hogs slowed",
+)
 
 
 def machine() -> dict[str, Any]:
@@ -71,7 +84,7 @@ def ratios(first: Standing, other: Standing) -> dict[str, float | None]:
     }
 
 
-def _ratio(first: Standing, other: Standing, figure: Any) -> float | None:
+def _ratio(first: Standing, other: Standing, figure: Callable[[Measure], float]) -> float | None:
     divisor = other.median(figure)
     return first.median(figure) / divisor if divisor else None
 
@@ -93,12 +106,14 @@ def as_json(case: Case, standings: Sequence[Standing]) -> dict[str, Any]:
 def _standing(first: Standing, standing: Standing) -> dict[str, Any]:
     contestant = standing.contestant
     figures = ("wall", "cpu", "server_cpu", "peak")
-    medians = {name: standing.median(lambda run, name=name: getattr(run, name)) for name in figures}  # type: ignore[misc]  # the default binds the name
+    medians = (
+        {name: standing.median(attrgetter(name)) for name in figures} if standing.counts else None
+    )
     return {
         "name": contestant.name,
         "missing": contestant.missing or None,
         "problem": standing.problem or None,
-        "median": medians if standing.counts else None,
+        "median": medians,
         "first_to_this": ratios(first, standing),
         "goals": {
             "wall_ratio": contestant.goal,
@@ -111,13 +126,17 @@ def _standing(first: Standing, standing: Standing) -> dict[str, Any]:
 
 def as_table(case: Case, standings: Sequence[Standing]) -> str:
     """Return a case as lines of text."""
-    rows = [HEAD, *(_row(standings[0], each) for each in standings)]
-    widths = [max(len(row[at]) for row in rows if len(row) > 2) for at in range(len(HEAD))]
+    head = HEAD if case.hogs else (*HEAD[:-1], "")
+    rows = [head, *(_row(standings[0], each) for each in standings)]
+    widths = [max(len(row[at]) for row in rows if len(row) > 2) for at in range(len(head))]
     widths[0] = max(len(row[0]) for row in rows)
     lines = [_aligned(row, widths) for row in rows]
+    share = regret(case, standings)
+    if share is not None:
+        lines.append(f"  regret of {standings[0].contestant.name}: {share:+.1%} (goal: 5 %)")
     size = f", {case.size / 1e6:,.1f} MB" if case.size else ""
     records = f": {case.records:,} records{size}" if case.records else ""
-    return "\n".join([f"{case.name}: {case.title}{records}", *lines, *_remarks(case, standings)])
+    return "\n".join([f"{case.name}: {case.title}{records}", *lines])
 
 
 def _row(first: Standing, standing: Standing) -> tuple[str, ...]:
@@ -140,7 +159,15 @@ def _row(first: Standing, standing: Standing) -> tuple[str, ...]:
         _times(times["cpu"]),
         f"{standing.median(lambda run: run.peak) / 1e6:.0f}",
         _times(times["peak"]),
+        _share(standing),
     )
+
+
+def _share(standing: Standing) -> str:
+    """Return how much the hogs were slowed; nothing if there were none."""
+    if standing.runs[0].slowed is None:
+        return ""
+    return f"{standing.median(lambda run: run.slowed or 0.0):.0%}"
 
 
 def _times(ratio: float | None) -> str:
@@ -153,13 +180,3 @@ def _aligned(row: tuple[str, ...], widths: Sequence[int]) -> str:
         return f"  {name:<{widths[0]}}  {cells[0]}"
     parts = [f"{cell:>{width}}" for cell, width in zip(cells, widths[1:], strict=True)]
     return "  ".join([f"  {name:<{widths[0]}}", *parts]).rstrip()
-
-
-def _remarks(case: Case, standings: Sequence[Standing]) -> Iterator[str]:
-    share = regret(case, standings)
-    if share is not None:
-        yield f"  regret of {standings[0].contestant.name}: {share:+.1%} (goal: 5 %)"
-    for standing in standings:
-        if standing.counts and standing.runs[0].slowed is not None:
-            slowed = standing.median(lambda run: run.slowed or 0.0)
-            yield f"  beside {standing.contestant.name} the hogs were slowed by {slowed:.0%}"

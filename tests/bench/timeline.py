@@ -48,7 +48,7 @@ STAGES = {
 
 LETTERS = {
     "parse": "P", "judge": "J", "transform": "T", "turn": "W", "store": "S", "fsync": "F",
-    "cut": "C", "count": "N", "begin": "B", "end": "E", "other": "O",
+    "cut": "C", "count": "N", "begin": "B", "end": "E", "load": "L", "other": "O",
 }  # fmt: skip
 
 
@@ -131,8 +131,12 @@ def _is_syncing(task: Path) -> bool:
 
 def _stage(frame: FrameType | None) -> str:
     """Return what a thread is at, by its stack."""
+    if frame is not None and frame.f_code.co_name == "select":  # the event loop has nothing to do
+        return "idle"
     stage, is_ours = "idle", False
     while frame is not None:
+        if frame.f_code.co_name == "_find_and_load":
+            return "load"
         if f"{os.sep}batchimport{os.sep}" in frame.f_code.co_filename:
             is_ours = True
             stage = STAGES.get(frame.f_code.co_name, stage)  # the outermost one is met last
@@ -151,20 +155,25 @@ def picture(samples: Sequence[Sample]) -> str:
     threads: dict[str, list[Sample]] = defaultdict(list)
     for sample in samples:
         threads[sample.thread].append(sample)
-    worked = {name: of for name, of in threads.items() if any(each.stage != "idle" for each in of)}
+    worked = {name: of for name, of in threads.items() if _is_worth_a_line(of, total)}
     width = max(map(len, [*worked, "processors"]))
     lines = [f"{name:>{width}} |{_line(of, total)}|" for name, of in sorted(worked.items())]
     lines.append(f"{'processors':>{width}} |{_tenths(samples, total)}|")
     lines.append(f"{'':>{width}}  0{total:>{WIDTH - 1}.2f} s")
-    letters = ", ".join(f"{letter} {stage}" for stage, letter in LETTERS.items())
-    lines.append(
-        f"{letters}; lower case: it waits; of native threads and processors: tenths in use"
-    )
+    lines.append(", ".join(f"{letter} {stage}" for stage, letter in LETTERS.items()))
+    lines.append("lower case: it waits; native threads and processors: tenths of all processors")
     return "\n".join([*lines, "", *_table(samples, total)])
 
 
+def _is_worth_a_line(samples: Sequence[Sample], total: float) -> bool:
+    """Say whether a thread had a stage; a native pool needs a hundredth of a processor."""
+    if any(each.stage == "native" for each in samples):
+        return sum(each.cpu for each in samples) >= total / 100
+    return any(each.stage != "idle" for each in samples)
+
+
 def _line(samples: Sequence[Sample], total: float) -> str:
-    if all(sample.stage == "native" for sample in samples):
+    if any(sample.stage == "native" for sample in samples):
         return _tenths(samples, total)
     return "".join(_letter(each) for each in _buckets(samples, total))
 
@@ -189,7 +198,7 @@ def _letter(samples: Sequence[Sample]) -> str:
 
 
 def _tenths(samples: Iterable[Sample], total: float) -> str:
-    """Return how many tenths of all processors were in use, rounded up."""
+    """Return how many tenths of all processors were in use."""
     capacity = total / WIDTH * (os.cpu_count() or 1)
     used = (sum(each.cpu for each in bucket) for bucket in _buckets(samples, total))
     tenths = (min(9, round(10 * cpu / capacity)) for cpu in used)
