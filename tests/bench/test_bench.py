@@ -7,6 +7,8 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -18,6 +20,7 @@ from tests.bench.peers import Peer, Tools
 from tests.bench.race import Case, Contestant, Measure, Racer, Standing
 from tests.bench.show import as_json, as_table
 from tests.bench.timeline import STAGES, Sample, picture
+from tests.bench.timeline import _stage as stage_of
 from tests.helpers.cli import ROOT, environment
 
 SMOKE = (
@@ -225,8 +228,26 @@ def test_picture_shows_who_works_and_who_waits() -> None:
     assert lines[-1].endswith("0.50 processors in use")
 
 
-@pytest.mark.parametrize("function", STAGES)
-def test_stages_are_functions_of_the_package(function: str) -> None:
-    """The functions by which the timeline knows a stage exist under these names."""
-    texts = (path.read_text(encoding="utf-8") for path in (ROOT / "batchimport").rglob("*.py"))
+@pytest.mark.parametrize(("part", "function"), STAGES)
+def test_stages_are_functions_of_the_package(part: str, function: str) -> None:
+    """The functions by which the timeline knows a stage exist in these parts of the package."""
+    paths = (ROOT / "batchimport").rglob("*.py")
+    inside = [path for path in paths if part in path.relative_to(ROOT).parts]
+    texts = (path.read_text(encoding="utf-8") for path in inside)
     assert any(re.search(rf"def {function}\(", text) for text in texts)
+
+
+def test_stages_are_known_by_the_stack() -> None:
+    """A function that counts shows its stage; a thread outside of the package has none."""
+    frames: list[FrameType] = []
+
+    def seen(source: object) -> None:
+        frames.append(sys._getframe())
+
+    path = f"{ROOT}/batchimport/sources/csv/source.py"
+    code = compile("def read(source): seen(source)", path, "exec")
+    names: dict[str, Any] = {"seen": seen}
+    exec(code, names)
+    names["read"](None)
+    assert stage_of(frames[0]) == "parse"
+    assert stage_of(sys._getframe()) == "idle"

@@ -26,25 +26,27 @@ from types import FrameType
 
 from tests.bench.data import Data
 from tests.bench.destinations import Destinations
+from tests.helpers.cli import ROOT
 
 INTERVAL = 0.01
 WIDTH = 100
 TASKS = Path("/proc/self/task")
+PACKAGE = f"{ROOT}/batchimport/"
 SYNCING = {"x86_64": ("74", "75"), "aarch64": ("82", "83")}
 """Numbers of the system calls fsync and fdatasync."""
 
 STAGES = {
-    "_count": "count",
-    "cut": "cut",
-    "read": "parse",
-    "judge": "judge",
-    "apply": "transform",
-    "before_store": "turn",  # waits until the chunk before is stored
-    "store": "store",
-    "claim": "begin",
-    "finish": "end",
+    ("importer.py", "_count"): "count",
+    ("sources", "cut"): "cut",
+    ("sources", "read"): "parse",
+    ("pipeline", "judge"): "judge",
+    ("pipeline", "apply"): "transform",
+    ("engines", "before_store"): "turn",  # waits until the chunk before is stored
+    ("sinks", "store"): "store",
+    ("sinks", "claim"): "begin",
+    ("sinks", "finish"): "end",
 }
-"""Stage by a function of the package: the outermost one on the stack counts."""
+"""Stage by a part of the package and a function in it; the outermost one on the stack counts."""
 
 LETTERS = {
     "parse": "P", "judge": "J", "transform": "T", "turn": "W", "store": "S", "fsync": "F",
@@ -137,9 +139,12 @@ def _stage(frame: FrameType | None) -> str:
     while frame is not None:
         if frame.f_code.co_name == "_find_and_load":
             return "load"
-        if f"{os.sep}batchimport{os.sep}" in frame.f_code.co_filename:
+        path = frame.f_code.co_filename
+        if path.startswith(PACKAGE):
             is_ours = True
-            stage = STAGES.get(frame.f_code.co_name, stage)  # the outermost one is met last
+            part = path.removeprefix(PACKAGE).partition("/")[0]
+            # The outermost one is met last.
+            stage = STAGES.get((part, frame.f_code.co_name), stage)
         frame = frame.f_back
     return "other" if is_ours and stage == "idle" else stage
 
