@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -95,4 +96,7 @@ def _say(text: str) -> None:
 
 
 if __name__ == "__main__":
+    # A server that was started must be stopped, whatever ends the benchmark.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     sys.exit(main(sys.argv[1:]))

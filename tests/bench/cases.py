@@ -117,7 +117,7 @@ def tools(destination: str, *others: Peer, bench: Bench) -> Case:
     source = bench.data.users(bench.share(5))
     goals = {peers.SQLITE_UTILS.name: 0.1}
     rest = [loaded(bench, peer, source, goals.get(peer.name)) for peer in others]
-    title = f"users into {destination}, beside tools written in Python"
+    title = f"users into {destination}, beside tools for many databases"
     return compared(title, destination, source, imported(source), *rest)
 
 
@@ -290,15 +290,16 @@ def call(command: Sequence[str], place: Place, code: int = 0, **more: str) -> No
 Builder = Callable[..., Case]
 HOGS = max(1, (os.cpu_count() or 2) // 2)
 CASES: dict[str, Builder] = {
-    "users-sqlite": partial(users, "sqlite", peers.SLING),
-    "users-postgresql": partial(users, "postgresql", peers.PGLOADER, peers.SLING),
+    "users-sqlite": partial(users, "sqlite"),
+    "users-postgresql": partial(users, "postgresql", peers.PGLOADER),
     "users-duckdb": partial(users, "duckdb"),
     "users-parquet": partial(users, "parquet"),
     **{f"records-{destination}": partial(records, destination) for destination in NATIVE},
     "csv-sqlite": partial(from_csv, "sqlite"),
     "csv-postgresql": partial(from_csv, "postgresql"),
     "wide": wide,
-    "tools-sqlite": partial(tools, "sqlite", peers.SQLITE_UTILS, peers.CSVSQL),
+    "tools-sqlite": partial(tools, "sqlite", peers.SQLITE_UTILS, peers.CSVSQL, peers.SLING),
+    "tools-postgresql": partial(tools, "postgresql", peers.SLING),
     "tools-duckdb": partial(tools, "duckdb", peers.DLT),
     "upsert-sqlite": partial(upsert, "sqlite", peers.SQLITE3_UPSERT),
     "upsert-postgresql": partial(upsert, "postgresql", peers.PSQL_UPSERT),

@@ -74,7 +74,7 @@ class Server:
 
     def __init__(self, parent: Path) -> None:
         self._folder = tempfile.TemporaryDirectory(
-            prefix="batchimport-pg-", dir=parent, ignore_cleanup_errors=True
+            prefix="batchimport-bench-pg-", dir=parent, ignore_cleanup_errors=True
         )
         self._server = PostgresServer(Path(self._folder.name))
         execute(self._server.new_database(), "ALTER SYSTEM RESET fsync", "SELECT pg_reload_conf()")
