@@ -16,7 +16,7 @@ import sys
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 FIRST = ("Anna", "Zoë", "José", "Łukasz", "Владимир", "美咲", "Aïcha", "محمد", "Siobhán", "Nguyễn")
 LAST = ("Müller", "O'Neill", "García", "Øster", "Иванова", "田中", "Smith", "Çelik", "de la Cruz")
@@ -104,10 +104,10 @@ def make(
         yield (BAD[kind](record) if kind in BAD else _line(record)), record, kind
 
 
-def csv_row(record: dict[str, Any]) -> list[str]:
+def csv_row(record: dict[str, Any], columns: Iterable[str] = COLUMNS) -> list[str]:
     """Return a record as cells: nested values as JSON, null and missing as empty cells."""
     cells = []
-    for name in COLUMNS:
+    for name in columns:
         value = record.get(name)
         nested = isinstance(value, dict | list | bool)
         cells.append("" if value is None else _text(value) if nested else str(value))
