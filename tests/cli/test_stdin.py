@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import resource
@@ -132,6 +133,27 @@ def test_a_full_disk_is_one_line(workdir: Workdir) -> None:
     assert b"standard input cannot be kept: File too large" in err
     assert len(err.strip().splitlines()) == 2
     assert kept(workdir) == []
+
+
+def test_a_full_disk_while_an_archive_is_unpacked(workdir: Workdir) -> None:
+    """Is one line, too."""
+
+    def small_files() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+
+    workdir.write("a.jsonl.gz", gzip.compress(LINES))
+    ended = subprocess.run(
+        [*COMMAND, "run", "a.jsonl.gz"],
+        cwd=workdir.path,
+        env=environment(),
+        capture_output=True,
+        check=False,
+        preexec_fn=small_files,
+    )
+    assert ended.returncode == 1
+    assert b"/.batchimport/spool: File too large" in ended.stderr
+    assert len(ended.stderr.strip().splitlines()) == 2
 
 
 def test_its_schema_is_printed(workdir: Workdir) -> None:

@@ -60,17 +60,17 @@ def lookup(name: str, head: bytes) -> str | None:
     try:
         "".encode(name)
         codecs.getincrementaldecoder(name)
-        found = codecs.lookup(name).name
+        canonical = codecs.lookup(name).name
     except LookupError as error:
         raise UsageError(
             f"no such encoding: {name!r}",
             where="--encoding",
             hint="such as utf-8, utf-16, latin-1, windows-1252",
         ) from error
-    if found in ("utf-16", "utf-32") and _byte_order_mark(head) != found:
+    if canonical in ("utf-16", "utf-32") and _byte_order_mark(head) != canonical:
         seen = detect([head], may_be_legacy=False) or ""
-        found = seen if seen.startswith(found) else f"{found}-le"
-    return None if found in _ARE_UTF8 else found
+        canonical = seen if seen.startswith(canonical) else f"{canonical}-le"
+    return None if canonical in _ARE_UTF8 else canonical
 
 
 def _byte_order_mark(head: bytes) -> str | None:
@@ -109,13 +109,13 @@ def _are_legacy(samples: Iterable[bytes]) -> bool:
 
     A text with both kinds is UTF-8 with damaged records.
     """
-    found = False
+    any_legacy = False
     for sample in samples:
         others = len(_NOT_ASCII.findall(sample))
         if others and (_UTF8_CHARACTER.search(sample) or not _is_legacy(sample)):
             return False
-        found = found or bool(others)
-    return found
+        any_legacy = any_legacy or bool(others)
+    return any_legacy
 
 
 def _is_legacy(sample: bytes) -> bool:

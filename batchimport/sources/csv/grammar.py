@@ -156,14 +156,14 @@ class FieldReader:
         cells: list[Cell] = []
         at = 0
         while True:
-            found = self._field.match(record, at)
-            if found is None:
+            match = self._field.match(record, at)
+            if match is None:
                 raise self._out_of_order(record, at, len(cells) + 1)
-            inside, bare, delimiter = found.groups()
+            inside, bare, delimiter = match.groups()
             cells.append((self._unquoted(inside), True) if bare is None else self._bare(bare))
             if not delimiter:
                 return cells
-            at = found.end()
+            at = match.end()
 
     def _unquoted(self, inside: str) -> str:
         if self._dialect.escapechar and self._pair is not None:

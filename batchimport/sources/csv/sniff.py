@@ -87,17 +87,17 @@ def guess(
     best = Guess(Dialect(delimiters[0], wanted[0]))
     for dialect in _candidates(head, delimiters, wanted):
         records = list(_records(head, dialect, is_whole=is_whole))
-        found = _judge(dialect, records, has_names=has_names)
-        if dialect.quotechar == "'" and quotes is None and (best.quoted or not found.quoted):
+        candidate = _judge(dialect, records, has_names=has_names)
+        if dialect.quotechar == "'" and quotes is None and (best.quoted or not candidate.quoted):
             continue
-        if dialect.escapechar and found.width == 1 and f"\\{dialect.quotechar}" not in head:
+        if dialect.escapechar and candidate.width == 1 and f"\\{dialect.quotechar}" not in head:
             continue
         if dialect.delimiter != delimiters[0] and not _is_convincing(
-            found, records, has_names=has_names
+            candidate, records, has_names=has_names
         ):
             continue
-        if _beats(found, best):
-            best = found
+        if _beats(candidate, best):
+            best = candidate
     return best
 
 
@@ -132,12 +132,12 @@ def _records(head: str, dialect: Dialect, *, is_whole: bool) -> Iterator[_Record
     reader = FieldReader(dialect)
     at, looked_at = 0, 0
     while at < len(head) and looked_at < RECORDS_TO_LOOK_AT:
-        found = whole.match(head, at) or line.match(head, at)
-        if found is None or (found.end() == len(head) and not is_whole and looked_at):
+        match = whole.match(head, at) or line.match(head, at)
+        if match is None or (match.end() == len(head) and not is_whole and looked_at):
             return
-        at = found.end()
-        text = found[0].rstrip("\r\n")
-        lines = len(_LINE_END.findall(found[0]))
+        at = match.end()
+        text = match[0].rstrip("\r\n")
+        lines = len(_LINE_END.findall(match[0]))
         if not text:
             yield _Record((), 0, lines)
             continue
@@ -193,28 +193,28 @@ def _beats(one: Guess, other: Guess) -> bool:
     return one.share > other.share + margin
 
 
-def _rank(found: Guess) -> tuple[bool, bool, float, float]:
-    return (found.width > 1, found.header_fits, found.share, found.numbers)
+def _rank(candidate: Guess) -> tuple[bool, bool, float, float]:
+    return (candidate.width > 1, candidate.header_fits, candidate.share, candidate.numbers)
 
 
-def _is_convincing(found: Guess, records: list[_Record], *, has_names: bool) -> bool:
+def _is_convincing(candidate: Guess, records: list[_Record], *, has_names: bool) -> bool:
     """Say whether there is enough evidence for another delimiter than the usual one.
 
     If the header does not contain it, nearly all records must. A delimiter that is frequent in prose
     must separate every record into three fields or more, with quotes or numbers among them.
     """
     rows = [record.cells for record in records if record.size]
-    if found.dialect.delimiter not in _FREQUENT_IN_TEXT:
-        separated = sum(len(row) == found.width for row in rows)
+    if candidate.dialect.delimiter not in _FREQUENT_IN_TEXT:
+        separated = sum(len(row) == candidate.width for row in rows)
         is_in_header = bool(rows) and len(rows[0]) > 1
         return is_in_header or (separated >= 3 and separated >= SHARE_TO_TRUST * (len(rows) - 1))
-    if found.width < 3 or len(rows) < 3 or any(len(row) != found.width for row in rows):
+    if candidate.width < 3 or len(rows) < 3 or any(len(row) != candidate.width for row in rows):
         return False
     cells = [cell for row in rows[has_names:] for cell in row]
     if any(quoted for _, quoted in cells):
         return True
     numbers = sum(bool(_NUMBER.fullmatch(text)) for text, _ in cells if text)
-    if found.dialect.delimiter == " ":
+    if candidate.dialect.delimiter == " ":
         return numbers > 0.5 * len(cells)
     return has_names and not any(_NUMBER.fullmatch(text) for text, _ in rows[0])
 

@@ -87,11 +87,11 @@ class Table:
         return row if extra is None else {**row, EXTRA_COLUMN: extra}
 
     def _texts(self, cells: Sequence[Cell]) -> dict[str, str | None]:
-        found, expected = len(cells), len(self._header)
-        if found != expected:
-            code = "too_few_fields" if found < expected else "too_many_fields"
+        fields, expected = len(cells), len(self._header)
+        if fields != expected:
+            code = "too_few_fields" if fields < expected else "too_many_fields"
             message = (
-                f"{found} {'field' if found == 1 else 'fields'} where the header has {expected}"
+                f"{fields} {'field' if fields == 1 else 'fields'} where the header has {expected}"
             )
             raise UnreadableRecordError(FieldError(code, "", message))
         null = self._null
@@ -319,8 +319,8 @@ class RegularForm:
             return True
         delimiter, mark = self._dialect.delimiter.encode(), self._dialect.quotechar.encode()
         unquoted = data.split(mark)[::2] if mark and mark in data else [data]
-        found = sum(piece.count(delimiter) for piece in unquoted)
-        return found == len(cells) * (self._width - 1)
+        delimiters = sum(piece.count(delimiter) for piece in unquoted)
+        return delimiters == len(cells) * (self._width - 1)
 
     def _parsed(
         self,
@@ -402,8 +402,8 @@ def _read_number(text: str, types: Types) -> int | float | None:
     if types is None or types.isdisjoint(("integer", "number")):
         return None
     exact = "string" in types
-    found = _json_number(text) if exact else _number(text := text.strip())
-    if not found:
+    is_number = _json_number(text) if exact else _number(text := text.strip())
+    if not is_number:
         return None
     try:
         return int(text)

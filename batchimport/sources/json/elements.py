@@ -34,6 +34,8 @@ _space_and_comma = re.compile(rb"[ \t\r\n,]*+").match
 _decode_array = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 COUNTED_NESTING = 3
+"""Depth of brackets in an object that the count sees; the size of its pattern doubles with each."""
+
 COUNTED_BYTES = 1024 * 1024
 NESTING = 5
 """Depth of brackets that the patterns see; deeper ones are followed one by one."""
@@ -55,19 +57,16 @@ _IN_STRING = re.compile(rb'(?:[^"\\\n]++|\\[^\n])*+')
 _CLOSES = {b"}": b"{", b"]": b"["}
 
 
-def _object_pattern(depth: int) -> str:
-    """Return the pattern, for Polars, of an object with brackets nested up to a depth."""
-    inner = f"|{_object_pattern(depth - 1)}|{_array_pattern(depth - 1)}" if depth else ""
-    return rf"\{{(?:[^\"\[\]{{}}]|{_COUNTED_STRING}{inner})*\}}"
-
-
-def _array_pattern(depth: int) -> str:
-    inner = f"|{_object_pattern(depth - 1)}|{_array_pattern(depth - 1)}" if depth else ""
-    return rf"\[(?:[^\"\[\]{{}}]|{_COUNTED_STRING}{inner})*\]"
-
-
 _COUNTED_STRING = r'"(?:[^"\\\x00-\x1f]|\\[^\x00-\x1f])*"'
-_COUNTED = _object_pattern(COUNTED_NESTING)
+
+
+def _counted(brackets: str, depth: int) -> str:
+    """Return the pattern, for Polars, of an object or array with brackets nested up to a depth."""
+    inner = "".join(f"|{_counted(pair, depth - 1)}" for pair in ("{}", "[]")) if depth else ""
+    return rf"\{brackets[0]}(?:[^\"\[\]{{}}]|{_COUNTED_STRING}{inner})*\{brackets[1]}"
+
+
+_COUNTED = _counted("{}", COUNTED_NESTING)
 _GAP, _GAPS = r"[ \t\r\n]*", r"[ \t\r\n,]*"
 _IN_ARRAY, _END_OF_ARRAY = f"{_GAP}{_COUNTED}{_GAP},", rf"\A{_GAP}(?:{_COUNTED})?{_GAP}\]{_GAP}\z"
 _IN_VALUES, _END_OF_VALUES = f"{_COUNTED}{_GAPS}", rf"\A{_GAPS}(?:{_COUNTED})?{_GAPS}\z"
@@ -218,9 +217,9 @@ class Elements:
         assert self._separator is not None  # noqa: S101 - the callers looked
         before = b""
         for block in self._text.blocks(position):
-            found = self._separator.search(before + block)
-            if found:
-                return position - len(before) + found.end()
+            match = self._separator.search(before + block)
+            if match:
+                return position - len(before) + match.end()
             position += len(block)
             before = (before + block)[-len(self._separator.pattern) :]
         return self._text.size
@@ -382,11 +381,11 @@ def element_at(data: bytes, start: int, *, is_array: bool, at_end: bool) -> int 
 
     At the end of the text the last element ends in any case, even if it is cut off.
     """
-    found = (_ELEMENT if is_array else _VALUE).match(data, start)
-    end = found.end() if found else start
+    match = (_ELEMENT if is_array else _VALUE).match(data, start)
+    end = match.end() if match else start
     if is_array and data[end : end + 1] in (b",", b"]"):
         return end
-    if not is_array and found:
+    if not is_array and match:
         return end
     if is_array and end == len(data):
         return end if at_end else None
@@ -438,8 +437,8 @@ class _Brackets:
     def skip(self, data: bytes, at: int) -> int:
         """Return the end of the text that leaves the open brackets as they are."""
         pattern = _ELEMENT if self._is_array and not self._open else _CLOSED
-        found = pattern.match(data, at)
-        return found.end() if found else at
+        match = pattern.match(data, at)
+        return match.end() if match else at
 
     def take(self, token: bytes) -> bool:
         """Take a bracket or comma outside of strings; say whether the element ends there."""
