@@ -29,7 +29,7 @@ from batchimport.jobs.finish import (
 )
 from batchimport.jobs.identify import identify, new_job_id, refuse_if_owned, verify_unchanged
 from batchimport.jobs.recorder import Recorder, started
-from batchimport.jobs.start import Parts, bytes_per_record, open_job
+from batchimport.jobs.start import Parts, bytes_per_record, open_job, refuse_few_records
 from batchimport.model import hash_of
 from batchimport.pipeline.transform import load_transform
 from batchimport.policy.events import JobFinished, RecordsCounted
@@ -203,6 +203,7 @@ class _Run:
         if found.completed is not None:
             return self._already_completed(found.completed), found.completed.job_id
         if found.known is None:
+            refuse_few_records(self._request, self._source)
             return None, None
         refuse_if_owned(found.known, self._sink, self._recorder.owner)
         return None, found.known.job_id

@@ -130,7 +130,8 @@ def identify(
     if request.append and (latest is None or latest.fingerprint != source.fingerprint):
         grown = _grown(request, source, sink)
         if grown is not None:
-            return Found(grown)
+            # Without records, nothing was known of the columns, and nothing was stored.
+            return Found(grown) if grown.columns else Found(instead_of=(grown,))
     if latest is None:
         _check_new(request, is_taken=bool(wanted and records))
     elif latest.state != "completed":
