@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import re
 import threading
 from abc import ABC, abstractmethod
 from bisect import bisect_left
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol, Self
@@ -31,6 +33,7 @@ from batchimport.pipeline.coerce import (
     typed,
     with_extra,
 )
+from batchimport.pipeline.row_wise import Findings, as_records, depends_on_chunks, inspect_plan
 from batchimport.schema import Column, Kind, RecordSchema, infer_schema
 
 if TYPE_CHECKING:
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
 
 MAX_CONCURRENT_RECORDS = 100
 """Maximum number of calls of an async function that wait at the same time."""
+_SELECT = re.compile(r"\A\s*select\s+(?!distinct\b|all\b)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +101,7 @@ def load_transform(job: Job) -> Transform:
         UsageError: If there is no such module or function.
     """
     if job.sql is not None:
-        return FrameTransform(_sql(job.sql))
+        return FrameTransform(_sql(job.sql), "--sql")
     if job.transform is None:
         return Identity()
     function = _load_function(job.transform)
@@ -131,12 +135,14 @@ class _BoundIdentity(BoundTransform):
 class FrameTransform:
     """`f(LazyFrame) -> LazyFrame`, or a query."""
 
-    def __init__(self, function: Callable[[pl.LazyFrame], pl.LazyFrame]) -> None:
-        self._function = function
+    def __init__(
+        self, function: Callable[[pl.LazyFrame], pl.LazyFrame], option: str = "--transform"
+    ) -> None:
+        self._function, self._option = function, option
 
     def bind(self, sample: pl.DataFrame, schema: RecordSchema) -> BoundTransform:
         """Bind to the columns of the function's result for the sample."""
-        bound = _BoundFrameTransform((), schema.columns, self._function)
+        bound = _BoundFrameTransform((), schema.columns, self._function, self._option)
         try:
             result = bound.run(sample)
         except Exception as error:
@@ -144,6 +150,7 @@ class FrameTransform:
                 f"the transform fails on a sample of the records: {type(error).__name__}: {error}",
                 hint="fix it, then run the same command again",
             ) from error
+        bound.refuse_if_not_row_wise(sample, result)
         kinds = {column.name: column.kind for column in schema.columns}
         return bound.with_columns(
             tuple(
@@ -167,10 +174,12 @@ class _BoundFrameTransform(BoundTransform):
 
     Attributes:
         given: Columns of the records.
+        option: The option that the function came from.
     """
 
     given: tuple[Column, ...]
     function: Callable[[pl.LazyFrame], pl.LazyFrame]
+    option: str = "--transform"
 
     def apply(self, frame: pl.DataFrame) -> Transformed:
         """Call the function; records that make it fail are found by halving the chunk."""
@@ -180,7 +189,8 @@ class _BoundFrameTransform(BoundTransform):
         if failures:
             failed = pl.Series([index for index, _ in failures], dtype=pl.UInt32)
             frame = frame.filter(~pl.col(INDEX).is_in(failed.implode()))
-        if result.height > frame.height:
+        repeats = INDEX in result.columns and result.get_column(INDEX).is_duplicated().any()
+        if repeats or result.height > frame.height:
             raise FatalError(
                 "the transform returned more rows than it was given",
                 hint="one record may become one row or none",
@@ -199,11 +209,42 @@ class _BoundFrameTransform(BoundTransform):
 
     def run(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Call the function; its dates and points in time are typed."""
-        parsed = with_extra(frame).with_columns(
+        result: Any = self.function(self._typed(frame).lazy())
+        return result.collect() if isinstance(result, pl.LazyFrame) else pl.DataFrame(result)
+
+    def _typed(self, frame: pl.DataFrame) -> pl.DataFrame:
+        return with_extra(frame).with_columns(
             typed(frame, column) for column in self.given if column.kind in ("date", "date-time")
         )
-        result: Any = self.function(parsed.lazy())
-        return result.collect() if isinstance(result, pl.LazyFrame) else pl.DataFrame(result)
+
+    def refuse_if_not_row_wise(self, sample: pl.DataFrame, result: pl.DataFrame) -> None:
+        """Refuse a function whose results would depend on where chunks are cut.
+
+        Args:
+            result: What it returned for the sample.
+
+        Raises:
+            UsageError: If so.
+        """
+        plan: Any = self.function(as_records(self._typed(sample)))
+        found = inspect_plan(plan) if isinstance(plan, pl.LazyFrame) else Findings(unproven=True)
+        reason = found.reason
+        if reason is None and found.unproven and sample.height > 1:
+            with suppress(Exception):  # fails for some piece: its records will be rejects
+                if depends_on_chunks(self.run, sample):
+                    reason = "its results differ when the records are cut or ordered otherwise"
+        if reason is not None:
+            raise UsageError(
+                f"the transform needs all records at once, but it is called for each chunk: {reason}",
+                where=self.option,
+                hint="treat each record by itself; group, sort and join in the database afterwards",
+            )
+        if found.multiplies and found.drops and INDEX not in result.columns:
+            raise UsageError(
+                "one record might become several rows, and another none, unseen",
+                where=self.option,
+                hint=f"keep the column {INDEX}, such as with select({INDEX!r}, ...)",
+            )
 
     def _isolate(
         self, frame: pl.DataFrame, failures: list[tuple[int, FieldError]]
@@ -351,8 +392,19 @@ def _takes_frames(function: Callable[..., Any]) -> bool:
 
 
 def _sql(query: str) -> Callable[[pl.LazyFrame], pl.LazyFrame]:
+    """Return a query as a function; where possible it also selects which record a row is from."""
+    selecting = _SELECT.sub(f"SELECT {INDEX}, ", query, count=1)
+
     def run(frame: pl.LazyFrame) -> pl.LazyFrame:
-        return pl.SQLContext(records=frame).execute(query)
+        context = pl.SQLContext(records=frame)
+        plain = context.execute(query)
+        names = plain.collect_schema().names()
+        if INDEX not in names:
+            with suppress(pl.exceptions.PolarsError):
+                kept = context.execute(selecting)
+                if kept.collect_schema().names() == [INDEX, *names]:
+                    return kept
+        return plain
 
     return run
 
