@@ -82,12 +82,14 @@ class Findings:
         unproven: Some part of it may do anything.
         multiplies: A record may become several rows.
         drops: A record may become no row.
+        reorders: Rows may not be in the order of their records.
     """
 
     reason: str | None = None
     unproven: bool = False
     multiplies: bool = False
     drops: bool = False
+    reorders: bool = False
 
 
 def as_records(frame: pl.DataFrame) -> pl.LazyFrame:
@@ -171,6 +173,8 @@ class _Walk:
         elif how not in (_KEEPS_LEFT if left else _KEEPS_RIGHT):
             self._refuse("it keeps rows of the other table that no record of a chunk matches")
         self._found.multiplies |= how not in ("Semi", "Anti")
+        keeps_order = ("left", "left_right") if left else ("right", "right_left")
+        self._found.reorders |= how not in ("Semi", "Anti") and options[-1] not in keeps_order
         self._found.drops |= how not in ("Left", "Right", "Cross")
 
     def _judge_function(self, name: str) -> None:

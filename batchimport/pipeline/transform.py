@@ -195,6 +195,8 @@ class _BoundFrameTransform(BoundTransform):
                 "the transform returned more rows than it was given",
                 hint="one record may become one row or none",
             )
+        if INDEX in result.columns:
+            result = result.sort(INDEX)  # a join may have put them into another order
         _refuse_new_columns(result, self.columns)
         stored = _with_extra(self.columns, result)
         rows = result.select([as_stored(result, column) for column in stored])
@@ -239,9 +241,10 @@ class _BoundFrameTransform(BoundTransform):
                 where=self.option,
                 hint="treat each record by itself; group, sort and join in the database afterwards",
             )
-        if found.multiplies and found.drops and INDEX not in result.columns:
+        is_ambiguous = found.reorders or (found.multiplies and found.drops)
+        if is_ambiguous and INDEX not in result.columns:
             raise UsageError(
-                "one record might become several rows, and another none, unseen",
+                "after a join nothing says which record a row came from",
                 where=self.option,
                 hint=f"keep the column {INDEX}, such as with select({INDEX!r}, ...)",
             )
