@@ -6,7 +6,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, cast
 
 from batchimport.errors import UsageError
+from batchimport.sinks.address import redact, scheme_of
 from batchimport.sinks.base import SinkOptions
+
+__all__ = ["open_sink", "redact"]
 
 if TYPE_CHECKING:
     from batchimport.sinks.base import Sink
@@ -28,8 +31,8 @@ def open_sink(address: str, options: SinkOptions = SinkOptions()) -> Sink:
     Raises:
         UsageError: If the scheme is unknown, its driver is not installed, or nothing can be there.
     """
-    scheme = address.partition(":")[0].lower()
-    if "://" not in address or scheme not in SINKS:
+    scheme = scheme_of(address).lower()
+    if scheme not in SINKS:
         known = ", ".join(f"{name}://" for name in SINKS)
         raise UsageError(
             "not a destination this version knows",
@@ -49,16 +52,3 @@ def open_sink(address: str, options: SinkOptions = SinkOptions()) -> Sink:
             hint=f"pip install 'batchimport[{extra}]'",
         ) from error
     return cast("Sink", adapter(address, options))
-
-
-def redact(address: str) -> str:
-    """Return an address without its password, in the login or among the options.
-
-    Everything between the first colon and the last `@` goes: a password may contain any character.
-    """
-    scheme, mark, rest = address.partition("://")
-    login, at, place = rest.rpartition("@")
-    place, question, query = place.partition("?")
-    user = login.partition(":")[0]
-    options = "&".join(part for part in query.split("&") if "pass" not in part.lower())
-    return f"{scheme}{mark}{user}{at}{place}{question if options else ''}{options}"

@@ -10,13 +10,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import TransactionStatus
 
 from batchimport.errors import JobRunningElsewhereError
 from batchimport.model import DRY_RUN
 from batchimport.policy.retry import until_it_works
-from batchimport.sinks import redact
+from batchimport.sinks.address import parse_postgres, redact
 from batchimport.sinks.base import SinkHints, SinkOptions
 from batchimport.sinks.postgres.dialect import (
     CATALOGUE,
@@ -90,7 +89,7 @@ class PostgresSink(SqlSink):
             raise opening(error, self._where) from error
 
     def _connect(self) -> psycopg.Connection:
-        given = conninfo_to_dict(self._address)
+        given = parse_postgres(self._address)
         defaults: dict[str, Any] = {
             name: value for name, value in _CONNECTION.items() if name not in given
         }
