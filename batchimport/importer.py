@@ -10,6 +10,8 @@ import threading
 import time
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from batchimport.display.log import RunLog
@@ -28,10 +30,11 @@ from batchimport.jobs.finish import (
     summary_of,
 )
 from batchimport.jobs.identify import identify, new_job_id, refuse_if_owned, verify_unchanged
+from batchimport.jobs.outputs import refuse_overwriting
 from batchimport.jobs.recorder import Recorder, started
 from batchimport.jobs.start import Parts, bytes_per_record, open_job, refuse_few_records
 from batchimport.model import hash_of
-from batchimport.pipeline.transform import load_transform
+from batchimport.pipeline.transform import LazyTransform
 from batchimport.policy.events import JobFinished, RecordsCounted
 from batchimport.policy.plan import Plan
 from batchimport.policy.sizing import choose_sizer
@@ -42,6 +45,7 @@ from batchimport.sinks.base import SinkOptions
 from batchimport.sources import open_source
 from batchimport.sources.bytes.spool import Spool
 from batchimport.sources.paths import STANDARD_INPUT
+from batchimport.state.directory import StateDirectory
 from batchimport.system import LoadReader, owner_id, peak_memory_bytes, refuse_few_files
 
 if TYPE_CHECKING:
@@ -134,13 +138,17 @@ class _Call:
         """Open source, transform and sink; lock the target unless workers are going to write."""
         request, job = self._request, self._request.job
         with without_panics(), ExitStack() as stack:
-            spool = self._spool(stack) if STANDARD_INPUT in job.sources else None
+            refuse_overwriting(job, {"--rejects": request.options.rejects_path})
+            if request.options.dry_run:  # keeps nothing, in the state directory either
+                folder = stack.enter_context(TemporaryDirectory(prefix="batchimport-"))
+                request = replace(request, state=StateDirectory(Path(folder)))
+            spool = self._spool(stack, request) if STANDARD_INPUT in job.sources else None
             with stopping_signals() if request.handle_signals else nullcontext():
                 spool_folder = request.state.path / "spool"
                 source = open_source(job.sources, job.options, spool, unpack_into=spool_folder)
             stack.callback(source.close)
             self._job_id = self._job_id or new_job_id(job, source)
-            transform = load_transform(job)
+            transform = LazyTransform(job)
             if request.temporal is None:
                 target = f"{job.target_hash()}-{hash_of(redact(job.destination))}"
                 stack.enter_context(request.state.lock(target))
@@ -148,11 +156,12 @@ class _Call:
             sink = open_sink(job.destination, options)
             stack.callback(sink.close)
             seconds = request.options.chunk_timeout_seconds
-            yield _Run(request, Parts(job, source, transform, sink, seconds), self._observer, spool)
+            yield _Run(
+                self._request, Parts(job, source, transform, sink, seconds), self._observer, spool
+            )
 
-    def _spool(self, stack: ExitStack) -> Spool:
+    def _spool(self, stack: ExitStack, request: Request) -> Spool:
         """Read standard input, or find what an earlier run of the job read."""
-        request = self._request
         if request.temporal is not None:
             raise UsageError(
                 "standard input cannot be read by workers",
@@ -182,6 +191,8 @@ class _Run:
     def execute(self) -> Outcome:
         """Run the job to its end."""
         found, owner = self._identify(), self._recorder.owner
+        job_id = found.known.job_id if found.known else new_job_id(self._job, self._source)
+        self._request.state.check(self._request.job_id or job_id)
         if found.completed is not None:
             outcome = self._already_completed(found.completed)
         else:
@@ -214,7 +225,7 @@ class _Run:
 
     def _import(self, opened: Opened) -> Outcome:
         record = opened.record
-        if self._spool is not None:
+        if self._spool is not None and not self._request.options.dry_run:
             self._spool.keep(record.job_id)
         self._announce(record, opened.committed)
         error: BatchImportError | None = None

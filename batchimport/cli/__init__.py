@@ -12,12 +12,13 @@ import typer
 
 from batchimport import __version__, failpoints
 from batchimport.cli import jobs, rejects, resume, run, schema, status, worker
-from batchimport.cli.options import GroupedCommand, as_command
+from batchimport.cli.options import GroupedCommand, SafeGroup, as_command
 from batchimport.display.report import print_error
 from batchimport.errors import BatchImportError, FatalError, from_system
 
 app = typer.Typer(
     name="batchimport",
+    cls=SafeGroup,
     help="Import files of millions of records into a database: every record stored exactly once, "
     "or in the rejects with the reason.",
     no_args_is_help=True,

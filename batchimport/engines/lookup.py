@@ -62,7 +62,12 @@ def recall(
             hint="see `batchimport jobs`; without its state directory, add --to and the destination",
         )
     record = recorded_job(job_id, destination, ledger_schema)
-    return {"job": record.configuration, "destination": destination, "options": {}}
+    return {
+        "job": record.configuration,
+        "destination": destination,
+        "options": {},
+        "trusted": False,
+    }
 
 
 def progress(document: dict[str, Any]) -> dict[str, Any]:
@@ -74,10 +79,13 @@ def progress(document: dict[str, Any]) -> dict[str, Any]:
     known = dict(document["progress"])
     if known["status"] != "running":
         return known
+    owner, is_trusted = str(document.get("owner")), document.get("trusted")
+    if not is_trusted and (document.get("temporal") or owner.startswith(OWNED_BY_TEMPORAL)):
+        return known  # it may name a server that is not the user's
     if document.get("temporal"):
         with suppress(BatchImportError):
             return ask_progress(TemporalOptions(**document["temporal"]), str(document["job_id"]))
-    if has_ended(str(document.get("owner"))):
+    if has_ended(owner):
         known |= {"status": "interrupted", "current_stage": "finished", "in_flight": 0}
     return known
 

@@ -60,6 +60,8 @@ def resume_command(request: Request, job_id: str) -> str:
         prefix = "PGPASSWORD=... " if address != job.destination else ""
     if prefix or job.ledger_schema:
         words += ["--to", address]
+        words += ["--transform", job.transform] if job.transform else []
+        words += ["--schema", job.model] if job.model else []
     if job.ledger_schema:
         words += ["--ledger-schema", job.ledger_schema]
     if state != STATE_PATH:

@@ -110,6 +110,17 @@ def load_transform(job: Job) -> Transform:
     return RecordTransform(function)
 
 
+class LazyTransform:
+    """A job's transform, whose code is loaded when records are going to pass through it."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+
+    def bind(self, sample: pl.DataFrame, schema: RecordSchema) -> BoundTransform:
+        """Load it and decide the table's columns."""
+        return load_transform(self._job).bind(sample, schema)
+
+
 def transform_digest(spec: str) -> str:
     """Hash the file of a transform's module: a changed function is another configuration."""
     return user_code.digest(_load_function(spec))
