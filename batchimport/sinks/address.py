@@ -39,7 +39,9 @@ def redact(address: str) -> str:
     except (UsageError, ImportError):
         return f"{scheme}://{HIDDEN}"
     shown = {name: value for name, value in known.items() if name not in _secrets()}
-    return address if shown == known else _address(scheme, shown)
+    if shown != known:
+        return _address(scheme, shown)
+    return address.replace(":@", "@", 1)  # an empty password
 
 
 def parse_postgres(address: str) -> dict[str, str]:
