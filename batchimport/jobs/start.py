@@ -8,8 +8,15 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from batchimport import failpoints
-from batchimport.errors import UsageError
-from batchimport.jobs.identify import new_job_id, refuse_if_owned, verify_unchanged, without_address
+from batchimport.errors import JobRunningElsewhereError, UsageError
+from batchimport.jobs.identify import (
+    identify,
+    new_job_id,
+    refuse_if_owned,
+    verify_unchanged,
+    without_address,
+)
+from batchimport.jobs.stored import facts_of, same_table
 from batchimport.model import EXTRA_COLUMN, Position
 from batchimport.pipeline.chunk import Work, judge
 from batchimport.pipeline.transform import Identity
@@ -19,7 +26,7 @@ from batchimport.sinks.base import JobRecord
 from batchimport.system import owner_is_gone
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from batchimport.jobs.identify import Found, Request
     from batchimport.model import Chunk, Committed, Job
@@ -27,6 +34,8 @@ if TYPE_CHECKING:
     from batchimport.sinks.base import Claim, Sink
     from batchimport.sources.base import Source
 
+LOOKS = 100
+"""How often a claim looks again: each time another program has claimed a job on the table."""
 SAMPLE_FOR_TRANSFORM = 1000
 SAMPLE_BYTES = 4 << 20
 
@@ -61,21 +70,61 @@ class Opened:
     resumed: bool
 
 
-def open_job(
+def begin_job(
+    request: Request,
+    parts: Parts,
+    owner: str,
+    has_ended: Callable[[str], bool | None] = owner_is_gone,
+    *,
+    reopen: bool = False,
+) -> tuple[Found, Opened | None]:
+    """Identify the job and claim it: together one atomic action in the destination.
+
+    What was identified may have changed until the claim is the only one that looks at the ledger.
+    So the claim looks again, and if anything has changed, all of it is done once more.
+
+    Args:
+        has_ended: Says whether another owner has ended; None where that cannot be known.
+        reopen: Claim a job even if it is completed.
+
+    Returns:
+        What was found; and the job, unless it is completed.
+
+    Raises:
+        RefusedError: If another program works on it, the source has changed, the table has its
+            content already, or its rows are gone.
+        UsageError: If the table cannot take the records.
+    """
+    for _ in range(LOOKS):
+        found = identify(request, parts.source, parts.sink, owner, has_ended)
+        if found.completed is not None and not reopen:
+            return found, None
+        try:
+            return found, _open(request, found, parts, owner, has_ended)
+        except _LedgerChangedError:
+            continue
+    raise JobRunningElsewhereError(
+        "other programs keep beginning jobs on this table",
+        where=parts.job.table,
+        hint="run the same command again when they are done",
+    )
+
+
+class _LedgerChangedError(Exception):
+    """Another program has claimed or ended a job on the table since the job was identified."""
+
+
+def _open(
     request: Request,
     found: Found,
     parts: Parts,
     owner: str,
-    has_ended: Callable[[str], bool | None] = owner_is_gone,
+    has_ended: Callable[[str], bool | None],
 ) -> Opened:
     """Claim the job that was found, or a new one.
 
-    Args:
-        has_ended: Says whether another owner has ended; None where that cannot be known.
-
     Raises:
-        RefusedError: If another program works on it, or the source has changed.
-        UsageError: If the table cannot take the records.
+        _LedgerChangedError: If the ledger is not as it was when the job was found.
     """
     known = found.known
     record, bound = (known, None) if known else _describe(request, parts)
@@ -83,14 +132,28 @@ def open_job(
         refuse_if_owned(record, parts.sink, owner, has_ended)
     schema = _recorded_schema(record, parts.job)
     bound = bound or _bind(parts, schema)
+
+    def check() -> None:
+        if _seen(parts, record, parts.sink.jobs()) != _seen(parts, record, found.jobs):
+            raise _LedgerChangedError
+
     failpoints.reach("before-claim")
-    claim = parts.sink.claim(parts.job, record, owner, found.instead_of)
+    claim = parts.sink.claim(parts.job, record, owner, found.instead_of, check)
     failpoints.reach("after-claim")
     record = claim.record
     committed = parts.sink.committed(record.job_id)
     if record.modified != parts.source.modified:
         verify_unchanged(parts.source, committed)
     return Opened(record, _work(parts, schema, bound, claim), committed, known is not None)
+
+
+def _seen(parts: Parts, own: JobRecord, jobs: Sequence[JobRecord]) -> set[tuple[Any, ...]]:
+    """Return what matters about the jobs on the table, and about the one that is to be claimed."""
+    others = same_table(parts.job.table, parts.sink, jobs)
+    return {
+        (record.job_id, record.epoch, record.state, record.fingerprint)
+        for record in [*others, *(each for each in jobs if each.job_id == own.job_id)]
+    }
 
 
 def join_job(record: JobRecord, parts: Parts) -> Work:
@@ -165,7 +228,8 @@ def _describe(request: Request, parts: Parts) -> tuple[JobRecord, BoundTransform
         schema=document,
         columns=columns,
         size=source.size,
-        configuration=without_address(job),
+        configuration=without_address(job)
+        | facts_of(source, allow_duplicates=request.allow_duplicates),
     )
     return record, bound
 

@@ -169,6 +169,10 @@ class Dialect(ABC):
         """Say whether a table exists."""
 
     @abstractmethod
+    def identity_of(self, table: str) -> str | None:
+        """Return what all names of one table have in common; None if there is no such table."""
+
+    @abstractmethod
     def columns(self, table: str) -> Sequence[TableColumn]:
         """Return the columns of a table in its order; none if it does not exist."""
 
@@ -197,6 +201,10 @@ class Dialect(ABC):
 
     # -- what they share -----------------------------------------------------------------------
 
+    def exclude_claims(self) -> None:
+        """Keep other claims out until this transaction ends, where its beginning does not."""
+        return
+
     def in_ledger(self, table: str) -> str:
         """Return the name of a table of the ledger, with its schema."""
         return f"{self.ledger_schema}.{table}" if self.ledger_schema else table
@@ -205,9 +213,34 @@ class Dialect(ABC):
         """Return the name, as SQL, of the table of keys of a job."""
         return self.name(self.in_ledger(_keys_of(job_id)))
 
+    def has_rows(self, table: str) -> bool:
+        """Say whether a table that exists has a row."""
+        return bool(self.rows(f"SELECT 1 FROM {self.name(table)} LIMIT 1"))
+
     def count(self, table: str) -> int:
         """Return the number of a table's rows."""
         return int(self.rows(f"SELECT count(*) FROM {self.name(table)}")[0][0])
+
+    def surplus(self, record: JobRecord) -> int | None:
+        """Return how many rows more a job's table has than the ledgers account for.
+
+        It is known where all rows since the table was created or looked at are of imports; else
+        None.
+        """
+        if record.rows_before is None:
+            return None
+        table = str(record.configuration["table"])
+        additional, upserts = self.rows(
+            f"SELECT (SELECT count(*) FROM {self.name(table)}) - sum(c.successful), "
+            f"sum(CASE WHEN j.configuration LIKE ? THEN 1 ELSE 0 END) "
+            f"FROM {self.tables.chunks} c JOIN {self.tables.jobs} j USING (job_id) "
+            "WHERE lower(j.table_name) = lower(?) AND j.created_at >= ?",
+            ('%"on_conflict": "update"%', table, record.created_at),
+        )[0]
+        if upserts:  # by another job: there is one row for a record that is written twice
+            return None
+        rows = self.count(table) if additional is None else int(additional)
+        return rows - record.rows_before
 
     def hold(self, job: JobRecord) -> None:
         """Make sure that a job is still at this epoch, and keep it so until the transaction ends.

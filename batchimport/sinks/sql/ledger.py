@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from batchimport import failpoints
-from batchimport.sinks.base import SinkHints, claimed_again
+from batchimport.sinks.base import BEGAN_EMPTY, SinkHints, claimed_again
 from batchimport.sinks.sql import statements
 from batchimport.sinks.sql.dialect import Dialect
 from batchimport.sinks.sql.statements import LEDGER_TABLES
@@ -15,7 +15,7 @@ from batchimport.sinks.sql.store import SqlClaim
 from batchimport.sinks.sql.table import find_target, prepare_table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from batchimport.model import Committed, Job, Reject
     from batchimport.sinks.base import JobRecord
@@ -61,6 +61,13 @@ class SqlSink(Dialect):
         )
         return [statements.committed(row) for row in rows]
 
+    def first_chunks(self) -> dict[str, Committed]:
+        """Return the chunk at position 0 of each job that has one, by the job's id."""
+        rows = self.rows(
+            f"SELECT {statements.CHUNK_COLUMNS} FROM {self.tables.chunks} WHERE lo = 0"
+        )
+        return {row[0]: statements.committed(row) for row in rows}
+
     def is_committed(self, job_id: str, position: int) -> bool:
         """Say whether the ledger has a chunk that begins at this position."""
         return bool(
@@ -91,10 +98,17 @@ class SqlSink(Dialect):
     # -- whose a job is ------------------------------------------------------------------------
 
     def claim(
-        self, job: Job, record: JobRecord, owner: str, instead_of: Sequence[JobRecord] = ()
+        self,
+        job: Job,
+        record: JobRecord,
+        owner: str,
+        instead_of: Sequence[JobRecord] = (),
+        check: Callable[[], None] = lambda: None,
     ) -> SqlClaim:
         """Make ledger and table ready and take the job with a new epoch."""
         with self.transaction():
+            self.exclude_claims()
+            check()
             if not self._has_ledger():
                 self.create_ledger()
             for old in instead_of:
@@ -133,7 +147,13 @@ class SqlSink(Dialect):
         rows_before = prepare_table(self, job, record.columns)
         failpoints.reach("after-table")
         now = statements.now()
-        record = replace(record, rows_before=rows_before, created_at=now)
+        empty = not (self.exists(job.table) and self.has_rows(job.table))
+        record = replace(
+            record,
+            rows_before=rows_before,
+            created_at=now,
+            configuration={**record.configuration, BEGAN_EMPTY: empty},
+        )
         values = statements.job_values(record, job.table, owner, now)
         self.run(
             f"INSERT INTO {self.tables.jobs} ({statements.JOB_COLUMNS}) "

@@ -156,6 +156,7 @@ def job_record(row: Sequence[Any]) -> JobRecord:
         state=row[12],
         epoch=row[13],
         created_at=row[15],
+        updated_at=row[16],
     )
 
 

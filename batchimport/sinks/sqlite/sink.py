@@ -22,6 +22,7 @@ from batchimport.errors import (
     BatchImportError,
     DataError,
     FatalError,
+    NoSuchDestinationError,
     TransientError,
     UsageError,
 )
@@ -82,7 +83,7 @@ class SqliteSink(SqlSink):
         self._dry_run = options.dry_run
         self._lock = threading.RLock()
         if not options.create and not self.path.exists():
-            raise UsageError("no such database", where=str(self.path))
+            raise NoSuchDestinationError("no such database", where=str(self.path))
         if self.path.is_dir() or not self.path.parent.is_dir():
             raise UsageError(
                 "is a directory" if self.path.is_dir() else "its directory does not exist",
@@ -123,6 +124,10 @@ class SqliteSink(SqlSink):
                 (table,),
             )
         )
+
+    def identity_of(self, table: str) -> str | None:
+        """Return the name without its case; None if there is no such table."""
+        return table.lower() if self.exists(table) else None
 
     def columns(self, table: str) -> list[SqliteColumn]:
         """Return the columns of a table in its order."""

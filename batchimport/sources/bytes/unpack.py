@@ -109,6 +109,7 @@ class UnpackedFile(TextFile):
             raise _no_room(error, self.path, folder) from error
         try:
             self.size = self._write(pieces, origin.size, folder)
+            self.content = self._fingerprint()
             self.begin = self._after_byte_order_mark()
         except BaseException:
             self.close()
