@@ -45,8 +45,9 @@ from batchimport.jobs.recorder import Recorder, started
 from batchimport.jobs.start import Parts, begin_job, bytes_per_record
 from batchimport.model import hash_of
 from batchimport.pipeline.transform import load_transform
-from batchimport.policy.events import JobFinished, RecordsCounted
+from batchimport.policy.events import JobFinished, Preparing, RecordsCounted
 from batchimport.policy.plan import Plan
+from batchimport.policy.preparing import watched_by
 from batchimport.policy.sizing import choose_sizer
 from batchimport.policy.stop_rules import StopRule, verdict
 from batchimport.schema.diagnose import likely_mistakes
@@ -95,7 +96,8 @@ def import_file(request: Request, observer: Observer = lambda _: None) -> Outcom
 def _import(call: _Call) -> Outcome:
     try:
         refuse_few_files()
-        return call.run()
+        with watched_by(call.observer):
+            return call.run()
     except BatchImportError as error:
         return call.not_begun(error)
     except OSError as error:
@@ -106,7 +108,8 @@ class _Call:
     """One call of `import_file`: opens what the job works with, and chooses the engine."""
 
     def __init__(self, request: Request, observer: Observer) -> None:
-        self._request, self._observer = request, observer
+        self._began = time.monotonic()
+        self._request, self.observer = request, observer
         self._job_id = request.job_id or ""
 
     def run(self) -> Outcome:
@@ -124,12 +127,12 @@ class _Call:
         """
         from batchimport.engines.temporal.client import attach, follow  # noqa: PLC0415 - an extra
 
-        outcome = attach(self._request, self._observer)
+        outcome = attach(self._request, self.observer)
         if outcome is None:
             with self._opened() as run:
                 outcome, known_id = run.before_temporal()
             self._job_id = known_id or self._job_id
-        return outcome or follow(self._request, self._job_id, self._observer)
+        return outcome or follow(self._request, self._job_id, self.observer)
 
     def not_begun(self, error: BatchImportError) -> Outcome:
         """Return the outcome of a run that ended before its job was claimed."""
@@ -160,7 +163,13 @@ class _Call:
             sink = self._open_sink()
             stack.callback(sink.close)
             seconds = request.options.chunk_timeout_seconds
-            yield _Run(request, Parts(job, source, transform, sink, seconds), self._observer, spool)
+            yield _Run(
+                request,
+                Parts(job, source, transform, sink, seconds),
+                self.observer,
+                spool,
+                self._began,
+            )
 
     def _open_sink(self) -> Sink:
         """Open the destination; one that is gone, with a job's rows in it, is not made again."""
@@ -197,13 +206,18 @@ class _Run:
     """The run of a job in this process: identify, claim, run the engine, check the accounts."""
 
     def __init__(
-        self, request: Request, parts: Parts, observer: Observer, spool: Spool | None
+        self,
+        request: Request,
+        parts: Parts,
+        observer: Observer,
+        spool: Spool | None,
+        began: float,
     ) -> None:
         self._request, self._job, self._parts = request, request.job, parts
         self._source, self._sink, self._spool = parts.source, parts.sink, spool
         self._recorder = Recorder(request, observer, owner_id())
         self._tally = self._recorder.tally
-        self._began = time.monotonic()
+        self._began = began
 
     def execute(self) -> Outcome:
         """Run the job to its end."""
@@ -272,6 +286,8 @@ class _Run:
         counter = threading.Thread(target=self._count, name="count", daemon=True)
         counter.start()
         event_loop.run(self._engine(work, plan, sizer, stop_rule))
+        if counter.is_alive():
+            self._recorder(Preparing("counting the records, to check the accounts"))
         counter.join()
 
     async def _engine(self, work: Work, plan: Plan, sizer: Sizer, stop_rule: StopRule) -> None:

@@ -404,6 +404,10 @@ class Output:
         Option(metavar="PATH", help="Append a line for each event to this file."),
     ] = None
     quiet: Quiet = False
+    verbose: Annotated[
+        bool,
+        Option("--verbose", help="Print the cause of an error, and why chunks have their size."),
+    ] = False
 
 
 @dataclass(frozen=True)
@@ -478,14 +482,17 @@ def as_command(command: Callable[..., None]) -> Callable[..., None]:
         else:
             options.append(_option(name, parameter.annotation, parameter.default))
 
-    options.append(_option("verbose", _VERBOSE, default=False))
+    if not any(each.name == "verbose" for each in options):
+        options.append(_option("verbose", _VERBOSE, default=False))
+    names = inspect.signature(command).parameters
 
-    def grouped(*, verbose: bool, **values: Any) -> None:
+    def grouped(**values: Any) -> None:
+        verbose = values["verbose"]
         for name, group in groups.items():
             values[name] = group(**{each.name: values.pop(each.name) for each in fields(group)})
         try:
             with without_panics():
-                command(**values)
+                command(**{name: values[name] for name in names})
         except BatchImportError as error:
             if verbose and error.__cause__ is not None:
                 error.add_note(f"cause: {error.__cause__!r}")

@@ -99,7 +99,8 @@ def execute(request: "Request", output: o.Output) -> None:
     """
     from batchimport.importer import import_file  # noqa: PLC0415 - imports Polars
 
-    display = open_display("none" if output.quiet else output.progress)
+    progress = "none" if output.quiet else output.progress
+    display = open_display(progress, verbose=output.verbose)
     with log_to(output.log_file), display:
         outcome = import_file(request, display)
     try:

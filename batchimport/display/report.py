@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from batchimport.display.escape import safe
-from batchimport.display.lines import clock_time
+from batchimport.display.units import clock_time
 from batchimport.model import DRY_RUN
 
 if TYPE_CHECKING:

@@ -89,6 +89,7 @@ def started(job_id: str, job: Job, source: Source, committed: Sequence[Committed
         done=done,
         done_positions=positions,
         notes=source.notes,
+        unit="rows" if source.format == "parquet" else "bytes",
     )
 
 
