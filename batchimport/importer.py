@@ -41,8 +41,8 @@ from batchimport.jobs.identify import (
     remembered_rows,
     verify_unchanged,
 )
-from batchimport.jobs.recorder import Recorder, started
-from batchimport.jobs.start import Parts, begin_job, bytes_per_record
+from batchimport.jobs.recorder import Recorder, record_failure, started
+from batchimport.jobs.start import Parts, begin_job, bytes_per_record, doubtful
 from batchimport.model import hash_of
 from batchimport.pipeline.transform import load_transform
 from batchimport.policy.events import JobFinished, Preparing, RecordsCounted
@@ -65,7 +65,7 @@ if TYPE_CHECKING:
     from batchimport.jobs.start import Opened
     from batchimport.model import Committed, Summary
     from batchimport.pipeline.chunk import Work
-    from batchimport.policy.events import Event, Observer
+    from batchimport.policy.events import Event, JobStarted, Observer
     from batchimport.policy.sizing import Sizer
     from batchimport.sinks.base import JobRecord, Sink
 
@@ -137,6 +137,7 @@ class _Call:
     def not_begun(self, error: BatchImportError) -> Outcome:
         """Return the outcome of a run that ended before its job was claimed."""
         status, code = verdict(0, error)
+        record_failure(self._request, self._job_id, error)
         summary = summary_of(self._request, self._job_id, status, error)
         summary = replace(
             summary,
@@ -155,6 +156,7 @@ class _Call:
                 spool_folder = request.state.path / "spool"
                 source = open_source(job.sources, job.options, spool, unpack_into=spool_folder)
             stack.callback(source.close)
+            self._request = request = doubtful(request, source)
             self._job_id = self._job_id or new_job_id(job, source)
             transform = load_transform(job)
             if request.temporal is None:
@@ -264,13 +266,14 @@ class _Run:
 
     # -- during -------------------------------------------------------------------------------
 
-    def _announce(
-        self, record: JobRecord, committed: Sequence[Committed], total: int | None = None
-    ) -> None:
-        event = started(record.job_id, self._job, self._source, committed)
+    def _started(self, record: JobRecord, committed: Sequence[Committed]) -> JobStarted:
+        return started(record.job_id, self._job, self._source, committed)
+
+    def _announce(self, record: JobRecord, committed: Sequence[Committed]) -> None:
+        event = self._started(record, committed)
         kept = (self._spool.note,) if self._spool is not None and self._spool.note else ()
         suspicious = likely_mistakes(self._job.schema) if self._job.model is None else ()
-        self._recorder(replace(event, total=total, notes=(*event.notes, *kept, *suspicious)))
+        self._recorder(replace(event, notes=(*event.notes, *kept, *suspicious)))
 
     def _run_engine(self, work: Work, committed: Sequence[Committed]) -> None:
         """Run the chunks that are not committed; count the source's records beside them."""
@@ -331,10 +334,13 @@ class _Run:
         committed = self._sink.committed(record.job_id)
         if record.modified != self._source.modified:
             verify_unchanged(self._source, committed)
-        self._announce(record, committed, record.total_items)
+        self._tally(replace(self._started(record, committed), total=record.total_items))
+        self._recorder.complete(record)
         summary = summary_of(self._request, record.job_id, "already_completed")
         code = 3 if self._tally.totals.failed else 0
-        return self._finished(replace(summary, resumed=True), code, self._export_rejects(record))
+        rejects = self._export_rejects(record)
+        outcome = self._finished(replace(summary, resumed=True), code, rejects)
+        return replace(outcome, ended_at=record.updated_at)
 
     def _export_rejects(self, record: JobRecord) -> Exported:
         path = rejects_path(self._request, record.job_id, self._tally.totals.failed)
@@ -348,6 +354,7 @@ class _Run:
             delivery=self._sink.hints.delivery,
             peak_memory_bytes=peak_memory_bytes(),
             rejects_by_code=rejects.codes,
+            rejects_by_field=rejects.fields,
             rejects_file=rejects.path,
         )
         summary = self._tally.fill(summary, time.monotonic() - self._began)

@@ -332,6 +332,8 @@ class RunOptions:
         max_errors_share: The same as a share of the processed records, 0 to 1.
         rejects_path: File for the rejects; None: in the state directory.
         dry_run: Import as usual, but keep nothing.
+        hopeless_after: Stop if so many records are processed and every one of them was rejected,
+            unless `max_errors` or its share says how many may be; None: never.
     """
 
     max_parallel: int = 10
@@ -350,6 +352,7 @@ class RunOptions:
     max_errors_share: float | None = None
     rejects_path: str | None = None
     dry_run: bool = False
+    hopeless_after: int | None = None
 
     def __post_init__(self) -> None:
         """Check the rules.
@@ -486,6 +489,7 @@ class Summary:
     chunks: ChunkCounts = ChunkCounts()
     chunk_size: ChunkSizes = ChunkSizes()
     rejects_by_code: dict[str, int] = field(default_factory=dict)
+    rejects_by_field: dict[str, dict[str, int]] = field(default_factory=dict)
     rejects_file: str | None = None
     resume_command: str | None = None
     error: str | None = None

@@ -121,7 +121,7 @@ def _report(outcome: "Outcome", output: o.Output) -> None:
         if output.json_:
             typer.echo(json.dumps(outcome.summary.to_dict()))
         elif not output.quiet and (outcome.summary.resume_command or outcome.error is None):
-            final_report(outcome.summary, outcome.examples)
+            final_report(outcome.summary, outcome.examples, outcome.ended_at)
     except OSError as error:
         if error.errno not in (errno.EPIPE, errno.EIO):
             raise

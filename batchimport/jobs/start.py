@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 LOOKS = 100
 """How often a claim looks again: each time another program has claimed a job on the table."""
+HOPELESS_AFTER = 10_000
+"""Records after which a guessed schema or delimiter is wrong, if it has fitted none of them."""
 SAMPLE_FOR_TRANSFORM = 1000
 SAMPLE_BYTES = 4 << 20
 
@@ -69,6 +71,16 @@ class Opened:
     work: Work
     committed: list[Committed]
     resumed: bool
+
+
+def doubtful(request: Request, source: Source) -> Request:
+    """Return the request, which ends early if no record fits what was only guessed."""
+    guesses = request.job.schema is None
+    if source.format == "csv" and request.job.options.delimiter is None:
+        guesses = True
+    if not guesses:
+        return request
+    return replace(request, options=replace(request.options, hopeless_after=HOPELESS_AFTER))
 
 
 def begin_job(

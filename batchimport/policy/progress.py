@@ -178,7 +178,7 @@ class Tally:
         now = self._clock()
         with self._lock:
             if self._ended is not None:
-                span = self._ended - self._imports_since
+                span = self._ended - self._began
                 read = self.positions - self.positions_before
                 return (self.this_run.processed / span, read / span) if span > 0 else (0.0, 0.0)
             while self._recent and now - self._recent[0][0] > WINDOW_SECONDS:
