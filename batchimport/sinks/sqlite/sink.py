@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote as url_quote
@@ -27,6 +28,7 @@ from batchimport.errors import (
     UsageError,
 )
 from batchimport.model import DRY_RUN
+from batchimport.policy.retry import until_it_works
 from batchimport.sinks.base import SinkHints, SinkOptions
 from batchimport.sinks.sql.dialect import RECORD
 from batchimport.sinks.sql.ledger import SqlSink
@@ -95,7 +97,8 @@ class SqliteSink(SqlSink):
         try:
             self._connection = dbapi.connect(self._place(options), autocommit=True)
             for pragma in _PRAGMAS[:2] if self._dry_run else _PRAGMAS:
-                self.run(pragma)
+                # Leaving rollback mode is refused at once while others use the file: wait for them.
+                until_it_works(partial(self.run, pragma), TransientError, BUSY_SECONDS)
             if self._dry_run:
                 self.run("BEGIN IMMEDIATE")
         except DriverError as error:
