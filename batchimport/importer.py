@@ -333,6 +333,7 @@ class _Run:
             peak_memory_bytes=peak_memory_bytes(),
             rejects_by_code=rejects.codes,
             rejects_file=rejects.path,
+            **rejects.outcomes,
         )
         summary = self._tally.fill(summary, time.monotonic() - self._began)
         self._recorder(JobFinished(summary))

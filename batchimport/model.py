@@ -171,13 +171,23 @@ class ChunkResult:
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """One row of the ledger: an interval whose records are in the destination."""
+    """One row of the ledger: an interval whose records are in the destination.
+
+    Attributes:
+        updated: Of the successful records, those that changed or replaced a row that was there.
+        ignored: Of the filtered records, those that `--on-conflict ignore` left out.
+        skipped: Of the filtered records, those that a trigger, a rule or a conflict clause of the
+            table left out.
+    """
 
     chunk: Chunk
     successful: int
     failed: int
     filtered: int
     digest: str
+    updated: int = 0
+    ignored: int = 0
+    skipped: int = 0
 
 
 def check_job_id(job_id: str, where: str | None = None) -> None:
@@ -462,7 +472,15 @@ class ChunkSizes:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The outcome of a run, as `--json` prints it (version 1)."""
+    """The outcome of a run, as `--json` prints it (version 1).
+
+    Attributes:
+        inserted: Rows that the records became; with `updated`, the successful records.
+        updated: Records that changed or replaced a row that was there.
+        ignored: Records that `--on-conflict ignore` left out; they count as filtered.
+        skipped_by_destination: Records that a trigger, a rule or a conflict clause of the table left
+            out without an error; they count as filtered.
+    """
 
     job_id: str
     status: str
@@ -478,6 +496,10 @@ class Summary:
     successful: int = 0
     failed: int = 0
     filtered: int = 0
+    inserted: int = 0
+    updated: int = 0
+    ignored: int = 0
+    skipped_by_destination: int = 0
     this_run: Counts = Counts()
     duration_seconds: float = 0.0
     records_per_second: float = 0.0
