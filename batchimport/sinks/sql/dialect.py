@@ -284,11 +284,7 @@ class ChunkTransaction(ABC):
 
     def overlapping(self, chunk: Chunk) -> list[Committed]:
         """Return the ledger rows that share positions with a chunk."""
-        rows = self.rows(
-            f"SELECT {statements.CHUNK_COLUMNS} FROM {self._tables.chunks} "
-            "WHERE job_id = ? AND lo < ? AND hi > ?",
-            (self._job.job_id, chunk.hi, chunk.lo),
-        )
+        rows = self.rows(*statements.overlapping(self._tables.chunks, self._job.job_id, chunk))
         return list(map(statements.committed, rows))
 
     def insert_rejects(self, request: StoreRequest, refused: Refused, ignored: int) -> ChunkResult:
