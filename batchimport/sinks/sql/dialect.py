@@ -343,11 +343,9 @@ class ChunkTransaction(ABC):
 
     def overlapping(self, chunk: Chunk) -> list[Committed]:
         """Return the ledger rows that share positions with a chunk."""
-        rows = self.rows(
-            f"SELECT {statements.CHUNK_COLUMNS}, {column_list(OUTCOME_COLUMNS)} "
-            f"FROM {self._tables.chunks} WHERE job_id = ? AND lo < ? AND hi > ?",
-            (self._job.job_id, chunk.hi, chunk.lo),
-        )
+        columns = f"{statements.CHUNK_COLUMNS}, {column_list(OUTCOME_COLUMNS)}"
+        query = statements.overlapping(self._tables.chunks, self._job.job_id, chunk, columns)
+        rows = self.rows(*query)
         return list(map(statements.committed, rows))
 
     def insert_rejects(self, request: StoreRequest, outcomes: Outcomes) -> ChunkResult:

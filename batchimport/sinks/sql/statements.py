@@ -103,6 +103,22 @@ def heartbeat(jobs: str) -> str:
     return f"UPDATE {jobs} SET heartbeat_at = ? WHERE job_id = ? AND epoch = ? RETURNING 1"
 
 
+def overlapping(
+    chunks: str, job_id: str, chunk: Chunk, columns: str = CHUNK_COLUMNS
+) -> tuple[str, tuple[Any, ...]]:
+    """Return the query, and its values, for the ledger rows that share positions with a chunk.
+
+    Chunks of a job do not overlap, so none before the last one that begins at `chunk.lo` or earlier
+    can reach into it. Starting there, the primary key finds the rows: the time does not grow with the
+    ledger.
+    """
+    query = (
+        f"SELECT {columns} FROM {chunks} WHERE job_id = ? AND lo < ? AND hi > ? AND lo >= coalesce("
+        f"(SELECT lo FROM {chunks} WHERE job_id = ? AND lo <= ? ORDER BY lo DESC LIMIT 1), ?)"
+    )
+    return query, (job_id, chunk.hi, chunk.lo, job_id, chunk.lo, chunk.lo)
+
+
 def job_values(record: JobRecord, table: str, owner: str, now: str) -> tuple[Any, ...]:
     """Return the row of a job, in the order of `JOB_COLUMNS`."""
     return (
