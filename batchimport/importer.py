@@ -42,7 +42,7 @@ from batchimport.jobs.identify import (
     verify_unchanged,
 )
 from batchimport.jobs.recorder import Recorder, started
-from batchimport.jobs.start import Parts, begin_job, bytes_per_record
+from batchimport.jobs.start import Parts, begin_job, bytes_per_record, refuse_few_records
 from batchimport.model import hash_of
 from batchimport.pipeline.transform import load_transform
 from batchimport.policy.events import JobFinished, RecordsCounted
@@ -231,6 +231,7 @@ class _Run:
         if found.completed is not None:
             return self._already_completed(found.completed), found.completed.job_id
         if found.known is None:
+            refuse_few_records(self._request, self._source)
             return None, None
         refuse_if_owned(found.known, self._sink, owner)
         return None, found.known.job_id

@@ -342,6 +342,7 @@ class RunOptions:
         max_errors_share: The same as a share of the processed records, 0 to 1.
         rejects_path: File for the rejects; None: in the state directory.
         dry_run: Import as usual, but keep nothing.
+        min_records: Refuse to begin a job whose source has fewer records; None: any number.
     """
 
     max_parallel: int = 10
@@ -360,6 +361,7 @@ class RunOptions:
     max_errors_share: float | None = None
     rejects_path: str | None = None
     dry_run: bool = False
+    min_records: int | None = None
 
     def __post_init__(self) -> None:
         """Check the rules.
@@ -381,6 +383,7 @@ class RunOptions:
         _check_range("--retry-backoff", self.retry_backoff, 1)
         _check_range("--chunk-timeout", self.chunk_timeout_seconds, 0.001)
         _check_range("--max-errors", self.max_errors, 0)
+        _check_range("--min-records", self.min_records, 0)
         share = self.max_errors_share
         if share is not None and not 0 <= share <= 1:
             raise UsageError(f"must be from 0% to 100%, not {share:.0%}", where="--max-errors")

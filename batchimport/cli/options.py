@@ -269,6 +269,9 @@ class Selection:
 
     job_id: Annotated[str | None, Option(metavar="ID", help="Default: STEM-hash.")] = None
     limit: Annotated[int | None, Number(help="Import only the first N records.")] = None
+    min_records: Annotated[
+        int | None, Number(help="Refuse a source that has fewer records, before anything changes.")
+    ] = None
     dry_run: Annotated[
         bool, Option("--dry-run", help="Import and report as usual, but keep nothing.")
     ] = False

@@ -106,6 +106,11 @@ class ParquetSink:
         """Yield the rejects of a job in order of record."""
         return self._ledger.rejects(job_id)
 
+    def columns_of(self, table: str) -> frozenset[str]:
+        """Return the names of the dataset's columns, in lower case; none if there is no file."""
+        del table
+        return frozenset(map(str.lower, self._common_schema()))
+
     def exact_columns(self, table: str) -> frozenset[str]:
         """Return no column: numbers are doubles."""
         del table

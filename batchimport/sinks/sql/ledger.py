@@ -88,6 +88,10 @@ class SqlSink(Dialect):
             yield from map(statements.reject, rows)
             last = rows[-1][1]
 
+    def columns_of(self, table: str) -> frozenset[str]:
+        """Return the names of a table's columns, in lower case; none if it does not exist."""
+        return frozenset(own.name.lower() for own in self.columns(table))
+
     def exact_columns(self, table: str) -> frozenset[str]:
         """Return the columns, in lower case, that hold numbers exactly as they are written."""
         return frozenset(own.name.lower() for own in self.columns(table) if own.is_exact)
