@@ -223,7 +223,8 @@ class SourceOptions:
     """How to read the bytes of the source; None: detect it.
 
     Attributes:
-        header: CSV: the first row has the names of the columns.
+        header: CSV: some row has the names of the columns.
+        has_header: CSV: it is the first row, whatever that looks like.
         null_string: CSV: the cell that means null; None: an empty cell.
         skip_lines: CSV: lines before the header.
         max_record_bytes: A longer record is rejected.
@@ -238,6 +239,7 @@ class SourceOptions:
     null_string: str | None = None
     skip_lines: int | None = None
     max_record_bytes: int = 16 * 1024 * 1024
+    has_header: bool = False
 
     def __post_init__(self) -> None:
         """Check the rules.
@@ -245,6 +247,8 @@ class SourceOptions:
         Raises:
             UsageError: If a value is out of its range.
         """
+        if self.has_header and not self.header:
+            raise UsageError("is the opposite of --no-header", where="--header")
         _check_choice("--compression", self.compression, Compression)
         _check_range("--skip-lines", self.skip_lines, 0)
         _check_range("--max-record-bytes", self.max_record_bytes, 1)

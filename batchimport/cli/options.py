@@ -203,6 +203,9 @@ class Reading:
             metavar="CHARACTER", help="CSV: quote character; empty for none. Default: detected."
         ),
     ] = None
+    has_header: Annotated[
+        bool, Option("--header", help="CSV: the first row holds the names, whatever it looks like.")
+    ] = False
     no_header: Annotated[bool, Option("--no-header", help="CSV: the first row is a record.")] = (
         False
     )
@@ -228,6 +231,7 @@ class Reading:
             quote=self.quote,
             encoding=self.encoding,
             header=not self.no_header,
+            has_header=self.has_header,
             null_string=self.null_string,
             skip_lines=self.skip_lines,
             max_record_bytes=parse_size(self.max_record_bytes, "--max-record-bytes"),
