@@ -42,7 +42,13 @@ from batchimport.jobs.identify import (
     verify_unchanged,
 )
 from batchimport.jobs.recorder import Recorder, record_failure, started
-from batchimport.jobs.start import Parts, begin_job, bytes_per_record, doubtful
+from batchimport.jobs.start import (
+    Parts,
+    begin_job,
+    bytes_per_record,
+    doubtful,
+    refuse_few_records,
+)
 from batchimport.model import hash_of
 from batchimport.pipeline.transform import load_transform
 from batchimport.policy.events import JobFinished, Preparing, RecordsCounted
@@ -247,6 +253,7 @@ class _Run:
         if found.completed is not None:
             return self._already_completed(found.completed), found.completed.job_id
         if found.known is None:
+            refuse_few_records(self._request, self._source)
             return None, None
         refuse_if_owned(found.known, self._sink, owner)
         return None, found.known.job_id
@@ -356,6 +363,7 @@ class _Run:
             rejects_by_code=rejects.codes,
             rejects_by_field=rejects.fields,
             rejects_file=rejects.path,
+            **rejects.outcomes,
         )
         summary = self._tally.fill(summary, time.monotonic() - self._began)
         self._recorder(JobFinished(summary))

@@ -109,6 +109,8 @@ def _outcome(summary: Summary) -> tuple[str, Style]:
         return "completed: the source has no record", CAUTION
     if not summary.successful:
         return "completed: nothing is stored, every record was filtered or left out", CAUTION
+    if summary.skipped_by_destination:
+        return "completed: the table left records out", CAUTION
     if summary.filtered:
         return "completed: every record is stored, or was filtered or left out", style
     return words, style
@@ -159,8 +161,16 @@ def _facts(summary: Summary) -> list[tuple[str, str]]:
         ("stored", f"{summary.successful:,}" + (f" of {total:,}" if total is not None else "")),
         ("rejected", f"{summary.failed:,}"),
     ]
-    if summary.filtered:
-        facts.append(("filtered", f"{summary.filtered:,}"))
+    if summary.updated:
+        facts.append(("", f"{summary.inserted:,} inserted, {summary.updated:,} updated"))
+    left_out = summary.ignored + summary.skipped_by_destination
+    if summary.filtered > left_out:
+        facts.append(("filtered", f"{summary.filtered - left_out:,}"))
+    if summary.ignored:
+        facts.append(("ignored", f"{summary.ignored:,} whose key was there (--on-conflict ignore)"))
+    if summary.skipped_by_destination:
+        skipped = f"{summary.skipped_by_destination:,} by a trigger, rule or clause of the table"
+        facts.append(("skipped", skipped))
     if summary.resumed:
         facts.append(("this run", f"{this_run.processed:,} records"))
     rate = f"{summary.records_per_second:,.0f} records/s"

@@ -7,7 +7,7 @@ import shlex
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from batchimport import failpoints
 from batchimport.errors import AccountsError
@@ -88,12 +88,14 @@ class Exported:
         examples: A few rejects for different reasons.
         codes: Number of rejects by the code of their first error.
         fields: Number of errors by field and code; the field of the whole record is empty.
+        outcomes: Fields of the summary: records by what the destination did with them.
     """
 
     path: str | None = None
     examples: tuple[Reject, ...] = ()
     codes: dict[str, int] = field(default_factory=dict)
     fields: dict[str, dict[str, int]] = field(default_factory=dict)
+    outcomes: dict[str, Any] = field(default_factory=dict)
 
 
 def finish_job(parts: Parts, claim: Claim, total: int | None, *, is_whole: bool) -> None:
@@ -175,8 +177,9 @@ def export_rejects(sink: Sink, job_id: str, path: Path | None) -> Exported:
     Raises:
         FatalError: If the file cannot be written.
     """
+    outcomes = outcome_counts(sink.committed(job_id))
     if path is None:
-        return Exported()
+        return Exported(outcomes=outcomes)
     reasons: dict[tuple[str, str], Reason] = {}
     codes: Counter[str] = Counter()
 
@@ -193,7 +196,8 @@ def export_rejects(sink: Sink, job_id: str, path: Path | None) -> Exported:
     fields: dict[str, dict[str, int]] = {}
     for (name, code), reason in sorted(reasons.items()):
         fields.setdefault(name, {})[code] = reason.count
-    return Exported(str(path), _different(reasons.values()), dict(sorted(codes.items())), fields)
+    ordered = dict(sorted(codes.items()))
+    return Exported(str(path), _different(reasons.values()), ordered, fields, outcomes)
 
 
 @dataclass(slots=True)
@@ -215,6 +219,17 @@ def _different(reasons: Iterable[Reason]) -> tuple[Reject, ...]:
     examples = {reason.first.record: reason.first for reason in frequent}
     chosen = list(examples.values())[:EXAMPLES]
     return tuple(sorted(chosen, key=lambda reject: reject.record))
+
+
+def outcome_counts(committed: Sequence[Committed]) -> dict[str, Any]:
+    """Return the records of a job by what the destination did, as fields of the summary."""
+    updated = sum(row.updated for row in committed)
+    return {
+        "inserted": sum(row.successful for row in committed) - updated,
+        "updated": updated,
+        "ignored": sum(row.ignored for row in committed),
+        "skipped_by_destination": sum(row.skipped for row in committed),
+    }
 
 
 def summary_of(

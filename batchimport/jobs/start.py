@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from batchimport import failpoints
-from batchimport.errors import JobRunningElsewhereError, UsageError
+from batchimport.errors import JobRunningElsewhereError, RefusedError, UsageError
 from batchimport.jobs.identify import (
     identify,
     new_job_id,
@@ -41,6 +41,8 @@ HOPELESS_AFTER = 10_000
 """Records after which a guessed schema or delimiter is wrong, if it has fitted none of them."""
 SAMPLE_FOR_TRANSFORM = 1000
 SAMPLE_BYTES = 4 << 20
+MAX_NAMES = 5
+"""How many names of columns an error shows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +142,8 @@ def _open(
         _LedgerChangedError: If the ledger is not as it was when the job was found.
     """
     known = found.known
+    if known is None:
+        refuse_few_records(request, parts.source)
     record, bound = (known, None) if known else _describe(request, parts)
     if record.job_id not in {each.job_id for each in found.instead_of}:
         refuse_if_owned(record, parts.sink, owner, has_ended)
@@ -174,6 +178,30 @@ def join_job(record: JobRecord, parts: Parts) -> Work:
     schema = _recorded_schema(record, parts.job)
     bound = _bind(parts, schema)
     return _work(parts, schema, bound, parts.sink.join(parts.job, record))
+
+
+def refuse_few_records(request: Request, source: Source) -> None:
+    """Refuse a source that has fewer records than the job must have; reads no more than those.
+
+    Raises:
+        RefusedError: If so.
+    """
+    wanted, at = request.options.min_records or 0, Position()
+    while at.record < wanted:
+        chunk = source.cut(at, wanted - at.record, SAMPLE_BYTES)
+        if chunk is None:
+            found = f"{at.record:,} records" if at.record else "no record"
+            raise RefusedError(
+                f"the source has {found}, fewer than --min-records {wanted}",
+                where=source.name,
+                hint="nothing was changed; get the whole file, or lower --min-records",
+            )
+        at = chunk.end
+
+
+def has_records(source: Source) -> bool:
+    """Say whether the source has any record."""
+    return _first_chunk(source) is not None
 
 
 def bytes_per_record(source: Source) -> float:
@@ -222,8 +250,13 @@ def _describe(request: Request, parts: Parts) -> tuple[JobRecord, BoundTransform
     if document is None:
         document = infer(source, job.infer_records)
     schema = _schema(document, _exact_columns(job, parts.sink), job)
+    is_given = job.schema is not None or source.declared is not None
+    there = parts.sink.columns_of(job.table)
+    _refuse_other_header(job, source, schema, there)
     bound = _bind(parts, schema)
     columns = bound.columns
+    if there and not is_given and not has_records(source):
+        columns = ()  # only a header, which says nothing of types: the table's own stay
     if not columns and source.count():
         if job.schema is None:
             raise UsageError(
@@ -245,6 +278,38 @@ def _describe(request: Request, parts: Parts) -> tuple[JobRecord, BoundTransform
         | facts_of(source, allow_duplicates=request.allow_duplicates),
     )
     return record, bound
+
+
+def _refuse_other_header(
+    job: Job, source: Source, schema: RecordSchema, there: frozenset[str]
+) -> None:
+    """Refuse a file whose header has no name that is known: it is probably none, or another file.
+
+    Args:
+        there: Columns of the existing table, in lower case.
+
+    Raises:
+        UsageError: If so, unless `--format` says how to read it.
+    """
+    if job.options.format is not None:
+        return
+    names = {column.name for column in schema.columns} if job.schema is not None else set()
+    for file, header in source.headers.items():
+        wanted, what, given = names, "the schema", set(header)
+        if not names and _keeps_text(job) and job.if_exists != "replace":
+            wanted, what = set(there), f"table {job.table}"
+            given = set(map(str.lower, header))
+        if wanted and wanted.isdisjoint(given):
+            raise UsageError(
+                f"no name in its header ({_some(header)}) is in {what} ({_some(sorted(wanted))})",
+                where=file,
+                hint="is it the file that was meant? If its first line is a record: --no-header; to "
+                f"import it as it is: --format {source.format}",
+            )
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:MAX_NAMES]) + (", …" if len(names) > MAX_NAMES else "")
 
 
 def infer(source: Source, records: int | None) -> dict[str, Any]:

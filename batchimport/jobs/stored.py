@@ -29,10 +29,6 @@ if TYPE_CHECKING:
     from batchimport.sinks.base import JobRecord, Sink
     from batchimport.sources.base import Source
 
-_WAYS_OUT = (
-    "--if-exists replace starts over; --key with --on-conflict update repairs; "
-    "--allow-duplicates adds them again"
-)
 _OPTIONS = {
     "sql": "--sql",
     "transform": "--transform",
@@ -220,6 +216,14 @@ class _Comparison:
         is_alone = len(self._source.contents) == 1
         return "this file" if is_alone else self._source.file_at(self._base)
 
+    def _ways_out(self, record: JobRecord) -> str:
+        ways = ["--if-exists replace starts over", "--allow-duplicates adds them again"]
+        if self._sink.hints.rows_outlive_the_ledger:
+            ways.insert(1, "--key with --on-conflict update repairs")
+        elif record.target_hash == self._job.target_hash():
+            ways.insert(0, "--restart replaces these rows")
+        return "; ".join(ways)
+
     def _refuse(self, file: _File, rows: int, subject: str) -> None:
         record, job = file.record, self._job
         differences = _differences(job, record)
@@ -233,13 +237,13 @@ class _Comparison:
                     f"`batchimport resume {record.job_id}`",
                 )
             return  # nothing of it is in the table
-        hint = _WAYS_OUT
+        hint = self._ways_out(record)
         if record.state != "completed":
             hint = f"`batchimport resume {record.job_id}` finishes that job; {hint}"
         elif not differences and file.content.size < self._content.size:
             hint = f"--if-source-changed append adds what is new in it; {hint}"
         raise AlreadyStoredError(
-            f"{subject} is in the table already: {rows:,} rows by job {record.job_id} ({about})",
+            f"{subject} is in the table already: {_rows(rows)} by job {record.job_id} ({about})",
             where=job.table,
             hint=hint,
         )
@@ -261,6 +265,10 @@ def _differences(job: Job, record: JobRecord) -> str:
 def _forms(value: Any) -> tuple[Any, ...]:
     """Return a value and what it becomes in JSON."""
     return (value, list(value)) if isinstance(value, tuple) else (value,)
+
+
+def _rows(number: int) -> str:
+    return f"{number:,} row{'' if number == 1 else 's'}"
 
 
 def _ago(when: str) -> str:
@@ -381,7 +389,7 @@ def missing_rows(
     surplus = None if is_growing else sink.surplus(record)
     if surplus is None or surplus >= 0:
         return None
-    gone = f"{-surplus:,} rows are gone from the table"
+    gone = f"{-surplus:,} of the table's rows are gone"
     return Missing(f"{gone}, though job {record.job_id} stored {stored:,} in it", are_all=False)
 
 
@@ -390,7 +398,7 @@ def _why_all_are_gone(
 ) -> str:
     """Say why none of the rows of a job can be in its table; nothing if some may be."""
     table = str(record.configuration.get("table"))
-    whose = f"though job {record.job_id} stored {stored:,} rows in it"
+    whose = f"though job {record.job_id} stored {_rows(stored)} in it"
     if sink.identity_of(table) is None:
         return f"the table is gone, {whose}"
     if not stored:
@@ -401,8 +409,8 @@ def _why_all_are_gone(
     if replacer is None:
         return ""
     return (
-        f"the {stored:,} rows of job {record.job_id} are gone: the table was empty when job "
-        f"{replacer.job_id} began"
+        f"what job {record.job_id} stored ({_rows(stored)}) is gone: the table was empty when "
+        f"job {replacer.job_id} began"
     )
 
 
