@@ -223,7 +223,7 @@ class _Run:
     ) -> None:
         self._request, self._job, self._parts = request, request.job, parts
         self._source, self._sink, self._spool = parts.source, parts.sink, spool
-        self._recorder = Recorder(request, observer, owner_id())
+        self._recorder = Recorder(request, observer, owner_id(), began)
         self._tally = self._recorder.tally
         self._began = began
 

@@ -6,17 +6,59 @@ import os
 import signal
 import sys
 from contextlib import suppress
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from batchimport import __version__, failpoints
 from batchimport.cli import jobs, rejects, resume, run, schema, status, worker
 from batchimport.cli.options import GroupedCommand, as_command
 from batchimport.display.report import print_error
-from batchimport.errors import BatchImportError, FatalError, from_system
+from batchimport.errors import (
+    BatchImportError,
+    FatalError,
+    UsageError,
+    did_you_mean,
+    from_system,
+)
+
+_MEANT = {
+    **dict.fromkeys(("import", "load", "ingest", "insert", "start"), "run"),
+    **dict.fromkeys(("list", "ls", "history"), "jobs"),
+    **dict.fromkeys(("continue", "restart"), "resume"),
+    **dict.fromkeys(("errors", "failed", "rejected"), "rejects"),
+    **dict.fromkeys(("progress", "watch", "show"), "status"),
+    "infer": "schema",
+}
+"""Commands of other tools, and what they are called here."""
+
+
+class Commands(TyperGroup):
+    """The commands; one that does not exist is answered with the one that was probably meant."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Return the command that the first argument names.
+
+        Raises:
+            UsageError: If there is none.
+        """
+        word, known = args[0], self.list_commands(ctx)
+        if word in known or word.startswith("-"):
+            return super().resolve_command(ctx, args)
+        near = did_you_mean(word, [*known, *_MEANT])
+        near = _MEANT.get(near or "", near)
+        if "." in word or "/" in word:
+            hint = f"to import a file: batchimport run {word}"
+        elif near:
+            hint = f"did you mean {near}?"
+        else:
+            hint = f"commands: {', '.join(known)}"
+        raise UsageError(f"no such command: {word}", hint=hint)
+
 
 app = typer.Typer(
+    cls=Commands,
     name="batchimport",
     help="Import files of millions of records into a database: every record stored exactly once, "
     "or in the rejects with the reason.",

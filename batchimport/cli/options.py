@@ -11,13 +11,13 @@ from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass, fields, is_dataclass
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated, Any, ClassVar, Literal, get_args, get_type_hints
 
 import typer
 from typer.core import TyperCommand
 
-from batchimport.errors import BatchImportError, UsageError, without_panics
+from batchimport.errors import BatchImportError, UsageError, did_you_mean, without_panics
 from batchimport.model import (
     Adaptive,
     Compression,
@@ -35,8 +35,23 @@ _UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "ki": 1024, "mi": 1024**
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmg]i?|)b?", re.IGNORECASE)
 
 
+SUFFIXES = {
+    **dict.fromkeys((".db", ".sqlite", ".sqlite3"), "sqlite"),
+    **dict.fromkeys((".duckdb", ".ddb"), "duckdb"),
+    ".parquet": "parquet",
+}
+"""By the suffix of a path: the destination that it is the address of."""
+
+
+def address_of(text: str) -> str:
+    """Return the address that a path stands for, by its suffix; an address stays as it is."""
+    scheme = SUFFIXES.get(PurePath(text).suffix.lower())
+    return f"{scheme}:///{text}" if scheme and ":" not in text else text
+
+
 def absolute(address: str) -> str:
-    """Return an address whose path is absolute."""
+    """Return an address whose path is absolute; a path alone is a file of the kind it ends with."""
+    address = address_of(address)
     scheme, separator, path = address.partition(":///")
     if not separator or not path or path.startswith("/") or scheme not in FILES:
         return address
@@ -95,7 +110,7 @@ Size = partial(typer.Option, metavar="SIZE")
 Address = partial(typer.Option, metavar="URL", envvar="BATCHIMPORT_TO")
 _ADDRESS = (
     "sqlite:///path, duckdb:///path, parquet:///directory (three slashes: relative path, four: "
-    "absolute) or postgresql://user@host/database."
+    "absolute), a path that ends in .db, .duckdb or .parquet, or postgresql://user@host/database."
 )
 
 Sources = Annotated[
@@ -527,8 +542,40 @@ def _option(name: str, annotation: Any, default: Any) -> inspect.Parameter:
     return inspect.Parameter(name, kind, default=default, annotation=annotation)
 
 
+_VALUES = {"upsert": "update", "merge": "update", "skip": "ignore", "overwrite": "replace"}
+"""Words of other tools for values of our options."""
+
+
+def _bad_value(option: Any, text: str) -> UsageError:
+    """Return the error for a value that an option does not take, in plain words."""
+    text = text.removeprefix("Value error, ").rstrip(".")
+    text = re.sub(r"Input should be a valid (\w+).*", r"not a valid \1", text)
+    given, *known = re.findall(r"'([^']*)'", text) or [""]
+    near = _VALUES.get(given, "")
+    near = near if near in known else did_you_mean(given, known) or ""
+    name = max(option.opts, key=len)
+    if not text:
+        return UsageError(f"{option.metavar or name} is missing", hint="-h shows examples")
+    where = name if name.startswith("-") else str(option.metavar or name)
+    return UsageError(text, where=where, hint=f"did you mean {near}?" if near else None)
+
+
 class GroupedCommand(TyperCommand):
     """A command whose help lists its options under the titles of their groups."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the arguments.
+
+        Raises:
+            UsageError: If the value of an option is not one that it takes.
+        """
+        try:
+            return super().parse_args(ctx, args)
+        except typer.BadParameter as error:
+            option = getattr(error, "param", None)
+            if option is None or not option.opts:
+                raise
+            raise _bad_value(option, error.message) from error
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write a section for each group, after the command's own options."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from rich.cells import cell_len
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from batchimport.display.bars import CAUTION, GOOD, QUIET, TROUBLE, bar
@@ -103,25 +103,26 @@ def _outcome(summary: Summary) -> tuple[str, Style]:
     words, style = _OUTCOMES.get(summary.status, (summary.status, QUIET))
     if summary.failed and summary.failed == summary.total_processed:
         return f"{words.partition(':')[0]}: no record fits: is this the right schema?", TROUBLE
-    if summary.status != "completed":
-        return words, style
-    if not summary.total_processed:
-        return "completed: the source has no record", CAUTION
-    if not summary.successful:
-        return "completed: nothing is stored, every record was filtered or left out", CAUTION
-    if summary.skipped_by_destination:
-        return "completed: the table left records out", CAUTION
-    if summary.filtered:
-        return "completed: every record is stored, or was filtered or left out", style
+    exceptions = {
+        "the source has no record": not summary.total_processed,
+        "nothing is stored, every record was filtered or left out": not summary.successful,
+        "the table left records out": summary.skipped_by_destination,
+    }
+    for exception, applies in exceptions.items():
+        if applies and summary.status == "completed":
+            return f"completed: {exception}", CAUTION
+    if summary.filtered and summary.status == "completed":
+        words += " or was filtered"
     return words, style
 
 
 def print_facts(console: Console, facts: Iterable[tuple[str, str]]) -> None:
-    """Print names and values in two columns."""
-    table = Table.grid(padding=(0, 2))
+    """Print names and values in two columns; a long value goes on in the next line."""
+    facts = list(facts)
+    width = max((len(name) for name, _ in facts), default=0)
     for name, value in facts:
-        table.add_row(Text(name, style=QUIET), Text(value))
-    console.print(table)
+        line = Text.assemble((f"{name:{width}}", QUIET), f"  {value}")
+        console.print(line, soft_wrap=True)
 
 
 def _print_reasons(console: Console, summary: Summary, examples: Sequence[Reject]) -> None:
@@ -143,12 +144,16 @@ def print_reasons(console: Console, counts: dict[tuple[str, str], int]) -> None:
     """Print a line with a bar for each pair of field and reason, the most frequent first."""
     most = max(counts.values(), default=1)
     ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    reasons = Table.grid(padding=(0, 2))
-    for (field, code), count in ranked[:MOST_REASONS]:
-        drawn = bar(count / most, BAR_COLUMNS, console, CAUTION)
-        name = Text(safe(field, 40) if field else "(record)")
-        reasons.add_row(Text(f"{count:,}", justify="right"), name, Text(safe(code, 40)), drawn)
-    console.print(reasons)
+    shown = [
+        (f"{count:,}", safe(field, 30) if field else "(record)", safe(code, 30), count)
+        for (field, code), count in ranked[:MOST_REASONS]
+    ]
+    widths = [max(cell_len(str(row[at])) for row in shown) for at in range(3)]
+    for number, field, code, count in shown:
+        line = Text(f"{number:>{widths[0]}}  ")
+        for cell, width in ((field, widths[1]), (code, widths[2])):
+            line.append(cell + " " * (width - cell_len(cell) + 2))
+        console.print(line.append(bar(count / most, BAR_COLUMNS, console, CAUTION)), soft_wrap=True)
     if len(ranked) > MOST_REASONS:
         console.print(Text(f"and {len(ranked) - MOST_REASONS:,} more", style=QUIET))
 

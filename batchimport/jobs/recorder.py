@@ -39,9 +39,11 @@ class Recorder:
         owner: Who runs the job: a process or a workflow.
     """
 
-    def __init__(self, request: Request, observer: Observer, owner: str) -> None:
+    def __init__(
+        self, request: Request, observer: Observer, owner: str, began: float | None = None
+    ) -> None:
         self._request, self._observer, self.owner = request, observer, owner
-        self.tally = Tally()
+        self.tally = Tally(began=began)
         self._job_id: str | None = None
         self._saved_at = 0.0
         self._history: dict[str, Any] | None = None

@@ -62,12 +62,16 @@ class Tally:
     """
 
     def __init__(
-        self, clock: Callable[[], float] = time.monotonic, now: Callable[[], str] = utc_now
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], str] = utc_now,
+        began: float | None = None,
     ) -> None:
         self._clock, self._now = clock, now
         self._lock = threading.Lock()
         self._recent: deque[tuple[float, int, int]] = deque()  # time, records, positions
-        self._began = self._imports_since = clock()
+        self._imports_since = clock()
+        self._began = self._imports_since if began is None else began
         self._ended: float | None = None
         self._has_advanced = False
         self.job: JobStarted | None = None

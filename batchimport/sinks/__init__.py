@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, cast
 
-from batchimport.errors import UsageError
+from batchimport.errors import UsageError, did_you_mean
 from batchimport.sinks.base import SinkOptions
 
 if TYPE_CHECKING:
@@ -30,11 +30,14 @@ def open_sink(address: str, options: SinkOptions = SinkOptions()) -> Sink:
     """
     scheme = address.partition(":")[0].lower()
     if "://" not in address or scheme not in SINKS:
+        near = did_you_mean(scheme, SINKS)
         known = ", ".join(f"{name}://" for name in SINKS)
         raise UsageError(
             "not a destination this version knows",
             where=f"--to {redact(address)}",
-            hint=f"an address begins with {known}, such as sqlite:///users.db",
+            hint=f"did you mean {near}://?"
+            if near and "://" in address
+            else f"an address begins with {known}, such as sqlite:///users.db",
         )
     module, _, name = SINKS[scheme].partition(":")
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from batchimport.errors import UsageError
+from batchimport.errors import UsageError, did_you_mean
 from batchimport.model import EXTRA_COLUMN
 from batchimport.schema import Column
 from batchimport.sinks.sql.dialect import Target
@@ -130,7 +130,7 @@ def match_columns(
     own_of = {
         column.name: exact.get(column.name) or folded.get(column.name.lower()) for column in columns
     }
-    _refuse_missing(table, [name for name, own in own_of.items() if own is None])
+    _refuse_missing(table, [name for name, own in own_of.items() if own is None], list(exact))
     pairs = [(column, own) for column in columns if (own := own_of[column.name]) is not None]
     taken: dict[str, str] = {}
     for column, own in pairs:
@@ -168,9 +168,14 @@ def _create_table(database: Dialect, job: Job, columns: Sequence[Column]) -> Non
 def _check_key(database: Dialect, job: Job, columns: Sequence[Column]) -> None:
     unknown = [key for key in job.key if key not in {column.name for column in columns}]
     if unknown:
-        raise UsageError(f"no such column: {', '.join(unknown)}", where="--key")
-    names = {column.name: own.name for column, own in match_columns(database, job.table, columns)}
-    key = [names[name] for name in job.key]
+        names = [column.name for column in columns]
+        near = did_you_mean(unknown[0], names)
+        hint = f"did you mean {near}?" if near else f"columns: {', '.join(names[:20])}"
+        raise UsageError(f"no such column: {', '.join(unknown)}", where="--key", hint=hint)
+    own_names = {
+        column.name: own.name for column, own in match_columns(database, job.table, columns)
+    }
+    key = [own_names[name] for name in job.key]
     if frozenset(key) not in database.unique_keys(job.table):
         raise UsageError(
             f"--key {','.join(key)} needs a unique index on exactly these columns",
@@ -179,12 +184,15 @@ def _check_key(database: Dialect, job: Job, columns: Sequence[Column]) -> None:
         )
 
 
-def _refuse_missing(table: str, missing: Sequence[str]) -> None:
+def _refuse_missing(table: str, missing: Sequence[str], known: Sequence[str]) -> None:
     if missing:
+        near = did_you_mean(missing[0], known)
         raise UsageError(
             f"the table has no column {', '.join(missing)}",
             where=table,
-            hint="add the columns, choose another --table, or drop the keys with --sql",
+            hint=f"did you mean {near}? Else add the columns, or drop the keys with --sql"
+            if near
+            else "add the columns, choose another --table, or drop the keys with --sql",
         )
 
 
