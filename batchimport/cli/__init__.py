@@ -14,11 +14,11 @@ from typer.core import TyperGroup
 from batchimport import __version__, failpoints
 from batchimport.cli import jobs, rejects, resume, run, schema, status, worker
 from batchimport.cli.options import GroupedCommand, as_command
+from batchimport.display.escape import safe
 from batchimport.display.report import print_error
 from batchimport.errors import (
     BatchImportError,
     FatalError,
-    UsageError,
     did_you_mean,
     from_system,
 )
@@ -38,24 +38,59 @@ class Commands(TyperGroup):
     """The commands; one that does not exist is answered with the one that was probably meant."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Return the command that the first argument names.
-
-        Raises:
-            UsageError: If there is none.
-        """
+        """Return the command that the first argument names; end with the usage if there is none."""
         word, known = args[0], self.list_commands(ctx)
         if word in known or word.startswith("-"):
             return super().resolve_command(ctx, args)
         near = did_you_mean(word, [*known, *_MEANT])
         near = _MEANT.get(near or "", near)
         if "." in word or "/" in word:
-            hint = f"to import a file: batchimport run {word}"
+            hint = f"To import a file: batchimport run {word}"
         elif near:
-            hint = f"did you mean {near}?"
+            hint = f"Did you mean {near}?"
         else:
-            hint = f"commands: {', '.join(known)}"
-        raise UsageError(f"no such command: {word}", hint=hint)
+            hint = f"Commands: {', '.join(known)}"
+        return ctx.fail(f"No such command '{safe(word)}'. {hint}")
 
+
+EXAMPLES = {
+    "run": (
+        "batchimport run users.jsonl",
+        "batchimport run 'logs/*.csv.gz' --to postgresql://db/shop --table logs --key id",
+        "curl -fsSL URL | batchimport run - --table users --schema users.schema.json",
+    ),
+    "resume": (
+        "batchimport resume users-1a2b3c4d",
+        "batchimport resume users-1a2b3c4d --max-errors 5%",
+        "batchimport resume users-1a2b3c4d --to postgresql://db/shop",
+    ),
+    "status": (
+        "batchimport status",
+        "batchimport status users-1a2b3c4d --watch",
+        "batchimport status users-1a2b3c4d --to postgresql://db/shop --json",
+    ),
+    "jobs": (
+        "batchimport jobs",
+        "batchimport jobs --json | jq -r '.[] | select(.status == \"failed\") | .job_id'",
+        "batchimport jobs --engine temporal",
+    ),
+    "rejects": (
+        "batchimport rejects users-1a2b3c4d",
+        "batchimport rejects users-1a2b3c4d --raw > rejected.jsonl",
+        "batchimport rejects users-1a2b3c4d --json | jq .errors",
+    ),
+    "schema": (
+        "batchimport schema users.jsonl > users.schema.json",
+        "batchimport schema 'logs/*.csv' --delimiter ';'",
+        "batchimport schema users.jsonl --infer-rows all",
+    ),
+    "worker": (
+        "batchimport worker",
+        "batchimport worker --temporal-address temporal:7233 --max-parallel 4",
+        "batchimport worker --task-queue nightly --max-memory 2GB",
+    ),
+}
+"""What the help of each command ends with."""
 
 app = typer.Typer(
     cls=Commands,
@@ -72,7 +107,9 @@ for command in (
     *(run.run, resume.resume, status.status, jobs.jobs),
     *(rejects.rejects, schema.schema, worker.worker),
 ):
-    app.command(command.__name__, cls=GroupedCommand)(as_command(command))
+    examples = "\n".join(f"  {line}" for line in EXAMPLES[command.__name__])
+    epilog = f"\b\nExamples:\n{examples}"
+    app.command(command.__name__, cls=GroupedCommand, epilog=epilog)(as_command(command))
 
 
 def _print_version(wanted: bool) -> None:

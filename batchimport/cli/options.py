@@ -546,36 +546,30 @@ _VALUES = {"upsert": "update", "merge": "update", "skip": "ignore", "overwrite":
 """Words of other tools for values of our options."""
 
 
-def _bad_value(option: Any, text: str) -> UsageError:
-    """Return the error for a value that an option does not take, in plain words."""
+def _in_plain_words(text: str) -> str:
+    """Return why a value is not taken, and which one was probably meant."""
     text = text.removeprefix("Value error, ").rstrip(".")
     text = re.sub(r"Input should be a valid (\w+).*", r"not a valid \1", text)
     given, *known = re.findall(r"'([^']*)'", text) or [""]
     near = _VALUES.get(given, "")
     near = near if near in known else did_you_mean(given, known) or ""
-    name = max(option.opts, key=len)
-    if not text:
-        return UsageError(f"{option.metavar or name} is missing", hint="-h shows examples")
-    where = name if name.startswith("-") else str(option.metavar or name)
-    return UsageError(text, where=where, hint=f"did you mean {near}?" if near else None)
+    return f"{text}. Did you mean {near}?" if near else text
 
 
 class GroupedCommand(TyperCommand):
     """A command whose help lists its options under the titles of their groups."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Read the arguments.
+        """Read the arguments; say in plain words which value is not taken.
 
         Raises:
-            UsageError: If the value of an option is not one that it takes.
+            BadParameter: If the value of an option is not one that it takes.
         """
         try:
             return super().parse_args(ctx, args)
         except typer.BadParameter as error:
-            option = getattr(error, "param", None)
-            if option is None or not option.opts:
-                raise
-            raise _bad_value(option, error.message) from error
+            error.message = _in_plain_words(error.message)
+            raise
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write a section for each group, after the command's own options."""
