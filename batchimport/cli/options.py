@@ -22,6 +22,7 @@ from batchimport.model import (
     Adaptive,
     Compression,
     IfExists,
+    NewColumns,
     OnConflict,
     RunOptions,
     SourceOptions,
@@ -166,6 +167,14 @@ class Destination(Ledger):
     key: Annotated[
         str | None,
         Option(metavar="COLUMNS", help="Comma-separated columns that form a unique key."),
+    ] = None
+    new_columns: Annotated[
+        NewColumns | None,
+        Option(
+            help="What to do with keys that the table has no column for: keep them in a column "
+            "_extra, add columns, or reject the record. Default: extra in a table that batchimport "
+            "made, else reject.",
+        ),
     ] = None
 
     @property

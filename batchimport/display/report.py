@@ -61,8 +61,10 @@ def final_report(summary: Summary, examples: Sequence[Reject]) -> None:
     """Print the outcome of a run, its rejects by code, and the next command to type."""
     console = _console()
     words, style = _OUTCOMES.get(summary.status, (summary.status, ""))
-    if summary.status == "completed" and summary.skipped_by_destination:
-        words, style = "completed: the table left records out", "yellow"
+    if summary.status == "completed" and summary.filtered:
+        words = "completed"
+        if summary.skipped_by_destination:
+            words, style = "completed: the table left records out", "yellow"
     is_dry = summary.delivery == DRY_RUN
     if is_dry:
         words = f"dry run, nothing is kept; a run would end: {words}"

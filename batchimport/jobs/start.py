@@ -144,7 +144,8 @@ def _describe(request: Request, parts: Parts) -> tuple[JobRecord, BoundTransform
     job, source = parts.job, parts.source
     document = job.schema
     if document is None:
-        document = infer(source, job.infer_records)
+        # A column that is added gets its type from all records, whatever the chunks are.
+        document = infer(source, None if job.new_columns == "add" else job.infer_records)
     schema = _schema(document, _exact_columns(job, parts.sink), job)
     bound = _bind(parts, schema)
     columns = bound.columns

@@ -154,6 +154,7 @@ class ParquetSink:
         else:
             is_closed = record.schema.get("additionalProperties") is False
             has_extra = not is_closed or job.transform is not None
+            has_extra &= job.new_columns != "reject"
             schema = new_schema(record.columns, has_extra=has_extra)
         if job.if_exists in ("truncate", "replace"):
             self._empty()

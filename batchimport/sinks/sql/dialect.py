@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     import polars as pl
 
-    from batchimport.model import Chunk, ChunkResult, Committed, FieldError, OnConflict
+    from batchimport.model import Chunk, ChunkResult, Committed, FieldError, NewColumns, OnConflict
     from batchimport.schema import Column, Kind
     from batchimport.sinks.base import JobRecord, StoreRequest
 
@@ -104,6 +104,8 @@ class Target:
         columns: Each column of a frame with the table's own column that it goes to.
         key: The table's own names of the columns of `--key`.
         keys: Name, as SQL, of the table that knows which record wrote each key last.
+        new_columns: What becomes of keys that it has no column for.
+        missing: Columns of a frame that it does not have.
     """
 
     table: str
@@ -112,6 +114,8 @@ class Target:
     on_conflict: OnConflict
     key: tuple[str, ...]
     keys: str
+    new_columns: NewColumns = "extra"
+    missing: tuple[Column, ...] = ()
 
     @property
     def frame_names(self) -> list[str]:
@@ -231,6 +235,16 @@ class Dialect(ABC):
     def count(self, table: str) -> int:
         """Return the number of a table's rows."""
         return int(self.rows(f"SELECT count(*) FROM {self.name(table)}")[0][0])
+
+    def made_table(self, table: str) -> bool:
+        """Say whether a job of the ledger has created a table."""
+        return bool(
+            self.rows(
+                f"SELECT 1 FROM {self.tables.jobs} WHERE lower(table_name) = lower(?) AND "
+                "(made_table = 1 OR made_table IS NULL AND rows_before IS NOT NULL) LIMIT 1",
+                (table,),
+            )
+        )
 
     def hold(self, job: JobRecord) -> None:
         """Make sure that a job is still at this epoch, and keep it so until the transaction ends.

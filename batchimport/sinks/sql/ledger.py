@@ -10,7 +10,7 @@ from batchimport import failpoints
 from batchimport.sinks.base import SinkHints, claimed_again
 from batchimport.sinks.sql import statements
 from batchimport.sinks.sql.dialect import Dialect
-from batchimport.sinks.sql.statements import LEDGER_TABLES, OUTCOME_COLUMNS
+from batchimport.sinks.sql.statements import ADDED_COLUMNS, LEDGER_TABLES, OUTCOME_COLUMNS
 from batchimport.sinks.sql.store import SqlClaim
 from batchimport.sinks.sql.table import find_target, prepare_table
 
@@ -90,12 +90,19 @@ class SqlSink(Dialect):
 
     def _outcome_columns(self) -> str:
         """Return the SQL of a chunk's outcomes: nulls where the ledger is of an earlier version."""
-        missing = self._missing_outcomes()
-        return ", ".join("NULL" if name in missing else name for name in OUTCOME_COLUMNS)
+        missing = self._missing(LEDGER_TABLES[1])
+        return ", ".join(f"NULL AS {name}" if name in missing else name for name in OUTCOME_COLUMNS)
 
-    def _missing_outcomes(self) -> list[str]:
-        known = {own.name for own in self.columns(self.in_ledger(LEDGER_TABLES[1]))}
-        return [name for name in OUTCOME_COLUMNS if name not in known]
+    def _missing(self, table: str) -> list[str]:
+        """Return the columns that a ledger's table lacks since an earlier version created it."""
+        known = {own.name for own in self.columns(self.in_ledger(table))}
+        return [name for name in ADDED_COLUMNS[table] if name not in known]
+
+    def _complete_ledger(self) -> None:
+        for table in ADDED_COLUMNS:
+            for name in self._missing(table):
+                place = self.name(self.in_ledger(table))
+                self.run(f"ALTER TABLE {place} {self.adding} {name} BIGINT")
 
     # -- whose a job is ------------------------------------------------------------------------
 
@@ -106,8 +113,8 @@ class SqlSink(Dialect):
         with self.transaction():
             if not self._has_ledger():
                 self.create_ledger()
-            for name in self._missing_outcomes():
-                self.run(f"ALTER TABLE {self.tables.chunks} {self.adding} {name} BIGINT DEFAULT 0")
+            self._complete_ledger()
+            made_before = self.made_table(job.table)
             for old in instead_of:
                 self._forget(old)
                 failpoints.reach("after-forgetting")
@@ -121,7 +128,7 @@ class SqlSink(Dialect):
             else:
                 # Above that of a process which may still be at work on what is forgotten.
                 epoch = 1 + max((old.epoch for old in instead_of), default=0)
-                record = self._insert_job(job, replace(record, epoch=epoch), owner)
+                record = self._insert_job(job, replace(record, epoch=epoch), owner, made_before)
             target = find_target(self, job, record)
             if target.key and job.on_conflict == "update":
                 self.create_keys(record.job_id, target)
@@ -140,8 +147,10 @@ class SqlSink(Dialect):
         for statement in statements.create_ledger(*self.tables):
             self.run(statement)
 
-    def _insert_job(self, job: Job, record: JobRecord, owner: str) -> JobRecord:
+    def _insert_job(self, job: Job, record: JobRecord, owner: str, made_before: bool) -> JobRecord:
+        exists = self.exists(job.table)
         rows_before = prepare_table(self, job, record.columns)
+        made = made_before if exists and job.if_exists != "replace" else bool(record.columns)
         failpoints.reach("after-table")
         now = statements.now()
         record = replace(record, rows_before=rows_before, created_at=now)
@@ -150,6 +159,10 @@ class SqlSink(Dialect):
             f"INSERT INTO {self.tables.jobs} ({statements.JOB_COLUMNS}) "
             f"VALUES ({statements.marks(values)})",
             values,
+        )
+        self.run(
+            f"UPDATE {self.tables.jobs} SET made_table = ? WHERE job_id = ?",
+            (int(made), record.job_id),
         )
         return record
 

@@ -44,15 +44,15 @@ def create_ledger(jobs: str, chunks: str, rejects: str) -> tuple[str, ...]:
         config_hash TEXT NOT NULL, configuration TEXT NOT NULL, schema TEXT NOT NULL,
         columns TEXT NOT NULL, size BIGINT NOT NULL, total_items BIGINT,
         rows_before BIGINT, state TEXT NOT NULL, epoch BIGINT NOT NULL, owner TEXT NOT NULL,
-        created_at TEXT NOT NULL, heartbeat_at TEXT NOT NULL, format_version BIGINT NOT NULL)""",
+        created_at TEXT NOT NULL, heartbeat_at TEXT NOT NULL, format_version BIGINT NOT NULL,
+        made_table BIGINT)""",
         f"""CREATE TABLE IF NOT EXISTS {chunks} (
         job_id TEXT NOT NULL, lo BIGINT NOT NULL, hi BIGINT NOT NULL,
         first_record BIGINT NOT NULL, records BIGINT NOT NULL,
         first_line BIGINT NOT NULL, next_line BIGINT NOT NULL,
         successful BIGINT NOT NULL, failed BIGINT NOT NULL, filtered BIGINT NOT NULL,
         digest TEXT NOT NULL, epoch BIGINT NOT NULL, attempt BIGINT NOT NULL,
-        committed_at TEXT NOT NULL, updated BIGINT DEFAULT 0, ignored BIGINT DEFAULT 0,
-        skipped BIGINT DEFAULT 0, PRIMARY KEY (job_id, lo))""",
+        committed_at TEXT NOT NULL, updated BIGINT, ignored BIGINT, skipped BIGINT, PRIMARY KEY (job_id, lo))""",
         f"""CREATE TABLE IF NOT EXISTS {rejects} (
         job_id TEXT NOT NULL, record BIGINT NOT NULL, source TEXT NOT NULL, line BIGINT,
         byte_offset BIGINT NOT NULL, stage TEXT NOT NULL, errors TEXT NOT NULL,
@@ -70,7 +70,9 @@ CHUNK_COLUMNS = (
     "digest, epoch, attempt, committed_at"
 )
 OUTCOME_COLUMNS = ("updated", "ignored", "skipped")
-"""Of a chunk, too. A ledger that an earlier version created gets them when a job is claimed."""
+ADDED_COLUMNS = {LEDGER_TABLES[0]: ("made_table",), LEDGER_TABLES[1]: OUTCOME_COLUMNS}
+"""What a ledger that an earlier version created gets when a job is claimed: null for its rows.
+`made_table` is 1 if the job's table was created by batchimport."""
 REJECT_COLUMNS = "job_id, record, source, line, byte_offset, stage, errors, raw, raw_is_base64"
 
 
