@@ -60,11 +60,7 @@ def _console() -> Console:
 def final_report(summary: Summary, examples: Sequence[Reject]) -> None:
     """Print the outcome of a run, its rejects by code, and the next command to type."""
     console = _console()
-    words, style = _OUTCOMES.get(summary.status, (summary.status, ""))
-    if summary.status == "completed" and summary.filtered:
-        words = "completed"
-        if summary.skipped_by_destination:
-            words, style = "completed: the table left records out", "yellow"
+    words, style = _outcome(summary)
     is_dry = summary.delivery == DRY_RUN
     if is_dry:
         words = f"dry run, nothing is kept; a run would end: {words}"
@@ -89,6 +85,15 @@ def final_report(summary: Summary, examples: Sequence[Reject]) -> None:
     )
     if command and not is_dry:
         console.print(Text(f"next: {safe(command, 1000)}"), soft_wrap=True)
+
+
+def _outcome(summary: Summary) -> tuple[str, str]:
+    """Return how a run ended in words, and the colour for it."""
+    if summary.status == "completed" and summary.skipped_by_destination:
+        return "completed: the table left records out", "yellow"
+    if summary.status == "completed" and summary.filtered:
+        return "completed", "green"
+    return _OUTCOMES.get(summary.status, (summary.status, ""))
 
 
 def _facts(summary: Summary) -> list[tuple[str, str]]:

@@ -146,6 +146,8 @@ def _describe(request: Request, parts: Parts) -> tuple[JobRecord, BoundTransform
     if document is None:
         # A column that is added gets its type from all records, whatever the chunks are.
         document = infer(source, None if job.new_columns == "add" else job.infer_records)
+        if source.format in ("csv", "tsv") and _keeps_text(job):
+            document = _as_written(document, job, parts.sink)
     schema = _schema(document, _exact_columns(job, parts.sink), job)
     bound = _bind(parts, schema)
     columns = bound.columns
@@ -169,6 +171,22 @@ def _describe(request: Request, parts: Parts) -> tuple[JobRecord, BoundTransform
         configuration=without_address(job),
     )
     return record, bound
+
+
+def _as_written(document: dict[str, Any], job: Job, sink: Sink) -> dict[str, Any]:
+    """Return an inferred schema of cells in which those that stay as they are written are strings.
+
+    They go to a column of text, or are the key of a table that is made: 1.1 and 1.10 are two keys.
+    """
+    texts = sink.text_columns(job.table) if job.if_exists != "replace" else frozenset()
+    is_made = job.if_exists == "replace" or not sink.has_table(job.table)
+    rules = {
+        name: {"type": ["string", "null"]}
+        if name.lower() in texts or (is_made and name in job.key and "number" in rule["type"])
+        else rule
+        for name, rule in document.get("properties", {}).items()
+    }
+    return document | {"properties": rules}
 
 
 def infer(source: Source, records: int | None) -> dict[str, Any]:

@@ -91,6 +91,17 @@ class ParquetSink:
         del table
         return frozenset()
 
+    def text_columns(self, table: str) -> frozenset[str]:
+        """Return the columns, in lower case, that hold text."""
+        del table
+        schema = self._common_schema()
+        return frozenset(name.lower() for name, dtype in schema.items() if dtype == pl.String)
+
+    def has_table(self, table: str) -> bool:
+        """Say whether there are files of the dataset."""
+        del table
+        return bool(self._common_schema())
+
     # -- whose a job is -----------------------------------------------------------------------
 
     def claim(

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from batchimport.model import Chunk, ChunkResult, Committed, FieldError, NewColumns, OnConflict
     from batchimport.schema import Column, Kind
     from batchimport.sinks.base import JobRecord, StoreRequest
+    from batchimport.sinks.sql.cells import Family
 
 Rows = list[tuple[Any, ...]]
 
@@ -92,6 +93,11 @@ class TableColumn(ABC):
     def is_exact(self) -> bool:
         """Say whether it holds numbers of any length exactly as they are written."""
         return False
+
+    @property
+    def family(self) -> Family:
+        """Say what it holds, as far as cells are read for it."""
+        return "other"
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,7 +83,16 @@ class SqlSink(Dialect):
 
     def exact_columns(self, table: str) -> frozenset[str]:
         """Return the columns, in lower case, that hold numbers exactly as they are written."""
-        return frozenset(own.name.lower() for own in self.columns(table) if own.is_exact)
+        exact = (own for own in self.columns(table) if own.is_exact or own.family == "text")
+        return frozenset(own.name.lower() for own in exact)
+
+    def has_table(self, table: str) -> bool:
+        """Say whether the table exists."""
+        return self.exists(table)
+
+    def text_columns(self, table: str) -> frozenset[str]:
+        """Return the columns, in lower case, that hold text."""
+        return frozenset(own.name.lower() for own in self.columns(table) if own.family == "text")
 
     def _has_ledger(self) -> bool:
         return self.exists(self.in_ledger(LEDGER_TABLES[0]))

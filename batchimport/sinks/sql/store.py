@@ -13,6 +13,7 @@ from batchimport import failpoints
 from batchimport.model import EXTRA_COLUMN, FieldError
 from batchimport.schema import Column
 from batchimport.sinks.sql import statements
+from batchimport.sinks.sql.cells import read
 from batchimport.sinks.sql.dialect import Outcomes
 from batchimport.sinks.sql.table import with_columns
 
@@ -66,14 +67,16 @@ class SqlClaim:
         return result
 
     def _placed(self, request: StoreRequest) -> tuple[StoreRequest, Target]:
-        """Find a place for keys that the table has no column for, as `--new-columns` says."""
-        target, frame = self._target, with_extra(request.frame, self._target.missing)
+        """Read cells as their columns hold them, and find a place for keys that have no column."""
+        frame, columns, unread = read(request.frame, self._target.columns)
+        request = without(replace(request, frame=frame), unread)
+        target = replace(self._target, columns=columns)
+        frame = with_extra(request.frame, target.missing)
         request = replace(request, frame=frame)
         if EXTRA_COLUMN not in frame.columns or EXTRA_COLUMN in target.frame_names:
             return request, target
         if target.new_columns == "extra":
-            columns = [Column(EXTRA_COLUMN, "json")]
-            return request, with_columns(self._database, target, columns)
+            return request, with_columns(self._database, target, [Column(EXTRA_COLUMN, "json")])
         extra = frame.get_column(EXTRA_COLUMN)
         keys = {place: _raw_items(extra[place]) for place in extra.is_not_null().arg_true()}
         frame, adds = frame.drop(EXTRA_COLUMN), target.new_columns == "add"
