@@ -141,7 +141,7 @@ class Source(Protocol):
 
     Attributes:
         name: What users call it.
-        format: `jsonl`, `csv`, `tsv`, `json` or `parquet`; `mixed` if files differ.
+        format: Its name in the registry; `mixed` if files differ.
         size: The position after the last record, fixed when the source was opened.
         fingerprint: Differs if the content differs; cheap: size and hashes of head and tail.
         modified: Times of last change and identities of the files; equal if certainly nothing changed.
