@@ -23,6 +23,7 @@ from batchimport.pipeline.transform import Identity
 from batchimport.schema import Column, RecordSchema, infer_schema
 from batchimport.schema.pydantic import load_model
 from batchimport.sinks.base import JobRecord
+from batchimport.sources.registry import FORMATS
 from batchimport.system import owner_is_gone
 
 if TYPE_CHECKING:
@@ -313,8 +314,8 @@ def infer(source: Source, records: int | None) -> dict[str, Any]:
             where=source.name,
             hint="describe the records with --schema",
         )
-    text = source.format in ("csv", "tsv")
-    return infer_schema(source.sample(records), text=text)
+    untyped = FORMATS[source.format].is_untyped
+    return infer_schema(source.sample(records), text=untyped)
 
 
 def _bind(parts: Parts, schema: RecordSchema) -> BoundTransform:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from batchimport.model import INDEX
 from batchimport.sinks.base import taken_over
 from batchimport.sinks.sql import statements
-from batchimport.sinks.sql.statements import LEDGER_TABLES, OUTCOME_COLUMNS, column_list, quote
+from batchimport.sinks.sql.statements import LEDGER_TABLES, OUTCOME_COLUMNS, quote
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -148,6 +148,12 @@ class Dialect(ABC):
     emptying: ClassVar[str] = "DELETE FROM"
     """What empties a table as a part of a transaction, followed by the table's name."""
 
+    text: ClassVar[str] = "TEXT"
+    """The type of the ledger's strings; some are as long as a record may be."""
+
+    key_text: ClassVar[str] = "TEXT"
+    """The type of the ledger's strings in a primary key: job ids, of at most 128 characters."""
+
     adding: ClassVar[str] = "ADD COLUMN"
     """What adds a column, in ALTER TABLE; it must not fail if another process has added it."""
 
@@ -203,10 +209,24 @@ class Dialect(ABC):
     def unique_keys(self, table: str) -> list[frozenset[str]]:
         """Return each set of columns that a unique index of the table is on."""
 
+    def quote(self, name: str) -> str:
+        """Return an identifier as SQL, whatever characters it has."""
+        return quote(name)
+
+    def column_type(self, column: Column, *, is_key: bool) -> str:
+        """Return the SQL type of a column of a table that is created.
+
+        Args:
+            is_key: The column is a part of `--key`, on which a unique index is made.
+        """
+        del is_key
+        return self.types[column.kind]
+
     def name(self, table: str) -> str:
         """Return a table's name as SQL; a dot separates it from its schema."""
         schema, dot, name = table.partition(".")
-        return f"{quote(schema)}.{quote(name)}" if dot and schema and name else quote(table)
+        parts = (schema, name) if dot and schema and name else (table,)
+        return ".".join(map(self.quote, parts))
 
     def create_keys(self, job_id: str, target: Target) -> None:
         """Create the table that knows which record of the job wrote each key last.
@@ -214,12 +234,12 @@ class Dialect(ABC):
         With it the last record in source order wins, in whatever order chunks are committed. Its
         columns must compare as those of the unique index do.
         """
-        names = column_list(target.key)
+        names = self.column_list(target.key)
         self.run(
             f"CREATE TABLE IF NOT EXISTS {target.keys} AS SELECT {names}, "
-            f"CAST(0 AS BIGINT) AS {quote(RECORD)} FROM {target.name} WHERE 1 = 0"
+            f"CAST(0 AS BIGINT) AS {self.quote(RECORD)} FROM {target.name} WHERE 1 = 0"
         )
-        index = quote(_keys_of(job_id) + "_key")
+        index = self.quote(_keys_of(job_id) + "_key")
         self.run(f"CREATE UNIQUE INDEX IF NOT EXISTS {index} ON {target.keys} ({names})")
 
     # -- what they share -----------------------------------------------------------------------
@@ -227,6 +247,10 @@ class Dialect(ABC):
     def exclude_claims(self) -> None:
         """Keep other claims out until this transaction ends, where its beginning does not."""
         return
+
+    def column_list(self, names: Sequence[str]) -> str:
+        """Return quoted names, separated by commas."""
+        return ", ".join(map(self.quote, names))
 
     def in_ledger(self, table: str) -> str:
         """Return the name of a table of the ledger, with its schema."""
@@ -343,7 +367,7 @@ class ChunkTransaction(ABC):
 
     def overlapping(self, chunk: Chunk) -> list[Committed]:
         """Return the ledger rows that share positions with a chunk."""
-        columns = f"{statements.CHUNK_COLUMNS}, {column_list(OUTCOME_COLUMNS)}"
+        columns = f"{statements.CHUNK_COLUMNS}, {', '.join(OUTCOME_COLUMNS)}"
         query = statements.overlapping(self._tables.chunks, self._job.job_id, chunk, columns)
         rows = self.rows(*query)
         return list(map(statements.committed, rows))

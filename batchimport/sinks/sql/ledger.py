@@ -151,7 +151,8 @@ class SqlSink(Dialect):
 
     def create_ledger(self) -> None:
         """Create the ledger's tables, as a part of a transaction."""
-        for statement in statements.create_ledger(*self.tables):
+        types = {"text": self.text, "key_text": self.key_text}
+        for statement in statements.create_ledger(*self.tables, **types):
             self.run(statement)
 
     def _insert_job(self, job: Job, record: JobRecord, owner: str) -> JobRecord:

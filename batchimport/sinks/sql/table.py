@@ -9,7 +9,6 @@ from batchimport.errors import UsageError
 from batchimport.model import EXTRA_COLUMN
 from batchimport.schema import Column
 from batchimport.sinks.sql.dialect import Target
-from batchimport.sinks.sql.statements import column_list, quote
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -101,7 +100,7 @@ def with_extra_column(database: Dialect, target: Target) -> Target:
         known = _by_name(database, target.table)
         if EXTRA_COLUMN not in known:
             database.run(
-                f"ALTER TABLE {target.name} {database.adding} {quote(EXTRA_COLUMN)} "
+                f"ALTER TABLE {target.name} {database.adding} {database.quote(EXTRA_COLUMN)} "
                 f"{database.types['json']}"
             )
             known = _by_name(database, target.table)
@@ -159,9 +158,12 @@ def _differing_in_case(names: Sequence[str]) -> str:
 
 
 def _create_table(database: Dialect, job: Job, columns: Sequence[Column]) -> None:
-    lines = [f"{quote(column.name)} {database.types[column.kind]}" for column in columns]
+    lines = [
+        f"{database.quote(column.name)} {database.column_type(column, is_key=column.name in job.key)}"
+        for column in columns
+    ]
     if job.key and set(job.key) <= {column.name for column in columns}:
-        lines.append(f"UNIQUE ({column_list(job.key)})")
+        lines.append(f"UNIQUE ({database.column_list(job.key)})")
     database.run(f"CREATE TABLE {database.name(job.table)} ({', '.join(lines)})")
 
 
@@ -175,7 +177,7 @@ def _check_key(database: Dialect, job: Job, columns: Sequence[Column]) -> None:
         raise UsageError(
             f"--key {','.join(key)} needs a unique index on exactly these columns",
             where=job.table,
-            hint=f"CREATE UNIQUE INDEX … ON {database.name(job.table)} ({column_list(key)})",
+            hint=f"CREATE UNIQUE INDEX … ON {database.name(job.table)} ({database.column_list(key)})",
         )
 
 
