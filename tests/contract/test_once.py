@@ -68,9 +68,7 @@ class User:
 
 @pytest.fixture(params=KINDS)
 def user(request: pytest.FixtureRequest, tmp_path: Path) -> User:
-    place = make_destination(
-        request.param, tmp_path, lambda: request.getfixturevalue("postgres")
-    )
+    place = make_destination(request.param, tmp_path, lambda: request.getfixturevalue("postgres"))
     user = User(tmp_path, place)
     user.lines("users.jsonl", *range(RECORDS))
     (tmp_path / "schema.json").write_text(json.dumps(SCHEMA))
