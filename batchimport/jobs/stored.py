@@ -36,6 +36,7 @@ _OPTIONS = {
     "limit": "--limit",
     "key": "--key",
     "on_conflict": "--on-conflict",
+    "if_exists": "--if-exists",
     "format": "--format",
     "compression": "--compression",
     "delimiter": "--delimiter",
@@ -159,7 +160,7 @@ class _Comparison:
         """
         size = self._content.size
         heads = [file.size_of(file.head) for file in files if file.head is not None]
-        stops = [size, *(stop for stop in heads if stop < size)]
+        stops = {min(stop, size) for stop in heads}  # no further: the file may be large
         digests = self._source.head_digests(self._index, stops) if heads else {}
         for file in files:
             head = file.head
