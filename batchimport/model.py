@@ -224,7 +224,8 @@ class SourceOptions:
     """How to read the bytes of the source; None: detect it.
 
     Attributes:
-        header: CSV: the first row has the names of the columns.
+        header: CSV: some row has the names of the columns.
+        has_header: CSV: it is the first row, whatever that looks like.
         null_string: CSV: the cell that means null; None: an empty cell.
         skip_lines: CSV: lines before the header.
         max_record_bytes: A longer record is rejected.
@@ -239,6 +240,7 @@ class SourceOptions:
     null_string: str | None = None
     skip_lines: int | None = None
     max_record_bytes: int = 16 * 1024 * 1024
+    has_header: bool = False
 
     def __post_init__(self) -> None:
         """Check the rules.
@@ -246,6 +248,8 @@ class SourceOptions:
         Raises:
             UsageError: If a value is out of its range.
         """
+        if self.has_header and not self.header:
+            raise UsageError("is the opposite of --no-header", where="--header")
         _check_choice("--compression", self.compression, Compression)
         _check_range("--skip-lines", self.skip_lines, 0)
         _check_range("--max-record-bytes", self.max_record_bytes, 1)
@@ -347,6 +351,7 @@ class RunOptions:
         max_errors_share: The same as a share of the processed records, 0 to 1.
         rejects_path: File for the rejects; None: in the state directory.
         dry_run: Import as usual, but keep nothing.
+        min_records: Refuse to begin a job whose source has fewer records; None: any number.
     """
 
     max_parallel: int = 10
@@ -365,6 +370,7 @@ class RunOptions:
     max_errors_share: float | None = None
     rejects_path: str | None = None
     dry_run: bool = False
+    min_records: int | None = None
 
     def __post_init__(self) -> None:
         """Check the rules.
@@ -386,6 +392,7 @@ class RunOptions:
         _check_range("--retry-backoff", self.retry_backoff, 1)
         _check_range("--chunk-timeout", self.chunk_timeout_seconds, 0.001)
         _check_range("--max-errors", self.max_errors, 0)
+        _check_range("--min-records", self.min_records, 0)
         share = self.max_errors_share
         if share is not None and not 0 <= share <= 1:
             raise UsageError(f"must be from 0% to 100%, not {share:.0%}", where="--max-errors")

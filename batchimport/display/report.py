@@ -88,7 +88,9 @@ def final_report(summary: Summary, examples: Sequence[Reject]) -> None:
 
 
 def _outcome(summary: Summary) -> tuple[str, str]:
-    """Return how a run ended in words, and the colour for it."""
+    """Return how the run ended, and the colour for it."""
+    if summary.status == "completed" and summary.total_items == 0:
+        return "completed: the source has no record", "yellow"
     if summary.status == "completed" and summary.skipped_by_destination:
         return "completed: the table left records out", "yellow"
     if summary.status == "completed" and summary.filtered:

@@ -20,7 +20,7 @@ from batchimport.sinks.sql.dialect import TableColumn
 
 if TYPE_CHECKING:
     from batchimport.schema import Kind
-    from batchimport.sinks.sql.cells import Family
+    from batchimport.sinks.sql.dialect import Family
 
 ROW = INDEX
 """Column of the views that show a frame to SQL: place of the row, from 0. No table of a user has a

@@ -95,6 +95,10 @@ class DuckdbSink(SqlSink):
             )
         )
 
+    def identity_of(self, table: str) -> str | None:
+        """Return schema and name without their case; None if there is no such table."""
+        return self.name(table).lower() if self.exists(table) else None
+
     def columns(self, table: str) -> list[DuckdbColumn]:
         """Return the columns of a table in its order."""
         return [DuckdbColumn(*row) for row in self.rows(CATALOGUE, self.place(table))]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import psycopg
 
     from batchimport.schema import Kind
-    from batchimport.sinks.sql.cells import Family
+    from batchimport.sinks.sql.dialect import Family
 
 TYPES: dict[Kind, str] = {
     "integer": "bigint",

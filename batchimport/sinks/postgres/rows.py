@@ -211,14 +211,14 @@ class PostgresTransaction(ChunkTransaction):
         It waits for another attempt that is not yet committed, such as one whose connection was
         lost over its COMMIT, and then learns how that ended.
         """
-        values, chunk = self._ledger_row(request), request.chunk
+        values, chunks = self._ledger_row(request), self._tables.chunks
+        known, key = statements.overlapping(chunks, self._job.job_id, request.chunk, "1")
         return bool(
             self.rows(
-                f"INSERT INTO {self._tables.chunks} ({statements.CHUNK_COLUMNS}) "
-                f"SELECT {statements.marks(values)} WHERE NOT EXISTS "
-                f"(SELECT 1 FROM {self._tables.chunks} WHERE job_id = ? AND lo < ? AND hi > ?) "
+                f"INSERT INTO {chunks} ({statements.CHUNK_COLUMNS}) "
+                f"SELECT {statements.marks(values)} WHERE NOT EXISTS ({known}) "
                 "ON CONFLICT DO NOTHING RETURNING 1",
-                (*values, self._job.job_id, chunk.hi, chunk.lo),
+                (*values, *key),
             )
         )
 

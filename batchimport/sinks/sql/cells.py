@@ -7,7 +7,7 @@ left to it.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import polars as pl
 
@@ -17,11 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from batchimport.schema import Column, Kind
-    from batchimport.sinks.sql.dialect import Refused, TableColumn
-
-Family = Literal["text", "integer", "number", "boolean", "date", "timestamp", "other"]
-"""What a column of a table holds, as far as cells are read for it; `timestamp` is one without a zone,
-`integer` one of at most 64 bits."""
+    from batchimport.sinks.sql.dialect import Family, Refused, TableColumn
 
 _TRUE, _FALSE = ("t", "true", "y", "yes", "on", "1"), ("f", "false", "n", "no", "off", "0")
 _INTEGER = r"^[+-]?[0-9]+(?:\.0*)?$"

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from batchimport import failpoints
-from batchimport.sinks.base import SinkHints, claimed_again
+from batchimport.sinks.base import BEGAN_EMPTY, SinkHints, claimed_again
 from batchimport.sinks.sql import statements
 from batchimport.sinks.sql.dialect import Dialect
 from batchimport.sinks.sql.statements import ADDED_COLUMNS, LEDGER_TABLES, OUTCOME_COLUMNS
@@ -15,7 +15,7 @@ from batchimport.sinks.sql.store import SqlClaim
 from batchimport.sinks.sql.table import find_target, prepare_table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from batchimport.model import Committed, Job, Reject
     from batchimport.sinks.base import JobRecord
@@ -61,6 +61,13 @@ class SqlSink(Dialect):
         )
         return [statements.committed(row) for row in rows]
 
+    def first_chunks(self) -> dict[str, Committed]:
+        """Return the chunk at position 0 of each job that has one, by the job's id."""
+        rows = self.rows(
+            f"SELECT {statements.CHUNK_COLUMNS} FROM {self.tables.chunks} WHERE lo = 0"
+        )
+        return {row[0]: statements.committed(row) for row in rows}
+
     def is_committed(self, job_id: str, position: int) -> bool:
         """Say whether the ledger has a chunk that begins at this position."""
         return bool(
@@ -81,14 +88,14 @@ class SqlSink(Dialect):
             yield from map(statements.reject, rows)
             last = rows[-1][1]
 
+    def columns_of(self, table: str) -> frozenset[str]:
+        """Return the names of a table's columns, in lower case; none if it does not exist."""
+        return frozenset(own.name.lower() for own in self.columns(table))
+
     def exact_columns(self, table: str) -> frozenset[str]:
         """Return the columns, in lower case, that hold numbers exactly as they are written."""
         exact = (own for own in self.columns(table) if own.is_exact or own.family == "text")
         return frozenset(own.name.lower() for own in exact)
-
-    def has_table(self, table: str) -> bool:
-        """Say whether the table exists."""
-        return self.exists(table)
 
     def text_columns(self, table: str) -> frozenset[str]:
         """Return the columns, in lower case, that hold text."""
@@ -99,27 +106,30 @@ class SqlSink(Dialect):
 
     def _outcome_columns(self) -> str:
         """Return the SQL of a chunk's outcomes: nulls where the ledger is of an earlier version."""
-        missing = self._missing(LEDGER_TABLES[1])
+        missing = self.missing_columns(LEDGER_TABLES[1])
         return ", ".join(f"NULL AS {name}" if name in missing else name for name in OUTCOME_COLUMNS)
 
-    def _missing(self, table: str) -> list[str]:
-        """Return the columns that a ledger's table lacks since an earlier version created it."""
-        known = {own.name for own in self.columns(self.in_ledger(table))}
-        return [name for name in ADDED_COLUMNS[table] if name not in known]
-
     def _complete_ledger(self) -> None:
+        """Add the columns that a ledger of an earlier version lacks."""
         for table in ADDED_COLUMNS:
-            for name in self._missing(table):
+            for name in self.missing_columns(table):
                 place = self.name(self.in_ledger(table))
                 self.run(f"ALTER TABLE {place} {self.adding} {name} BIGINT")
 
     # -- whose a job is ------------------------------------------------------------------------
 
     def claim(
-        self, job: Job, record: JobRecord, owner: str, instead_of: Sequence[JobRecord] = ()
+        self,
+        job: Job,
+        record: JobRecord,
+        owner: str,
+        instead_of: Sequence[JobRecord] = (),
+        check: Callable[[], None] = lambda: None,
     ) -> SqlClaim:
         """Make ledger and table ready and take the job with a new epoch."""
         with self.transaction():
+            self.exclude_claims()
+            check()
             if not self._has_ledger():
                 self.create_ledger()
             self._complete_ledger()
@@ -153,7 +163,8 @@ class SqlSink(Dialect):
 
     def create_ledger(self) -> None:
         """Create the ledger's tables, as a part of a transaction."""
-        for statement in statements.create_ledger(*self.tables):
+        types = {"text": self.text, "key_text": self.key_text}
+        for statement in statements.create_ledger(*self.tables, **types):
             self.run(statement)
 
     def _insert_job(self, job: Job, record: JobRecord, owner: str, made_before: bool) -> JobRecord:
@@ -162,7 +173,13 @@ class SqlSink(Dialect):
         made = made_before if exists and job.if_exists != "replace" else bool(record.columns)
         failpoints.reach("after-table")
         now = statements.now()
-        record = replace(record, rows_before=rows_before, created_at=now)
+        empty = not (self.exists(job.table) and self.has_rows(job.table))
+        record = replace(
+            record,
+            rows_before=rows_before,
+            created_at=now,
+            configuration={**record.configuration, BEGAN_EMPTY: empty},
+        )
         values = statements.job_values(record, job.table, owner, now)
         self.run(
             f"INSERT INTO {self.tables.jobs} ({statements.JOB_COLUMNS}) "

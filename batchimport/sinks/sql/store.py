@@ -106,7 +106,7 @@ class SqlClaim:
         job_id, database = self.record.job_id, self._database
         with database.transaction():
             database.hold(self.record)
-            mismatch = self._row_count_mismatch()
+            mismatch = database.surplus(self.record)
             if mismatch:  # never "completed", not even for a moment: the process may be killed
                 state = "interrupted"
             database.run(
@@ -117,26 +117,6 @@ class SqlClaim:
             if state == "completed":
                 database.run(f"DROP TABLE IF EXISTS {database.keys_table(job_id)}")
         return mismatch
-
-    def _row_count_mismatch(self) -> int | None:
-        """Return how many rows more the table has than the ledgers account for; None if unknown.
-
-        It is known where all rows since the table was created or looked at are of imports.
-        """
-        if self.record.rows_before is None:
-            return None
-        tables, target = self._database.tables, self._target
-        additional, replacing = self._database.rows(
-            f"SELECT (SELECT count(*) FROM {target.name}) - sum(c.successful), "
-            "sum(CASE WHEN j.configuration LIKE ? THEN 1 ELSE c.updated END) "
-            f"FROM {tables.chunks} c JOIN {tables.jobs} j USING (job_id) "
-            "WHERE lower(j.table_name) = lower(?) AND j.created_at >= ?",
-            ('%"on_conflict": "update"%', target.table, self.record.created_at),
-        )[0]
-        if replacing:  # one row may stand for several records
-            return None
-        rows = self._database.count(target.table) if additional is None else int(additional)
-        return rows - self.record.rows_before
 
 
 def without(request: StoreRequest, refused: Refused) -> StoreRequest:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from adbc_driver_manager import Error as DriverError
 
     from batchimport.schema import Kind
-    from batchimport.sinks.sql.cells import Family
+    from batchimport.sinks.sql.dialect import Family
 
 TYPES: dict[Kind, str] = {
     "integer": "INTEGER",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote as url_quote
@@ -22,10 +23,12 @@ from batchimport.errors import (
     BatchImportError,
     DataError,
     FatalError,
+    NoSuchDestinationError,
     TransientError,
     UsageError,
 )
 from batchimport.model import DRY_RUN
+from batchimport.policy.retry import until_it_works
 from batchimport.sinks.base import SinkHints, SinkOptions
 from batchimport.sinks.sql.dialect import RECORD
 from batchimport.sinks.sql.ledger import SqlSink
@@ -82,7 +85,7 @@ class SqliteSink(SqlSink):
         self._dry_run = options.dry_run
         self._lock = threading.RLock()
         if not options.create and not self.path.exists():
-            raise UsageError("no such database", where=str(self.path))
+            raise NoSuchDestinationError("no such database", where=str(self.path))
         if self.path.is_dir() or not self.path.parent.is_dir():
             raise UsageError(
                 "is a directory" if self.path.is_dir() else "its directory does not exist",
@@ -94,7 +97,8 @@ class SqliteSink(SqlSink):
         try:
             self._connection = dbapi.connect(self._place(options), autocommit=True)
             for pragma in _PRAGMAS[:2] if self._dry_run else _PRAGMAS:
-                self.run(pragma)
+                # Leaving rollback mode is refused at once while others use the file: wait for them.
+                until_it_works(partial(self.run, pragma), TransientError, BUSY_SECONDS)
             if self._dry_run:
                 self.run("BEGIN IMMEDIATE")
         except DriverError as error:
@@ -123,6 +127,10 @@ class SqliteSink(SqlSink):
                 (table,),
             )
         )
+
+    def identity_of(self, table: str) -> str | None:
+        """Return the name without its case; None if there is no such table."""
+        return table.lower() if self.exists(table) else None
 
     def columns(self, table: str) -> list[SqliteColumn]:
         """Return the columns of a table in its order."""
