@@ -42,7 +42,7 @@ from batchimport.jobs.identify import (
     verify_unchanged,
 )
 from batchimport.jobs.recorder import Recorder, started
-from batchimport.jobs.start import Parts, begin_job, bytes_per_record
+from batchimport.jobs.start import Parts, begin_job, bytes_per_record, refuse_few_records
 from batchimport.jobs.stored import rows_of
 from batchimport.model import hash_of
 from batchimport.pipeline.transform import load_transform
@@ -232,6 +232,7 @@ class _Run:
         if found.completed is not None:
             return self._already_completed(found.completed), found.completed.job_id
         if found.known is None:
+            refuse_few_records(self._request, self._source)
             return None, None
         refuse_if_owned(found.known, self._sink, owner)
         return None, found.known.job_id
@@ -334,6 +335,7 @@ class _Run:
             peak_memory_bytes=peak_memory_bytes(),
             rejects_by_code=rejects.codes,
             rejects_file=rejects.path,
+            **rejects.outcomes,
         )
         summary = self._tally.fill(summary, time.monotonic() - self._began)
         self._recorder(JobFinished(summary))

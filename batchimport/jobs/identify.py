@@ -168,6 +168,8 @@ class _Search:
                 refuse_missing(
                     missing_rows(grown, self._sink, self._jobs, is_growing=True), self._job.table
                 )
+                if not grown.columns:  # it had no records: no column was known, no row was stored
+                    return Found(instead_of=(grown,), jobs=self._jobs)
                 return Found(grown, jobs=self._jobs)
         if latest is None:
             self._check_new()

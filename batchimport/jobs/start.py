@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from batchimport import failpoints
-from batchimport.errors import JobRunningElsewhereError, UsageError
+from batchimport.errors import JobRunningElsewhereError, RefusedError, UsageError
 from batchimport.jobs.identify import (
     identify,
     new_job_id,
@@ -23,6 +23,7 @@ from batchimport.pipeline.transform import Identity
 from batchimport.schema import Column, RecordSchema, infer_schema
 from batchimport.schema.pydantic import load_model
 from batchimport.sinks.base import JobRecord
+from batchimport.sources.registry import FORMATS
 from batchimport.system import owner_is_gone
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ LOOKS = 100
 """How often a claim looks again: each time another program has claimed a job on the table."""
 SAMPLE_FOR_TRANSFORM = 1000
 SAMPLE_BYTES = 4 << 20
+MAX_NAMES = 5
+"""How many names of columns an error shows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +130,8 @@ def _open(
         _LedgerChangedError: If the ledger is not as it was when the job was found.
     """
     known = found.known
+    if known is None:
+        refuse_few_records(request, parts.source)
     record, bound = (known, None) if known else _describe(request, parts)
     if record.job_id not in {each.job_id for each in found.instead_of}:
         refuse_if_owned(record, parts.sink, owner, has_ended)
@@ -161,6 +166,30 @@ def join_job(record: JobRecord, parts: Parts) -> Work:
     schema = _recorded_schema(record, parts.job)
     bound = _bind(parts, schema)
     return _work(parts, schema, bound, parts.sink.join(parts.job, record))
+
+
+def refuse_few_records(request: Request, source: Source) -> None:
+    """Refuse a source that has fewer records than the job must have; reads no more than those.
+
+    Raises:
+        RefusedError: If so.
+    """
+    wanted, at = request.options.min_records or 0, Position()
+    while at.record < wanted:
+        chunk = source.cut(at, wanted - at.record, SAMPLE_BYTES)
+        if chunk is None:
+            found = f"{at.record:,} records" if at.record else "no record"
+            raise RefusedError(
+                f"the source has {found}, fewer than --min-records {wanted}",
+                where=source.name,
+                hint="nothing was changed; get the whole file, or lower --min-records",
+            )
+        at = chunk.end
+
+
+def has_records(source: Source) -> bool:
+    """Say whether the source has any record."""
+    return _first_chunk(source) is not None
 
 
 def bytes_per_record(source: Source) -> float:
@@ -209,8 +238,13 @@ def _describe(request: Request, parts: Parts) -> tuple[JobRecord, BoundTransform
     if document is None:
         document = infer(source, job.infer_records)
     schema = _schema(document, _exact_columns(job, parts.sink), job)
+    is_given = job.schema is not None or source.declared is not None
+    there = parts.sink.columns_of(job.table)
+    _refuse_other_header(job, source, schema, there)
     bound = _bind(parts, schema)
     columns = bound.columns
+    if there and not is_given and not has_records(source):
+        columns = ()  # only a header, which says nothing of types: the table's own stay
     if not columns and source.count():
         if job.schema is None:
             raise UsageError(
@@ -234,6 +268,38 @@ def _describe(request: Request, parts: Parts) -> tuple[JobRecord, BoundTransform
     return record, bound
 
 
+def _refuse_other_header(
+    job: Job, source: Source, schema: RecordSchema, there: frozenset[str]
+) -> None:
+    """Refuse a file whose header has no name that is known: it is probably none, or another file.
+
+    Args:
+        there: Columns of the existing table, in lower case.
+
+    Raises:
+        UsageError: If so, unless `--format` says how to read it.
+    """
+    if job.options.format is not None:
+        return
+    names = {column.name for column in schema.columns} if job.schema is not None else set()
+    for file, header in source.headers.items():
+        wanted, what, given = names, "the schema", set(header)
+        if not names and _keeps_text(job) and job.if_exists != "replace":
+            wanted, what = set(there), f"table {job.table}"
+            given = set(map(str.lower, header))
+        if wanted and wanted.isdisjoint(given):
+            raise UsageError(
+                f"no name in its header ({_some(header)}) is in {what} ({_some(sorted(wanted))})",
+                where=file,
+                hint="is it the file that was meant? If its first line is a record: --no-header; to "
+                f"import it as it is: --format {source.format}",
+            )
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:MAX_NAMES]) + (", …" if len(names) > MAX_NAMES else "")
+
+
 def infer(source: Source, records: int | None) -> dict[str, Any]:
     """Return the JSON Schema that fits about that many records of a source; all of them for None.
 
@@ -248,8 +314,8 @@ def infer(source: Source, records: int | None) -> dict[str, Any]:
             where=source.name,
             hint="describe the records with --schema",
         )
-    text = source.format in ("csv", "tsv")
-    return infer_schema(source.sample(records), text=text)
+    untyped = FORMATS[source.format].is_untyped
+    return infer_schema(source.sample(records), text=untyped)
 
 
 def _bind(parts: Parts, schema: RecordSchema) -> BoundTransform:

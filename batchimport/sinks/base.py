@@ -260,6 +260,10 @@ class Sink(Protocol):
         """
         ...
 
+    def columns_of(self, table: str) -> frozenset[str]:
+        """Return the names of a table's columns, in lower case; none if it does not exist."""
+        ...
+
     def exact_columns(self, table: str) -> frozenset[str]:
         """Return the columns, in lower case, that hold numbers exactly as they are written."""
         ...

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from batchimport.model import Chunk, FieldError, Position, Reject
 from batchimport.sources.bytes.file import HEAD_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import polars as pl
 
@@ -154,13 +155,14 @@ class Source(Protocol):
 
     Attributes:
         name: What users call it.
-        format: `jsonl`, `csv`, `tsv`, `json` or `parquet`; `mixed` if files differ.
+        format: Its name in the registry; `mixed` if files differ.
         size: The position after the last record, fixed when the source was opened.
         fingerprint: Differs if the content differs; cheap: size and hashes of head and tail.
         contents: What each of its files holds, in order, whatever the files were unpacked from.
         modified: Times of last change and identities of the files; equal if certainly nothing changed.
         declared: JSON Schema that the files themselves declare; None if it must be inferred.
         notes: What was detected and users should know, such as the delimiter.
+        headers: For each file whose first line names the fields of its records: those names.
     """
 
     name: str
@@ -171,6 +173,7 @@ class Source(Protocol):
     modified: str
     declared: dict[str, Any] | None
     notes: tuple[str, ...]
+    headers: Mapping[str, Sequence[str]]
 
     def cut(self, start: Position, limit: int, max_bytes: int) -> Chunk | None:
         """Return the chunk that begins at `start`.
@@ -260,6 +263,7 @@ class OneFile(ABC):
     name: str
     size: int
     declared: dict[str, Any] | None = None
+    headers: Mapping[str, Sequence[str]] = MappingProxyType({})
 
     @abstractmethod
     def cut(self, start: Position, limit: int, max_bytes: int) -> Chunk | None:

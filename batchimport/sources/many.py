@@ -18,7 +18,7 @@ from batchimport.model import Chunk, Position
 from batchimport.sources.bytes.file import digest_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from batchimport.schema import RecordSchema
     from batchimport.sources.base import Batch, Source
@@ -46,6 +46,9 @@ class ManySource:
         self.size = self._ends[-1]
         self.fingerprint = "\n".join(fact.fingerprint for fact in facts)
         self.modified = digest_of("\n".join(fact.modified for fact in facts).encode())
+        self.headers: Mapping[str, Sequence[str]] = {
+            name: header for fact in facts for name, header in fact.headers.items()
+        }
         schemas = [fact.declared for fact in facts if fact.declared is not None]
         self.declared = reduce(_merge_schemas, schemas) if len(schemas) == len(facts) else None
         self.notes = _merge_notes(

@@ -27,7 +27,7 @@ from batchimport.engines.temporal.open_jobs import (
     refuse_other_host,
 )
 from batchimport.errors import BatchImportError, TransientError
-from batchimport.jobs.finish import count_records, finish_job
+from batchimport.jobs.finish import count_records, finish_job, outcome_counts
 from batchimport.jobs.identify import Request, job_from
 from batchimport.jobs.recorder import started
 from batchimport.jobs.start import begin_job, bytes_per_record
@@ -144,8 +144,9 @@ class Activities:
                 finish_job(job.parts, claim, request.total, is_whole=request.is_whole)
                 rejects = job.parts.sink.rejects(claim.record.job_id)
                 codes = Counter(reject.errors[0].code for reject in rejects)
+                outcomes = outcome_counts(job.parts.sink.committed(claim.record.job_id))
             self._jobs.close()
-            return m.Finished(dict(sorted(codes.items())))
+            return m.Finished(dict(sorted(codes.items())), outcomes)
 
         return await self._threaded(finish)
 

@@ -99,11 +99,17 @@ class ParquetSink:
 
     def is_committed(self, job_id: str, position: int) -> bool:
         """Say whether the ledger has a chunk that begins at this position."""
-        return any(part.lo == position for part in self._folder.parts(job_id))
+        parts = self._folder.parts_in(job_id, position, position + 1)
+        return any(part.lo == position for part in parts)
 
     def rejects(self, job_id: str) -> Iterator[Reject]:
         """Yield the rejects of a job in order of record."""
         return self._ledger.rejects(job_id)
+
+    def columns_of(self, table: str) -> frozenset[str]:
+        """Return the names of the dataset's columns, in lower case; none if there is no file."""
+        del table
+        return frozenset(map(str.lower, self._common_schema()))
 
     def exact_columns(self, table: str) -> frozenset[str]:
         """Return no column: numbers are doubles."""
@@ -255,7 +261,7 @@ class ParquetClaim:
                 if known:
                     return statements.already_committed(chunk, known)
                 failpoints.reach("before-commit")
-                file.publish(Part(job.job_id, chunk.lo, chunk.hi).name)
+                self._folder.add(file, Part(job.job_id, chunk.lo, chunk.hi))
         self._folder.sync()
         return result
 

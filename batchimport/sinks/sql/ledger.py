@@ -10,7 +10,7 @@ from batchimport import failpoints
 from batchimport.sinks.base import BEGAN_EMPTY, SinkHints, claimed_again
 from batchimport.sinks.sql import statements
 from batchimport.sinks.sql.dialect import Dialect
-from batchimport.sinks.sql.statements import LEDGER_TABLES
+from batchimport.sinks.sql.statements import LEDGER_TABLES, OUTCOME_COLUMNS
 from batchimport.sinks.sql.store import SqlClaim
 from batchimport.sinks.sql.table import find_target, prepare_table
 
@@ -55,8 +55,8 @@ class SqlSink(Dialect):
     def committed(self, job_id: str) -> list[Committed]:
         """Return the ledger of a job, in order of position."""
         rows = self.rows(
-            f"SELECT {statements.CHUNK_COLUMNS} FROM {self.tables.chunks} WHERE job_id = ? "
-            "ORDER BY lo",
+            f"SELECT {statements.CHUNK_COLUMNS}, {self._outcome_columns()} "
+            f"FROM {self.tables.chunks} WHERE job_id = ? ORDER BY lo",
             (job_id,),
         )
         return [statements.committed(row) for row in rows]
@@ -88,12 +88,21 @@ class SqlSink(Dialect):
             yield from map(statements.reject, rows)
             last = rows[-1][1]
 
+    def columns_of(self, table: str) -> frozenset[str]:
+        """Return the names of a table's columns, in lower case; none if it does not exist."""
+        return frozenset(own.name.lower() for own in self.columns(table))
+
     def exact_columns(self, table: str) -> frozenset[str]:
         """Return the columns, in lower case, that hold numbers exactly as they are written."""
         return frozenset(own.name.lower() for own in self.columns(table) if own.is_exact)
 
     def _has_ledger(self) -> bool:
         return self.exists(self.in_ledger(LEDGER_TABLES[0]))
+
+    def _outcome_columns(self) -> str:
+        """Return the SQL of a chunk's outcomes: nulls where the ledger is of an earlier version."""
+        missing = self.missing_outcomes()
+        return ", ".join("NULL" if name in missing else name for name in OUTCOME_COLUMNS)
 
     # -- whose a job is ------------------------------------------------------------------------
 
@@ -111,6 +120,8 @@ class SqlSink(Dialect):
             check()
             if not self._has_ledger():
                 self.create_ledger()
+            for name in self.missing_outcomes():
+                self.run(f"ALTER TABLE {self.tables.chunks} {self.adding} {name} BIGINT DEFAULT 0")
             for old in instead_of:
                 self._forget(old)
                 failpoints.reach("after-forgetting")
@@ -140,7 +151,8 @@ class SqlSink(Dialect):
 
     def create_ledger(self) -> None:
         """Create the ledger's tables, as a part of a transaction."""
-        for statement in statements.create_ledger(*self.tables):
+        types = {"text": self.text, "key_text": self.key_text}
+        for statement in statements.create_ledger(*self.tables, **types):
             self.run(statement)
 
     def _insert_job(self, job: Job, record: JobRecord, owner: str) -> JobRecord:

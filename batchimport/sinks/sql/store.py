@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from batchimport import failpoints
 from batchimport.model import EXTRA_COLUMN
 from batchimport.sinks.sql import statements
+from batchimport.sinks.sql.dialect import Outcomes
 from batchimport.sinks.sql.table import with_extra_column
 
 if TYPE_CHECKING:
@@ -44,13 +45,13 @@ class SqlClaim:
                 known = transaction.overlapping(request.chunk)
                 return statements.already_committed(request.chunk, known)
             failpoints.reach("after-ledger-row")
-            refused, ignored = (
+            outcomes = (
                 transaction.store_rows(request.frame, request.chunk.offset)
                 if request.frame.height
-                else ({}, 0)
+                else Outcomes()
             )
             failpoints.reach("after-rows")
-            result = transaction.insert_rejects(request, refused, ignored)
+            result = transaction.insert_rejects(request, outcomes)
             failpoints.reach("before-commit")
         return result
 

@@ -9,7 +9,6 @@ from batchimport.errors import UsageError
 from batchimport.model import EXTRA_COLUMN
 from batchimport.schema import Column
 from batchimport.sinks.sql.dialect import Target
-from batchimport.sinks.sql.statements import column_list, quote
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +29,7 @@ def prepare_table(database: Dialect, job: Job, columns: Sequence[Column]) -> int
             exist.
     """
     if not columns:  # an empty source
-        return None
+        return _empty_table(database, job)
     shared = (
         "" if database.names_have_case else _differing_in_case([column.name for column in columns])
     )
@@ -42,9 +41,7 @@ def prepare_table(database: Dialect, job: Job, columns: Sequence[Column]) -> int
         )
     exists, name = database.exists(job.table), database.name(job.table)
     if exists and job.if_exists == "fail":
-        raise UsageError(
-            "the table exists", where=job.table, hint="--if-exists append, truncate or replace"
-        )
+        raise _exists(job)
     if exists and job.if_exists == "replace":
         database.run(f"DROP TABLE {name}")
     if exists and job.if_exists != "replace":
@@ -57,6 +54,24 @@ def prepare_table(database: Dialect, job: Job, columns: Sequence[Column]) -> int
         _check_key(database, job, columns)
     only_ours = (not exists or job.if_exists != "append") and job.on_conflict != "update"
     return database.count(job.table) if only_ours else None
+
+
+def _empty_table(database: Dialect, job: Job) -> int | None:
+    """Make an existing table ready for no rows: whatever its columns are, they stay."""
+    if not database.exists(job.table):
+        return None
+    if job.if_exists == "fail":
+        raise _exists(job)
+    if job.if_exists == "append":
+        return None
+    database.run(f"{database.emptying} {database.name(job.table)}")
+    return 0
+
+
+def _exists(job: Job) -> UsageError:
+    return UsageError(
+        "the table exists", where=job.table, hint="--if-exists append, truncate or replace"
+    )
 
 
 def find_target(database: Dialect, job: Job, record: JobRecord) -> Target:
@@ -85,7 +100,7 @@ def with_extra_column(database: Dialect, target: Target) -> Target:
         known = _by_name(database, target.table)
         if EXTRA_COLUMN not in known:
             database.run(
-                f"ALTER TABLE {target.name} {database.adding} {quote(EXTRA_COLUMN)} "
+                f"ALTER TABLE {target.name} {database.adding} {database.quote(EXTRA_COLUMN)} "
                 f"{database.types['json']}"
             )
             known = _by_name(database, target.table)
@@ -143,9 +158,12 @@ def _differing_in_case(names: Sequence[str]) -> str:
 
 
 def _create_table(database: Dialect, job: Job, columns: Sequence[Column]) -> None:
-    lines = [f"{quote(column.name)} {database.types[column.kind]}" for column in columns]
+    lines = [
+        f"{database.quote(column.name)} {database.column_type(column, is_key=column.name in job.key)}"
+        for column in columns
+    ]
     if job.key and set(job.key) <= {column.name for column in columns}:
-        lines.append(f"UNIQUE ({column_list(job.key)})")
+        lines.append(f"UNIQUE ({database.column_list(job.key)})")
     database.run(f"CREATE TABLE {database.name(job.table)} ({', '.join(lines)})")
 
 
@@ -159,7 +177,7 @@ def _check_key(database: Dialect, job: Job, columns: Sequence[Column]) -> None:
         raise UsageError(
             f"--key {','.join(key)} needs a unique index on exactly these columns",
             where=job.table,
-            hint=f"CREATE UNIQUE INDEX … ON {database.name(job.table)} ({column_list(key)})",
+            hint=f"CREATE UNIQUE INDEX … ON {database.name(job.table)} ({database.column_list(key)})",
         )
 
 
