@@ -43,6 +43,7 @@ from batchimport.jobs.identify import (
 )
 from batchimport.jobs.recorder import Recorder, started
 from batchimport.jobs.start import Parts, begin_job, bytes_per_record, refuse_few_records
+from batchimport.jobs.stored import rows_of
 from batchimport.model import hash_of
 from batchimport.pipeline.transform import load_transform
 from batchimport.policy.events import JobFinished, RecordsCounted
@@ -171,7 +172,7 @@ class _Call:
             return open_sink(job.destination, options)
         except NoSuchDestinationError as error:
             raise RowsGoneError(
-                f"is gone, though job {self._job_id} stored {stored:,} rows in it",
+                f"is gone, though job {self._job_id} stored {rows_of(stored)} in it",
                 where=error.where,
                 hint="--restart imports it again",
             ) from error

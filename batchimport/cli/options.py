@@ -285,11 +285,11 @@ class Selection:
     dry_run: Annotated[
         bool, Option("--dry-run", help="Import and report as usual, but keep nothing.")
     ] = False
-    restart: Annotated[
-        bool, Option("--restart", help="Forget the job's ledger and begin again.")
-    ] = False
+    restart: Annotated[bool, Option("--restart", help="Forget the job and import it again.")] = (
+        False
+    )
     allow_duplicates: Annotated[
-        bool, Option("--allow-duplicates", help="Let --restart append the same rows again.")
+        bool, Option("--allow-duplicates", help="Append content that the table has already.")
     ] = False
     if_source_changed: Annotated[
         Literal["fail", "append"],
