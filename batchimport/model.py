@@ -171,13 +171,23 @@ class ChunkResult:
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """One row of the ledger: an interval whose records are in the destination."""
+    """One row of the ledger: an interval whose records are in the destination.
+
+    Attributes:
+        updated: Of the successful records, those that changed or replaced a row that was there.
+        ignored: Of the filtered records, those that `--on-conflict ignore` left out.
+        skipped: Of the filtered records, those that a trigger, a rule or a conflict clause of the
+            table left out.
+    """
 
     chunk: Chunk
     successful: int
     failed: int
     filtered: int
     digest: str
+    updated: int = 0
+    ignored: int = 0
+    skipped: int = 0
 
 
 def check_job_id(job_id: str, where: str | None = None) -> None:
@@ -213,7 +223,8 @@ class SourceOptions:
     """How to read the bytes of the source; None: detect it.
 
     Attributes:
-        header: CSV: the first row has the names of the columns.
+        header: CSV: some row has the names of the columns.
+        has_header: CSV: it is the first row, whatever that looks like.
         null_string: CSV: the cell that means null; None: an empty cell.
         skip_lines: CSV: lines before the header.
         max_record_bytes: A longer record is rejected.
@@ -228,6 +239,7 @@ class SourceOptions:
     null_string: str | None = None
     skip_lines: int | None = None
     max_record_bytes: int = 16 * 1024 * 1024
+    has_header: bool = False
 
     def __post_init__(self) -> None:
         """Check the rules.
@@ -235,6 +247,8 @@ class SourceOptions:
         Raises:
             UsageError: If a value is out of its range.
         """
+        if self.has_header and not self.header:
+            raise UsageError("is the opposite of --no-header", where="--header")
         _check_choice("--compression", self.compression, Compression)
         _check_range("--skip-lines", self.skip_lines, 0)
         _check_range("--max-record-bytes", self.max_record_bytes, 1)
@@ -332,6 +346,7 @@ class RunOptions:
         max_errors_share: The same as a share of the processed records, 0 to 1.
         rejects_path: File for the rejects; None: in the state directory.
         dry_run: Import as usual, but keep nothing.
+        min_records: Refuse to begin a job whose source has fewer records; None: any number.
     """
 
     max_parallel: int = 10
@@ -350,6 +365,7 @@ class RunOptions:
     max_errors_share: float | None = None
     rejects_path: str | None = None
     dry_run: bool = False
+    min_records: int | None = None
 
     def __post_init__(self) -> None:
         """Check the rules.
@@ -371,6 +387,7 @@ class RunOptions:
         _check_range("--retry-backoff", self.retry_backoff, 1)
         _check_range("--chunk-timeout", self.chunk_timeout_seconds, 0.001)
         _check_range("--max-errors", self.max_errors, 0)
+        _check_range("--min-records", self.min_records, 0)
         share = self.max_errors_share
         if share is not None and not 0 <= share <= 1:
             raise UsageError(f"must be from 0% to 100%, not {share:.0%}", where="--max-errors")
@@ -462,7 +479,15 @@ class ChunkSizes:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The outcome of a run, as `--json` prints it (version 1)."""
+    """The outcome of a run, as `--json` prints it (version 1).
+
+    Attributes:
+        inserted: Rows that the records became; with `updated`, the successful records.
+        updated: Records that changed or replaced a row that was there.
+        ignored: Records that `--on-conflict ignore` left out; they count as filtered.
+        skipped_by_destination: Records that a trigger, a rule or a conflict clause of the table left
+            out without an error; they count as filtered.
+    """
 
     job_id: str
     status: str
@@ -478,6 +503,10 @@ class Summary:
     successful: int = 0
     failed: int = 0
     filtered: int = 0
+    inserted: int = 0
+    updated: int = 0
+    ignored: int = 0
+    skipped_by_destination: int = 0
     this_run: Counts = Counts()
     duration_seconds: float = 0.0
     records_per_second: float = 0.0

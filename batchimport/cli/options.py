@@ -200,6 +200,9 @@ class Reading:
             metavar="CHARACTER", help="CSV: quote character; empty for none. Default: detected."
         ),
     ] = None
+    has_header: Annotated[
+        bool, Option("--header", help="CSV: the first row holds the names, whatever it looks like.")
+    ] = False
     no_header: Annotated[bool, Option("--no-header", help="CSV: the first row is a record.")] = (
         False
     )
@@ -225,6 +228,7 @@ class Reading:
             quote=self.quote,
             encoding=self.encoding,
             header=not self.no_header,
+            has_header=self.has_header,
             null_string=self.null_string,
             skip_lines=self.skip_lines,
             max_record_bytes=parse_size(self.max_record_bytes, "--max-record-bytes"),
@@ -266,6 +270,9 @@ class Selection:
 
     job_id: Annotated[str | None, Option(metavar="ID", help="Default: STEM-hash.")] = None
     limit: Annotated[int | None, Number(help="Import only the first N records.")] = None
+    min_records: Annotated[
+        int | None, Number(help="Refuse a source that has fewer records, before anything changes.")
+    ] = None
     dry_run: Annotated[
         bool, Option("--dry-run", help="Import and report as usual, but keep nothing.")
     ] = False

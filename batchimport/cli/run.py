@@ -39,7 +39,9 @@ def run(  # noqa: PLR0913 - one parameter per group of options
     """Import files as one job; if the same job was interrupted, continue it."""
     from batchimport.jobs.identify import Request  # noqa: PLC0415 - imports Polars
 
-    options = o.run_options(sizes, failures, dry_run=selection.dry_run)
+    options = replace(
+        o.run_options(sizes, failures, dry_run=selection.dry_run), min_records=selection.min_records
+    )
     request = Request(
         _job(find_sources(sources), destination, records, reading, selection),
         options,

@@ -7,7 +7,7 @@ import shlex
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from batchimport import failpoints
 from batchimport.errors import AccountsError
@@ -77,11 +77,13 @@ class Exported:
         path: The file that was written; None if none was.
         examples: The first few rejects.
         codes: Number of rejects by the code of their first error.
+        outcomes: Fields of the summary: records by what the destination did with them.
     """
 
     path: str | None = None
     examples: tuple[Reject, ...] = ()
     codes: dict[str, int] = field(default_factory=dict)
+    outcomes: dict[str, Any] = field(default_factory=dict)
 
 
 def finish_job(parts: Parts, claim: Claim, total: int | None, *, is_whole: bool) -> None:
@@ -163,8 +165,9 @@ def export_rejects(sink: Sink, job_id: str, path: Path | None) -> Exported:
     Raises:
         FatalError: If the file cannot be written.
     """
+    outcomes = outcome_counts(sink.committed(job_id))
     if path is None:
-        return Exported()
+        return Exported(outcomes=outcomes)
     examples: list[Reject] = []
     codes: Counter[str] = Counter()
 
@@ -178,7 +181,18 @@ def export_rejects(sink: Sink, job_id: str, path: Path | None) -> Exported:
             yield text.encode(errors="replace") + b"\n"
 
     write_atomically(path, lines())
-    return Exported(str(path), tuple(examples), dict(sorted(codes.items())))
+    return Exported(str(path), tuple(examples), dict(sorted(codes.items())), outcomes)
+
+
+def outcome_counts(committed: Sequence[Committed]) -> dict[str, Any]:
+    """Return the records of a job by what the destination did, as fields of the summary."""
+    updated = sum(row.updated for row in committed)
+    return {
+        "inserted": sum(row.successful for row in committed) - updated,
+        "updated": updated,
+        "ignored": sum(row.ignored for row in committed),
+        "skipped_by_destination": sum(row.skipped for row in committed),
+    }
 
 
 def summary_of(

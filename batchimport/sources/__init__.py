@@ -16,7 +16,7 @@ from batchimport.errors import UsageError
 from batchimport.sources.bytes.compression import plain_name
 from batchimport.sources.bytes.file import HEAD_BYTES
 from batchimport.sources.bytes.unpack import open_text
-from batchimport.sources.detect import check_is_text, format_of_text
+from batchimport.sources.detect import check_is_meant, check_is_text, format_of_text
 from batchimport.sources.paths import STANDARD_INPUT, name_of, names_of
 from batchimport.sources.registry import FORMATS
 
@@ -87,6 +87,8 @@ def _open_file(path: str, name: str, options: SourceOptions, unpack_into: Path |
         head = text.read_at(0, HEAD_BYTES)
         check_is_text(path, kind or "text", head)
         kind = _decide(path, head, kind, options)
+        if options.format is None:
+            check_is_meant(path, kind, head)
         return _source_of(kind, text, name, replace(options, format=kind))
     except BaseException:
         text.close()

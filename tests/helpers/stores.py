@@ -10,6 +10,7 @@ from urllib.parse import unquote
 
 import polars as pl
 
+from batchimport.jobs.identify import without_address
 from batchimport.model import Chunk, FieldError, Job, Position, Reject
 from batchimport.schema import Column
 from batchimport.sinks import open_sink
@@ -138,6 +139,7 @@ def a_record(job: Job, job_id: str = "users-1", **facts: Any) -> JobRecord:
         "schema": {"type": "object"},
         "columns": COLUMNS,
         "size": 1000,
+        "configuration": without_address(job),
     }
     return JobRecord(**given | facts)
 

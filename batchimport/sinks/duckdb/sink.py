@@ -95,6 +95,10 @@ class DuckdbSink(SqlSink):
             )
         )
 
+    def identity_of(self, table: str) -> str | None:
+        """Return schema and name without their case; None if there is no such table."""
+        return self.name(table).lower() if self.exists(table) else None
+
     def columns(self, table: str) -> list[DuckdbColumn]:
         """Return the columns of a table in its order."""
         return [DuckdbColumn(*row) for row in self.rows(CATALOGUE, self.place(table))]
@@ -187,14 +191,13 @@ class DuckdbClaim(SqlClaim):
         """Store a chunk without the rows that would be refused, which become rejects.
 
         Args:
-            refused: Rows that have no reasons are left out because of `--on-conflict ignore`.
+            refused: Those that have no reasons are left to `--on-conflict ignore`.
         """
         reasons = {place: refused[place] for place in sorted(refused) if refused[place]}
         others = replace(
             request,
-            frame=_without(request.frame, refused),
+            frame=_without(request.frame, reasons),
             rejects=[*request.rejects, *(request.rejecter(*each) for each in reasons.items())],
-            filtered=request.filtered + len(refused) - len(reasons),
         )
         return replace(super().store(others), bisected=bool(reasons))
 

@@ -32,7 +32,7 @@ from batchimport.sinks.sql.statements import quote
 from batchimport.sinks.sql.store import SqlClaim
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from batchimport.model import Job
     from batchimport.sinks.base import JobRecord
@@ -101,14 +101,23 @@ class PostgresSink(SqlSink):
     # -- whose a job is -----------------------------------------------------------------------
 
     def claim(
-        self, job: Job, record: JobRecord, owner: str, instead_of: Sequence[JobRecord] = ()
+        self,
+        job: Job,
+        record: JobRecord,
+        owner: str,
+        instead_of: Sequence[JobRecord] = (),
+        check: Callable[[], None] = lambda: None,
     ) -> SqlClaim:
         """Make ledger and table ready and take the job with a new epoch."""
         targets = {job.target_hash(), *(old.target_hash for old in instead_of)}
         self._lock_keys = sorted(map(_lock_key, targets))
         with self._lock, self._translated():
             self._take_locks(self._main)
-        return super().claim(job, record, owner, instead_of)
+        return super().claim(job, record, owner, instead_of, check)
+
+    def exclude_claims(self) -> None:
+        """Let one claim at a time into the database, also while its ledger is not there yet."""
+        self.rows("SELECT pg_advisory_xact_lock(?)", (_CLAIMS,))
 
     def _take_locks(self, connection: psycopg.Connection) -> None:
         """Lock the job's target for this process; the server releases it with the connection.
@@ -154,6 +163,11 @@ class PostgresSink(SqlSink):
     def exists(self, table: str) -> bool:
         """Say whether a table exists."""
         return self.rows("SELECT to_regclass(?) IS NOT NULL", (self.name(table),))[0][0] is True
+
+    def identity_of(self, table: str) -> str | None:
+        """Return the table's number in the catalogue; None if there is no such table."""
+        number = self.rows("SELECT to_regclass(?)::oid::bigint", (self.name(table),))[0][0]
+        return None if number is None else str(number)
 
     def columns(self, table: str) -> list[PostgresColumn]:
         """Return the columns of a table in its order."""
@@ -240,6 +254,10 @@ class PostgresSink(SqlSink):
         while not self._idle.empty():
             self._idle.get().close()
         self._main.close()
+
+
+_CLAIMS = 0x6261746368696D70
+"""Key of the lock that one claim at a time holds in a database: "batchimp"."""
 
 
 def _lock_key(target_hash: str) -> int:

@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from batchimport.model import INDEX
 from batchimport.sinks.base import taken_over
 from batchimport.sinks.sql import statements
-from batchimport.sinks.sql.statements import LEDGER_TABLES, quote
+from batchimport.sinks.sql.statements import LEDGER_TABLES, OUTCOME_COLUMNS, quote
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -37,6 +37,29 @@ Rows = list[tuple[Any, ...]]
 
 Refused = dict[int, "list[FieldError]"]
 """Rows that the table refuses, by their 0-based place in the frame, with the reasons."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcomes:
+    """What a table did with the rows of a chunk, counted by the database; the others were inserted.
+
+    Attributes:
+        refused: Rows that the table refuses, with the reasons.
+        updated: Number of rows that changed or replaced a row that was there.
+        ignored: Number of rows that `--on-conflict ignore` left out.
+        skipped: Number of rows that a trigger, a rule or a conflict clause of the table left out.
+    """
+
+    refused: Refused = field(default_factory=dict)
+    updated: int = 0
+    ignored: int = 0
+    skipped: int = 0
+
+    @property
+    def counts(self) -> tuple[int, int, int]:
+        """What the ledger keeps, in the order of `OUTCOME_COLUMNS`."""
+        return self.updated, self.ignored, self.skipped
+
 
 RECORD = INDEX
 """Column of a table of keys: number of the record that wrote the key last. No table of a user has
@@ -175,6 +198,10 @@ class Dialect(ABC):
         """Say whether a table exists."""
 
     @abstractmethod
+    def identity_of(self, table: str) -> str | None:
+        """Return what all names of one table have in common; None if there is no such table."""
+
+    @abstractmethod
     def columns(self, table: str) -> Sequence[TableColumn]:
         """Return the columns of a table in its order; none if it does not exist."""
 
@@ -217,6 +244,10 @@ class Dialect(ABC):
 
     # -- what they share -----------------------------------------------------------------------
 
+    def exclude_claims(self) -> None:
+        """Keep other claims out until this transaction ends, where its beginning does not."""
+        return
+
     def column_list(self, names: Sequence[str]) -> str:
         """Return quoted names, separated by commas."""
         return ", ".join(map(self.quote, names))
@@ -229,9 +260,40 @@ class Dialect(ABC):
         """Return the name, as SQL, of the table of keys of a job."""
         return self.name(self.in_ledger(_keys_of(job_id)))
 
+    def has_rows(self, table: str) -> bool:
+        """Say whether a table that exists has a row."""
+        return bool(self.rows(f"SELECT 1 FROM {self.name(table)} LIMIT 1"))
+
     def count(self, table: str) -> int:
         """Return the number of a table's rows."""
         return int(self.rows(f"SELECT count(*) FROM {self.name(table)}")[0][0])
+
+    def missing_outcomes(self) -> list[str]:
+        """Return the columns of a chunk's outcomes that a ledger of an earlier version lacks."""
+        known = {own.name for own in self.columns(self.in_ledger(LEDGER_TABLES[1]))}
+        return [name for name in OUTCOME_COLUMNS if name not in known]
+
+    def surplus(self, record: JobRecord) -> int | None:
+        """Return how many rows more a job's table has than the ledgers account for.
+
+        It is known where all rows since the table was created or looked at are of imports; else
+        None.
+        """
+        if record.rows_before is None:
+            return None
+        table = str(record.configuration["table"])
+        updated = "0" if "updated" in self.missing_outcomes() else "c.updated"
+        additional, replacing = self.rows(
+            f"SELECT (SELECT count(*) FROM {self.name(table)}) - sum(c.successful), "
+            f"sum(CASE WHEN j.configuration LIKE ? THEN 1 ELSE {updated} END) "
+            f"FROM {self.tables.chunks} c JOIN {self.tables.jobs} j USING (job_id) "
+            "WHERE lower(j.table_name) = lower(?) AND j.created_at >= ?",
+            ('%"on_conflict": "update"%', table, record.created_at),
+        )[0]
+        if replacing:  # one row may stand for several records
+            return None
+        rows = self.count(table) if additional is None else int(additional)
+        return rows - record.rows_before
 
     def hold(self, job: JobRecord) -> None:
         """Make sure that a job is still at this epoch, and keep it so until the transaction ends.
@@ -254,16 +316,13 @@ class ChunkTransaction(ABC):
     # -- what each dialect does its own way ----------------------------------------------------
 
     @abstractmethod
-    def store_rows(self, frame: pl.DataFrame, offset: int) -> tuple[Refused, int]:
+    def store_rows(self, frame: pl.DataFrame, offset: int) -> Outcomes:
         """Store all rows that the table takes.
 
         Args:
             frame: At least one row, with the columns of `target.frame_names`.
             offset: Number of the chunk's first record. With `--on-conflict update` the row at
                 `place` counts as record `offset + place`, and a later record's value stays.
-
-        Returns:
-            The refused rows, and how many others `--on-conflict ignore` left out.
         """
 
     @abstractmethod
@@ -308,24 +367,23 @@ class ChunkTransaction(ABC):
 
     def overlapping(self, chunk: Chunk) -> list[Committed]:
         """Return the ledger rows that share positions with a chunk."""
-        rows = self.rows(
-            f"SELECT {statements.CHUNK_COLUMNS} FROM {self._tables.chunks} "
-            "WHERE job_id = ? AND lo < ? AND hi > ?",
-            (self._job.job_id, chunk.hi, chunk.lo),
-        )
+        columns = f"{statements.CHUNK_COLUMNS}, {', '.join(OUTCOME_COLUMNS)}"
+        query = statements.overlapping(self._tables.chunks, self._job.job_id, chunk, columns)
+        rows = self.rows(*query)
         return list(map(statements.committed, rows))
 
-    def insert_rejects(self, request: StoreRequest, refused: Refused, ignored: int) -> ChunkResult:
+    def insert_rejects(self, request: StoreRequest, outcomes: Outcomes) -> ChunkResult:
         """Insert the rejects of all stages, and correct the counts of the ledger row."""
+        refused, left_out = outcomes.refused, outcomes.ignored + outcomes.skipped
         rejects = [*request.rejects, *(request.rejecter(*each) for each in refused.items())]
         if rejects:
             self.insert(self._tables.rejects, statements.rejects_frame(self._job.job_id, rejects))
-        result = statements.outcome(request, rejects, len(refused), ignored)
-        if refused or ignored:
+        result = statements.outcome(request, rejects, len(refused), left_out)
+        if refused or any(outcomes.counts):
             self.run(
-                f"UPDATE {self._tables.chunks} SET successful = ?, failed = ?, filtered = ? "
-                "WHERE job_id = ? AND lo = ?",
-                (*result.counts, self._job.job_id, request.chunk.lo),
+                f"UPDATE {self._tables.chunks} SET successful = ?, failed = ?, filtered = ?, "
+                "updated = ?, ignored = ?, skipped = ? WHERE job_id = ? AND lo = ?",
+                (*result.counts, *outcomes.counts, self._job.job_id, request.chunk.lo),
             )
         return result
 

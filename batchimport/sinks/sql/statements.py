@@ -60,7 +60,8 @@ def create_ledger(
         first_line BIGINT NOT NULL, next_line BIGINT NOT NULL,
         successful BIGINT NOT NULL, failed BIGINT NOT NULL, filtered BIGINT NOT NULL,
         digest {text} NOT NULL, epoch BIGINT NOT NULL, attempt BIGINT NOT NULL,
-        committed_at {text} NOT NULL, PRIMARY KEY (job_id, lo))""",
+        committed_at {text} NOT NULL, updated BIGINT DEFAULT 0, ignored BIGINT DEFAULT 0,
+        skipped BIGINT DEFAULT 0, PRIMARY KEY (job_id, lo))""",
         f"""CREATE TABLE IF NOT EXISTS {rejects} (
         job_id {key_text} NOT NULL, record BIGINT NOT NULL, source {text} NOT NULL, line BIGINT,
         byte_offset BIGINT NOT NULL, stage {text} NOT NULL, errors {text} NOT NULL,
@@ -77,6 +78,8 @@ CHUNK_COLUMNS = (
     "job_id, lo, hi, first_record, records, first_line, next_line, successful, failed, filtered, "
     "digest, epoch, attempt, committed_at"
 )
+OUTCOME_COLUMNS = ("updated", "ignored", "skipped")
+"""Of a chunk, too. A ledger that an earlier version created gets them when a job is claimed."""
 REJECT_COLUMNS = "job_id, record, source, line, byte_offset, stage, errors, raw, raw_is_base64"
 
 
@@ -107,6 +110,22 @@ def heartbeat(jobs: str) -> str:
     The write locks the job's row until the transaction ends. Parameters: time, job id, epoch.
     """
     return f"UPDATE {jobs} SET heartbeat_at = ? WHERE job_id = ? AND epoch = ? RETURNING 1"
+
+
+def overlapping(
+    chunks: str, job_id: str, chunk: Chunk, columns: str = CHUNK_COLUMNS
+) -> tuple[str, tuple[Any, ...]]:
+    """Return the query, and its values, for the ledger rows that share positions with a chunk.
+
+    Chunks of a job do not overlap, so none before the last one that begins at `chunk.lo` or earlier
+    can reach into it. Starting there, the primary key finds the rows: the time does not grow with the
+    ledger.
+    """
+    query = (
+        f"SELECT {columns} FROM {chunks} WHERE job_id = ? AND lo < ? AND hi > ? AND lo >= coalesce("
+        f"(SELECT lo FROM {chunks} WHERE job_id = ? AND lo <= ? ORDER BY lo DESC LIMIT 1), ?)"
+    )
+    return query, (job_id, chunk.hi, chunk.lo, job_id, chunk.lo, chunk.lo)
 
 
 def job_values(record: JobRecord, table: str, owner: str, now: str) -> tuple[Any, ...]:
@@ -165,6 +184,7 @@ def job_record(row: Sequence[Any]) -> JobRecord:
         state=row[12],
         epoch=row[13],
         created_at=row[15],
+        updated_at=row[16],
     )
 
 
@@ -190,10 +210,11 @@ def chunk_values(
 
 
 def committed(row: Sequence[Any]) -> Committed:
-    """Return the committed chunk of a row that was selected by `CHUNK_COLUMNS`."""
+    """Return the committed chunk of a row: of `CHUNK_COLUMNS`, and of `OUTCOME_COLUMNS` if any."""
     start = Position(row[1], row[3], row[5])
     end = Position(row[2], row[3] + row[4], row[6])
-    return Committed(Chunk(start, end), row[7], row[8], row[9], row[10])
+    counts = (count or 0 for count in row[14:17])
+    return Committed(Chunk(start, end), row[7], row[8], row[9], row[10], *counts)
 
 
 def rejects_frame(job_id: str, rejects: Sequence[Reject]) -> pl.DataFrame:
@@ -239,20 +260,20 @@ def reject(row: Sequence[Any]) -> Reject:
 
 
 def outcome(
-    request: StoreRequest, rejects: Sequence[Reject], refused: int = 0, ignored: int = 0
+    request: StoreRequest, rejects: Sequence[Reject], refused: int = 0, left_out: int = 0
 ) -> ChunkResult:
     """Return the result of a chunk.
 
     Args:
         rejects: Those of all stages.
         refused: Number of rows that the table refused.
-        ignored: Number of rows that `--on-conflict ignore` left out; they count as filtered.
+        left_out: Number of rows that were left out without an error; they count as filtered.
     """
     return ChunkResult(
         request.chunk,
-        request.frame.height - refused - ignored,
+        request.frame.height - refused - left_out,
         len(rejects),
-        request.filtered + ignored,
+        request.filtered + left_out,
         request.digest,
         bool(refused),
     )

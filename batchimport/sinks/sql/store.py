@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from batchimport import failpoints
 from batchimport.model import EXTRA_COLUMN
 from batchimport.sinks.sql import statements
+from batchimport.sinks.sql.dialect import Outcomes
 from batchimport.sinks.sql.table import with_extra_column
 
 if TYPE_CHECKING:
@@ -44,13 +45,13 @@ class SqlClaim:
                 known = transaction.overlapping(request.chunk)
                 return statements.already_committed(request.chunk, known)
             failpoints.reach("after-ledger-row")
-            refused, ignored = (
+            outcomes = (
                 transaction.store_rows(request.frame, request.chunk.offset)
                 if request.frame.height
-                else ({}, 0)
+                else Outcomes()
             )
             failpoints.reach("after-rows")
-            result = transaction.insert_rejects(request, refused, ignored)
+            result = transaction.insert_rejects(request, outcomes)
             failpoints.reach("before-commit")
         return result
 
@@ -65,7 +66,7 @@ class SqlClaim:
         job_id, database = self.record.job_id, self._database
         with database.transaction():
             database.hold(self.record)
-            mismatch = self._row_count_mismatch()
+            mismatch = database.surplus(self.record)
             if mismatch:  # never "completed", not even for a moment: the process may be killed
                 state = "interrupted"
             database.run(
@@ -76,23 +77,3 @@ class SqlClaim:
             if state == "completed":
                 database.run(f"DROP TABLE IF EXISTS {database.keys_table(job_id)}")
         return mismatch
-
-    def _row_count_mismatch(self) -> int | None:
-        """Return how many rows more the table has than the ledgers account for; None if unknown.
-
-        It is known where all rows since the table was created or looked at are of imports.
-        """
-        if self.record.rows_before is None:
-            return None
-        tables, target = self._database.tables, self._target
-        additional, upserts = self._database.rows(
-            f"SELECT (SELECT count(*) FROM {target.name}) - sum(c.successful), "
-            f"sum(CASE WHEN j.configuration LIKE ? THEN 1 ELSE 0 END) "
-            f"FROM {tables.chunks} c JOIN {tables.jobs} j USING (job_id) "
-            "WHERE lower(j.table_name) = lower(?) AND j.created_at >= ?",
-            ('%"on_conflict": "update"%', target.table, self.record.created_at),
-        )[0]
-        if upserts:  # by another job: there is one row for a record that is written twice
-            return None
-        rows = self._database.count(target.table) if additional is None else int(additional)
-        return rows - self.record.rows_before

@@ -29,7 +29,7 @@ def prepare_table(database: Dialect, job: Job, columns: Sequence[Column]) -> int
             exist.
     """
     if not columns:  # an empty source
-        return None
+        return _empty_table(database, job)
     shared = (
         "" if database.names_have_case else _differing_in_case([column.name for column in columns])
     )
@@ -41,9 +41,7 @@ def prepare_table(database: Dialect, job: Job, columns: Sequence[Column]) -> int
         )
     exists, name = database.exists(job.table), database.name(job.table)
     if exists and job.if_exists == "fail":
-        raise UsageError(
-            "the table exists", where=job.table, hint="--if-exists append, truncate or replace"
-        )
+        raise _exists(job)
     if exists and job.if_exists == "replace":
         database.run(f"DROP TABLE {name}")
     if exists and job.if_exists != "replace":
@@ -56,6 +54,24 @@ def prepare_table(database: Dialect, job: Job, columns: Sequence[Column]) -> int
         _check_key(database, job, columns)
     only_ours = (not exists or job.if_exists != "append") and job.on_conflict != "update"
     return database.count(job.table) if only_ours else None
+
+
+def _empty_table(database: Dialect, job: Job) -> int | None:
+    """Make an existing table ready for no rows: whatever its columns are, they stay."""
+    if not database.exists(job.table):
+        return None
+    if job.if_exists == "fail":
+        raise _exists(job)
+    if job.if_exists == "append":
+        return None
+    database.run(f"{database.emptying} {database.name(job.table)}")
+    return 0
+
+
+def _exists(job: Job) -> UsageError:
+    return UsageError(
+        "the table exists", where=job.table, hint="--if-exists append, truncate or replace"
+    )
 
 
 def find_target(database: Dialect, job: Job, record: JobRecord) -> Target:

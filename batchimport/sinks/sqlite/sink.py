@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote as url_quote
@@ -22,10 +23,12 @@ from batchimport.errors import (
     BatchImportError,
     DataError,
     FatalError,
+    NoSuchDestinationError,
     TransientError,
     UsageError,
 )
 from batchimport.model import DRY_RUN
+from batchimport.policy.retry import until_it_works
 from batchimport.sinks.base import SinkHints, SinkOptions
 from batchimport.sinks.sql.dialect import RECORD
 from batchimport.sinks.sql.ledger import SqlSink
@@ -82,7 +85,7 @@ class SqliteSink(SqlSink):
         self._dry_run = options.dry_run
         self._lock = threading.RLock()
         if not options.create and not self.path.exists():
-            raise UsageError("no such database", where=str(self.path))
+            raise NoSuchDestinationError("no such database", where=str(self.path))
         if self.path.is_dir() or not self.path.parent.is_dir():
             raise UsageError(
                 "is a directory" if self.path.is_dir() else "its directory does not exist",
@@ -94,7 +97,8 @@ class SqliteSink(SqlSink):
         try:
             self._connection = dbapi.connect(self._place(options), autocommit=True)
             for pragma in _PRAGMAS[:2] if self._dry_run else _PRAGMAS:
-                self.run(pragma)
+                # Leaving rollback mode is refused at once while others use the file: wait for them.
+                until_it_works(partial(self.run, pragma), TransientError, BUSY_SECONDS)
             if self._dry_run:
                 self.run("BEGIN IMMEDIATE")
         except DriverError as error:
@@ -123,6 +127,10 @@ class SqliteSink(SqlSink):
                 (table,),
             )
         )
+
+    def identity_of(self, table: str) -> str | None:
+        """Return the name without its case; None if there is no such table."""
+        return table.lower() if self.exists(table) else None
 
     def columns(self, table: str) -> list[SqliteColumn]:
         """Return the columns of a table in its order."""
@@ -176,7 +184,30 @@ class SqliteSink(SqlSink):
         """Begin a transaction for one chunk; SQLite cannot limit the time of a statement."""
         del seconds
         with self.transaction():
-            yield SqliteTransaction(self, job, target, self.run_many)
+            yield SqliteTransaction(self, job, target, self)
+
+    def stands(self) -> bool:
+        """Say whether the transaction is still open: an error of a statement may have ended it."""
+        try:
+            self.run("BEGIN")
+        except BatchImportError:
+            return True
+        self.run("ROLLBACK")
+        return False
+
+    def begin_again(self) -> None:
+        """Begin another transaction in place of the one that SQLite has ended.
+
+        Raises:
+            FatalError: In a dry run, for the one transaction that it undoes at its end is gone.
+        """
+        self.run("BEGIN IMMEDIATE")
+        if self._dry_run:
+            raise FatalError(
+                "a trigger or conflict clause of the table rolls back, which ends a dry run",
+                where=str(self.path),
+                hint="run it without --dry-run, with a copy of the database",
+            )
 
     def rows(self, statement: str, values: Sequence[Any] = ()) -> Rows:
         """Run a statement and return its rows."""
@@ -197,6 +228,14 @@ class SqliteSink(SqlSink):
         """Run a statement once for each row, whose columns are its parameters in order."""
         with self._lock, _translated(self.path), self._connection.cursor() as cursor:
             cursor.executemany(statement, frame)
+
+    def select_many(self, statement: str, frame: pl.DataFrame) -> Rows:
+        """Run a statement once for each row, and return the rows of all runs."""
+        if not frame.height:
+            return []
+        with self._lock, _translated(self.path), self._connection.cursor() as cursor:
+            cursor.execute(statement, frame)
+            return pl.DataFrame(cursor.fetch_arrow()).rows()
 
     def close(self) -> None:
         """Close the file; what is not committed is undone."""
