@@ -38,7 +38,7 @@ class BoxSource(OneFile):
         self._file = TextFile(path)
         self.size = self._file.size
         self.fingerprint, self.modified = self._file.fingerprint, self._file.modified
-        self.contents = (Content(self.size, self._file.content),)
+        self.contents: tuple[Content, ...] = (Content(self.size, self._file.content),)
         if self._file.read_at(0, len(MAGIC)) != MAGIC:
             self._file.close()
             raise UsageError("does not begin with BOX1", where=path, hint="is it a box file?")
