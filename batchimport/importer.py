@@ -49,6 +49,7 @@ from batchimport.jobs.start import (
     doubtful,
     refuse_few_records,
 )
+from batchimport.jobs.stored import rows_of
 from batchimport.model import hash_of
 from batchimport.pipeline.transform import load_transform
 from batchimport.policy.events import JobFinished, Preparing, RecordsCounted
@@ -188,7 +189,7 @@ class _Call:
             return open_sink(job.destination, options)
         except NoSuchDestinationError as error:
             raise RowsGoneError(
-                f"is gone, though job {self._job_id} stored {stored:,} rows in it",
+                f"is gone, though job {self._job_id} stored {rows_of(stored)} in it",
                 where=error.where,
                 hint="--restart imports it again",
             ) from error

@@ -20,6 +20,7 @@ from batchimport.errors import UsageError
 Stage = Literal["parse", "validate", "transform", "store"]
 IfExists = Literal["append", "truncate", "replace", "fail"]
 OnConflict = Literal["error", "ignore", "update"]
+NewColumns = Literal["extra", "add", "reject"]
 Adaptive = Literal["auto", "load", "off"]
 Compression = Literal["gzip", "zstd", "bz2", "xz", "none"]
 
@@ -267,6 +268,8 @@ class Job:
         infer_records: Number of records to infer a schema from; None: all.
         transform_digest: Hash of the transform's source code.
         key: Columns that identify a row.
+        new_columns: What becomes of a record's keys that the table has no column for; None: they are
+            kept in `_extra` in a table that batchimport made, else the record is rejected.
         limit: Import only so many records from the beginning; None: all.
         ledger_schema: Database schema of the ledger's tables; part of the address.
     """
@@ -285,6 +288,7 @@ class Job:
     if_exists: IfExists = "append"
     on_conflict: OnConflict = "error"
     key: tuple[str, ...] = ()
+    new_columns: NewColumns | None = None
     limit: int | None = None
     ledger_schema: str | None = None
 
@@ -300,6 +304,7 @@ class Job:
             raise UsageError("must not be empty", where="--table")
         _check_choice("--if-exists", self.if_exists, IfExists)
         _check_choice("--on-conflict", self.on_conflict, OnConflict)
+        _check_choice("--new-columns", self.new_columns, NewColumns)
         _check_range("--infer-rows", self.infer_records, 1)
         _check_range("--limit", self.limit, 1)
         if self.sql is not None and self.transform is not None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass, fields, is_dataclass
 from functools import partial
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args, get_type_hints
 
 import typer
@@ -22,40 +22,28 @@ from batchimport.model import (
     Adaptive,
     Compression,
     IfExists,
+    NewColumns,
     OnConflict,
     RunOptions,
     SourceOptions,
     TemporalOptions,
 )
+from batchimport.sinks.registry import address_of, examples, scheme_of
+from batchimport.sources.registry import FORMATS
 from batchimport.state.directory import STATE_PATH, StateDirectory
 
-FILES = ("sqlite", "duckdb", "parquet")
-"""Destinations whose address is a path."""
 _UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "ki": 1024, "mi": 1024**2, "gi": 1024**3}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmg]i?|)b?", re.IGNORECASE)
-
-
-SUFFIXES = {
-    **dict.fromkeys((".db", ".sqlite", ".sqlite3"), "sqlite"),
-    **dict.fromkeys((".duckdb", ".ddb"), "duckdb"),
-    ".parquet": "parquet",
-}
-"""By the suffix of a path: the destination that it is the address of."""
-
-
-def address_of(text: str) -> str:
-    """Return the address that a path stands for, by its suffix; an address stays as it is."""
-    scheme = SUFFIXES.get(PurePath(text).suffix.lower())
-    return f"{scheme}:///{text}" if scheme and ":" not in text else text
 
 
 def absolute(address: str) -> str:
     """Return an address whose path is absolute; a path alone is a file of the kind it ends with."""
     address = address_of(address)
-    scheme, separator, path = address.partition(":///")
-    if not separator or not path or path.startswith("/") or scheme not in FILES:
+    known = scheme_of(address)
+    name, _, path = address.partition(":///")
+    if known is None or not known.is_path or not path or path.startswith("/"):
         return address
-    return f"{scheme}:///{Path(path).absolute()}"
+    return f"{name}:///{Path(path).absolute()}"
 
 
 def parse_size(text: str, option: str) -> int:
@@ -108,10 +96,6 @@ Number = partial(typer.Option, metavar="N")
 Seconds = partial(typer.Option, metavar="SECONDS")
 Size = partial(typer.Option, metavar="SIZE")
 Address = partial(typer.Option, metavar="URL", envvar="BATCHIMPORT_TO")
-_ADDRESS = (
-    "sqlite:///path, duckdb:///path, parquet:///directory (three slashes: relative path, four: "
-    "absolute), a path that ends in .db, .duckdb or .parquet, or postgresql://user@host/database."
-)
 
 Sources = Annotated[
     list[str],
@@ -147,7 +131,7 @@ class Ledger:
 
     title: ClassVar = "Destination"
 
-    to: Annotated[str | None, Address(help=f"{_ADDRESS} Default: as recorded.")] = None
+    to: Annotated[str | None, Address(help=f"{examples()} Default: as recorded.")] = None
     ledger_schema: Annotated[
         str | None,
         Option(metavar="NAME", help="PostgreSQL, DuckDB: database schema of the ledger's tables."),
@@ -163,7 +147,7 @@ class Ledger:
 class Destination(Ledger):
     """Where a new job imports to, and what becomes of the table."""
 
-    to: Annotated[str | None, Address(help=f"{_ADDRESS} Default: sqlite:///STEM.db")] = None
+    to: Annotated[str | None, Address(help=f"{examples()} Default: sqlite:///STEM.db")] = None
     table: Annotated[
         str | None,
         Option(metavar="NAME", help="Table to import into. Default: the stem of the source."),
@@ -182,6 +166,14 @@ class Destination(Ledger):
         str | None,
         Option(metavar="COLUMNS", help="Comma-separated columns that form a unique key."),
     ] = None
+    new_columns: Annotated[
+        NewColumns | None,
+        Option(
+            help="What to do with keys that the table has no column for: keep them in a column "
+            "_extra, add columns, or reject the record. Default: extra in a table that batchimport "
+            "made, else reject.",
+        ),
+    ] = None
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -198,7 +190,7 @@ class Reading:
     format: Annotated[
         str | None,
         Option(
-            metavar="<jsonl|csv|tsv|json|parquet>",
+            metavar=f"<{'|'.join(FORMATS)}>",
             help="Format of the source. Default: by name and content.",
         ),
     ] = None
@@ -294,11 +286,11 @@ class Selection:
     dry_run: Annotated[
         bool, Option("--dry-run", help="Import and report as usual, but keep nothing.")
     ] = False
-    restart: Annotated[
-        bool, Option("--restart", help="Forget the job's ledger and begin again.")
-    ] = False
+    restart: Annotated[bool, Option("--restart", help="Forget the job and import it again.")] = (
+        False
+    )
     allow_duplicates: Annotated[
-        bool, Option("--allow-duplicates", help="Let --restart append the same rows again.")
+        bool, Option("--allow-duplicates", help="Append content that the table has already.")
     ] = False
     if_source_changed: Annotated[
         Literal["fail", "append"],

@@ -15,6 +15,7 @@ from batchimport.model import Summary
 from batchimport.policy.plan import find_gaps
 from batchimport.policy.progress import is_resumable
 from batchimport.sinks import redact
+from batchimport.sinks.registry import scheme_of
 from batchimport.state.directory import STATE_PATH
 from batchimport.state.files import write_atomically
 
@@ -59,7 +60,7 @@ def job_command(
 ) -> str:
     """Return a command about a job, with all that it needs.
 
-    A password is not printed: where the address had one, `PGPASSWORD` stands for it.
+    A password is not printed: where the address had one, its variable (`PGPASSWORD`) stands for it.
 
     Args:
         is_remembered: The state directory knows the job, and with it the destination.
@@ -67,9 +68,10 @@ def job_command(
     job, state = request.job, request.state.path
     words, prefix = ["batchimport", command, job_id, *options], ""
     address = job.destination
-    if address.startswith("postgres"):
+    scheme = scheme_of(address)
+    if scheme and scheme.password_variable:
         address = redact(address)
-        prefix = "PGPASSWORD=... " if address != job.destination else ""
+        prefix = f"{scheme.password_variable}=... " if address != job.destination else ""
     if prefix or job.ledger_schema or not is_remembered:
         words += ["--to", address]
     if job.ledger_schema:

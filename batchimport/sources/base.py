@@ -155,7 +155,7 @@ class Source(Protocol):
 
     Attributes:
         name: What users call it.
-        format: `jsonl`, `csv`, `tsv`, `json` or `parquet`; `mixed` if files differ.
+        format: Its name in the registry; `mixed` if files differ.
         size: The position after the last record, fixed when the source was opened.
         fingerprint: Differs if the content differs; cheap: size and hashes of head and tail.
         contents: What each of its files holds, in order, whatever the files were unpacked from.

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import psycopg
 
     from batchimport.schema import Kind
+    from batchimport.sinks.sql.dialect import Family
 
 TYPES: dict[Kind, str] = {
     "integer": "bigint",
@@ -59,7 +60,15 @@ _CODES = {
     "44000": "check",
     "42501": "policy",
 }
-_CATEGORIES: dict[Kind, str] = {"integer": "NS", "number": "NS", "boolean": "BS", "json": "SA"}
+_FAMILIES: dict[str, Family] = {
+    "smallint": "integer",
+    "integer": "integer",
+    "bigint": "integer",
+    "boolean": "boolean",
+    "date": "date",
+    "timestamp without time zone": "timestamp",
+}
+_CATEGORIES: dict[Kind, str] = {"integer": "NSBD", "number": "NS", "boolean": "BS", "json": "SA"}
 """Categories of pg_type that take a kind of column, JSON types apart. Strings go into every type:
 PostgreSQL reads them strictly, and refuses the row if they do not have the type's form."""
 
@@ -121,6 +130,11 @@ class PostgresColumn(TableColumn):
     def is_exact(self) -> bool:
         """Say whether it holds numbers of any length exactly as they are written."""
         return self.base == "numeric"
+
+    @property
+    def family(self) -> Family:
+        """Say what it holds, as far as PostgreSQL is to be given it read."""
+        return "text" if self.category == "S" else _FAMILIES.get(self.base, "other")
 
     def takes(self, kind: Kind) -> bool:
         """Say whether values of this kind fit the type; PostgreSQL reads strings strictly."""

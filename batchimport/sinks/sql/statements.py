@@ -35,28 +35,38 @@ FORMAT_VERSION = 1
 LEDGER_TABLES = ("_batchimport_jobs", "_batchimport_chunks", "_batchimport_rejects")
 
 
-def create_ledger(jobs: str, chunks: str, rejects: str) -> tuple[str, ...]:
-    """Return the statements that create the tables of the ledger, given their names as SQL."""
+def create_ledger(
+    jobs: str, chunks: str, rejects: str, *, text: str, key_text: str
+) -> tuple[str, ...]:
+    """Return the statements that create the tables of the ledger.
+
+    Args:
+        jobs: Name as SQL, as are `chunks` and `rejects`.
+        text: Type of strings.
+        key_text: Type of strings in a primary key.
+    """
     return (
         f"""CREATE TABLE IF NOT EXISTS {jobs} (
-        job_id TEXT NOT NULL PRIMARY KEY, target_hash TEXT NOT NULL, table_name TEXT NOT NULL,
-        source_fingerprint TEXT NOT NULL, source_modified TEXT NOT NULL,
-        config_hash TEXT NOT NULL, configuration TEXT NOT NULL, schema TEXT NOT NULL,
-        columns TEXT NOT NULL, size BIGINT NOT NULL, total_items BIGINT,
-        rows_before BIGINT, state TEXT NOT NULL, epoch BIGINT NOT NULL, owner TEXT NOT NULL,
-        created_at TEXT NOT NULL, heartbeat_at TEXT NOT NULL, format_version BIGINT NOT NULL)""",
+        job_id {key_text} NOT NULL PRIMARY KEY,
+        target_hash {text} NOT NULL, table_name {text} NOT NULL,
+        source_fingerprint {text} NOT NULL, source_modified {text} NOT NULL,
+        config_hash {text} NOT NULL, configuration {text} NOT NULL, schema {text} NOT NULL,
+        columns {text} NOT NULL, size BIGINT NOT NULL, total_items BIGINT,
+        rows_before BIGINT, state {text} NOT NULL, epoch BIGINT NOT NULL, owner {text} NOT NULL,
+        created_at {text} NOT NULL, heartbeat_at {text} NOT NULL, format_version BIGINT NOT NULL,
+        made_table BIGINT)""",
         f"""CREATE TABLE IF NOT EXISTS {chunks} (
-        job_id TEXT NOT NULL, lo BIGINT NOT NULL, hi BIGINT NOT NULL,
+        job_id {key_text} NOT NULL, lo BIGINT NOT NULL, hi BIGINT NOT NULL,
         first_record BIGINT NOT NULL, records BIGINT NOT NULL,
         first_line BIGINT NOT NULL, next_line BIGINT NOT NULL,
         successful BIGINT NOT NULL, failed BIGINT NOT NULL, filtered BIGINT NOT NULL,
-        digest TEXT NOT NULL, epoch BIGINT NOT NULL, attempt BIGINT NOT NULL,
-        committed_at TEXT NOT NULL, updated BIGINT DEFAULT 0, ignored BIGINT DEFAULT 0,
-        skipped BIGINT DEFAULT 0, PRIMARY KEY (job_id, lo))""",
+        digest {text} NOT NULL, epoch BIGINT NOT NULL, attempt BIGINT NOT NULL,
+        committed_at {text} NOT NULL, updated BIGINT, ignored BIGINT,
+        skipped BIGINT, PRIMARY KEY (job_id, lo))""",
         f"""CREATE TABLE IF NOT EXISTS {rejects} (
-        job_id TEXT NOT NULL, record BIGINT NOT NULL, source TEXT NOT NULL, line BIGINT,
-        byte_offset BIGINT NOT NULL, stage TEXT NOT NULL, errors TEXT NOT NULL,
-        raw TEXT NOT NULL, raw_is_base64 BIGINT NOT NULL, PRIMARY KEY (job_id, record))""",
+        job_id {key_text} NOT NULL, record BIGINT NOT NULL, source {text} NOT NULL, line BIGINT,
+        byte_offset BIGINT NOT NULL, stage {text} NOT NULL, errors {text} NOT NULL,
+        raw {text} NOT NULL, raw_is_base64 BIGINT NOT NULL, PRIMARY KEY (job_id, record))""",
     )
 
 
@@ -70,7 +80,9 @@ CHUNK_COLUMNS = (
     "digest, epoch, attempt, committed_at"
 )
 OUTCOME_COLUMNS = ("updated", "ignored", "skipped")
-"""Of a chunk, too. A ledger that an earlier version created gets them when a job is claimed."""
+ADDED_COLUMNS = {LEDGER_TABLES[0]: ("made_table",), LEDGER_TABLES[1]: OUTCOME_COLUMNS}
+"""What a ledger that an earlier version created gets when a job is claimed: null for its rows.
+`made_table` is 1 if the job's table was created by batchimport."""
 REJECT_COLUMNS = "job_id, record, source, line, byte_offset, stage, errors, raw, raw_is_base64"
 
 

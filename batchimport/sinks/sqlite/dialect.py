@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from adbc_driver_manager import Error as DriverError
 
     from batchimport.schema import Kind
+    from batchimport.sinks.sql.dialect import Family
 
 TYPES: dict[Kind, str] = {
     "integer": "INTEGER",
@@ -124,8 +125,22 @@ class SqliteColumn(TableColumn):
     """A column of an SQLite table."""
 
     def takes(self, kind: Kind) -> bool:
-        """Say whether values fit: SQLite stores any, but would turn some texts into numbers."""
-        return not (kind in ("string", "json") and is_numeric(self.type_name))
+        """Say whether values fit: SQLite stores any, but would turn some JSON into numbers."""
+        return not (kind == "json" and is_numeric(self.type_name))
+
+    @property
+    def family(self) -> Family:
+        """Say what it is meant to hold, by the rules of affinity and by the names of its type."""
+        declared = self.type_name
+        if "INT" in declared:
+            return "integer"
+        if any(word in declared for word in ("CHAR", "CLOB", "TEXT")):
+            return "text"
+        if "BOOL" in declared:
+            return "boolean"
+        if "DATE" in declared and "TIME" not in declared:
+            return "date"
+        return "number" if is_numeric(declared) else "other"
 
 
 CATALOGUE = """
