@@ -242,7 +242,7 @@ def test_the_server_is_killed_and_comes_back(
 
 
 def test_progress_is_a_plain_query(busy: Site) -> None:
-    """`temporal workflow query` shows exactly what `status --json` shows, while the job runs."""
+    """`temporal workflow query` shows what `status --json` shows besides the job's history."""
     busy.numbered(100)
     started = busy.call(*busy.run_command("--json"), *busy.options, "--detach")
     assert (started.code, started.summary["status"]) == (0, "running")
@@ -252,7 +252,8 @@ def test_progress_is_a_plain_query(busy: Site) -> None:
     answer = json.loads(shown)["queryResult"]
     status = json.loads(busy.call("status", busy.job, "--json").out)
     names = {each.name for each in fields(Progress)}
-    assert set(answer[0] if isinstance(answer, list) else answer) == set(status) == names
+    assert set(answer[0] if isinstance(answer, list) else answer) == names
+    assert names < set(status)
     assert busy.call("resume", busy.job, "--quiet").code == 0
     from_elsewhere = (*ON_TEMPORAL, "--state-dir", "elsewhere", "--json")
     there = json.loads(busy.call("status", busy.job, *from_elsewhere).out)
