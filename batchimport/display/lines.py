@@ -163,7 +163,9 @@ def progress_line(tally: Tally, *, verbose: bool = False) -> str:
 
 
 def speeds(tally: Tally) -> list[str]:
-    """Return records per second, and bytes per second where the source counts bytes."""
+    """Return records per second, and bytes per second where the source counts bytes, once known."""
+    if not tally.rate():
+        return []
     known = [f"{tally.rate():,.0f}/s"]
     if tally.job is not None and tally.job.unit == "bytes":
         known.append(f"{data_size(tally.position_rate())}/s")

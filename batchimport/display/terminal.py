@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from batchimport.policy.events import Event
 
 REDRAW_SECONDS = 0.2
+MARGIN = 4
+"""Columns at the right that stay free: `^C`, which a terminal shows itself, must not begin a row."""
 WIDEST = 100
 """Columns that the bar takes at most: on a wide terminal the eye need not travel."""
 
@@ -80,7 +82,7 @@ class LiveDisplay:
 
     @property
     def _width(self) -> int:
-        return min(self._console.width - 1, WIDEST)
+        return min(self._console.width - MARGIN, WIDEST)
 
     def _preparing(self) -> Text:
         """A bar where the size is known, else something that moves."""
@@ -100,7 +102,7 @@ class LiveDisplay:
             words += f"  {left:>12}"
         style = TROUBLE if tally.chunks.failed else ACCENT
         line = track(tally.share(), max(4, self._width - len(words)), self._console, style)
-        return line.append(words)
+        return line.append(words.rstrip())
 
     def _speeds(self) -> list[Text]:
         tally = self._tally
@@ -177,7 +179,7 @@ class _Canvas:
         """Return the lines without a line end, each cut to the width."""
         with self.console.capture() as captured:
             for number, line in enumerate(lines):
-                line.truncate(max(1, self.console.width - 1))
+                line.truncate(max(1, self.console.width - MARGIN))
                 self.console.print(
                     line, end="\n" if number < len(lines) - 1 else "", no_wrap=True, crop=False
                 )
