@@ -332,6 +332,7 @@ class RunOptions:
         max_errors_share: The same as a share of the processed records, 0 to 1.
         rejects_path: File for the rejects; None: in the state directory.
         dry_run: Import as usual, but keep nothing.
+        destination_wait_seconds: How long the job waits for a destination that is away or locked.
     """
 
     max_parallel: int = 10
@@ -350,6 +351,7 @@ class RunOptions:
     max_errors_share: float | None = None
     rejects_path: str | None = None
     dry_run: bool = False
+    destination_wait_seconds: float = 120.0
 
     def __post_init__(self) -> None:
         """Check the rules.
@@ -370,6 +372,7 @@ class RunOptions:
         _check_range("--retry-max", self.retry_max_seconds, 0)
         _check_range("--retry-backoff", self.retry_backoff, 1)
         _check_range("--chunk-timeout", self.chunk_timeout_seconds, 0.001)
+        _check_range("--destination-wait", self.destination_wait_seconds, 0)
         _check_range("--max-errors", self.max_errors, 0)
         share = self.max_errors_share
         if share is not None and not 0 <= share <= 1:
@@ -485,6 +488,7 @@ class Summary:
     peak_memory_bytes: int = 0
     chunks: ChunkCounts = ChunkCounts()
     chunk_size: ChunkSizes = ChunkSizes()
+    waited_seconds: float = 0.0
     rejects_by_code: dict[str, int] = field(default_factory=dict)
     rejects_file: str | None = None
     resume_command: str | None = None

@@ -23,6 +23,7 @@ class Weather:
         cut_after: All connections are cut, once, when so many bytes were passed on.
         silent_after: The connection that passes on so many bytes loses all that is sent from then
             on, and nobody is told; the server notices after `noticed_seconds`.
+        is_away: New connections are closed at once.
         lost_replies: The COMMITs, counted from 1, that reach the server, but their reply is lost.
     """
 
@@ -31,6 +32,7 @@ class Weather:
     silent_after: int | None = None
     noticed_seconds: float = 0.5
     lost_replies: frozenset[int] = frozenset()
+    is_away: bool = False
 
 
 class Proxy:
@@ -82,6 +84,9 @@ class Proxy:
         self._open.clear()
 
     async def _accept(self, client: asyncio.StreamReader, answer: asyncio.StreamWriter) -> None:
+        if self.weather.is_away:
+            answer.transport.abort()
+            return
         try:
             server, ask = await asyncio.open_unix_connection(self._socket)
         except OSError:  # the server is down
