@@ -223,6 +223,8 @@ class LocalEngine:
 
     def _failed(self, chunk: Chunk, error: Exception) -> None:
         self._observer(ChunkFailed(chunk, str(error)))
+        if self._stopping.is_set() and isinstance(error, TransientError):
+            return  # it had no more attempts because the run ends, which has its reason
         self._stop_if(self._stop_rule.failed(error))
 
     def _stop_if(self, reason: BatchImportError | None) -> None:

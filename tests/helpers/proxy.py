@@ -77,6 +77,15 @@ class Proxy:
         where = f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
         return f"{where}?sslmode=disable&gssencmode=disable"
 
+    def go_away(self) -> None:
+        """Cut all connections and refuse new ones, from another thread."""
+
+        async def go() -> None:
+            self.weather.is_away = True
+            self.cut_all()
+
+        asyncio.run_coroutine_threadsafe(go(), self._loop).result()
+
     def cut_all(self) -> None:
         """Cut all connections, on both sides."""
         for link in list(self._open):
