@@ -338,6 +338,9 @@ class Failures:
         Option(metavar="FACTOR", help="Factor by which each wait is longer than the one before."),
     ] = 2.0
     chunk_timeout: Annotated[float, Seconds(help="Longest time for one attempt.")] = 300.0
+    destination_wait: Annotated[
+        float, Seconds(help="How long to wait for a destination that is away or locked.")
+    ] = 120.0
     max_errors: MaxErrors = None
     rejects: Annotated[
         Path | None,
@@ -366,6 +369,7 @@ def run_options(sizes: Sizes, failures: Failures, *, dry_run: bool) -> RunOption
         retry_max_seconds=failures.retry_max,
         retry_backoff=failures.retry_backoff,
         chunk_timeout_seconds=failures.chunk_timeout,
+        destination_wait_seconds=failures.destination_wait,
         rejects_path=str(failures.rejects) if failures.rejects else None,
         dry_run=dry_run,
         **tolerated,

@@ -132,7 +132,7 @@ def _row(job: dict[str, Any], *, is_wide: bool) -> list[Text]:
     if status == "completed_with_rejects":
         style = CAUTION
     if status == "running":
-        waits = "waiting" in str(job["current_stage"])
+        waits = "worker" in str(job["current_stage"])
         state = "no worker" if waits else f"running {job['progress_percentage']:.0f}%"
         style = CAUTION if waits else ACCENT
     time = parse_time(job["ended_at"] or job["updated_at"])

@@ -15,9 +15,16 @@ from rich.text import Text
 
 from batchimport.display.bars import ACCENT, CAUTION, QUIET, TROUBLE, is_ascii, track
 from batchimport.display.escape import safe
-from batchimport.display.lines import Warnings, decision, describe, preparing_line, speeds
+from batchimport.display.lines import (
+    Warnings,
+    decision,
+    describe,
+    preparing_line,
+    speeds,
+    waiting_line,
+)
 from batchimport.display.units import clock_time
-from batchimport.policy.events import ChunkFailed, ChunkRetried
+from batchimport.policy.events import ChunkFailed, ChunkRetried, Waiting
 from batchimport.policy.progress import Tally
 
 if TYPE_CHECKING:
@@ -49,7 +56,7 @@ class LiveDisplay:
         self._tally(event)
         lines = describe(event, self._warnings)
         style = {ChunkFailed: TROUBLE, ChunkRetried: CAUTION}.get(type(event), QUIET)
-        if lines:
+        if lines and not isinstance(event, Waiting):  # that one is drawn
             self._canvas.print_above([Text(line, style) for line in lines])
 
     def __enter__(self) -> Self:
@@ -71,14 +78,21 @@ class LiveDisplay:
 
     def _lines(self) -> list[Text]:
         tally, is_over = self._tally, self._over.is_set()
+        if tally.job is None and is_over:
+            return []
         if tally.job is None:
-            return [] if is_over else [self._preparing()]
+            return [self._waiting(tally.waiting) if tally.waiting else self._preparing()]
         lines = [self._bar(), self._fitted(self._speeds()), self._fitted(self._outcomes())]
-        if tally.preparing is not None and not is_over:
+        if tally.waiting is not None and not is_over:
+            lines.append(self._waiting(tally.waiting))
+        elif tally.preparing is not None and not is_over:
             lines.append(self._preparing())
         elif self._verbose and tally.decision is not None and not is_over:
             lines.append(Text(decision(tally.decision, tally.in_flight), QUIET))
         return lines
+
+    def _waiting(self, waiting: Waiting) -> Text:
+        return Text(waiting_line(waiting), CAUTION)
 
     @property
     def _width(self) -> int:

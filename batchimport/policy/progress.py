@@ -24,6 +24,8 @@ from batchimport.policy.events import (
     Preparing,
     RecordsCounted,
     SizeDecided,
+    WaitEnded,
+    Waiting,
 )
 
 if TYPE_CHECKING:
@@ -59,6 +61,8 @@ class Tally:
         file: The file of the chunk that started last.
         decision: The sizer's latest decision.
         preparing: What is done before or after the import; None while it runs.
+        waited_seconds: Time that this run waited for the destination, without the present wait.
+        waiting: The present wait, once it is worth a line; None if there is none.
     """
 
     def __init__(
@@ -84,6 +88,8 @@ class Tally:
         self.chunks, self.sizes = ChunkCounts(), ChunkSizes()
         self.decision: SizeDecided | None = None
         self.preparing: Preparing | None = None
+        self.waited_seconds = 0.0
+        self.waiting: Waiting | None = None
 
     def __call__(self, event: Event) -> None:
         """Add an event."""
@@ -103,12 +109,18 @@ class Tally:
                     self.stage = "draining"
                 case Advanced():
                     self._advanced(event)
+                case Waiting() | WaitEnded():
+                    self._waits(event)
                 case Noted():
                     pass
                 case JobFinished():
                     self._ended = self._clock()
                     self.status, self.stage = event.summary.status, "finished"
                     self.preparing = None
+
+    def _waits(self, event: Waiting | WaitEnded) -> None:
+        self.waiting = event if isinstance(event, Waiting) else None
+        self.waited_seconds += event.seconds if isinstance(event, WaitEnded) else 0
 
     def _started(self, event: JobStarted) -> None:
         self.job, self.total, self.totals = event, event.total, event.done
@@ -228,7 +240,7 @@ class Tally:
             processed_items=self.totals.processed,
             successful_items=self.totals.successful,
             failed_items=self.totals.failed,
-            current_stage=self.stage,
+            current_stage="waiting" if self.waiting and not finished else self.stage,
             progress_percentage=round(100 * self.share(), 2),
             records_per_second=0.0 if finished else round(rate, 1),
             eta_seconds=None if finished or eta is None else round(eta, 1),
@@ -258,4 +270,5 @@ class Tally:
             bytes_read=self.positions - self.positions_before,
             chunks=self.chunks,
             chunk_size=self.sizes,
+            waited_seconds=round(self.waited_seconds, 3),
         )
