@@ -107,6 +107,10 @@ class TransientError(ChunkError):
     """Retry the chunk after a wait: connection lost, lock held, deadlock, timeout."""
 
 
+class BehindGapError(ChunkError):
+    """Do not retry: an earlier chunk was given up, and rows are to be stored in order."""
+
+
 class DataError(ChunkError):
     """Do not retry: find the records that the destination refuses, and reject them."""
 

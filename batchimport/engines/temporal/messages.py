@@ -119,6 +119,7 @@ class Claimed:
         writers: Transactions that are faster side by side; with 1, chunks are stored in order.
         preferred_records: Records per transaction that suit the destination.
         bytes_per_record: Mean width of the first records; 0 if there are none.
+        keeps_order: No chunk may be stored while an earlier one is missing.
     """
 
     ref: JobRef
@@ -129,6 +130,7 @@ class Claimed:
     writers: int
     preferred_records: int
     bytes_per_record: float
+    keeps_order: bool = False
 
 
 @dataclass(frozen=True, slots=True)
