@@ -352,6 +352,7 @@ class RunOptions:
         rejects_path: File for the rejects; None: in the state directory.
         dry_run: Import as usual, but keep nothing.
         min_records: Refuse to begin a job whose source has fewer records; None: any number.
+        destination_wait_seconds: How long the job waits for a destination that is away or locked.
     """
 
     max_parallel: int = 10
@@ -371,6 +372,7 @@ class RunOptions:
     rejects_path: str | None = None
     dry_run: bool = False
     min_records: int | None = None
+    destination_wait_seconds: float = 120.0
 
     def __post_init__(self) -> None:
         """Check the rules.
@@ -391,6 +393,7 @@ class RunOptions:
         _check_range("--retry-max", self.retry_max_seconds, 0)
         _check_range("--retry-backoff", self.retry_backoff, 1)
         _check_range("--chunk-timeout", self.chunk_timeout_seconds, 0.001)
+        _check_range("--destination-wait", self.destination_wait_seconds, 0)
         _check_range("--max-errors", self.max_errors, 0)
         _check_range("--min-records", self.min_records, 0)
         share = self.max_errors_share
@@ -519,6 +522,7 @@ class Summary:
     peak_memory_bytes: int = 0
     chunks: ChunkCounts = ChunkCounts()
     chunk_size: ChunkSizes = ChunkSizes()
+    waited_seconds: float = 0.0
     rejects_by_code: dict[str, int] = field(default_factory=dict)
     rejects_file: str | None = None
     resume_command: str | None = None

@@ -285,11 +285,11 @@ class Selection:
     dry_run: Annotated[
         bool, Option("--dry-run", help="Import and report as usual, but keep nothing.")
     ] = False
-    restart: Annotated[
-        bool, Option("--restart", help="Forget the job's ledger and begin again.")
-    ] = False
+    restart: Annotated[bool, Option("--restart", help="Forget the job and import it again.")] = (
+        False
+    )
     allow_duplicates: Annotated[
-        bool, Option("--allow-duplicates", help="Let --restart append the same rows again.")
+        bool, Option("--allow-duplicates", help="Append content that the table has already.")
     ] = False
     if_source_changed: Annotated[
         Literal["fail", "append"],
@@ -337,6 +337,9 @@ class Failures:
         Option(metavar="FACTOR", help="Factor by which each wait is longer than the one before."),
     ] = 2.0
     chunk_timeout: Annotated[float, Seconds(help="Longest time for one attempt.")] = 300.0
+    destination_wait: Annotated[
+        float, Seconds(help="How long to wait for a destination that is away or locked.")
+    ] = 120.0
     max_errors: MaxErrors = None
     rejects: Annotated[
         Path | None,
@@ -365,6 +368,7 @@ def run_options(sizes: Sizes, failures: Failures, *, dry_run: bool) -> RunOption
         retry_max_seconds=failures.retry_max,
         retry_backoff=failures.retry_backoff,
         chunk_timeout_seconds=failures.chunk_timeout,
+        destination_wait_seconds=failures.destination_wait,
         rejects_path=str(failures.rejects) if failures.rejects else None,
         dry_run=dry_run,
         **tolerated,

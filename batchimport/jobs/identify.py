@@ -25,6 +25,7 @@ from batchimport.jobs.stored import (
     missing_rows,
     refuse_missing,
     refuse_stored_content,
+    rows_of,
     same_table,
 )
 from batchimport.model import (
@@ -188,8 +189,7 @@ class _Search:
         for record in replaced:
             refuse_if_owned(record, self._sink, self._owner, self._has_ended)
             _check_restart(request, record, self._sink, self._jobs)
-        if not replaced:
-            _check_remembered(request, self._source, self._sink)
+        self._check_remembered()
         self._refuse_stored(*replaced)
         return tuple(replaced)
 
@@ -207,12 +207,44 @@ class _Search:
 
     def _check_new(self) -> None:
         """Refuse to begin a new job where that would store records twice, or lose some."""
-        request, sink = self._request, self._sink
-        _check_new(request, is_taken=bool(request.job_id and self._records))
-        _check_remembered(request, self._source, sink)
+        if self._request.must_exist:
+            raise UsageError("nothing to continue", hint="see `batchimport jobs`")
+        if self._request.job_id and self._records:
+            raise SourceChangedError(
+                "the source is not the file that this job imported",
+                where=f"job {self._request.job_id}",
+                hint="choose another --job-id, or start over with --restart",
+            )
+        self._check_remembered()
         self._refuse_stored()
         if self._job.if_exists in ("truncate", "replace"):
             self._refuse_to_empty()
+
+    def _check_remembered(self) -> None:
+        """Refuse to begin anew what the state directory knows, where there is no ledger to ask.
+
+        A ledger that knows other jobs is believed: it may be that of a backup.
+        """
+        request, job, sink = self._request, self._job, self._sink
+        job_id = request.job_id or new_job_id(job, self._source)
+        stored = remembered_rows(request, job_id, other_ledger=bool(self._jobs))
+        if not stored or request.allow_duplicates:
+            return
+        is_there = sink.identity_of(job.table) is not None and sink.has_rows(job.table)
+        if is_there and sink.hints.rows_outlive_the_ledger:
+            if appends(job):
+                raise RowsGoneError(
+                    f"job {job_id} stored {rows_of(stored)}, but there is no ledger that knows it",
+                    where=job.table,
+                    hint="check --ledger-schema; --if-exists replace starts over, "
+                    "--allow-duplicates adds them again",
+                )
+        elif not request.restart:
+            raise RowsGoneError(
+                f"what job {job_id} stored ({rows_of(stored)}) is gone, and so is its ledger",
+                where=job.table,
+                hint="--restart imports it again",
+            )
 
     def _check_known(self, latest: JobRecord) -> None:
         """Refuse to go on with a job whose rows, source or configuration are not what they were."""
@@ -244,51 +276,21 @@ class _Search:
                 raise
 
 
-def _check_new(request: Request, *, is_taken: bool) -> None:
-    """Refuse to begin a new job if one must exist, or if its id is taken."""
-    if request.must_exist:
-        raise UsageError("nothing to continue", hint="see `batchimport jobs`")
-    if is_taken:
-        raise SourceChangedError(
-            "the source is not the file that this job imported",
-            where=f"job {request.job_id}",
-            hint="choose another --job-id, or start over with --restart",
-        )
+def remembered_rows(request: Request, job_id: str, *, other_ledger: bool = False) -> int:
+    """Return how many rows a job has stored, as the state directory remembers it; 0 if it does not.
 
-
-def _check_remembered(request: Request, source: Source, sink: Sink) -> None:
-    """Refuse to begin anew what the state directory knows and the ledger does not."""
-    job, job_id = request.job, request.job_id or new_job_id(request.job, source)
-    stored = remembered_rows(request, job_id)
-    if not stored or request.allow_duplicates:
-        return
-    is_there = sink.identity_of(job.table) is not None and sink.has_rows(job.table)
-    if sink.hints.rows_outlive_the_ledger and is_there:
-        if appends(job):
-            raise RowsGoneError(
-                f"job {job_id} stored {stored:,} rows, but this ledger does not know it",
-                where=job.table,
-                hint="check --ledger-schema; --if-exists replace starts over, "
-                "--allow-duplicates adds them again",
-            )
-    elif not request.restart:
-        raise RowsGoneError(
-            f"the {stored:,} rows that job {job_id} stored are gone, and so is its ledger",
-            where=job.table,
-            hint="--restart imports it again",
-        )
-
-
-def remembered_rows(request: Request, job_id: str) -> int:
-    """Return how many rows a job has stored, as the state directory remembers it; 0 if it does not."""
-    document = request.state.load(job_id) or {}
+    Args:
+        other_ledger: Only of a job whose ledger is in another `--ledger-schema`.
+    """
+    document, job = request.state.load(job_id) or {}, request.job
     try:
         recorded = document["job"]
         is_same = (
-            document["destination"] == redact(request.job.destination)
-            and recorded["table"] == request.job.table
-            and tuple(recorded["sources"]) == request.job.sources
+            document["destination"] == redact(job.destination)
+            and recorded["table"] == job.table
+            and tuple(recorded["sources"]) == job.sources
         )
+        is_same &= not other_ledger or recorded.get("ledger_schema") != job.ledger_schema
         return int(document["progress"]["successful_items"]) if is_same else 0
     except (KeyError, TypeError, ValueError):
         return 0
@@ -426,7 +428,7 @@ def _check_restart(
     missing = missing_rows(record, sink, jobs)
     if missing is None or not missing.are_all:
         raise UsageError(
-            f"{job.table} holds {stored:,} rows of this job: add --if-exists replace",
+            f"{job.table} holds {rows_of(stored)} of this job: add --if-exists replace",
             hint="or --allow-duplicates, to store them once more",
         )
 

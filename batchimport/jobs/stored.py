@@ -244,7 +244,7 @@ class _Comparison:
         elif not differences and file.content.size < self._content.size:
             hint = f"--if-source-changed append adds what is new in it; {hint}"
         raise AlreadyStoredError(
-            f"{subject} is in the table already: {_rows(rows)} by job {record.job_id} ({about})",
+            f"{subject} is in the table already: {rows_of(rows)} by job {record.job_id} ({about})",
             where=job.table,
             hint=hint,
         )
@@ -268,7 +268,8 @@ def _forms(value: Any) -> tuple[Any, ...]:
     return (value, list(value)) if isinstance(value, tuple) else (value,)
 
 
-def _rows(number: int) -> str:
+def rows_of(number: int) -> str:
+    """Return a number of rows in words: `1 row`."""
     return f"{number:,} row{'' if number == 1 else 's'}"
 
 
@@ -399,7 +400,7 @@ def _why_all_are_gone(
 ) -> str:
     """Say why none of the rows of a job can be in its table; nothing if some may be."""
     table = str(record.configuration.get("table"))
-    whose = f"though job {record.job_id} stored {_rows(stored)} in it"
+    whose = f"though job {record.job_id} stored {rows_of(stored)} in it"
     if sink.identity_of(table) is None:
         return f"the table is gone, {whose}"
     if not stored:
@@ -410,7 +411,7 @@ def _why_all_are_gone(
     if replacer is None:
         return ""
     return (
-        f"what job {record.job_id} stored ({_rows(stored)}) is gone: the table was empty when "
+        f"what job {record.job_id} stored ({rows_of(stored)}) is gone: the table was empty when "
         f"job {replacer.job_id} began"
     )
 

@@ -255,8 +255,8 @@ def test_a_ledger_that_was_lost_is_missed(user: User) -> None:
     user.stores("users.jsonl")
     for table in ("jobs", "chunks", "rejects"):
         user.place.execute(f"DROP TABLE _batchimport_{table}")
-    user.is_refused("users.jsonl", because="does not know it")
-    user.is_refused("users.jsonl", "--restart", because="does not know it")
+    user.is_refused("users.jsonl", because="no ledger that knows it")
+    user.is_refused("users.jsonl", "--restart", because="no ledger that knows it")
     user.stores("users.jsonl", "--if-exists", "replace")
     assert user.ids == list(range(RECORDS))
 

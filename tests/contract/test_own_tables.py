@@ -192,7 +192,7 @@ def test_skipped_is_not_ignored(
     database: Store, size: int, mode: Any, expected: dict[str, int]
 ) -> None:
     """A row whose key is there is told from one that a trigger leaves out."""
-    if database.kind == "duckdb":
+    if database.like == "duckdb":
         pytest.skip("it has no triggers")
     skip_bad(database)
     given = [(1, "a"), (1, "b"), (2, "bad"), (3, "c"), (3, "d"), (4, "bad")]
@@ -204,7 +204,7 @@ def test_skipped_is_not_ignored(
 
 def skip_bad(store: Store) -> None:
     """A table with a trigger that leaves out rows of the name `bad`."""
-    if store.kind == "sqlite":
+    if store.like == "sqlite":
         sqlite_trigger(store, "SELECT RAISE(IGNORE)")
         return
     store.run("CREATE TABLE users (id INTEGER UNIQUE, name TEXT, data TEXT)")
@@ -350,7 +350,7 @@ def test_a_policy_refuses_rows(server: Store, size: int) -> None:
 @pytest.mark.parametrize("mode", ["error", "ignore", "update"])
 def test_a_deferred_foreign_key_refuses_its_row(database: Store, mode: Any) -> None:
     """And the rows that refer to that one; not the whole chunk."""
-    deferred = "" if database.kind == "duckdb" else "DEFERRABLE INITIALLY DEFERRED"
+    deferred = "" if database.like == "duckdb" else "DEFERRABLE INITIALLY DEFERRED"
     database.run("CREATE TABLE parents (id INTEGER PRIMARY KEY)")
     database.run("INSERT INTO parents VALUES (1), (2)")
     database.run(

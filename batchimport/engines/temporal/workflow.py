@@ -280,11 +280,13 @@ class ImportJob:
         Returns:
             None if an earlier chunk was given up that must not be passed.
         """
-        seconds = self._options.chunk_timeout_seconds + m.TURN_SECONDS
+        options = self._options
+        seconds = options.chunk_timeout_seconds + options.destination_wait_seconds + m.TURN_SECONDS
         while not self._has_gap:
             task = m.ChunkTask(ref, chunk, before if before in self._running else None)
             done = await self._activity(m.PROCESS, task, m.ChunkDone, seconds=seconds)
             self._hear(done.reading)
+            self._tally.waited_seconds = max(self._tally.waited_seconds, done.waited_seconds)
             if done.result is not None:
                 return done
         return None

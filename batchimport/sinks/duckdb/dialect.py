@@ -10,8 +10,8 @@ import duckdb
 from batchimport.errors import (
     BatchImportError,
     DataError,
+    DestinationLockedError,
     FatalError,
-    JobRunningElsewhereError,
     TransientError,
     UsageError,
 )
@@ -63,10 +63,10 @@ def translate(error: duckdb.Error, where: str) -> BatchImportError:
     if isinstance(error, duckdb.TransactionException) and "Could not write" not in text:
         return TransientError(text, where=where)
     if "Could not set lock" in text:
-        return JobRunningElsewhereError(
-            "another process has this database open",
+        return DestinationLockedError(
+            f"another process has this database open: {_holder(text)}",
             where=where,
-            hint=f"DuckDB allows one process: wait for it, or stop it ({_holder(text)})",
+            hint="DuckDB allows one process: wait for it, or stop it",
         )
     if isinstance(error, duckdb.CatalogException):
         return UsageError(f"DuckDB says: {text}", where=where, hint="choose another --table")

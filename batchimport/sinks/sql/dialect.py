@@ -1,12 +1,8 @@
 """What a dialect of SQL brings: statements, a catalogue, and a way to store a chunk's rows.
 
 A new SQL destination is a subclass of `SqlSink`, which is a `Dialect`, and one of
-`ChunkTransaction`. Its database needs
-
-- transactions that DDL is a part of: a claim creates ledger and table in one transaction;
-- names in double quotes, `TEXT` in a primary key, and `BIGINT`;
-- `CREATE TABLE IF NOT EXISTS`, `CREATE UNIQUE INDEX IF NOT EXISTS`, `CREATE TABLE … AS SELECT`;
-- `UPDATE … RETURNING`, which is how a claim is checked and held at once.
+`ChunkTransaction`. docs/adding.md lists what the SQL of the base classes needs, and what a dialect
+overrides where its database differs.
 
 Statements have `?` for each parameter, whatever the driver wants.
 """

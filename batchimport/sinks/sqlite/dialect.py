@@ -11,13 +11,13 @@ from adbc_driver_manager import AdbcStatusCode
 from batchimport.errors import (
     BatchImportError,
     DataError,
+    DestinationLockedError,
     FatalError,
-    JobRunningElsewhereError,
-    TransientError,
     UsageError,
 )
 from batchimport.model import FieldError
 from batchimport.sinks.sql.dialect import TableColumn
+from batchimport.system import lock_holders
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,21 +73,18 @@ def translate(error: DriverError, path: Path) -> BatchImportError:
     if is_constraint or _CONSTRAINT.match(text) or _STRICT.search(text):
         return DataError(text)
     if "locked" in text or "busy" in text:
-        return TransientError("the database is locked by another program", where=str(path))
+        holders = lock_holders(path, path.with_name(path.name + "-shm"))
+        return DestinationLockedError(
+            f"the database is locked by {' and '.join(holders) or 'another program'}",
+            where=str(path),
+            hint="wait for it, or stop it; --destination-wait says how long a run waits",
+        )
     if "not a database" in text:
         return UsageError("is not an SQLite database", where=str(path), hint="choose another --to")
     for words, (message, hint) in _FATAL.items():
         if words in text:
             return FatalError(message, where=str(path), hint=hint)
     return FatalError(f"SQLite says: {text}", where=str(path))
-
-
-def opening(error: Exception, path: Path) -> BatchImportError:
-    """Return the error of ours that an error at opening means: a lock then is another job's."""
-    ours = error if isinstance(error, BatchImportError) else translate(error, path)  # type: ignore[arg-type]  # the driver's
-    if isinstance(ours, TransientError):
-        return JobRunningElsewhereError(ours.message, str(path), "wait for it, or stop it")
-    return ours
 
 
 _CODES = {
