@@ -140,6 +140,16 @@ class SqliteSink(SqlSink):
         """Return each set of columns that a unique index of the table is on."""
         return [frozenset(key) for key in self._unique_columns(table)]
 
+    def is_unique(self, target: Target) -> bool:
+        """Say whether rows of a table may refuse each other, also by an index on expressions."""
+        return bool(
+            self.rows(
+                'SELECT 1 FROM pragma_index_list(?) WHERE "unique" '
+                "UNION ALL SELECT 1 FROM pragma_table_info(?) WHERE pk",
+                (target.table, target.table),
+            )
+        )
+
     def _unique_columns(self, table: str) -> list[dict[str, str]]:
         """Return the columns of each unique index with their type and collation, as SQL."""
         keys: dict[str, dict[str, str]] = {}
