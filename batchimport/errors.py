@@ -14,6 +14,8 @@ BatchImportError                        exit 1
 ├── FatalError                          exit 1
 ├── ChunkError                          one attempt failed; handled by the engine
 │   ├── TransientError
+│   │   └── DestinationAwayError        the job waits for it
+│   │       └── DestinationLockedError  exit 6; also a JobRunningElsewhereError
 │   └── DataError
 └── Stop                                not a failure
     ├── JobInterrupted                  exit 5
@@ -105,6 +107,29 @@ class ChunkError(BatchImportError):
 
 class TransientError(ChunkError):
     """Retry the chunk after a wait: connection lost, lock held, deadlock, timeout."""
+
+
+class DestinationAwayError(TransientError):
+    """The destination cannot be reached: wait for it, and do the same again.
+
+    Attributes:
+        was_connected: The connection was lost while it was used.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        where: str | None = None,
+        hint: str | None = None,
+        *,
+        was_connected: bool = False,
+    ) -> None:
+        super().__init__(message, where, hint)
+        self.was_connected = was_connected
+
+
+class DestinationLockedError(DestinationAwayError, JobRunningElsewhereError):
+    """Another program has locked the destination: wait until it is free."""
 
 
 class DataError(ChunkError):

@@ -19,6 +19,7 @@ from batchimport.engines.lookup import has_ended
 from batchimport.engines.signals import draining_signals, stopping_signals
 from batchimport.errors import (
     BatchImportError,
+    DestinationLockedError,
     NoSuchDestinationError,
     RowsGoneError,
     UsageError,
@@ -53,6 +54,7 @@ from batchimport.policy.stop_rules import StopRule, verdict
 from batchimport.schema.diagnose import likely_mistakes
 from batchimport.sinks import open_sink, redact
 from batchimport.sinks.base import SinkOptions
+from batchimport.sinks.waiting import DestinationWait, patient
 from batchimport.sources import open_source
 from batchimport.sources.bytes.spool import Spool
 from batchimport.sources.paths import STANDARD_INPUT
@@ -158,10 +160,13 @@ class _Call:
             if request.temporal is None:
                 target = f"{job.target_hash()}-{hash_of(redact(job.destination))}"
                 stack.enter_context(request.state.lock(target))
-            sink = self._open_sink()
+            wait = DestinationWait(request.options.destination_wait_seconds, self._observer)
+            with stopping_signals() if request.handle_signals else nullcontext():
+                sink = wait.call(self._open_sink, on=DestinationLockedError)
             stack.callback(sink.close)
             seconds = request.options.chunk_timeout_seconds
-            yield _Run(request, Parts(job, source, transform, sink, seconds), self._observer, spool)
+            parts = Parts(job, source, transform, patient(sink, wait), seconds)
+            yield _Run(request, parts, self._observer, spool, wait)
 
     def _open_sink(self) -> Sink:
         """Open the destination; one that is gone, with a job's rows in it, is not made again."""
@@ -198,12 +203,19 @@ class _Run:
     """The run of a job in this process: identify, claim, run the engine, check the accounts."""
 
     def __init__(
-        self, request: Request, parts: Parts, observer: Observer, spool: Spool | None
+        self,
+        request: Request,
+        parts: Parts,
+        observer: Observer,
+        spool: Spool | None,
+        wait: DestinationWait,
     ) -> None:
         self._request, self._job, self._parts = request, request.job, parts
         self._source, self._sink, self._spool = parts.source, parts.sink, spool
         self._recorder = Recorder(request, observer, owner_id())
         self._tally = self._recorder.tally
+        self._wait = wait
+        wait.tell = self._recorder
         self._began = time.monotonic()
 
     def execute(self) -> Outcome:
@@ -239,6 +251,7 @@ class _Run:
 
     def _import(self, opened: Opened) -> Outcome:
         record = opened.record
+        self._wait.is_claimed = True
         if self._spool is not None:
             self._spool.keep(record.job_id)
         self._announce(record, opened.committed)
@@ -286,6 +299,7 @@ class _Run:
             stop_rule,
             observer=self._recorder,
             read_load=reader.read,
+            wait=self._wait,
         )
         with draining_signals(engine.interrupt) if self._request.handle_signals else nullcontext():
             await engine.run()

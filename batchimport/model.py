@@ -20,6 +20,7 @@ from batchimport.errors import UsageError
 Stage = Literal["parse", "validate", "transform", "store"]
 IfExists = Literal["append", "truncate", "replace", "fail"]
 OnConflict = Literal["error", "ignore", "update"]
+NewColumns = Literal["extra", "add", "reject"]
 Adaptive = Literal["auto", "load", "off"]
 Compression = Literal["gzip", "zstd", "bz2", "xz", "none"]
 
@@ -267,6 +268,8 @@ class Job:
         infer_records: Number of records to infer a schema from; None: all.
         transform_digest: Hash of the transform's source code.
         key: Columns that identify a row.
+        new_columns: What becomes of a record's keys that the table has no column for; None: they are
+            kept in `_extra` in a table that batchimport made, else the record is rejected.
         limit: Import only so many records from the beginning; None: all.
         ledger_schema: Database schema of the ledger's tables; part of the address.
     """
@@ -285,6 +288,7 @@ class Job:
     if_exists: IfExists = "append"
     on_conflict: OnConflict = "error"
     key: tuple[str, ...] = ()
+    new_columns: NewColumns | None = None
     limit: int | None = None
     ledger_schema: str | None = None
 
@@ -300,6 +304,7 @@ class Job:
             raise UsageError("must not be empty", where="--table")
         _check_choice("--if-exists", self.if_exists, IfExists)
         _check_choice("--on-conflict", self.on_conflict, OnConflict)
+        _check_choice("--new-columns", self.new_columns, NewColumns)
         _check_range("--infer-rows", self.infer_records, 1)
         _check_range("--limit", self.limit, 1)
         if self.sql is not None and self.transform is not None:
@@ -347,6 +352,7 @@ class RunOptions:
         rejects_path: File for the rejects; None: in the state directory.
         dry_run: Import as usual, but keep nothing.
         min_records: Refuse to begin a job whose source has fewer records; None: any number.
+        destination_wait_seconds: How long the job waits for a destination that is away or locked.
     """
 
     max_parallel: int = 10
@@ -366,6 +372,7 @@ class RunOptions:
     rejects_path: str | None = None
     dry_run: bool = False
     min_records: int | None = None
+    destination_wait_seconds: float = 120.0
 
     def __post_init__(self) -> None:
         """Check the rules.
@@ -386,6 +393,7 @@ class RunOptions:
         _check_range("--retry-max", self.retry_max_seconds, 0)
         _check_range("--retry-backoff", self.retry_backoff, 1)
         _check_range("--chunk-timeout", self.chunk_timeout_seconds, 0.001)
+        _check_range("--destination-wait", self.destination_wait_seconds, 0)
         _check_range("--max-errors", self.max_errors, 0)
         _check_range("--min-records", self.min_records, 0)
         share = self.max_errors_share
@@ -514,6 +522,7 @@ class Summary:
     peak_memory_bytes: int = 0
     chunks: ChunkCounts = ChunkCounts()
     chunk_size: ChunkSizes = ChunkSizes()
+    waited_seconds: float = 0.0
     rejects_by_code: dict[str, int] = field(default_factory=dict)
     rejects_file: str | None = None
     resume_command: str | None = None

@@ -22,6 +22,7 @@ from batchimport.model import (
     Adaptive,
     Compression,
     IfExists,
+    NewColumns,
     OnConflict,
     RunOptions,
     SourceOptions,
@@ -163,6 +164,14 @@ class Destination(Ledger):
     key: Annotated[
         str | None,
         Option(metavar="COLUMNS", help="Comma-separated columns that form a unique key."),
+    ] = None
+    new_columns: Annotated[
+        NewColumns | None,
+        Option(
+            help="What to do with keys that the table has no column for: keep them in a column "
+            "_extra, add columns, or reject the record. Default: extra in a table that batchimport "
+            "made, else reject.",
+        ),
     ] = None
 
     @property
@@ -328,6 +337,9 @@ class Failures:
         Option(metavar="FACTOR", help="Factor by which each wait is longer than the one before."),
     ] = 2.0
     chunk_timeout: Annotated[float, Seconds(help="Longest time for one attempt.")] = 300.0
+    destination_wait: Annotated[
+        float, Seconds(help="How long to wait for a destination that is away or locked.")
+    ] = 120.0
     max_errors: MaxErrors = None
     rejects: Annotated[
         Path | None,
@@ -356,6 +368,7 @@ def run_options(sizes: Sizes, failures: Failures, *, dry_run: bool) -> RunOption
         retry_max_seconds=failures.retry_max,
         retry_backoff=failures.retry_backoff,
         chunk_timeout_seconds=failures.chunk_timeout,
+        destination_wait_seconds=failures.destination_wait,
         rejects_path=str(failures.rejects) if failures.rejects else None,
         dry_run=dry_run,
         **tolerated,

@@ -79,6 +79,7 @@ def _job(
         if_exists=destination.if_exists,
         on_conflict=destination.on_conflict,
         key=destination.columns,
+        new_columns=destination.new_columns,
         limit=selection.limit,
         ledger_schema=destination.ledger_schema,
     )

@@ -15,6 +15,8 @@ from batchimport.policy.events import (
     JobFinished,
     JobStarted,
     Noted,
+    WaitEnded,
+    Waiting,
 )
 from batchimport.policy.progress import Tally
 
@@ -89,11 +91,17 @@ class Warnings:
 
     def __init__(self) -> None:
         self._seen: dict[type, int] = {}
+        self._is_waiting = False
 
     def admit(self, event: Event) -> int:
         """Return how many more of this kind may be shown, including this one."""
         seen = self._seen[type(event)] = self._seen.get(type(event), 0) + 1
         return MOST_WARNINGS + 1 - seen
+
+    def begins(self, event: Waiting | WaitEnded) -> bool:
+        """Say whether the event begins a wait, or ends one that was shown: others are not shown."""
+        was_waiting, self._is_waiting = self._is_waiting, isinstance(event, Waiting)
+        return was_waiting != self._is_waiting
 
 
 def describe(event: Event, warnings: Warnings) -> list[str]:
@@ -110,12 +118,27 @@ def describe(event: Event, warnings: Warnings) -> list[str]:
             what = f"{_place(event)}: given up: {safe(event.error, 200)}"
         case Noted():
             return [safe(event.text, 300)]
+        case Waiting() | WaitEnded():
+            return [_wait(event)] if warnings.begins(event) else []
         case Draining():
             return [f"{safe(event.reason, 200)}; finishing the chunks in flight"]
         case _:
             return []
     left = warnings.admit(event)
     return [what] if left > 1 else [f"{what} … and more like this"] if left == 1 else []
+
+
+def waiting_line(event: Waiting) -> str:
+    """Return what is waited for, why and how long."""
+    what = f"waiting for {safe(event.destination, 200)}: {safe(event.reason, 200)}"
+    return f"{what} ({clock_time(event.seconds)})"
+
+
+def _wait(event: Waiting | WaitEnded) -> str:
+    if isinstance(event, Waiting):
+        return waiting_line(event)
+    after = f"after {clock_time(event.seconds)}"
+    return f"the destination is back {after}" if event.is_back else f"gave up waiting {after}"
 
 
 def _place(event: ChunkRetried | ChunkFailed) -> str:
@@ -125,6 +148,8 @@ def _place(event: ChunkRetried | ChunkFailed) -> str:
 
 def progress_line(tally: Tally) -> str:
     """Return the current progress in one line."""
+    if tally.waiting is not None:
+        return waiting_line(tally.waiting)
     totals = tally.totals
     parts = [f"{tally.share():6.1%}", f"{totals.processed:,}"]
     parts[-1] += f" of {tally.total:,} records" if tally.total is not None else " records"

@@ -18,6 +18,7 @@ from batchimport.policy.events import (
     JobFinished,
     RecordsCounted,
     SizeDecided,
+    Waiting,
 )
 
 if TYPE_CHECKING:
@@ -41,7 +42,11 @@ class RunLog:
 
     def __call__(self, event: Event) -> None:
         """Log what the event reports."""
-        level = logging.WARNING if isinstance(event, ChunkRetried | ChunkFailed) else logging.INFO
+        level = (
+            logging.WARNING
+            if isinstance(event, ChunkRetried | ChunkFailed | Waiting)
+            else logging.INFO
+        )
         if isinstance(event, JobFinished) and event.summary.error and not self._is_over:
             LOGGER.error("%s", safe(event.summary.error, 1000))
         for line in self._lines(event):

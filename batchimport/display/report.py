@@ -93,6 +93,8 @@ def _outcome(summary: Summary) -> tuple[str, str]:
         return "completed: the source has no record", "yellow"
     if summary.status == "completed" and summary.skipped_by_destination:
         return "completed: the table left records out", "yellow"
+    if summary.status == "completed" and summary.filtered:
+        return "completed", "green"
     return _OUTCOMES.get(summary.status, (summary.status, ""))
 
 

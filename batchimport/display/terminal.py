@@ -11,7 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from batchimport.display.escape import safe
-from batchimport.display.lines import Warnings, clock_time, describe
+from batchimport.display.lines import Warnings, clock_time, describe, waiting_line
+from batchimport.policy.events import Waiting
 from batchimport.policy.progress import Tally
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ class LiveDisplay:
     def __call__(self, event: Event) -> None:
         """Count an event; print it above the bar if users should read it."""
         self._tally(event)
-        for line in describe(event, self._warnings):
+        lines = describe(event, self._warnings)
+        for line in lines if not isinstance(event, Waiting) else ():  # that one is in the bar
             self._console.print(Text(line, style="dim"))
 
     def __enter__(self) -> Self:
@@ -54,6 +56,8 @@ class LiveDisplay:
 
     def _render(self) -> RenderableType:
         tally = self._tally
+        if tally.job is None and tally.waiting is not None:
+            return Text(waiting_line(tally.waiting), style="yellow")
         if tally.job is None:
             return Text("examining the source …", style="dim")
         bar = Table.grid(padding=(0, 1), expand=True)
@@ -82,6 +86,10 @@ class LiveDisplay:
 
     def _details(self) -> Text:
         tally, decision = self._tally, self._tally.decision
+        if tally.waiting is not None:
+            return Text(
+                waiting_line(tally.waiting), style="yellow", overflow="ellipsis", no_wrap=True
+            )
         if decision is None or tally.stage == "finished":
             return Text("")
         parts = [f"{tally.in_flight} in flight", f"chunk {decision.limit:,} ({decision.reason})"]

@@ -236,7 +236,10 @@ def _describe(request: Request, parts: Parts) -> tuple[JobRecord, BoundTransform
     job, source = parts.job, parts.source
     document = job.schema
     if document is None:
-        document = infer(source, job.infer_records)
+        # A column that is added gets its type from all records, whatever the chunks are.
+        document = infer(source, None if job.new_columns == "add" else job.infer_records)
+        if source.format in ("csv", "tsv") and _keeps_text(job):
+            document = _as_written(document, job, parts.sink)
     schema = _schema(document, _exact_columns(job, parts.sink), job)
     is_given = job.schema is not None or source.declared is not None
     there = parts.sink.columns_of(job.table)
@@ -266,6 +269,22 @@ def _describe(request: Request, parts: Parts) -> tuple[JobRecord, BoundTransform
         | facts_of(source, allow_duplicates=request.allow_duplicates),
     )
     return record, bound
+
+
+def _as_written(document: dict[str, Any], job: Job, sink: Sink) -> dict[str, Any]:
+    """Return an inferred schema of cells in which those that stay as they are written are strings.
+
+    They go to a column of text, or are the key of a table that is made: 1.1 and 1.10 are two keys.
+    """
+    texts = sink.text_columns(job.table) if job.if_exists != "replace" else frozenset()
+    is_made = job.if_exists == "replace" or not sink.columns_of(job.table)
+    rules = {
+        name: {"type": ["string", "null"]}
+        if name.lower() in texts or (is_made and name in job.key and "number" in rule["type"])
+        else rule
+        for name, rule in document.get("properties", {}).items()
+    }
+    return document | {"properties": rules}
 
 
 def _refuse_other_header(

@@ -70,6 +70,32 @@ class ChunkRetried:
 
 
 @dataclass(frozen=True, slots=True)
+class Waiting:
+    """The destination is away or locked, and the job waits for it; repeated while it lasts.
+
+    Attributes:
+        destination: What is waited for, as users know it.
+        seconds: How long it has lasted.
+    """
+
+    destination: str
+    reason: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class WaitEnded:
+    """A wait for the destination is over, however short it was.
+
+    Attributes:
+        is_back: The destination answers again; else the job gives up.
+    """
+
+    seconds: float
+    is_back: bool
+
+
+@dataclass(frozen=True, slots=True)
 class ChunkFinished:
     """A chunk is committed."""
 
@@ -110,6 +136,7 @@ class Advanced:
     chunks: ChunkCounts
     sizes: ChunkSizes
     decision: SizeDecided | None = None
+    waited_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +159,8 @@ Event = (
     | SizeDecided
     | ChunkStarted
     | ChunkRetried
+    | Waiting
+    | WaitEnded
     | ChunkFinished
     | ChunkFailed
     | Draining

@@ -23,6 +23,8 @@ from batchimport.policy.events import (
     Noted,
     RecordsCounted,
     SizeDecided,
+    WaitEnded,
+    Waiting,
 )
 
 if TYPE_CHECKING:
@@ -55,6 +57,8 @@ class Tally:
         in_flight: Chunks that have started and not ended.
         file: The file of the chunk that started last.
         decision: The sizer's latest decision.
+        waited_seconds: Time that this run waited for the destination, without the present wait.
+        waiting: The present wait, once it is worth a line; None if there is none.
     """
 
     def __init__(
@@ -74,6 +78,8 @@ class Tally:
         self.file = ""
         self.chunks, self.sizes = ChunkCounts(), ChunkSizes()
         self.decision: SizeDecided | None = None
+        self.waited_seconds = 0.0
+        self.waiting: Waiting | None = None
 
     def __call__(self, event: Event) -> None:
         """Add an event."""
@@ -93,6 +99,9 @@ class Tally:
                     self.stage = "draining"
                 case Advanced():
                     self._advanced(event)
+                case Waiting() | WaitEnded():
+                    self.waiting = event if isinstance(event, Waiting) else None
+                    self.waited_seconds += event.seconds if isinstance(event, WaitEnded) else 0
                 case Noted():
                     pass
                 case JobFinished():
@@ -182,7 +191,7 @@ class Tally:
             processed_items=self.totals.processed,
             successful_items=self.totals.successful,
             failed_items=self.totals.failed,
-            current_stage=self.stage,
+            current_stage="waiting" if self.waiting and not finished else self.stage,
             progress_percentage=round(100 * self.share(), 2),
             records_per_second=0.0 if finished else round(rate, 1),
             eta_seconds=None if finished or eta is None else round(eta, 1),
@@ -212,4 +221,5 @@ class Tally:
             bytes_read=self.positions - self.positions_before,
             chunks=self.chunks,
             chunk_size=self.sizes,
+            waited_seconds=round(self.waited_seconds, 3),
         )

@@ -268,6 +268,10 @@ class Sink(Protocol):
         """Return the columns, in lower case, that hold numbers exactly as they are written."""
         ...
 
+    def text_columns(self, table: str) -> frozenset[str]:
+        """Return the columns, in lower case, that hold text."""
+        ...
+
     def committed(self, job_id: str) -> list[Committed]:
         """Return the ledger of a job, in order of position."""
         ...

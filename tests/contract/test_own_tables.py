@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -191,7 +192,7 @@ def test_skipped_is_not_ignored(
     database: Store, size: int, mode: Any, expected: dict[str, int]
 ) -> None:
     """A row whose key is there is told from one that a trigger leaves out."""
-    if database.kind == "duckdb":
+    if database.like == "duckdb":
         pytest.skip("it has no triggers")
     skip_bad(database)
     given = [(1, "a"), (1, "b"), (2, "bad"), (3, "c"), (3, "d"), (4, "bad")]
@@ -203,7 +204,7 @@ def test_skipped_is_not_ignored(
 
 def skip_bad(store: Store) -> None:
     """A table with a trigger that leaves out rows of the name `bad`."""
-    if store.kind == "sqlite":
+    if store.like == "sqlite":
         sqlite_trigger(store, "SELECT RAISE(IGNORE)")
         return
     store.run("CREATE TABLE users (id INTEGER UNIQUE, name TEXT, data TEXT)")
@@ -349,7 +350,7 @@ def test_a_policy_refuses_rows(server: Store, size: int) -> None:
 @pytest.mark.parametrize("mode", ["error", "ignore", "update"])
 def test_a_deferred_foreign_key_refuses_its_row(database: Store, mode: Any) -> None:
     """And the rows that refer to that one; not the whole chunk."""
-    deferred = "" if database.kind == "duckdb" else "DEFERRABLE INITIALLY DEFERRED"
+    deferred = "" if database.like == "duckdb" else "DEFERRABLE INITIALLY DEFERRED"
     database.run("CREATE TABLE parents (id INTEGER PRIMARY KEY)")
     database.run("INSERT INTO parents VALUES (1), (2)")
     database.run(
@@ -374,3 +375,81 @@ def test_a_row_whose_parent_is_refused_is_refused(sqlite: Store) -> None:
     claim.store(a_request(chunk(0, 5), users, columns=COLUMNS_OF_A_TREE))
     assert rejected(sink) == [(2, "foreign_key"), (3, "foreign_key")]
     assert [at for at, _ in sqlite.rows()] == [1, 2, 5]
+
+
+# -- keys without a column ---------------------------------------------------------------------
+
+WITH_MORE = [{"id": 1, "name": "a"}, {"id": 2, "name": "b", "_extra": '{"nick": "x", "n": 1.10}'}]
+
+
+def names(database: Store) -> list[str]:
+    sink: Any = database.opened[-1]
+    return [own.name for own in sink.columns("users")]
+
+
+def extra(database: Store, column: str = "_extra") -> list[Any]:
+    cast = column if database.kind == "sqlite" else f"CAST({column} AS varchar)"
+    return [text and json.loads(text) for _, text in database.rows(f"id, {cast}")]
+
+
+def test_a_table_of_the_user_is_not_altered_unless_asked(database: Store) -> None:
+    """A record with a key that it has no column for is a reject that says what to type."""
+    database.run("CREATE TABLE users (id INTEGER, name TEXT, data TEXT)")
+    sink, claim = database.claimed()
+    assert claim.store(a_request(chunk(0, 2), WITH_MORE)).counts == (1, 1, 0)
+    (reject,) = sink.rejects("users-1")
+    assert [(error.code, error.field) for error in reject.errors] == [
+        ("unknown_key", "nick"),
+        ("unknown_key", "n"),
+    ]
+    assert reject.record == 1
+    assert "--new-columns add" in reject.errors[0].message
+    assert names(database) == ["id", "name", "data"]
+
+
+@pytest.mark.parametrize("choice", ["extra", "add"])
+def test_a_table_of_the_user_is_altered_when_asked(database: Store, choice: Any) -> None:
+    """All keys are kept, in `_extra` or in columns of their own; also those of a later chunk."""
+    database.run("CREATE TABLE users (id INTEGER, name TEXT)")
+    _, claim = database.claimed(database.job(new_columns=choice))
+    given = [{**each, "data": '{"a": 2}'} for each in WITH_MORE]
+    assert claim.store(a_request(chunk(0, 2), given)).counts == (2, 0, 0)
+    more = {"id": 3, "name": "c", "_extra": '{"n": 2, "ID": 4, "none": null}'}
+    result = claim.store(a_request(chunk(2, 1), [more]))
+    if choice == "extra":
+        assert names(database) == ["id", "name", "_extra"]
+        assert extra(database) == [
+            {"data": {"a": 2}},
+            {"nick": "x", "n": 1.1, "data": {"a": 2}},
+            {"n": 2, "ID": 4, "none": None},
+        ]
+        return
+    assert names(database) == ["id", "name", "data", "n", "nick"]
+    assert result.counts == (0, 1, 0)  # ID differs in case alone from a column
+    assert extra(database, "nick") == [None, "x"]
+    assert extra(database, "n") == [None, 1.1]
+
+
+def test_a_table_that_batchimport_made_keeps_new_keys(database: Store) -> None:
+    """Also by another job, and by one that was begun again; unless they are to be rejected."""
+    database.claimed()
+    database.close()
+    sources = ("/data/more.jsonl",)
+    sink, claim = database.claimed(database.job(sources=sources), job_id="users-2")
+    old = [record for record in sink.jobs() if record.job_id == "users-1"]
+    claim = sink.claim(database.job(), a_record(database.job(), "users-3"), "me", old)
+    assert claim.store(a_request(chunk(0, 2), WITH_MORE)).counts == (2, 0, 0)
+    assert extra(database) == [None, {"nick": "x", "n": 1.1}]
+    database.close()
+    strict = database.job(sources=("/data/4.jsonl",), new_columns="reject", table="others")
+    _, claim = database.claimed(strict, job_id="users-4")
+    assert claim.store(a_request(chunk(0, 2), WITH_MORE)).counts == (1, 1, 0)
+
+
+def test_a_row_after_one_with_unknown_keys_is_rejected_as_itself(database: Store) -> None:
+    """The place of a row is that of its record, whatever was taken out before."""
+    database.run("CREATE TABLE users (id INTEGER UNIQUE, name TEXT, data TEXT)")
+    sink, claim = database.claimed()
+    given = [WITH_MORE[1], *WITH_MORE[:1], {"id": 1, "name": "again"}]
+    claim.store(a_request(chunk(0, 3), given))
+    assert rejected(sink) == [(0, "unknown_key"), (2, "unique")]

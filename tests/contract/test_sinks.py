@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -636,12 +638,31 @@ def test_a_commit_is_on_disk_whatever_the_default(server: Store, by: str) -> Non
 
 
 def test_a_commit_of_sqlite_is_on_disk(tmp_path: Path) -> None:
-    """With a write-ahead log only `synchronous = FULL` syncs it at each commit."""
+    """EXTRA syncs the log at each commit, and in rollback mode the directory of the journal."""
     store = Store("sqlite", f"sqlite:///{tmp_path / 'users.db'}")
     sink: Any = store.claimed()[0]
-    assert sink.rows("PRAGMA synchronous") == [(2,)]
+    assert sink.rows("PRAGMA synchronous") == [(3,)]
     assert sink.rows("PRAGMA journal_mode") == [("wal",)]
     store.close()
+
+
+@pytest.mark.parametrize("mode", ["delete", "wal"])
+def test_a_file_of_the_user_keeps_its_journal_mode(tmp_path: Path, mode: str) -> None:
+    """Before, during and after the import: only a file that is made here is switched to WAL."""
+    path = tmp_path / "users.db"
+    with closing(sqlite3.connect(path)) as own:
+        own.execute(f"PRAGMA journal_mode = {mode}")
+        own.execute("CREATE TABLE users (id INTEGER, name TEXT, data TEXT)")
+        own.commit()
+    store = Store("sqlite", f"sqlite:///{path}")
+    sink: Any
+    sink, claim = store.claimed()
+    claim.store(a_request(chunk(0, 2), rows(0, 1)))
+    assert sink.rows("PRAGMA journal_mode") == [(mode,)]
+    store.close()
+    with closing(sqlite3.connect(path)) as own:
+        assert own.execute("PRAGMA journal_mode").fetchall() == [(mode,)]
+        assert own.execute("SELECT count(*) FROM users").fetchall() == [(2,)]
 
 
 # -- what only files have ----------------------------------------------------------------------

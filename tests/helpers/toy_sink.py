@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -15,7 +16,13 @@ from typing import Any, ClassVar
 
 import polars as pl
 
-from batchimport.errors import DataError, FatalError, TransientError, UsageError
+from batchimport.errors import (
+    DataError,
+    FatalError,
+    NoSuchDestinationError,
+    TransientError,
+    UsageError,
+)
 from batchimport.model import DRY_RUN, FieldError
 from batchimport.schema import Column, Kind
 from batchimport.sinks.base import JobRecord, SinkHints, SinkOptions, taken_over
@@ -24,6 +31,7 @@ from batchimport.sinks.sql import statements
 from batchimport.sinks.sql.dialect import (
     RECORD,
     ChunkTransaction,
+    Outcomes,
     Refused,
     Rows,
     TableColumn,
@@ -40,6 +48,7 @@ CODES = {
     "SQLITE_CONSTRAINT_NOTNULL": "not_null",
     "SQLITE_CONSTRAINT_CHECK": "check",
     "SQLITE_CONSTRAINT_FOREIGNKEY": "foreign_key",
+    "SQLITE_CONSTRAINT_TRIGGER": "trigger",
 }
 
 
@@ -79,7 +88,7 @@ class ToySink(SqlSink):
         if not address.startswith(PREFIX) or not path.parent.is_dir():
             raise UsageError("no such directory", where=f"--to {address}", hint="toy:///users.toy")
         if not options.create and not path.exists():
-            raise UsageError("no such database", where=str(path))
+            raise NoSuchDestinationError("no such database", where=str(path))
         self._path, self._lock = path, threading.RLock()
         if options.dry_run:
             self.hints = replace(self.hints, delivery=DRY_RUN)
@@ -125,6 +134,10 @@ class ToySink(SqlSink):
         """Say whether a table exists."""
         names = self.rows("SELECT name FROM sqlite_schema WHERE type = 'table'")
         return table.lower() in {name.lower() for (name,) in names}
+
+    def identity_of(self, table: str) -> str | None:
+        """Return the name without its case; None if there is no such table."""
+        return table.lower() if self.exists(table) else None
 
     def columns(self, table: str) -> list[ToyColumn]:
         """Return the columns of a table in its order."""
@@ -201,30 +214,50 @@ class ToyTransaction(ChunkTransaction):
         """Insert a frame into a table of the ledger."""
         self._connection.executemany(self._insert(table, frame.columns), frame.rows())
 
-    def store_rows(self, frame: pl.DataFrame, offset: int) -> tuple[Refused, int]:
-        """Store all rows that the table takes; return the others, and how many were left out."""
+    def store_rows(self, frame: pl.DataFrame, offset: int) -> Outcomes:
+        """Store all rows that the table takes, and count what became of the others."""
         target = self._target
         refused: Refused = {}
-        statement, ignored = self._insert(target.name, target.table_names), 0
+        found: Counter[str] = Counter()
+        has_parents = bool(self.rows("SELECT 1 FROM pragma_foreign_key_list(?)", (target.table,)))
         for place, row in enumerate(frame.select(target.frame_names).rows()):
-            self._connection.execute("SAVEPOINT one")
+            self.run("SAVEPOINT one")
+            before = self._orphans() if has_parents else 0
             try:
-                if target.on_conflict == "update":
-                    self._upsert(statement, row, offset + place)
-                elif target.on_conflict == "ignore":
-                    names = self._database.column_list(target.key)
-                    clause = f"ON CONFLICT {f'({names})' if names else ''} DO NOTHING"
-                    stored = self._connection.execute(f"{statement} {clause}", row)
-                    ignored += not stored.rowcount
-                else:
-                    self._connection.execute(statement, row)
+                found[self._store(row, offset + place)] += 1
+                if has_parents and self._orphans() > before:  # else the commit would fail
+                    raise sqlite3.IntegrityError("FOREIGN KEY constraint failed")  # noqa: TRY301
             except sqlite3.IntegrityError as error:
-                self._connection.execute("ROLLBACK TO one")
+                self.run("ROLLBACK TO one")
                 refused[place] = [_field_error(error)]
-            self._connection.execute("RELEASE one")
-        return refused, ignored
+            self.run("RELEASE one")
+        return Outcomes(refused, found["updated"], found["ignored"], found["skipped"])
 
-    def _upsert(self, statement: str, row: tuple[Any, ...], record: int) -> None:
+    def _store(self, row: tuple[Any, ...], record: int) -> str:
+        """Store a row; return what became of it."""
+        target = self._target
+        statement = self._insert(target.name, target.table_names)
+        if target.on_conflict == "update":
+            return self._upsert(statement, row, record)
+        names = f"({self._database.column_list(target.key)})" if target.key else ""
+        clause = f"ON CONFLICT {names} DO NOTHING" if target.on_conflict == "ignore" else ""
+        if self._connection.execute(f"{statement} {clause}", row).rowcount:
+            return "stored"
+        return "ignored" if clause and self._is_refused(statement, row) else "skipped"
+
+    def _is_refused(self, statement: str, row: tuple[Any, ...]) -> bool:
+        """Say whether the table refuses a row: one that it skips instead was left out by a trigger."""
+        self.run("SAVEPOINT probe")
+        try:
+            self._connection.execute(statement, row)
+        except sqlite3.IntegrityError:
+            return True
+        finally:
+            self.run("ROLLBACK TO probe")
+            self.run("RELEASE probe")
+        return False
+
+    def _upsert(self, statement: str, row: tuple[Any, ...], record: int) -> str:
         """Insert a row or update that of the same key, unless a later record has written it.
 
         The row is judged in either case: one that the table refuses is a reject.
@@ -232,22 +265,31 @@ class ToyTransaction(ChunkTransaction):
         target, quote = self._target, self._database.quote
         names = self._database.column_list(target.key)
         key = [row[target.table_names.index(name)] for name in target.key]
+        ours = " AND ".join(f"{quote(name)} = ?" for name in target.key)
+        exists = self.rows(f"SELECT 1 FROM {target.name} WHERE {ours}", key)
         same = " AND ".join(f"k.{quote(name)} = excluded.{quote(name)}" for name in target.key)
         changes = ", ".join(
             f"{quote(name)} = excluded.{quote(name)}" for name in target.table_names
         )
         latest = f"SELECT {quote(RECORD)} FROM {target.keys} AS k WHERE {same}"
-        self._connection.execute(
+        stored = self._connection.execute(
             f"{statement} ON CONFLICT ({names}) DO UPDATE SET {changes} "
             f"WHERE coalesce(({latest}), -1) < ?",
             (*row, record),
-        )
+        ).rowcount
+        if not stored and not exists:
+            return "skipped"
         if None not in key:  # null is equal to nothing
             self._connection.execute(
                 f"{self._insert(target.keys, [*target.key, RECORD])} ON CONFLICT ({names}) "
                 f"DO UPDATE SET {quote(RECORD)} = max({quote(RECORD)}, excluded.{quote(RECORD)})",
                 (*key, record),
             )
+        return "updated" if exists else "stored"
+
+    def _orphans(self) -> int:
+        """Count the rows that refer to a row which is not there."""
+        return len(self.rows(f"PRAGMA foreign_key_check({self._target.name})"))
 
     def _insert(self, table: str, names: Sequence[str]) -> str:
         columns = self._database.column_list(names)
@@ -270,7 +312,8 @@ def _copy_in_memory(path: Path) -> sqlite3.Connection:
 
 def _field_error(error: sqlite3.IntegrityError) -> FieldError:
     """Return why a row was refused."""
-    code = CODES.get(error.sqlite_errorname, "type")
+    name = getattr(error, "sqlite_errorname", "SQLITE_CONSTRAINT_FOREIGNKEY")
+    code = CODES.get(name, "type")
     columns = str(error).partition(": ")[2].split(", ")
     field = ", ".join(column.rpartition(".")[2] for column in columns)
     return FieldError(code, field if code in ("unique", "not_null") else "", str(error))

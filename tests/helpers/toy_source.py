@@ -7,7 +7,7 @@ object of that length.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 from batchimport.errors import SourceChangedError, UsageError
 from batchimport.model import Chunk, Position, SourceOptions
 from batchimport.schema import Column, RecordSchema
-from batchimport.sources.base import Batch, OneFile, unreadable
+from batchimport.sources.base import Batch, Content, OneFile, unreadable
 from batchimport.sources.bytes.file import HEAD_BYTES, TextFile, digest_of
 from batchimport.sources.json_decoder import decoder_of
 from batchimport.sources.json_records import JsonRecords, decode_samples
@@ -38,6 +38,7 @@ class BoxSource(OneFile):
         self._file = TextFile(path)
         self.size = self._file.size
         self.fingerprint, self.modified = self._file.fingerprint, self._file.modified
+        self.contents: tuple[Content, ...] = (Content(self.size, self._file.content),)
         if self._file.read_at(0, len(MAGIC)) != MAGIC:
             self._file.close()
             raise UsageError("does not begin with BOX1", where=path, hint="is it a box file?")
@@ -88,6 +89,11 @@ class BoxSource(OneFile):
     def digest(self, chunk: Chunk) -> str:
         """Return the hash of the chunk's bytes."""
         return self._file.digest(chunk.lo, chunk.hi)
+
+    def head_digests(self, file: int, stops: Iterable[int]) -> dict[int, str]:
+        """Return the hash of the first bytes, for each number of them."""
+        del file  # there is one
+        return self._file.head_digests(stops)
 
     def count(self) -> int:
         """Count the boxes, by their lengths in a walk of its own over the blocks of the file."""

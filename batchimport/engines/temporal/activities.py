@@ -26,7 +26,7 @@ from batchimport.engines.temporal.open_jobs import (
     open_parts,
     refuse_other_host,
 )
-from batchimport.errors import BatchImportError, TransientError
+from batchimport.errors import BatchImportError, DestinationLockedError, TransientError
 from batchimport.jobs.finish import count_records, finish_job, outcome_counts
 from batchimport.jobs.identify import Request, job_from
 from batchimport.jobs.recorder import started
@@ -36,6 +36,7 @@ from batchimport.policy.plan import Plan
 from batchimport.policy.retry import is_retryable
 from batchimport.sinks import open_sink
 from batchimport.sinks.base import SinkOptions
+from batchimport.sinks.waiting import DestinationWait, patient
 from batchimport.state.directory import StateDirectory
 from batchimport.system import peak_memory_bytes
 
@@ -132,7 +133,13 @@ class Activities:
             result = await self._threaded(lambda cancelled: self._import(task, attempt, cancelled))
         except _NotItsTurnError:
             result = None
-        return m.ChunkDone(result, self._reader.read(), attempt, time.monotonic() - began)
+        return m.ChunkDone(
+            result,
+            self._reader.read(),
+            attempt,
+            time.monotonic() - began,
+            self._jobs.waited(task.ref),
+        )
 
     @activity.defn(name=m.FINISH)
     async def finish(self, request: m.FinishRequest) -> m.Finished:
@@ -157,8 +164,13 @@ class Activities:
             refuse_other_host(spec.destination, spec.starter_host)
             address = self._jobs.address(spec.destination)
             job = job_from(spec.facts(), address)
-            sink = open_sink(address, SinkOptions(ledger_schema=job.ledger_schema))
+            wait = DestinationWait(spec.options.destination_wait_seconds)
+            sink = wait.call(
+                lambda: open_sink(address, SinkOptions(ledger_schema=job.ledger_schema)),
+                on=DestinationLockedError,
+            )
             stack.callback(sink.close)
+            sink = patient(sink, wait)
             parts = open_parts(job, sink, spec.options.chunk_timeout_seconds, stack)
             request = Request(
                 job,
@@ -184,6 +196,7 @@ class Activities:
                 spec.starter_host,
                 job.ledger_schema,
                 spec.options.chunk_timeout_seconds,
+                spec.options.destination_wait_seconds,
             ),
             started(record.job_id, job, source, opened.committed),
             self._reader.read(),

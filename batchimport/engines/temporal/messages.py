@@ -84,6 +84,7 @@ class JobRef:
     Attributes:
         epoch: Fencing token of the claim; a later claim makes it invalid.
         store_seconds: Time limit of a statement in the destination.
+        wait_seconds: How long to wait for a destination that is away.
     """
 
     job_id: str
@@ -92,6 +93,7 @@ class JobRef:
     starter_host: str
     ledger_schema: str | None
     store_seconds: float
+    wait_seconds: float = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,12 +179,14 @@ class ChunkDone:
         result: None if the chunk still has to wait for the one before it: start it again.
         attempt: Number of the attempt, from 1.
         seconds: Duration of the attempt.
+        waited_seconds: How long this worker has waited for the destination of the job so far.
     """
 
     result: ChunkResult | None
     reading: Reading
     attempt: int
     seconds: float
+    waited_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

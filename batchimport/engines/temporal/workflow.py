@@ -269,11 +269,13 @@ class ImportJob:
 
     async def _in_turn(self, ref: m.JobRef, chunk: Chunk, before: int | None) -> m.ChunkDone:
         """Start a chunk again until it no longer has to wait for the one before it."""
-        seconds = self._options.chunk_timeout_seconds + m.TURN_SECONDS
+        options = self._options
+        seconds = options.chunk_timeout_seconds + options.destination_wait_seconds + m.TURN_SECONDS
         while True:
             task = m.ChunkTask(ref, chunk, before if before in self._running else None)
             done = await self._activity(m.PROCESS, task, m.ChunkDone, seconds=seconds)
             self._hear(done.reading)
+            self._tally.waited_seconds = max(self._tally.waited_seconds, done.waited_seconds)
             if done.result is not None:
                 return done
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from batchimport import failpoints
-from batchimport.errors import BatchImportError, FatalError, JobRunningElsewhereError, UsageError
+from batchimport.errors import BatchImportError, DestinationLockedError, FatalError, UsageError
 from batchimport.state.files import (
     lock_file,
     remove_old_temporary_files,
@@ -38,8 +38,9 @@ if TYPE_CHECKING:
 _PART = re.compile(r"part-(.+)-(\d{16})-(\d{16})\.parquet")
 _JOB = re.compile(r"_job-(.+)\.parquet")
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
-LOCK_WAIT_SECONDS = 10.0
-"""A lock is held for milliseconds; longer means that its holder was stopped, or hangs."""
+LOCK_WAIT_SECONDS = 2.0
+"""A lock is held for milliseconds; longer means that its holder was stopped, or hangs. Then the caller
+waits, and says so."""
 SECONDS_BETWEEN_LOOKS = 0.005
 _COARSE_CLOCK = 5
 """Linux's CLOCK_REALTIME_COARSE, which stamps files; Python has no name for it."""
@@ -217,7 +218,7 @@ class Folder:
         """Keep every other thread and process from changing the directory.
 
         Raises:
-            JobRunningElsewhereError: If the lock is not free in time.
+            DestinationLockedError: If the lock is not free in time.
         """
         with self.translated():
             descriptor = os.open(self.path, os.O_RDONLY)
@@ -231,7 +232,7 @@ class Folder:
         deadline = time.monotonic() + LOCK_WAIT_SECONDS
         while not lock_file(descriptor):
             if time.monotonic() > deadline:
-                raise JobRunningElsewhereError(
+                raise DestinationLockedError(
                     "another process holds the lock of the directory",
                     where=self.where(),
                     hint="end it if it was stopped, then run the same command again",

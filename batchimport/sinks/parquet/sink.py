@@ -116,6 +116,12 @@ class ParquetSink:
         del table
         return frozenset()
 
+    def text_columns(self, table: str) -> frozenset[str]:
+        """Return the columns, in lower case, that hold text."""
+        del table
+        schema = self._common_schema()
+        return frozenset(name.lower() for name, dtype in schema.items() if dtype == pl.String)
+
     # -- whose a job is -----------------------------------------------------------------------
 
     def claim(
@@ -185,6 +191,7 @@ class ParquetSink:
         else:
             is_closed = record.schema.get("additionalProperties") is False
             has_extra = not is_closed or job.transform is not None
+            has_extra &= job.new_columns != "reject"
             schema = new_schema(record.columns, has_extra=has_extra)
         if job.if_exists in ("truncate", "replace"):
             self._empty()

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
 
 from batchimport.errors import (
     BatchImportError,
     DataError,
+    DestinationAwayError,
     FatalError,
     TransientError,
 )
@@ -18,9 +22,8 @@ from batchimport.model import FieldError
 from batchimport.sinks.sql.dialect import TableColumn
 
 if TYPE_CHECKING:
-    import psycopg
-
     from batchimport.schema import Kind
+    from batchimport.sinks.sql.dialect import Family
 
 TYPES: dict[Kind, str] = {
     "integer": "bigint",
@@ -32,7 +35,8 @@ TYPES: dict[Kind, str] = {
     "uuid": "uuid",
     "json": "jsonb",
 }
-_TRANSIENT = ("08", "40001", "40P01", "53", "57P01", "57P02", "57P03", "57014", "55P03", "25P03")
+_AWAY = ("08", "57P01", "57P02", "57P03")
+_TRANSIENT = ("40001", "40P01", "53", "57014", "55P03", "25P03")
 _DATA = ("22", "23", "54", "P0001")
 """Also a value too large for an index (54), and a trigger that refuses the row (P0001)."""
 NOT_THE_ROW = "^(08|25|40|53|55P|57|58|XX)"
@@ -59,7 +63,15 @@ _CODES = {
     "44000": "check",
     "42501": "policy",
 }
-_CATEGORIES: dict[Kind, str] = {"integer": "NS", "number": "NS", "boolean": "BS", "json": "SA"}
+_FAMILIES: dict[str, Family] = {
+    "smallint": "integer",
+    "integer": "integer",
+    "bigint": "integer",
+    "boolean": "boolean",
+    "date": "date",
+    "timestamp without time zone": "timestamp",
+}
+_CATEGORIES: dict[Kind, str] = {"integer": "NSBD", "number": "NS", "boolean": "BS", "json": "SA"}
 """Categories of pg_type that take a kind of column, JSON types apart. Strings go into every type:
 PostgreSQL reads them strictly, and refuses the row if they do not have the type's form."""
 
@@ -71,6 +83,9 @@ def translate(error: psycopg.Error, where: str) -> BatchImportError:
     text = message[0] if message else type(error).__name__
     if state.startswith(_DATA):
         return DataError(text)
+    is_lost = not state and isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
+    if is_lost or (state and state.startswith(_AWAY)):
+        return DestinationAwayError(text, where, was_connected=True)
     if not state or state.startswith(_TRANSIENT):
         return TransientError(text, where=where)
     hint = next((hint for code, hint in _REFUSED.items() if state.startswith(code)), None)
@@ -86,14 +101,26 @@ def is_of_a_row(error: psycopg.Error) -> bool:
     return is_raised or not re.match(NOT_THE_ROW, state)
 
 
-def opening(error: psycopg.Error, where: str) -> BatchImportError:
-    """Return the error of ours that a failed first connection means: nothing is tried again."""
+def opening(error: psycopg.Error, address: str, where: str) -> BatchImportError:
+    """Return the error of ours that a failed connection means."""
     ours = translate(error, where)
-    if isinstance(ours, TransientError):
-        lines = [line for line in str(error).strip().splitlines() if line.strip()]
-        reason = lines[-1].strip() if lines else ours.message
-        return FatalError(f"cannot connect: {reason}", where, "check the address and the server")
-    return ours
+    if not isinstance(ours, TransientError):
+        return ours
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    reason = next((line for line in lines if "failed: " in line), ours.message)
+    reason = reason.rpartition("failed: ")[2].removeprefix("FATAL:").strip()
+    hint = "check the address and the server"
+    return DestinationAwayError(f"cannot connect: {reason}", server_of(address), hint)
+
+
+def server_of(address: str) -> str:
+    """Return what users call the server of an address."""
+    given = conninfo_to_dict(address)
+    host = str(
+        given.get("host") or given.get("hostaddr") or os.environ.get("PGHOST") or "localhost"
+    )
+    port = str(given.get("port") or os.environ.get("PGPORT") or "5432")
+    return f"PostgreSQL at {host}:{port}"
 
 
 def reason(state: str, message: str | None, detail: str | None, column: str | None) -> FieldError:
@@ -121,6 +148,11 @@ class PostgresColumn(TableColumn):
     def is_exact(self) -> bool:
         """Say whether it holds numbers of any length exactly as they are written."""
         return self.base == "numeric"
+
+    @property
+    def family(self) -> Family:
+        """Say what it holds, as far as PostgreSQL is to be given it read."""
+        return "text" if self.category == "S" else _FAMILIES.get(self.base, "other")
 
     def takes(self, kind: Kind) -> bool:
         """Say whether values of this kind fit the type; PostgreSQL reads strings strictly."""

@@ -15,7 +15,6 @@ from psycopg.pq import TransactionStatus
 
 from batchimport.errors import JobRunningElsewhereError
 from batchimport.model import DRY_RUN
-from batchimport.policy.retry import until_it_works
 from batchimport.sinks import redact
 from batchimport.sinks.base import SinkHints, SinkOptions
 from batchimport.sinks.postgres.dialect import (
@@ -41,7 +40,6 @@ if TYPE_CHECKING:
 WRITERS = 2
 LOCK_WAIT_SECONDS = 5
 """The server may take this long to notice that a killed client is gone."""
-RECONNECT_SECONDS = 30.0
 _CONNECTION = {
     "application_name": "batchimport",
     "connect_timeout": 10,
@@ -82,20 +80,26 @@ class PostgresSink(SqlSink):
         self._dry_run = options.dry_run
         if self._dry_run:
             self.hints = SinkHints(1, self.hints.preferred_records, DRY_RUN)
-        try:
-            self._main = self._connect()
-            if self._dry_run:
+        self._main = self._connect()
+        if self._dry_run:
+            with self._translated():
                 self._main.execute("BEGIN")
-        except psycopg.Error as error:
-            raise opening(error, self._where) from error
 
     def _connect(self) -> psycopg.Connection:
-        given = conninfo_to_dict(self._address)
-        defaults: dict[str, Any] = {
-            name: value for name, value in _CONNECTION.items() if name not in given
-        }
-        connection = psycopg.connect(self._address, autocommit=True, **defaults)
-        connection.execute(_SESSION)
+        """Open a connection.
+
+        Raises:
+            DestinationAwayError: If the server cannot be reached, or refuses.
+        """
+        try:
+            given = conninfo_to_dict(self._address)
+            defaults: dict[str, Any] = {
+                name: value for name, value in _CONNECTION.items() if name not in given
+            }
+            connection = psycopg.connect(self._address, autocommit=True, **defaults)
+            connection.execute(_SESSION)
+        except psycopg.Error as error:
+            raise opening(error, self._address, self._where) from error
         return connection
 
     # -- whose a job is -----------------------------------------------------------------------
@@ -238,7 +242,7 @@ class PostgresSink(SqlSink):
         try:
             self._main.execute("SELECT 1")
         except psycopg.OperationalError:
-            self._main = until_it_works(self._connect, psycopg.OperationalError, RECONNECT_SECONDS)
+            self._main = self._connect()
             if self._lock_keys:
                 self._take_locks(self._main)
 

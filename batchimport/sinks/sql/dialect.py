@@ -1,12 +1,8 @@
 """What a dialect of SQL brings: statements, a catalogue, and a way to store a chunk's rows.
 
 A new SQL destination is a subclass of `SqlSink`, which is a `Dialect`, and one of
-`ChunkTransaction`. Its database needs
-
-- transactions that DDL is a part of: a claim creates ledger and table in one transaction;
-- names in double quotes, `TEXT` in a primary key, and `BIGINT`;
-- `CREATE TABLE IF NOT EXISTS`, `CREATE UNIQUE INDEX IF NOT EXISTS`, `CREATE TABLE … AS SELECT`;
-- `UPDATE … RETURNING`, which is how a claim is checked and held at once.
+`ChunkTransaction`. docs/adding.md lists what the SQL of the base classes needs, and what a dialect
+overrides where its database differs.
 
 Statements have `?` for each parameter, whatever the driver wants.
 """
@@ -16,12 +12,12 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from batchimport.model import INDEX
 from batchimport.sinks.base import taken_over
 from batchimport.sinks.sql import statements
-from batchimport.sinks.sql.statements import LEDGER_TABLES, OUTCOME_COLUMNS, quote
+from batchimport.sinks.sql.statements import ADDED_COLUMNS, LEDGER_TABLES, OUTCOME_COLUMNS, quote
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,11 +25,15 @@ if TYPE_CHECKING:
 
     import polars as pl
 
-    from batchimport.model import Chunk, ChunkResult, Committed, FieldError, OnConflict
+    from batchimport.model import Chunk, ChunkResult, Committed, FieldError, NewColumns, OnConflict
     from batchimport.schema import Column, Kind
     from batchimport.sinks.base import JobRecord, StoreRequest
 
 Rows = list[tuple[Any, ...]]
+
+Family = Literal["text", "integer", "number", "boolean", "date", "timestamp", "other"]
+"""What a column of a table holds, as far as cells are read for it; `timestamp` is one without a zone,
+`integer` one of at most 64 bits."""
 
 Refused = dict[int, "list[FieldError]"]
 """Rows that the table refuses, by their 0-based place in the frame, with the reasons."""
@@ -93,6 +93,11 @@ class TableColumn(ABC):
         """Say whether it holds numbers of any length exactly as they are written."""
         return False
 
+    @property
+    def family(self) -> Family:
+        """Say what it holds, as far as cells are read for it."""
+        return "other"
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -104,6 +109,8 @@ class Target:
         columns: Each column of a frame with the table's own column that it goes to.
         key: The table's own names of the columns of `--key`.
         keys: Name, as SQL, of the table that knows which record wrote each key last.
+        new_columns: What becomes of keys that it has no column for.
+        missing: Columns of a frame that it does not have.
     """
 
     table: str
@@ -112,6 +119,8 @@ class Target:
     on_conflict: OnConflict
     key: tuple[str, ...]
     keys: str
+    new_columns: NewColumns = "extra"
+    missing: tuple[Column, ...] = ()
 
     @property
     def frame_names(self) -> list[str]:
@@ -269,10 +278,20 @@ class Dialect(ABC):
         """Return the number of a table's rows."""
         return int(self.rows(f"SELECT count(*) FROM {self.name(table)}")[0][0])
 
-    def missing_outcomes(self) -> list[str]:
-        """Return the columns of a chunk's outcomes that a ledger of an earlier version lacks."""
-        known = {own.name for own in self.columns(self.in_ledger(LEDGER_TABLES[1]))}
-        return [name for name in OUTCOME_COLUMNS if name not in known]
+    def made_table(self, table: str) -> bool:
+        """Say whether a job of the ledger has created a table."""
+        return bool(
+            self.rows(
+                f"SELECT 1 FROM {self.tables.jobs} WHERE lower(table_name) = lower(?) AND "
+                "(made_table = 1 OR made_table IS NULL AND rows_before IS NOT NULL) LIMIT 1",
+                (table,),
+            )
+        )
+
+    def missing_columns(self, table: str) -> list[str]:
+        """Return the columns that a ledger's table lacks since an earlier version created it."""
+        known = {own.name for own in self.columns(self.in_ledger(table))}
+        return [name for name in ADDED_COLUMNS[table] if name not in known]
 
     def surplus(self, record: JobRecord) -> int | None:
         """Return how many rows more a job's table has than the ledgers account for.
@@ -283,7 +302,7 @@ class Dialect(ABC):
         if record.rows_before is None:
             return None
         table = str(record.configuration["table"])
-        updated = "0" if "updated" in self.missing_outcomes() else "c.updated"
+        updated = "0" if "updated" in self.missing_columns(LEDGER_TABLES[1]) else "c.updated"
         additional, replacing = self.rows(
             f"SELECT (SELECT count(*) FROM {self.name(table)}) - sum(c.successful), "
             f"sum(CASE WHEN j.configuration LIKE ? THEN 1 ELSE {updated} END) "

@@ -10,7 +10,7 @@ from batchimport import failpoints
 from batchimport.sinks.base import BEGAN_EMPTY, SinkHints, claimed_again
 from batchimport.sinks.sql import statements
 from batchimport.sinks.sql.dialect import Dialect
-from batchimport.sinks.sql.statements import LEDGER_TABLES, OUTCOME_COLUMNS
+from batchimport.sinks.sql.statements import ADDED_COLUMNS, LEDGER_TABLES, OUTCOME_COLUMNS
 from batchimport.sinks.sql.store import SqlClaim
 from batchimport.sinks.sql.table import find_target, prepare_table
 
@@ -94,15 +94,27 @@ class SqlSink(Dialect):
 
     def exact_columns(self, table: str) -> frozenset[str]:
         """Return the columns, in lower case, that hold numbers exactly as they are written."""
-        return frozenset(own.name.lower() for own in self.columns(table) if own.is_exact)
+        exact = (own for own in self.columns(table) if own.is_exact or own.family == "text")
+        return frozenset(own.name.lower() for own in exact)
+
+    def text_columns(self, table: str) -> frozenset[str]:
+        """Return the columns, in lower case, that hold text."""
+        return frozenset(own.name.lower() for own in self.columns(table) if own.family == "text")
 
     def _has_ledger(self) -> bool:
         return self.exists(self.in_ledger(LEDGER_TABLES[0]))
 
     def _outcome_columns(self) -> str:
         """Return the SQL of a chunk's outcomes: nulls where the ledger is of an earlier version."""
-        missing = self.missing_outcomes()
-        return ", ".join("NULL" if name in missing else name for name in OUTCOME_COLUMNS)
+        missing = self.missing_columns(LEDGER_TABLES[1])
+        return ", ".join(f"NULL AS {name}" if name in missing else name for name in OUTCOME_COLUMNS)
+
+    def _complete_ledger(self) -> None:
+        """Add the columns that a ledger of an earlier version lacks."""
+        for table in ADDED_COLUMNS:
+            for name in self.missing_columns(table):
+                place = self.name(self.in_ledger(table))
+                self.run(f"ALTER TABLE {place} {self.adding} {name} BIGINT")
 
     # -- whose a job is ------------------------------------------------------------------------
 
@@ -120,8 +132,8 @@ class SqlSink(Dialect):
             check()
             if not self._has_ledger():
                 self.create_ledger()
-            for name in self.missing_outcomes():
-                self.run(f"ALTER TABLE {self.tables.chunks} {self.adding} {name} BIGINT DEFAULT 0")
+            self._complete_ledger()
+            made_before = self.made_table(job.table)
             for old in instead_of:
                 self._forget(old)
                 failpoints.reach("after-forgetting")
@@ -135,7 +147,7 @@ class SqlSink(Dialect):
             else:
                 # Above that of a process which may still be at work on what is forgotten.
                 epoch = 1 + max((old.epoch for old in instead_of), default=0)
-                record = self._insert_job(job, replace(record, epoch=epoch), owner)
+                record = self._insert_job(job, replace(record, epoch=epoch), owner, made_before)
             target = find_target(self, job, record)
             if target.key and job.on_conflict == "update":
                 self.create_keys(record.job_id, target)
@@ -155,8 +167,10 @@ class SqlSink(Dialect):
         for statement in statements.create_ledger(*self.tables, **types):
             self.run(statement)
 
-    def _insert_job(self, job: Job, record: JobRecord, owner: str) -> JobRecord:
+    def _insert_job(self, job: Job, record: JobRecord, owner: str, made_before: bool) -> JobRecord:
+        exists = self.exists(job.table)
         rows_before = prepare_table(self, job, record.columns)
+        made = made_before if exists and job.if_exists != "replace" else bool(record.columns)
         failpoints.reach("after-table")
         now = statements.now()
         empty = not (self.exists(job.table) and self.has_rows(job.table))
@@ -171,6 +185,10 @@ class SqlSink(Dialect):
             f"INSERT INTO {self.tables.jobs} ({statements.JOB_COLUMNS}) "
             f"VALUES ({statements.marks(values)})",
             values,
+        )
+        self.run(
+            f"UPDATE {self.tables.jobs} SET made_table = ? WHERE job_id = ?",
+            (int(made), record.job_id),
         )
         return record
 

@@ -53,15 +53,16 @@ def create_ledger(
         config_hash {text} NOT NULL, configuration {text} NOT NULL, schema {text} NOT NULL,
         columns {text} NOT NULL, size BIGINT NOT NULL, total_items BIGINT,
         rows_before BIGINT, state {text} NOT NULL, epoch BIGINT NOT NULL, owner {text} NOT NULL,
-        created_at {text} NOT NULL, heartbeat_at {text} NOT NULL, format_version BIGINT NOT NULL)""",
+        created_at {text} NOT NULL, heartbeat_at {text} NOT NULL, format_version BIGINT NOT NULL,
+        made_table BIGINT)""",
         f"""CREATE TABLE IF NOT EXISTS {chunks} (
         job_id {key_text} NOT NULL, lo BIGINT NOT NULL, hi BIGINT NOT NULL,
         first_record BIGINT NOT NULL, records BIGINT NOT NULL,
         first_line BIGINT NOT NULL, next_line BIGINT NOT NULL,
         successful BIGINT NOT NULL, failed BIGINT NOT NULL, filtered BIGINT NOT NULL,
         digest {text} NOT NULL, epoch BIGINT NOT NULL, attempt BIGINT NOT NULL,
-        committed_at {text} NOT NULL, updated BIGINT DEFAULT 0, ignored BIGINT DEFAULT 0,
-        skipped BIGINT DEFAULT 0, PRIMARY KEY (job_id, lo))""",
+        committed_at {text} NOT NULL, updated BIGINT, ignored BIGINT,
+        skipped BIGINT, PRIMARY KEY (job_id, lo))""",
         f"""CREATE TABLE IF NOT EXISTS {rejects} (
         job_id {key_text} NOT NULL, record BIGINT NOT NULL, source {text} NOT NULL, line BIGINT,
         byte_offset BIGINT NOT NULL, stage {text} NOT NULL, errors {text} NOT NULL,
@@ -79,7 +80,9 @@ CHUNK_COLUMNS = (
     "digest, epoch, attempt, committed_at"
 )
 OUTCOME_COLUMNS = ("updated", "ignored", "skipped")
-"""Of a chunk, too. A ledger that an earlier version created gets them when a job is claimed."""
+ADDED_COLUMNS = {LEDGER_TABLES[0]: ("made_table",), LEDGER_TABLES[1]: OUTCOME_COLUMNS}
+"""What a ledger that an earlier version created gets when a job is claimed: null for its rows.
+`made_table` is 1 if the job's table was created by batchimport."""
 REJECT_COLUMNS = "job_id, record, source, line, byte_offset, stage, errors, raw, raw_is_base64"
 
 

@@ -11,13 +11,13 @@ from adbc_driver_manager import AdbcStatusCode
 from batchimport.errors import (
     BatchImportError,
     DataError,
+    DestinationLockedError,
     FatalError,
-    JobRunningElsewhereError,
-    TransientError,
     UsageError,
 )
 from batchimport.model import FieldError
 from batchimport.sinks.sql.dialect import TableColumn
+from batchimport.system import lock_holders
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from adbc_driver_manager import Error as DriverError
 
     from batchimport.schema import Kind
+    from batchimport.sinks.sql.dialect import Family
 
 TYPES: dict[Kind, str] = {
     "integer": "INTEGER",
@@ -72,21 +73,18 @@ def translate(error: DriverError, path: Path) -> BatchImportError:
     if is_constraint or _CONSTRAINT.match(text) or _STRICT.search(text):
         return DataError(text)
     if "locked" in text or "busy" in text:
-        return TransientError("the database is locked by another program", where=str(path))
+        holders = lock_holders(path, path.with_name(path.name + "-shm"))
+        return DestinationLockedError(
+            f"the database is locked by {' and '.join(holders) or 'another program'}",
+            where=str(path),
+            hint="wait for it, or stop it; --destination-wait says how long a run waits",
+        )
     if "not a database" in text:
         return UsageError("is not an SQLite database", where=str(path), hint="choose another --to")
     for words, (message, hint) in _FATAL.items():
         if words in text:
             return FatalError(message, where=str(path), hint=hint)
     return FatalError(f"SQLite says: {text}", where=str(path))
-
-
-def opening(error: Exception, path: Path) -> BatchImportError:
-    """Return the error of ours that an error at opening means: a lock then is another job's."""
-    ours = error if isinstance(error, BatchImportError) else translate(error, path)  # type: ignore[arg-type]  # the driver's
-    if isinstance(ours, TransientError):
-        return JobRunningElsewhereError(ours.message, str(path), "wait for it, or stop it")
-    return ours
 
 
 _CODES = {
@@ -124,8 +122,22 @@ class SqliteColumn(TableColumn):
     """A column of an SQLite table."""
 
     def takes(self, kind: Kind) -> bool:
-        """Say whether values fit: SQLite stores any, but would turn some texts into numbers."""
-        return not (kind in ("string", "json") and is_numeric(self.type_name))
+        """Say whether values fit: SQLite stores any, but would turn some JSON into numbers."""
+        return not (kind == "json" and is_numeric(self.type_name))
+
+    @property
+    def family(self) -> Family:
+        """Say what it is meant to hold, by the rules of affinity and by the names of its type."""
+        declared = self.type_name
+        if "INT" in declared:
+            return "integer"
+        if any(word in declared for word in ("CHAR", "CLOB", "TEXT")):
+            return "text"
+        if "BOOL" in declared:
+            return "boolean"
+        if "DATE" in declared and "TIME" not in declared:
+            return "date"
+        return "number" if is_numeric(declared) else "other"
 
 
 CATALOGUE = """

@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote as url_quote
@@ -19,16 +18,8 @@ import polars as pl
 from adbc_driver_manager import Error as DriverError
 from adbc_driver_sqlite import dbapi
 
-from batchimport.errors import (
-    BatchImportError,
-    DataError,
-    FatalError,
-    NoSuchDestinationError,
-    TransientError,
-    UsageError,
-)
+from batchimport.errors import BatchImportError, FatalError, NoSuchDestinationError, UsageError
 from batchimport.model import DRY_RUN
-from batchimport.policy.retry import until_it_works
 from batchimport.sinks.base import SinkHints, SinkOptions
 from batchimport.sinks.sql.dialect import RECORD
 from batchimport.sinks.sql.ledger import SqlSink
@@ -38,7 +29,6 @@ from batchimport.sinks.sqlite.dialect import (
     TYPES,
     UNIQUE_KEYS,
     SqliteColumn,
-    opening,
     text_literal,
     translate,
 )
@@ -50,15 +40,15 @@ if TYPE_CHECKING:
     from batchimport.sinks.base import JobRecord
     from batchimport.sinks.sql.dialect import Rows, Target
 
-BUSY_SECONDS = 30
+BUSY_SECONDS = 2
+"""SQLite asks for a lock this long; then the caller waits, and says so."""
 PREFIX = "sqlite:///"
 _PRAGMAS = (
     f"PRAGMA busy_timeout={BUSY_SECONDS * 1000}",
     "PRAGMA foreign_keys=ON",
-    "PRAGMA journal_mode=WAL",
-    "PRAGMA synchronous=FULL",
+    "PRAGMA synchronous=EXTRA",
 )
-"""A commit is on disk when it returns: in WAL mode that takes FULL."""
+"""A commit is on disk when it returns: in WAL mode that takes FULL, in rollback mode EXTRA."""
 _TRANSACTION = ("BEGIN IMMEDIATE", "COMMIT", ("ROLLBACK",))
 _SAVEPOINT = ("SAVEPOINT chunk", "RELEASE chunk", ("ROLLBACK TO chunk", "RELEASE chunk"))
 """Within the one transaction of a dry run."""
@@ -94,18 +84,27 @@ class SqliteSink(SqlSink):
             )
         if self._dry_run:
             self.hints = replace(self.hints, delivery=DRY_RUN)
-        try:
+        with _translated(self.path):
             self._connection = dbapi.connect(self._place(options), autocommit=True)
-            for pragma in _PRAGMAS[:2] if self._dry_run else _PRAGMAS:
-                # Leaving rollback mode is refused at once while others use the file: wait for them.
-                until_it_works(partial(self.run, pragma), TransientError, BUSY_SECONDS)
-            if self._dry_run:
-                self.run("BEGIN IMMEDIATE")
-        except DriverError as error:
-            raise opening(error, self.path) from error
-        except (FatalError, TransientError, DataError) as error:
+        try:
+            self._set_up()
+        except BatchImportError:
             self.close()
-            raise opening(error, self.path) from error
+            raise
+
+    def _set_up(self) -> None:
+        """Prepare the connection; only a database that is made here gets another journal mode.
+
+        A user's own file stays as it is: its owner may have reasons (a network file system, tools
+        that copy one file), and a mode that is set back at the end would stay set after a kill.
+        """
+        for pragma in _PRAGMAS:
+            self.run(pragma)
+        if self._dry_run:
+            self.run("BEGIN IMMEDIATE")
+        elif self.rows("PRAGMA page_count") == [(0,)]:
+            self.run("PRAGMA journal_mode=WAL")
+        self.rows("SELECT count(*) FROM sqlite_schema")  # is it a database, and can it be read?
 
     def _place(self, options: SinkOptions) -> str:
         if options.dry_run and not self.path.exists():
