@@ -127,10 +127,6 @@ class SqliteSink(SqlSink):
             )
         )
 
-    def identity_of(self, table: str) -> str | None:
-        """Return the name without its case; None if there is no such table."""
-        return table.lower() if self.exists(table) else None
-
     def columns(self, table: str) -> list[SqliteColumn]:
         """Return the columns of a table in its order."""
         rows = self.rows(CATALOGUE.format(table=text_literal(table)))
