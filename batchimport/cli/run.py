@@ -81,6 +81,7 @@ def _job(
         if_exists=destination.if_exists,
         on_conflict=destination.on_conflict,
         key=destination.columns,
+        new_columns=destination.new_columns,
         limit=selection.limit,
         ledger_schema=destination.ledger_schema,
     )
@@ -115,7 +116,8 @@ def execute(
         "--log-file": output.log_file,
     }
     refuse_overwriting(request.job, outputs, read or {})
-    display = open_display("none" if output.quiet else output.progress)
+    progress = "none" if output.quiet else output.progress
+    display = open_display(progress, verbose=output.verbose)
     with log_to(output.log_file), display:
         outcome = import_file(request, display)
     try:
@@ -136,7 +138,7 @@ def _report(outcome: "Outcome", output: o.Output) -> None:
         if output.json_:
             typer.echo(json.dumps(outcome.summary.to_dict()))
         elif not output.quiet and (outcome.summary.resume_command or outcome.error is None):
-            final_report(outcome.summary, outcome.examples)
+            final_report(outcome.summary, outcome.examples, outcome.ended_at)
     except OSError as error:
         if error.errno not in (errno.EPIPE, errno.EIO):
             raise

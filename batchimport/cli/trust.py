@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from batchimport.errors import UsageError
-from batchimport.sinks.address import FILES, redact, scheme_of
+from batchimport.sinks.address import redact
+from batchimport.sinks.registry import scheme_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,7 +25,8 @@ def trusted_address(job: str, document: Mapping[str, Any], given: str | None) ->
     recorded = document.get("destination")
     if given is not None or not isinstance(recorded, str):
         return given
-    if document.get("trusted") or scheme_of(recorded) in FILES:
+    scheme = scheme_of(recorded)
+    if document.get("trusted") or (scheme is not None and scheme.is_path):
         return recorded
     raise UsageError(
         f"this user did not write the state of the job, which would connect to {redact(recorded)}",

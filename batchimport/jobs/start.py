@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from batchimport import failpoints
-from batchimport.errors import RefusedError, UsageError
-from batchimport.jobs.identify import new_job_id, refuse_if_owned, verify_unchanged, without_address
+from batchimport.errors import JobRunningElsewhereError, RefusedError, UsageError
+from batchimport.jobs.identify import (
+    identify,
+    new_job_id,
+    refuse_if_owned,
+    verify_unchanged,
+    without_address,
+)
+from batchimport.jobs.stored import facts_of, same_table
 from batchimport.model import EXTRA_COLUMN, Position
 from batchimport.pipeline.chunk import Work, judge
 from batchimport.pipeline.transform import Identity
+from batchimport.policy.preparing import announce
 from batchimport.schema import Column, RecordSchema, infer_schema
 from batchimport.schema.pydantic import load_model
 from batchimport.sinks.base import JobRecord
+from batchimport.sources.registry import FORMATS
 from batchimport.system import owner_is_gone
 
 if TYPE_CHECKING:
@@ -27,6 +36,10 @@ if TYPE_CHECKING:
     from batchimport.sinks.base import Claim, Sink
     from batchimport.sources.base import Source
 
+LOOKS = 100
+"""How often a claim looks again: each time another program has claimed a job on the table."""
+HOPELESS_AFTER = 10_000
+"""Records after which a guessed schema or delimiter is wrong, if it has fitted none of them."""
 SAMPLE_FOR_TRANSFORM = 1000
 SAMPLE_BYTES = 4 << 20
 MAX_NAMES = 5
@@ -63,21 +76,71 @@ class Opened:
     resumed: bool
 
 
-def open_job(
+def doubtful(request: Request, source: Source) -> Request:
+    """Return the request, which ends early if no record fits what was only guessed."""
+    guesses = request.job.schema is None
+    if source.format == "csv" and request.job.options.delimiter is None:
+        guesses = True
+    if not guesses:
+        return request
+    return replace(request, options=replace(request.options, hopeless_after=HOPELESS_AFTER))
+
+
+def begin_job(
+    request: Request,
+    parts: Parts,
+    owner: str,
+    has_ended: Callable[[str], bool | None] = owner_is_gone,
+    *,
+    reopen: bool = False,
+) -> tuple[Found, Opened | None]:
+    """Identify the job and claim it: together one atomic action in the destination.
+
+    What was identified may have changed until the claim is the only one that looks at the ledger.
+    So the claim looks again, and if anything has changed, all of it is done once more.
+
+    Args:
+        has_ended: Says whether another owner has ended; None where that cannot be known.
+        reopen: Claim a job even if it is completed.
+
+    Returns:
+        What was found; and the job, unless it is completed.
+
+    Raises:
+        RefusedError: If another program works on it, the source has changed, the table has its
+            content already, or its rows are gone.
+        UsageError: If the table cannot take the records.
+    """
+    for _ in range(LOOKS):
+        found = identify(request, parts.source, parts.sink, owner, has_ended)
+        if found.completed is not None and not reopen:
+            return found, None
+        try:
+            return found, _open(request, found, parts, owner, has_ended)
+        except _LedgerChangedError:
+            continue
+    raise JobRunningElsewhereError(
+        "other programs keep beginning jobs on this table",
+        where=parts.job.table,
+        hint="run the same command again when they are done",
+    )
+
+
+class _LedgerChangedError(Exception):
+    """Another program has claimed or ended a job on the table since the job was identified."""
+
+
+def _open(
     request: Request,
     found: Found,
     parts: Parts,
     owner: str,
-    has_ended: Callable[[str], bool | None] = owner_is_gone,
+    has_ended: Callable[[str], bool | None],
 ) -> Opened:
     """Claim the job that was found, or a new one.
 
-    Args:
-        has_ended: Says whether another owner has ended; None where that cannot be known.
-
     Raises:
-        RefusedError: If another program works on it, or the source has changed.
-        UsageError: If the table cannot take the records.
+        _LedgerChangedError: If the ledger is not as it was when the job was found.
     """
     known = found.known
     if known is None:
@@ -87,14 +150,28 @@ def open_job(
         refuse_if_owned(record, parts.sink, owner, has_ended)
     schema = _recorded_schema(record, parts.job)
     bound = bound or _bind(parts, schema)
+
+    def check() -> None:
+        if _seen(parts, record, parts.sink.jobs()) != _seen(parts, record, found.jobs):
+            raise _LedgerChangedError
+
     failpoints.reach("before-claim")
-    claim = parts.sink.claim(parts.job, record, owner, found.instead_of)
+    claim = parts.sink.claim(parts.job, record, owner, found.instead_of, check)
     failpoints.reach("after-claim")
     record = claim.record
     committed = parts.sink.committed(record.job_id)
     if record.modified != parts.source.modified:
         verify_unchanged(parts.source, committed)
     return Opened(record, _work(parts, schema, bound, claim), committed, known is not None)
+
+
+def _seen(parts: Parts, own: JobRecord, jobs: Sequence[JobRecord]) -> set[tuple[Any, ...]]:
+    """Return what matters about the jobs on the table, and about the one that is to be claimed."""
+    others = same_table(parts.job.table, parts.sink, jobs)
+    return {
+        (record.job_id, record.epoch, record.state, record.fingerprint)
+        for record in [*others, *(each for each in jobs if each.job_id == own.job_id)]
+    }
 
 
 def join_job(record: JobRecord, parts: Parts) -> Work:
@@ -172,7 +249,10 @@ def _describe(request: Request, parts: Parts) -> tuple[JobRecord, BoundTransform
     job, source = parts.job, parts.source
     document = job.schema
     if document is None:
-        document = infer(source, job.infer_records)
+        # A column that is added gets its type from all records, whatever the chunks are.
+        document = infer(source, None if job.new_columns == "add" else job.infer_records)
+        if source.format in ("csv", "tsv") and _keeps_text(job):
+            document = _as_written(document, job, parts.sink)
     schema = _schema(document, _exact_columns(job, parts.sink), job)
     is_given = job.schema is not None or source.declared is not None
     there = parts.sink.columns_of(job.table)
@@ -198,9 +278,26 @@ def _describe(request: Request, parts: Parts) -> tuple[JobRecord, BoundTransform
         schema=document,
         columns=columns,
         size=source.size,
-        configuration=without_address(job),
+        configuration=without_address(job)
+        | facts_of(source, allow_duplicates=request.allow_duplicates),
     )
     return record, bound
+
+
+def _as_written(document: dict[str, Any], job: Job, sink: Sink) -> dict[str, Any]:
+    """Return an inferred schema of cells in which those that stay as they are written are strings.
+
+    They go to a column of text, or are the key of a table that is made: 1.1 and 1.10 are two keys.
+    """
+    texts = sink.text_columns(job.table) if job.if_exists != "replace" else frozenset()
+    is_made = job.if_exists == "replace" or not sink.columns_of(job.table)
+    rules = {
+        name: {"type": ["string", "null"]}
+        if name.lower() in texts or (is_made and name in job.key and "number" in rule["type"])
+        else rule
+        for name, rule in document.get("properties", {}).items()
+    }
+    return document | {"properties": rules}
 
 
 def _refuse_other_header(
@@ -249,8 +346,9 @@ def infer(source: Source, records: int | None) -> dict[str, Any]:
             where=source.name,
             hint="describe the records with --schema",
         )
-    text = source.format in ("csv", "tsv")
-    return infer_schema(source.sample(records), text=text)
+    announce(f"inferring a schema of {source.name}")
+    untyped = FORMATS[source.format].is_untyped
+    return infer_schema(source.sample(records), text=untyped)
 
 
 def _bind(parts: Parts, schema: RecordSchema) -> BoundTransform:

@@ -11,26 +11,25 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode
 
 from batchimport.errors import UsageError
+from batchimport.sinks.registry import scheme_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-FILES = frozenset({"sqlite", "duckdb", "parquet"})
-"""Schemes of addresses that are paths, and hold no password."""
 POSTGRES = frozenset({"postgresql", "postgres"})
 HIDDEN = "…"
 
 
-def scheme_of(address: str) -> str:
-    """Return the scheme of an address; empty if it has none."""
+def _scheme_name(address: str) -> str:
+    """Return the scheme of an address, known or not; empty if it has none."""
     scheme, mark, _ = address.partition("://")
     return scheme if mark and scheme.isascii() and scheme.isalnum() else ""
 
 
 def redact(address: str) -> str:
     """Return an address without its passwords; still the same place where it can be taken apart."""
-    scheme = scheme_of(address)
-    if scheme.lower() in FILES:
+    scheme, known_scheme = _scheme_name(address), scheme_of(address)
+    if known_scheme is not None and known_scheme.is_path:
         return address
     if scheme not in POSTGRES:
         return f"{scheme}://{HIDDEN}" if scheme else HIDDEN
@@ -62,7 +61,7 @@ def parse_postgres(address: str) -> dict[str, str]:
     if known is None or not _is_sane(address, known):
         raise UsageError(
             "not an address that libpq understands",
-            where=f"--to {scheme_of(address)}://{HIDDEN}",
+            where=f"--to {_scheme_name(address)}://{HIDDEN}",
             hint="write special characters of user and password by their codes (@ is %40, : is %3A, "
             "/ is %2F, % is %25), or set PGPASSWORD and leave the password out",
         )

@@ -18,7 +18,7 @@ from batchimport.model import Chunk, Position
 from batchimport.sources.bytes.file import digest_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from batchimport.schema import RecordSchema
     from batchimport.sources.base import Batch, Source
@@ -38,6 +38,7 @@ class ManySource:
         self._names = names
         self._files = _OpenFiles(open_file)
         facts = [self._files.facts(at) for at in range(len(names))]
+        self.contents = tuple(content for fact in facts for content in fact.contents)
         self._ends = _ends([fact.size for fact in facts])
         formats = {fact.format for fact in facts}
         self.name = f"{names[0]} and {len(names) - 1} more"
@@ -81,6 +82,11 @@ class ManySource:
         at, local = self._local(chunk)
         with self._files.use(at) as file:
             return file.digest(local)
+
+    def head_digests(self, file: int, stops: Iterable[int]) -> dict[int, str]:
+        """Return the hash of the first positions of one file, for each number of them."""
+        with self._files.use(file) as source:
+            return source.head_digests(0, stops)
 
     def _local(self, chunk: Chunk) -> tuple[int, Chunk]:
         """Return which file holds a chunk, and the chunk by its positions in that file.

@@ -80,7 +80,8 @@ class StateDirectory:
     def save(self, job_id: str, document: dict[str, Any]) -> None:
         """Write the checkpoint of a job."""
         body = json.loads(json.dumps({"format_version": FORMAT_VERSION, **document}, default=str))
-        body |= {"signature": signature(hash_of(body, DIGEST_DIGITS))}
+        if body.pop("trusted", True):  # what another user wrote is not signed by being saved again
+            body |= {"signature": signature(hash_of(body, DIGEST_DIGITS))}
         text = json.dumps({"digest": hash_of(body, DIGEST_DIGITS), **body}, indent=1)
         folder = self.folder(job_id)
         try:

@@ -152,7 +152,7 @@ def test_a_full_disk_while_an_archive_is_unpacked(workdir: Workdir) -> None:
         preexec_fn=small_files,
     )
     assert ended.returncode == 1
-    assert b"/.batchimport/spool: File too large" in ended.stderr
+    assert b"unpacked into .batchimport/spool: File too large" in ended.stderr
     assert len(ended.stderr.strip().splitlines()) == 2
 
 

@@ -66,6 +66,7 @@ def ids(rows: list[dict[str, Any]]) -> list[int]:
         ('{\n"id": 1}{"id": 2}  {"id": 3}\nx y\n{"id": 4}', [1, 2, 3, 4], ["malformed_json"]),
         ('{\n"id": 1\n}\n{\n"id": 2,\n\n{\n"id": 3\n}', [1, 3], ["malformed_json"]),
         ('{\n "id": 1\n}\n{\n "id": ]2\n}\n{\n "id": 3\n}', [1, 3], ["malformed_json"]),
+        ('[{"id": 1},\n{"id": 2,\n"any": 1}]', [1, 2], []),
         ('{"id": 1, \n "id": 2\n}', [], ["duplicate_key"]),
         ('[{"id": "x\n"}]', [], ["malformed_json"]),
     ],

@@ -18,13 +18,7 @@ import polars as pl
 from adbc_driver_manager import Error as DriverError
 from adbc_driver_sqlite import dbapi
 
-from batchimport.errors import (
-    BatchImportError,
-    DataError,
-    FatalError,
-    TransientError,
-    UsageError,
-)
+from batchimport.errors import BatchImportError, FatalError, NoSuchDestinationError, UsageError
 from batchimport.model import DRY_RUN
 from batchimport.sinks.base import SinkHints, SinkOptions
 from batchimport.sinks.sql.dialect import RECORD
@@ -35,7 +29,6 @@ from batchimport.sinks.sqlite.dialect import (
     TYPES,
     UNIQUE_KEYS,
     SqliteColumn,
-    opening,
     text_literal,
     translate,
 )
@@ -47,15 +40,15 @@ if TYPE_CHECKING:
     from batchimport.sinks.base import JobRecord
     from batchimport.sinks.sql.dialect import Rows, Target
 
-BUSY_SECONDS = 30
+BUSY_SECONDS = 2
+"""SQLite asks for a lock this long; then the caller waits, and says so."""
 PREFIX = "sqlite:///"
 _PRAGMAS = (
     f"PRAGMA busy_timeout={BUSY_SECONDS * 1000}",
     "PRAGMA foreign_keys=ON",
-    "PRAGMA journal_mode=WAL",
-    "PRAGMA synchronous=FULL",
+    "PRAGMA synchronous=EXTRA",
 )
-"""A commit is on disk when it returns: in WAL mode that takes FULL."""
+"""A commit is on disk when it returns: in WAL mode that takes FULL, in rollback mode EXTRA."""
 _TRANSACTION = ("BEGIN IMMEDIATE", "COMMIT", ("ROLLBACK",))
 _SAVEPOINT = ("SAVEPOINT chunk", "RELEASE chunk", ("ROLLBACK TO chunk", "RELEASE chunk"))
 """Within the one transaction of a dry run."""
@@ -82,7 +75,7 @@ class SqliteSink(SqlSink):
         self._dry_run = options.dry_run
         self._lock = threading.RLock()
         if not options.create and not self.path.exists():
-            raise UsageError("no such database", where=str(self.path))
+            raise NoSuchDestinationError("no such database", where=str(self.path))
         if self.path.is_dir() or not self.path.parent.is_dir():
             raise UsageError(
                 "is a directory" if self.path.is_dir() else "its directory does not exist",
@@ -91,17 +84,27 @@ class SqliteSink(SqlSink):
             )
         if self._dry_run:
             self.hints = replace(self.hints, delivery=DRY_RUN)
-        try:
+        with _translated(self.path):
             self._connection = dbapi.connect(self._place(options), autocommit=True)
-            for pragma in _PRAGMAS[:2] if self._dry_run else _PRAGMAS:
-                self.run(pragma)
-            if self._dry_run:
-                self.run("BEGIN IMMEDIATE")
-        except DriverError as error:
-            raise opening(error, self.path) from error
-        except (FatalError, TransientError, DataError) as error:
+        try:
+            self._set_up()
+        except BatchImportError:
             self.close()
-            raise opening(error, self.path) from error
+            raise
+
+    def _set_up(self) -> None:
+        """Prepare the connection; only a database that is made here gets another journal mode.
+
+        A user's own file stays as it is: its owner may have reasons (a network file system, tools
+        that copy one file), and a mode that is set back at the end would stay set after a kill.
+        """
+        for pragma in _PRAGMAS:
+            self.run(pragma)
+        if self._dry_run:
+            self.run("BEGIN IMMEDIATE")
+        elif self.rows("PRAGMA page_count") == [(0,)]:
+            self.run("PRAGMA journal_mode=WAL")
+        self.rows("SELECT count(*) FROM sqlite_schema")  # is it a database, and can it be read?
 
     def _place(self, options: SinkOptions) -> str:
         if options.dry_run and not self.path.exists():
@@ -132,6 +135,16 @@ class SqliteSink(SqlSink):
     def unique_keys(self, table: str) -> list[frozenset[str]]:
         """Return each set of columns that a unique index of the table is on."""
         return [frozenset(key) for key in self._unique_columns(table)]
+
+    def is_unique(self, target: Target) -> bool:
+        """Say whether rows of a table may refuse each other, also by an index on expressions."""
+        return bool(
+            self.rows(
+                'SELECT 1 FROM pragma_index_list(?) WHERE "unique" '
+                "UNION ALL SELECT 1 FROM pragma_table_info(?) WHERE pk",
+                (target.table, target.table),
+            )
+        )
 
     def _unique_columns(self, table: str) -> list[dict[str, str]]:
         """Return the columns of each unique index with their type and collation, as SQL."""
@@ -176,7 +189,30 @@ class SqliteSink(SqlSink):
         """Begin a transaction for one chunk; SQLite cannot limit the time of a statement."""
         del seconds
         with self.transaction():
-            yield SqliteTransaction(self, job, target, self.run_many)
+            yield SqliteTransaction(self, job, target, self)
+
+    def stands(self) -> bool:
+        """Say whether the transaction is still open: an error of a statement may have ended it."""
+        try:
+            self.run("BEGIN")
+        except BatchImportError:
+            return True
+        self.run("ROLLBACK")
+        return False
+
+    def begin_again(self) -> None:
+        """Begin another transaction in place of the one that SQLite has ended.
+
+        Raises:
+            FatalError: In a dry run, for the one transaction that it undoes at its end is gone.
+        """
+        self.run("BEGIN IMMEDIATE")
+        if self._dry_run:
+            raise FatalError(
+                "a trigger or conflict clause of the table rolls back, which ends a dry run",
+                where=str(self.path),
+                hint="run it without --dry-run, with a copy of the database",
+            )
 
     def rows(self, statement: str, values: Sequence[Any] = ()) -> Rows:
         """Run a statement and return its rows."""
@@ -197,6 +233,14 @@ class SqliteSink(SqlSink):
         """Run a statement once for each row, whose columns are its parameters in order."""
         with self._lock, _translated(self.path), self._connection.cursor() as cursor:
             cursor.executemany(statement, frame)
+
+    def select_many(self, statement: str, frame: pl.DataFrame) -> Rows:
+        """Run a statement once for each row, and return the rows of all runs."""
+        if not frame.height:
+            return []
+        with self._lock, _translated(self.path), self._connection.cursor() as cursor:
+            cursor.execute(statement, frame)
+            return pl.DataFrame(cursor.fetch_arrow()).rows()
 
     def close(self) -> None:
         """Close the file; what is not committed is undone."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -68,8 +69,8 @@ def _counted(brackets: str, depth: int) -> str:
 
 _COUNTED = _counted("{}", COUNTED_NESTING)
 _GAP, _GAPS = r"[ \t\r\n]*", r"[ \t\r\n,]*"
-_IN_ARRAY, _END_OF_ARRAY = f"{_GAP}{_COUNTED}{_GAP},", rf"\A{_GAP}(?:{_COUNTED})?{_GAP}\]{_GAP}\z"
-_IN_VALUES, _END_OF_VALUES = f"{_COUNTED}{_GAPS}", rf"\A{_GAPS}(?:{_COUNTED})?{_GAPS}\z"
+_END_OF_ARRAY = rf"\A{_GAP}(?:{_COUNTED})?{_GAP}\]{_GAP}\z"
+_END_OF_VALUES = rf"\A{_GAPS}(?:{_COUNTED})?{_GAPS}\z"
 
 
 @dataclass(slots=True)
@@ -127,7 +128,7 @@ class Elements:
             return None
         begins = rb"(?=[^ \t\r\n])" if self.is_array else rb"(?=\{)"
         separator = re.compile(re.escape(part) + begins)
-        if len(separator.findall(head, spans.starts[0], starts[-1] + 1)) != len(starts):
+        if any(map(partial(separator.search, head), spans.starts, spans.ends)):
             return None
         places = (self._text.size * at // PLACES for at in range(1, PLACES))
         return separator if all(self._agrees(separator, place) for place in places) else None
@@ -229,27 +230,32 @@ class Elements:
         return self.first if position <= self.first else self._next_separator(position)
 
     def count(self) -> int:
-        """Count the elements, without `cut` wherever they are objects that are in order.
+        """Count the elements, without `cut` if all of them are objects that are in order.
 
-        A block that has anything else in it, or deeper nesting than `COUNTED_NESTING`, is cut again,
-        in another size.
+        A file with anything else in it, or with deeper nesting than `COUNTED_NESTING`, is cut again, in
+        another size: what its elements are is a matter of the rule alone.
         """
         position, records = self.first, 0
-        while position < self.size:
+        while position < self._text.size:
             count, size = self._count_objects(position)
             if not size:
-                chunk = self.cut(Position(position), 1 << 40, 3 * BLOCK_BYTES + 7)
-                if chunk is None:
-                    break
-                count, size = chunk.records, chunk.hi - position
+                return self._count_by_cutting()
             position += size
             records += count
+        return records if self.size == self._text.size else self._count_by_cutting()
+
+    def _count_by_cutting(self) -> int:
+        at, records = Position(), 0
+        while chunk := self.cut(at, 1 << 40, 3 * BLOCK_BYTES + 7):
+            records += chunk.records
+            at = chunk.end
         return records
 
     def _count_objects(self, position: int) -> tuple[int, int]:
         """Return how many objects begin at a position and follow each other, and their bytes."""
         data = self._text.read_at(position, COUNTED_BYTES)
-        element, end = (_IN_ARRAY, _END_OF_ARRAY) if self.is_array else (_IN_VALUES, _END_OF_VALUES)
+        element = _GAP + _COUNTED + (f"{_GAP}," if self.is_array else _GAPS)
+        end = _END_OF_ARRAY if self.is_array else _END_OF_VALUES
         records, size = count_records(data[: max(0, data.rfind(b"}"))], element)
         is_last = not size and position + len(data) == self._text.size
         if is_last and _matches(data, end):
