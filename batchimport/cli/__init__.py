@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from contextlib import suppress
-from typing import Annotated, Any
+from contextlib import contextmanager, suppress
+from typing import Annotated, Any, TYPE_CHECKING
 
 import typer
 from typer.core import TyperGroup
 
 from batchimport import __version__, failpoints
 from batchimport.cli import jobs, rejects, resume, run, schema, status, worker
-from batchimport.cli.options import GroupedCommand, as_command, safe_errors
+from batchimport.cli.options import GroupedCommand, as_command
 from batchimport.display.escape import safe
 from batchimport.display.report import print_error
 from batchimport.errors import (
@@ -22,6 +22,9 @@ from batchimport.errors import (
     did_you_mean,
     from_system,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _MEANT = {
     **dict.fromkeys(("import", "load", "ingest", "insert", "start"), "run"),
@@ -32,6 +35,18 @@ _MEANT = {
     "infer": "schema",
 }
 """Commands of other tools, and what they are called here."""
+
+
+@contextmanager
+def safe_errors() -> Iterator[None]:
+    """Escape what was typed in the message of an error of the parser."""
+    try:
+        yield
+    except Exception as error:
+        if hasattr(error, "format_message"):
+            lines = str(getattr(error, "message", "")).split("\n")
+            error.message = "\n".join(safe(line.replace("\t", "  "), 1000) for line in lines)  # type: ignore[attr-defined]  # of the parser
+        raise
 
 
 class Commands(TyperGroup):

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from batchimport.cli import options as o
+from batchimport.cli.trust import trusted_address
 from batchimport.display import report
 from batchimport.errors import UsageError
 
@@ -22,7 +23,6 @@ def rejects(
     state: o.State,
 ) -> None:
     """Show the rejected records, and the reasons."""
-    from batchimport.cli.trust import trusted_address  # noqa: PLC0415 - imports drivers
     from batchimport.sinks import open_sink  # noqa: PLC0415 - imports drivers
     from batchimport.sinks.base import SinkOptions  # noqa: PLC0415 - imports drivers
 

@@ -4,6 +4,7 @@ from dataclasses import fields, replace
 
 from batchimport.cli import options as o
 from batchimport.cli.run import execute
+from batchimport.cli.trust import Code, refuse_foreign_code, trusted_address
 from batchimport.model import RunOptions, TemporalOptions
 
 
@@ -12,16 +13,12 @@ def resume(
     *,
     ledger: o.Ledger,
     max_errors: o.MaxErrors = None,
-    code: o.Code,
+    code: Code,
     output: o.Output,
     engine: o.Engine,
     state: o.State,
 ) -> None:
     """Continue an interrupted job with the options that it was started with."""
-    from batchimport.cli.trust import (  # noqa: PLC0415 - imports drivers
-        refuse_foreign_code,
-        trusted_address,
-    )
     from batchimport.engines.lookup import recall  # noqa: PLC0415 - imports drivers
     from batchimport.jobs.identify import Request, job_from  # noqa: PLC0415 - imports Polars
 

@@ -4,16 +4,38 @@ The state directory may have come with the data. What this user did not write is
 decide which server gets a password, or which code is run.
 """
 
-from __future__ import annotations
+# No `from __future__ import annotations`: Typer reads the annotations while the program runs.
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
 
-from typing import TYPE_CHECKING, Any
+from typer import Option
 
 from batchimport.errors import UsageError
 from batchimport.sinks.address import redact
 from batchimport.sinks.registry import scheme_of
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+
+@dataclass(frozen=True)
+class Code:
+    """The code that a job runs, said again where its record may be another user's."""
+
+    title: ClassVar = "Schema and transform"
+
+    transform: Annotated[
+        str | None,
+        Option(
+            metavar="MODULE:FUNC",
+            help="The job's own, if this user's state does not name it. Default: as recorded.",
+        ),
+    ] = None
+    schema: Annotated[
+        str | None,
+        Option(
+            metavar="MODULE:MODEL",
+            help="The job's own model, if this user's state does not name it. Default: as recorded.",
+        ),
+    ] = None
 
 
 def trusted_address(job: str, document: Mapping[str, Any], given: str | None) -> str | None:
