@@ -12,7 +12,7 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from batchimport.schema.numbers import EXACT_IN_FLOAT, INT64, keeps_digits
+from batchimport.schema.numbers import EXACT_IN_FLOAT, INT64, prints_alike
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -22,9 +22,9 @@ WITNESSES_FOR_FORMAT = 20
 """Minimum number of values, all of the format, that make strings dates or UUIDs."""
 
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,17})")
-_DECIMAL = re.compile(r"-?(0|[1-9][0-9]*)\.[0-9]+([eE][+-]?[0-9]{1,3})?")
-_POWER = re.compile(r"-?(0|[1-9][0-9]*)[eE][+-]?[0-9]{1,3}")
-"""A number only in a column with decimals: by itself, `1e5` could be a name."""
+_DECIMAL = re.compile(r"[+-]?(0|[1-9][0-9]*)?\.[0-9]+([eE][+-]?[0-9]{1,3})?")
+_POWER = re.compile(r"[+-]?(0|[1-9][0-9]*)(\.?[eE][+-]?[0-9]{1,3}|\.)|\+[1-9][0-9]{0,17}")
+"""A number only in a column with decimals: by itself, `1e5` could be a name, `+49` a prefix, `1.` an item."""
 _BOOLEANS = ({"true", "false"}, {"True", "False"}, {"TRUE", "FALSE"})
 _UUID = re.compile(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
@@ -100,19 +100,19 @@ def _type_of(value: Any) -> str:
             return "integer"
         return "long" if -INT64 <= value < INT64 else "huge"
     if isinstance(value, float | Decimal):
-        return "number" if keeps_digits(str(value)) else "huge"
+        return "number" if prints_alike(str(value)) else "huge"
     if isinstance(value, str):
         return "string"
     return "array" if isinstance(value, list) else "object"
 
 
 def _type_of_text(value: str) -> str:
-    if _INTEGER.fullmatch(value):
+    number = value.strip(" \t")
+    if _INTEGER.fullmatch(number):
         return "integer"
-    if _DECIMAL.fullmatch(value):
-        return "number" if keeps_digits(value) else "string"
-    if _POWER.fullmatch(value):
-        return "power" if keeps_digits(value) else "string"
+    for shape, kind in ((_DECIMAL, "number"), (_POWER, "power")):
+        if shape.fullmatch(number):
+            return kind if prints_alike(number) else "string"
     return "boolean" if any(value in spelling for spelling in _BOOLEANS) else "string"
 
 

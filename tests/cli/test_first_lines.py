@@ -9,7 +9,6 @@ import pytest
 from tests.helpers.cli import Workdir
 from tests.helpers.tables import content
 
-
 NUMBERS = (
     "1e1000000000000000000",
     "-1e99999999999999999999999",

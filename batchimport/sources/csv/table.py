@@ -481,11 +481,17 @@ def typed(cells: pl.Series, column: Column, types: Types) -> tuple[pl.Series, pl
     if column.kind == "json":
         return _json_texts(cells, types), None
     if column.kind == "number":
-        return numbers_of(cells, exact=column.inferred)
+        values, fits = numbers_of(cells, exact=column.inferred)
+        if values.null_count() == cells.null_count():
+            return values, fits
+        return numbers_of(cells.str.strip_chars(" \t"), exact=column.inferred)
     if cells.dtype == column.dtype:
         return cells, None
     if column.kind == "integer":
         values = cells.cast(pl.Int64, strict=False)
+        if values.null_count() == cells.null_count():
+            return values, None
+        values = cells.str.strip_chars(" \t").cast(pl.Int64, strict=False)
         are_all = values.null_count() == cells.null_count()
         return values, None if are_all else values.is_not_null() | cells.is_null()
     values = cells.is_in(_TRUE_FORMS)
