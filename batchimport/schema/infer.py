@@ -33,6 +33,15 @@ _DATE_TIME = re.compile(
 )
 
 
+MISSING = frozenset(
+    {"", "-", "--", ".", "?", "NA", "N/A", "n/a", "na", "#N/A", "#NA", "NaN", "nan", "NAN"}
+    | {"NULL", "null", "Null", "None", "none", "<NA>", "\\N"}
+)
+"""What people write in a column of numbers where there is none. In a column of words it may be a word."""
+
+LEAST_NUMBERS = 3
+
+
 def infer_schema(records: Iterable[dict[str, Any]], *, text: bool = False) -> dict[str, Any]:
     """Return a schema that accepts the records.
 
@@ -54,9 +63,13 @@ class _Evidence:
         self.types: Counter[str] = Counter()
         self.formats: Counter[str] = Counter()
         self.spellings: set[str] = set()
+        self.missing: Counter[str] = Counter()
 
     def add(self, value: Any, *, text: bool) -> None:
         if value is None:
+            return
+        if text and value and (marker := value.strip(" \t")) in MISSING:
+            self.missing[marker] += 1
             return
         kind = _type_of_text(value) if text else _type_of(value)
         if kind == "boolean" and text:
@@ -66,21 +79,19 @@ class _Evidence:
             self.formats[format_name] += 1
 
     def rule(self, *, text: bool) -> dict[str, Any]:
+        missing = self._missing_numbers(set(self.types))
+        if self.missing and not missing:
+            self.types["string"] += self.missing.total()
         kinds = set(self.types)
         if not kinds:
             return {"type": ["string", "null"]} if text else {}
-        if kinds <= {"integer", "long"}:
-            kinds = {"integer"}
-        elif "number" in kinds and kinds <= {"integer", "number", "power"}:
-            kinds = {"number"}
-        elif "power" in kinds:
-            kinds = {"string"}
-        if text and (len(kinds) > 1 or not self._one_spelling()):
-            kinds = {"string"}
+        kinds = self._narrowed(kinds, text=text)
         if len(kinds) > 1 or kinds & {"huge"}:
             return {}
         kind = kinds.pop()
         rule: dict[str, Any] = {"type": [kind, "null"]}
+        if missing:
+            rule["x-missing"] = missing
         total = self.types.total()
         if kind == "string" and total >= WITNESSES_FOR_FORMAT:
             name, seen = next(iter(self.formats.most_common(1)), ("", 0))
@@ -88,8 +99,37 @@ class _Evidence:
                 rule["format"] = name
         return rule
 
+    def _narrowed(self, kinds: set[str], *, text: bool) -> set[str]:
+        """Return the one kind that holds all values; several if there is none."""
+        if kinds <= {"integer", "long"}:
+            kinds = {"integer"}
+        elif "number" in kinds and kinds <= {"integer", "number", "power"}:
+            kinds = {"number"}
+        elif "power" in kinds:
+            kinds = {"string"}
+        return {"string"} if text and (len(kinds) > 1 or not self._one_spelling()) else kinds
+
+    def _missing_numbers(self, kinds: set[str]) -> list[str]:
+        """Return what stands for missing numbers; nothing if the column may not be one of numbers."""
+        numbers = self.types.total()
+        are_numbers = kinds & {"integer", "number"} and kinds <= {"integer", "number", "power"}
+        is_safe = numbers >= LEAST_NUMBERS and numbers >= self.missing.total()
+        return sorted(self.missing) if are_numbers and is_safe else []
+
     def _one_spelling(self) -> bool:
         return any(self.spellings <= spelling for spelling in _BOOLEANS)
+
+
+def notes_about(document: dict[str, Any]) -> tuple[str, ...]:
+    """Return what users should know about an inferred schema."""
+    marked = {
+        name: " ".join(map(repr, rule["x-missing"]))
+        for name, rule in document.get("properties", {}).items()
+        if "x-missing" in rule
+    }
+    return tuple(
+        f"column {name}: numbers; {markers} means missing" for name, markers in marked.items()
+    )
 
 
 def _type_of(value: Any) -> str:
