@@ -3,7 +3,10 @@
 ```
 BatchImportError                        exit 1
 ├── UsageError                          exit 2
+│   └── NoSuchDestinationError
 ├── RefusedError                        exit 6
+│   ├── AlreadyStoredError
+│   ├── RowsGoneError
 │   ├── SourceChangedError
 │   ├── JobRunningElsewhereError
 │   └── ConfigurationChangedError
@@ -58,10 +61,22 @@ class UsageError(BatchImportError):
     exit_code = 2
 
 
+class NoSuchDestinationError(UsageError):
+    """There is no such database or directory, and it may not be created."""
+
+
 class RefusedError(BatchImportError):
     """To continue would store records twice or lose some: stop before anything is written."""
 
     exit_code = 6
+
+
+class AlreadyStoredError(RefusedError):
+    """The table has the records of this source already, by another job."""
+
+
+class RowsGoneError(RefusedError):
+    """The destination no longer has the rows that the job stored."""
 
 
 class SourceChangedError(RefusedError):

@@ -20,6 +20,8 @@ from batchimport.engines.signals import draining_signals, stopping_signals
 from batchimport.errors import (
     BatchImportError,
     DestinationLockedError,
+    NoSuchDestinationError,
+    RowsGoneError,
     UsageError,
     from_system,
     without_panics,
@@ -33,9 +35,16 @@ from batchimport.jobs.finish import (
     rejects_path,
     summary_of,
 )
-from batchimport.jobs.identify import identify, new_job_id, refuse_if_owned, verify_unchanged
+from batchimport.jobs.identify import (
+    identify,
+    new_job_id,
+    refuse_if_owned,
+    remembered_rows,
+    verify_unchanged,
+)
 from batchimport.jobs.recorder import Recorder, started
-from batchimport.jobs.start import Parts, bytes_per_record, open_job
+from batchimport.jobs.start import Parts, begin_job, bytes_per_record, refuse_few_records
+from batchimport.jobs.stored import rows_of
 from batchimport.model import hash_of
 from batchimport.pipeline.transform import load_transform
 from batchimport.policy.events import JobFinished, RecordsCounted
@@ -54,13 +63,13 @@ from batchimport.system import LoadReader, owner_id, peak_memory_bytes, refuse_f
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from batchimport.jobs.identify import Found, Request
+    from batchimport.jobs.identify import Request
     from batchimport.jobs.start import Opened
     from batchimport.model import Committed, Summary
     from batchimport.pipeline.chunk import Work
     from batchimport.policy.events import Event, Observer
     from batchimport.policy.sizing import Sizer
-    from batchimport.sinks.base import JobRecord
+    from batchimport.sinks.base import JobRecord, Sink
 
 COMPLETED = ("completed", "completed_with_rejects", "already_completed")
 
@@ -151,16 +160,27 @@ class _Call:
             if request.temporal is None:
                 target = f"{job.target_hash()}-{hash_of(redact(job.destination))}"
                 stack.enter_context(request.state.lock(target))
-            options = SinkOptions(ledger_schema=job.ledger_schema, dry_run=request.options.dry_run)
             wait = DestinationWait(request.options.destination_wait_seconds, self._observer)
             with stopping_signals() if request.handle_signals else nullcontext():
-                sink = wait.call(
-                    lambda: open_sink(job.destination, options), on=DestinationLockedError
-                )
+                sink = wait.call(self._open_sink, on=DestinationLockedError)
             stack.callback(sink.close)
             seconds = request.options.chunk_timeout_seconds
             parts = Parts(job, source, transform, patient(sink, wait), seconds)
             yield _Run(request, parts, self._observer, spool, wait)
+
+    def _open_sink(self) -> Sink:
+        """Open the destination; one that is gone, with a job's rows in it, is not made again."""
+        request, job = self._request, self._request.job
+        stored = 0 if request.restart else remembered_rows(request, self._job_id)
+        options = SinkOptions(not stored, job.ledger_schema, request.options.dry_run)
+        try:
+            return open_sink(job.destination, options)
+        except NoSuchDestinationError as error:
+            raise RowsGoneError(
+                f"is gone, though job {self._job_id} stored {rows_of(stored)} in it",
+                where=error.where,
+                hint="--restart imports it again",
+            ) from error
 
     def _spool(self, stack: ExitStack) -> Spool:
         """Read standard input, or find what an earlier run of the job read."""
@@ -200,11 +220,12 @@ class _Run:
 
     def execute(self) -> Outcome:
         """Run the job to its end."""
-        found, owner = self._identify(), self._recorder.owner
-        if found.completed is not None:
-            outcome = self._already_completed(found.completed)
+        found, opened = begin_job(self._request, self._parts, self._recorder.owner, has_ended)
+        if opened is not None:
+            outcome = self._import(opened)
         else:
-            outcome = self._import(open_job(self._request, found, self._parts, owner, has_ended))
+            assert found.completed is not None  # noqa: S101 - a mistake in this program
+            outcome = self._already_completed(found.completed)
         is_over = outcome.summary.status in COMPLETED and not self._request.options.dry_run
         if self._spool is not None and is_over:
             self._spool.discard()
@@ -218,17 +239,15 @@ class _Run:
         """
         if self._request.restart:
             return None, None
-        found = self._identify()
+        owner = self._recorder.owner
+        found = identify(self._request, self._source, self._sink, owner, has_ended)
         if found.completed is not None:
             return self._already_completed(found.completed), found.completed.job_id
         if found.known is None:
+            refuse_few_records(self._request, self._source)
             return None, None
-        refuse_if_owned(found.known, self._sink, self._recorder.owner)
+        refuse_if_owned(found.known, self._sink, owner)
         return None, found.known.job_id
-
-    def _identify(self) -> Found:
-        owner = self._recorder.owner
-        return identify(self._request, self._source, self._sink, owner, has_ended)
 
     def _import(self, opened: Opened) -> Outcome:
         record = opened.record
@@ -330,6 +349,7 @@ class _Run:
             peak_memory_bytes=peak_memory_bytes(),
             rejects_by_code=rejects.codes,
             rejects_file=rejects.path,
+            **rejects.outcomes,
         )
         summary = self._tally.fill(summary, time.monotonic() - self._began)
         self._recorder(JobFinished(summary))

@@ -20,6 +20,7 @@ from batchimport.errors import UsageError
 Stage = Literal["parse", "validate", "transform", "store"]
 IfExists = Literal["append", "truncate", "replace", "fail"]
 OnConflict = Literal["error", "ignore", "update"]
+NewColumns = Literal["extra", "add", "reject"]
 Adaptive = Literal["auto", "load", "off"]
 Compression = Literal["gzip", "zstd", "bz2", "xz", "none"]
 
@@ -171,13 +172,23 @@ class ChunkResult:
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """One row of the ledger: an interval whose records are in the destination."""
+    """One row of the ledger: an interval whose records are in the destination.
+
+    Attributes:
+        updated: Of the successful records, those that changed or replaced a row that was there.
+        ignored: Of the filtered records, those that `--on-conflict ignore` left out.
+        skipped: Of the filtered records, those that a trigger, a rule or a conflict clause of the
+            table left out.
+    """
 
     chunk: Chunk
     successful: int
     failed: int
     filtered: int
     digest: str
+    updated: int = 0
+    ignored: int = 0
+    skipped: int = 0
 
 
 def check_job_id(job_id: str, where: str | None = None) -> None:
@@ -213,7 +224,8 @@ class SourceOptions:
     """How to read the bytes of the source; None: detect it.
 
     Attributes:
-        header: CSV: the first row has the names of the columns.
+        header: CSV: some row has the names of the columns.
+        has_header: CSV: it is the first row, whatever that looks like.
         null_string: CSV: the cell that means null; None: an empty cell.
         skip_lines: CSV: lines before the header.
         max_record_bytes: A longer record is rejected.
@@ -228,6 +240,7 @@ class SourceOptions:
     null_string: str | None = None
     skip_lines: int | None = None
     max_record_bytes: int = 16 * 1024 * 1024
+    has_header: bool = False
 
     def __post_init__(self) -> None:
         """Check the rules.
@@ -235,6 +248,8 @@ class SourceOptions:
         Raises:
             UsageError: If a value is out of its range.
         """
+        if self.has_header and not self.header:
+            raise UsageError("is the opposite of --no-header", where="--header")
         _check_choice("--compression", self.compression, Compression)
         _check_range("--skip-lines", self.skip_lines, 0)
         _check_range("--max-record-bytes", self.max_record_bytes, 1)
@@ -253,6 +268,8 @@ class Job:
         infer_records: Number of records to infer a schema from; None: all.
         transform_digest: Hash of the transform's source code.
         key: Columns that identify a row.
+        new_columns: What becomes of a record's keys that the table has no column for; None: they are
+            kept in `_extra` in a table that batchimport made, else the record is rejected.
         limit: Import only so many records from the beginning; None: all.
         ledger_schema: Database schema of the ledger's tables; part of the address.
     """
@@ -271,6 +288,7 @@ class Job:
     if_exists: IfExists = "append"
     on_conflict: OnConflict = "error"
     key: tuple[str, ...] = ()
+    new_columns: NewColumns | None = None
     limit: int | None = None
     ledger_schema: str | None = None
 
@@ -286,6 +304,7 @@ class Job:
             raise UsageError("must not be empty", where="--table")
         _check_choice("--if-exists", self.if_exists, IfExists)
         _check_choice("--on-conflict", self.on_conflict, OnConflict)
+        _check_choice("--new-columns", self.new_columns, NewColumns)
         _check_range("--infer-rows", self.infer_records, 1)
         _check_range("--limit", self.limit, 1)
         if self.sql is not None and self.transform is not None:
@@ -333,6 +352,7 @@ class RunOptions:
         rejects_path: File for the rejects; None: in the state directory.
         dry_run: Import as usual, but keep nothing.
         destination_wait_seconds: How long the job waits for a destination that is away or locked.
+        min_records: Refuse to begin a job whose source has fewer records; None: any number.
     """
 
     max_parallel: int = 10
@@ -352,6 +372,7 @@ class RunOptions:
     rejects_path: str | None = None
     dry_run: bool = False
     destination_wait_seconds: float = 120.0
+    min_records: int | None = None
 
     def __post_init__(self) -> None:
         """Check the rules.
@@ -374,6 +395,7 @@ class RunOptions:
         _check_range("--chunk-timeout", self.chunk_timeout_seconds, 0.001)
         _check_range("--destination-wait", self.destination_wait_seconds, 0)
         _check_range("--max-errors", self.max_errors, 0)
+        _check_range("--min-records", self.min_records, 0)
         share = self.max_errors_share
         if share is not None and not 0 <= share <= 1:
             raise UsageError(f"must be from 0% to 100%, not {share:.0%}", where="--max-errors")
@@ -465,7 +487,15 @@ class ChunkSizes:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The outcome of a run, as `--json` prints it (version 1)."""
+    """The outcome of a run, as `--json` prints it (version 1).
+
+    Attributes:
+        inserted: Rows that the records became; with `updated`, the successful records.
+        updated: Records that changed or replaced a row that was there.
+        ignored: Records that `--on-conflict ignore` left out; they count as filtered.
+        skipped_by_destination: Records that a trigger, a rule or a conflict clause of the table left
+            out without an error; they count as filtered.
+    """
 
     job_id: str
     status: str
@@ -481,6 +511,10 @@ class Summary:
     successful: int = 0
     failed: int = 0
     filtered: int = 0
+    inserted: int = 0
+    updated: int = 0
+    ignored: int = 0
+    skipped_by_destination: int = 0
     this_run: Counts = Counts()
     duration_seconds: float = 0.0
     records_per_second: float = 0.0

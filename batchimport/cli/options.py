@@ -22,25 +22,27 @@ from batchimport.model import (
     Adaptive,
     Compression,
     IfExists,
+    NewColumns,
     OnConflict,
     RunOptions,
     SourceOptions,
     TemporalOptions,
 )
+from batchimport.sinks.registry import examples, scheme_of
+from batchimport.sources.registry import FORMATS
 from batchimport.state.directory import STATE_PATH, StateDirectory
 
-FILES = ("sqlite", "duckdb", "parquet")
-"""Destinations whose address is a path."""
 _UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "ki": 1024, "mi": 1024**2, "gi": 1024**3}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmg]i?|)b?", re.IGNORECASE)
 
 
 def absolute(address: str) -> str:
     """Return an address whose path is absolute."""
-    scheme, separator, path = address.partition(":///")
-    if not separator or not path or path.startswith("/") or scheme not in FILES:
+    known = scheme_of(address)
+    name, _, path = address.partition(":///")
+    if known is None or not known.is_path or not path or path.startswith("/"):
         return address
-    return f"{scheme}:///{Path(path).absolute()}"
+    return f"{name}:///{Path(path).absolute()}"
 
 
 def parse_size(text: str, option: str) -> int:
@@ -93,10 +95,6 @@ Number = partial(typer.Option, metavar="N")
 Seconds = partial(typer.Option, metavar="SECONDS")
 Size = partial(typer.Option, metavar="SIZE")
 Address = partial(typer.Option, metavar="URL", envvar="BATCHIMPORT_TO")
-_ADDRESS = (
-    "sqlite:///path, duckdb:///path, parquet:///directory (three slashes: relative path, four: "
-    "absolute) or postgresql://user@host/database."
-)
 
 Sources = Annotated[
     list[str],
@@ -132,7 +130,7 @@ class Ledger:
 
     title: ClassVar = "Destination"
 
-    to: Annotated[str | None, Address(help=f"{_ADDRESS} Default: as recorded.")] = None
+    to: Annotated[str | None, Address(help=f"{examples()} Default: as recorded.")] = None
     ledger_schema: Annotated[
         str | None,
         Option(metavar="NAME", help="PostgreSQL, DuckDB: database schema of the ledger's tables."),
@@ -148,7 +146,7 @@ class Ledger:
 class Destination(Ledger):
     """Where a new job imports to, and what becomes of the table."""
 
-    to: Annotated[str | None, Address(help=f"{_ADDRESS} Default: sqlite:///STEM.db")] = None
+    to: Annotated[str | None, Address(help=f"{examples()} Default: sqlite:///STEM.db")] = None
     table: Annotated[
         str | None,
         Option(metavar="NAME", help="Table to import into. Default: the stem of the source."),
@@ -167,6 +165,14 @@ class Destination(Ledger):
         str | None,
         Option(metavar="COLUMNS", help="Comma-separated columns that form a unique key."),
     ] = None
+    new_columns: Annotated[
+        NewColumns | None,
+        Option(
+            help="What to do with keys that the table has no column for: keep them in a column "
+            "_extra, add columns, or reject the record. Default: extra in a table that batchimport "
+            "made, else reject.",
+        ),
+    ] = None
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -183,7 +189,7 @@ class Reading:
     format: Annotated[
         str | None,
         Option(
-            metavar="<jsonl|csv|tsv|json|parquet>",
+            metavar=f"<{'|'.join(FORMATS)}>",
             help="Format of the source. Default: by name and content.",
         ),
     ] = None
@@ -203,6 +209,9 @@ class Reading:
             metavar="CHARACTER", help="CSV: quote character; empty for none. Default: detected."
         ),
     ] = None
+    has_header: Annotated[
+        bool, Option("--header", help="CSV: the first row holds the names, whatever it looks like.")
+    ] = False
     no_header: Annotated[bool, Option("--no-header", help="CSV: the first row is a record.")] = (
         False
     )
@@ -228,6 +237,7 @@ class Reading:
             quote=self.quote,
             encoding=self.encoding,
             header=not self.no_header,
+            has_header=self.has_header,
             null_string=self.null_string,
             skip_lines=self.skip_lines,
             max_record_bytes=parse_size(self.max_record_bytes, "--max-record-bytes"),
@@ -269,14 +279,17 @@ class Selection:
 
     job_id: Annotated[str | None, Option(metavar="ID", help="Default: STEM-hash.")] = None
     limit: Annotated[int | None, Number(help="Import only the first N records.")] = None
+    min_records: Annotated[
+        int | None, Number(help="Refuse a source that has fewer records, before anything changes.")
+    ] = None
     dry_run: Annotated[
         bool, Option("--dry-run", help="Import and report as usual, but keep nothing.")
     ] = False
-    restart: Annotated[
-        bool, Option("--restart", help="Forget the job's ledger and begin again.")
-    ] = False
+    restart: Annotated[bool, Option("--restart", help="Forget the job and import it again.")] = (
+        False
+    )
     allow_duplicates: Annotated[
-        bool, Option("--allow-duplicates", help="Let --restart append the same rows again.")
+        bool, Option("--allow-duplicates", help="Append content that the table has already.")
     ] = False
     if_source_changed: Annotated[
         Literal["fail", "append"],

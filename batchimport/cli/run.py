@@ -39,7 +39,9 @@ def run(  # noqa: PLR0913 - one parameter per group of options
     """Import files as one job; if the same job was interrupted, continue it."""
     from batchimport.jobs.identify import Request  # noqa: PLC0415 - imports Polars
 
-    options = o.run_options(sizes, failures, dry_run=selection.dry_run)
+    options = replace(
+        o.run_options(sizes, failures, dry_run=selection.dry_run), min_records=selection.min_records
+    )
     request = Request(
         _job(find_sources(sources), destination, records, reading, selection),
         options,
@@ -77,6 +79,7 @@ def _job(
         if_exists=destination.if_exists,
         on_conflict=destination.on_conflict,
         key=destination.columns,
+        new_columns=destination.new_columns,
         limit=selection.limit,
         ledger_schema=destination.ledger_schema,
     )

@@ -60,7 +60,7 @@ def _console() -> Console:
 def final_report(summary: Summary, examples: Sequence[Reject]) -> None:
     """Print the outcome of a run, its rejects by code, and the next command to type."""
     console = _console()
-    words, style = _OUTCOMES.get(summary.status, (summary.status, ""))
+    words, style = _outcome(summary)
     is_dry = summary.delivery == DRY_RUN
     if is_dry:
         words = f"dry run, nothing is kept; a run would end: {words}"
@@ -87,6 +87,17 @@ def final_report(summary: Summary, examples: Sequence[Reject]) -> None:
         console.print(Text(f"next: {safe(command, 1000)}"), soft_wrap=True)
 
 
+def _outcome(summary: Summary) -> tuple[str, str]:
+    """Return how the run ended, and the colour for it."""
+    if summary.status == "completed" and summary.total_items == 0:
+        return "completed: the source has no record", "yellow"
+    if summary.status == "completed" and summary.skipped_by_destination:
+        return "completed: the table left records out", "yellow"
+    if summary.status == "completed" and summary.filtered:
+        return "completed", "green"
+    return _OUTCOMES.get(summary.status, (summary.status, ""))
+
+
 def _facts(summary: Summary) -> list[tuple[str, str]]:
     this_run, total = summary.this_run, summary.total_items
     facts = [
@@ -95,8 +106,16 @@ def _facts(summary: Summary) -> list[tuple[str, str]]:
         ("stored", f"{summary.successful:,}" + (f" of {total:,}" if total is not None else "")),
         ("rejected", f"{summary.failed:,}"),
     ]
-    if summary.filtered:
-        facts.append(("filtered", f"{summary.filtered:,}"))
+    if summary.updated:
+        facts.append(("", f"{summary.inserted:,} inserted, {summary.updated:,} updated"))
+    left_out = summary.ignored + summary.skipped_by_destination
+    if summary.filtered > left_out:
+        facts.append(("filtered", f"{summary.filtered - left_out:,}"))
+    if summary.ignored:
+        facts.append(("ignored", f"{summary.ignored:,} whose key was there (--on-conflict ignore)"))
+    if summary.skipped_by_destination:
+        skipped = f"{summary.skipped_by_destination:,} by a trigger, rule or clause of the table"
+        facts.append(("skipped", skipped))
     if summary.resumed:
         facts.append(("this run", f"{this_run.processed:,} records"))
     rate = f"{summary.records_per_second:,.0f} records/s"

@@ -7,7 +7,7 @@ import shlex
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from batchimport import failpoints
 from batchimport.errors import AccountsError
@@ -15,6 +15,7 @@ from batchimport.model import Summary
 from batchimport.policy.plan import find_gaps
 from batchimport.policy.progress import is_resumable
 from batchimport.sinks import redact
+from batchimport.sinks.registry import scheme_of
 from batchimport.state.directory import STATE_PATH
 from batchimport.state.files import write_atomically
 
@@ -50,14 +51,15 @@ class Outcome:
 def resume_command(request: Request, job_id: str) -> str:
     """Return the command that continues a job, with all that it needs.
 
-    A password is not printed: where the address had one, `PGPASSWORD` stands for it.
+    A password is not printed: where the address had one, its variable (`PGPASSWORD`) stands for it.
     """
     job, state = request.job, request.state.path
     words, prefix = ["batchimport", "resume", job_id], ""
     address = job.destination
-    if address.startswith("postgres"):
+    scheme = scheme_of(address)
+    if scheme and scheme.password_variable:
         address = redact(address)
-        prefix = "PGPASSWORD=... " if address != job.destination else ""
+        prefix = f"{scheme.password_variable}=... " if address != job.destination else ""
     if prefix or job.ledger_schema:
         words += ["--to", address]
     if job.ledger_schema:
@@ -75,11 +77,13 @@ class Exported:
         path: The file that was written; None if none was.
         examples: The first few rejects.
         codes: Number of rejects by the code of their first error.
+        outcomes: Fields of the summary: records by what the destination did with them.
     """
 
     path: str | None = None
     examples: tuple[Reject, ...] = ()
     codes: dict[str, int] = field(default_factory=dict)
+    outcomes: dict[str, Any] = field(default_factory=dict)
 
 
 def finish_job(parts: Parts, claim: Claim, total: int | None, *, is_whole: bool) -> None:
@@ -161,8 +165,9 @@ def export_rejects(sink: Sink, job_id: str, path: Path | None) -> Exported:
     Raises:
         FatalError: If the file cannot be written.
     """
+    outcomes = outcome_counts(sink.committed(job_id))
     if path is None:
-        return Exported()
+        return Exported(outcomes=outcomes)
     examples: list[Reject] = []
     codes: Counter[str] = Counter()
 
@@ -176,7 +181,18 @@ def export_rejects(sink: Sink, job_id: str, path: Path | None) -> Exported:
             yield text.encode(errors="replace") + b"\n"
 
     write_atomically(path, lines())
-    return Exported(str(path), tuple(examples), dict(sorted(codes.items())))
+    return Exported(str(path), tuple(examples), dict(sorted(codes.items())), outcomes)
+
+
+def outcome_counts(committed: Sequence[Committed]) -> dict[str, Any]:
+    """Return the records of a job by what the destination did, as fields of the summary."""
+    updated = sum(row.updated for row in committed)
+    return {
+        "inserted": sum(row.successful for row in committed) - updated,
+        "updated": updated,
+        "ignored": sum(row.ignored for row in committed),
+        "skipped_by_destination": sum(row.skipped for row in committed),
+    }
 
 
 def summary_of(

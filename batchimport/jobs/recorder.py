@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from batchimport.errors import FatalError
 from batchimport.jobs.identify import without_address
+from batchimport.jobs.start import has_records
 from batchimport.model import Counts
 from batchimport.policy.events import Event, JobFinished, JobStarted
 from batchimport.policy.progress import Tally, utc_now
@@ -88,8 +89,17 @@ def started(job_id: str, job: Job, source: Source, committed: Sequence[Committed
         source.size,
         done=done,
         done_positions=positions,
-        notes=source.notes,
+        notes=(*source.notes, *_emptiness(job, source)),
     )
+
+
+def _emptiness(job: Job, source: Source) -> tuple[str, ...]:
+    """Say that a source has no record, and what that means for the table."""
+    if has_records(source):
+        return ()
+    empties = job.if_exists in ("truncate", "replace")
+    outcome = f"; --if-exists {job.if_exists} leaves the table empty" if empties else ""
+    return (f"the source has no record{outcome}",)
 
 
 def committed_counts(committed: Sequence[Committed]) -> tuple[Counts, int]:

@@ -65,7 +65,7 @@ def test_a_chunk_is_stored_with_its_ledger_row_and_rejects(store: Store) -> None
     result = claim.store(a_request(chunk(0, 4), rows(1, 2), [reject], filtered=1))
     assert (result.successful, result.failed, result.filtered) == (2, 1, 1)
     assert store.rows() == [(1, "user 1"), (2, "user 2")]
-    data = store.rows("CAST(data AS varchar)" if store.kind != "sqlite" else "data")
+    data = store.rows("CAST(data AS varchar)" if store.like != "sqlite" else "data")
     assert data == [('{"a": 1.10}',)] * 2
     (row,) = sink.committed("users-1")
     assert (row.chunk, row.successful, row.failed, row.filtered) == (chunk(0, 4), 2, 1, 1)
@@ -180,13 +180,13 @@ def test_values_come_back_as_they_were(store: Store, kind: Any) -> None:
     given = [{"n": at, "v": value} for at, value in enumerate(VALUES[kind])]
     request = a_request(chunk(0, len(given)), given, columns=columns)
     assert claim.store(request).successful == len(given)
-    column = "CAST(v AS text)" if kind == "json" and store.kind == "postgresql" else "v"
+    column = "CAST(v AS text)" if kind == "json" and store.like == "postgresql" else "v"
     found = [value for _, value in store.rows(f"n, {column}")]
-    if kind == "json" and store.kind == "postgresql":  # jsonb keeps the value, not its spelling
+    if kind == "json" and store.like == "postgresql":  # jsonb keeps the value, not its spelling
         assert json.loads(found[0]) == json.loads(given[0]["v"])
         return
     assert found == VALUES[kind]
-    if store.kind != "sqlite":  # which has neither booleans nor a negative zero
+    if store.like != "sqlite":  # which has neither booleans nor a negative zero
         assert list(map(str, found)) == list(map(str, VALUES[kind]))
 
 
@@ -194,12 +194,12 @@ def test_text_with_a_nul_is_stored_or_rejected(store: Store) -> None:
     """Never cut off at it."""
     sink, claim = store.claimed()
     result = claim.store(a_request(chunk(0, 2), [{"id": 1, "name": "a\0b"}, *rows(2)]))
-    if store.kind == "postgresql":
+    if store.like == "postgresql":
         assert [reject.record for reject in sink.rejects("users-1")] == [0]
         return
     assert result.successful == 2
-    name = "hex(name)" if store.kind == "sqlite" else "name"
-    assert store.rows(f"id, {name}")[0] == (1, "610062" if store.kind == "sqlite" else "a\0b")
+    name = "hex(name)" if store.like == "sqlite" else "name"
+    assert store.rows(f"id, {name}")[0] == (1, "610062" if store.like == "sqlite" else "a\0b")
 
 
 def test_times_and_ids_have_types_of_their_own(store: Store) -> None:
@@ -213,7 +213,7 @@ def test_times_and_ids_have_types_of_their_own(store: Store) -> None:
     request = a_request(chunk(0, 3), given, columns=columns)
     assert claim.store(request).successful == 3
     found = store.rows("date, time, uuid")
-    if store.kind == "sqlite":
+    if store.like == "sqlite":
         assert found == [tuple(each.values()) for each in given]
         return
     assert {str(day) for day, _, _ in found} == {"2024-02-29"}
@@ -236,7 +236,7 @@ def test_keys_without_a_column_are_kept(store: Store) -> None:
     claim.store(a_request(chunk(0, 1), rows(1)))
     claim.store(a_request(chunk(1, 2), [*rows(2), {"id": 3, "_extra": '{"x":1}'}]))
     claim.store(a_request(chunk(3, 1), rows(4)))
-    extra = store.rows("id, CAST(_extra AS varchar)" if store.kind != "sqlite" else "id, _extra")
+    extra = store.rows("id, CAST(_extra AS varchar)" if store.like != "sqlite" else "id, _extra")
     assert [(at, text and json.loads(text)) for at, text in extra] == [
         (1, None),
         (2, None),
@@ -422,7 +422,7 @@ def test_keys_that_would_share_a_column_are_refused(database: Store, exists: boo
     if exists:
         database.run("CREATE TABLE users (id INTEGER)")
     columns = (Column("id", "integer"), Column("ID", "integer"))
-    if database.kind == "postgresql" and not exists:
+    if database.like == "postgresql" and not exists:
         database.claimed(columns=columns)
         return
     with pytest.raises(UsageError, match=r"share a column: id, ID|both go into column id"):
@@ -534,7 +534,7 @@ def test_constraints_of_an_existing_table_reject_records(database: Store) -> Non
         "CREATE TABLE log (id INTEGER)",
     ):
         database.run(statement)
-    if database.kind == "sqlite":
+    if database.like == "sqlite":
         database.run(
             "CREATE TRIGGER t AFTER INSERT ON users BEGIN INSERT INTO log VALUES (new.id); END"
         )
@@ -548,7 +548,7 @@ def test_constraints_of_an_existing_table_reject_records(database: Store) -> Non
 @pytest.mark.parametrize("made", ["STORED", "VIRTUAL"])
 def test_a_column_that_is_computed_takes_no_values(database: Store, made: str) -> None:
     """Said before the first chunk, by its name; nobody needs to fill it."""
-    if (database.kind, made) in (("postgresql", "VIRTUAL"), ("duckdb", "STORED")):
+    if (database.like, made) in (("postgresql", "VIRTUAL"), ("duckdb", "STORED")):
         pytest.skip("not in this database")
     data = f"data TEXT GENERATED ALWAYS AS (name) {made}"
     database.run(f"CREATE TABLE users (id INTEGER, name TEXT, {data})")

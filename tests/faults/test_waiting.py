@@ -96,7 +96,7 @@ def test_a_server_that_stays_away(workdir: Workdir, postgres: PostgresServer, pr
     assert ended.code == 1
     assert ended.summary["status"] == "failed"
     assert "--destination-wait" in ended.summary["error"]
-    assert 3 <= ended.summary["waited_seconds"]
+    assert ended.summary["waited_seconds"] >= 3
     assert ended.summary["chunks"]["retried"] == 0
     proxy.weather.is_away = False
     again = workdir.call(*RUN, "--to", far)

@@ -6,6 +6,7 @@ import bz2
 import gzip
 import lzma
 import random
+import re
 import sys
 import threading
 import zlib
@@ -226,6 +227,40 @@ def test_damaged_utf_8_stays_utf_8(tmp_path: Path, bad: bytes) -> None:
     rows, rejects = read_all(place)
     assert rows == [{"i": 1, "s": "a"}, {"i": 3, "s": "c"}]
     assert (codes(rejects), rejects[0].raw) == (["invalid_utf8"], b"2," + bad)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "names", "asked"),
+    [
+        ("windows-1254", "Şişli Kadıköy İstanbul Üsküdar", ["windows-1254", "windows-1252"]),  # noqa: RUF001 - Turkish
+        ("windows-1254", "Kadıköy", ["windows-1254", "windows-1252"]),  # noqa: RUF001 - Turkish
+        ("windows-1250", "Jiří Řehoř Dvořák Novák", ["windows-1250", "windows-1252"]),
+        ("windows-1250", "Győr Székesfehérvár Pécs", ["windows-1250", "windows-1252"]),
+        ("windows-1257", "Rīga Liepāja Jūrmala Cēsis", ["windows-1257", "windows-1252"]),
+        ("windows-1250", "Łódź Wałęsa Kraków Gdańsk", ["windows-1250"]),
+        ("windows-1251", "Москва Тула Самара Пермь", ["windows-1251"]),
+        ("koi8-r", "Москва Тула Самара Пермь", ["koi8-r"]),
+        ("windows-1252", "Þórður Guðrún Ásgeir Sæmundur", []),
+        ("windows-1252", "mère garçon hôtel été Noël Müller Peña Sørensen Åse João Ações", []),
+        ("windows-1252", "10_m² 5_€ nº_3 España", []),
+    ],
+)
+def test_where_several_code_pages_are_plausible_the_user_is_asked(
+    tmp_path: Path, encoding: str, names: str, asked: list[str]
+) -> None:
+    """With a line as each of them reads it; what only Western texts have is not asked about."""
+    place, words = tmp_path / "names.csv", names.split()
+    text = "i,s\n" + "".join(f"{at},{word}\n" for at, word in enumerate(words))
+    place.write_bytes(text.encode(encoding))
+    if not asked:
+        assert [row["s"] for row in read_all(place)[0]] == words
+        return
+    with pytest.raises(UsageError) as caught:
+        read_all(place)
+    assert re.findall(r"([a-z0-9-]+) \('", str(caught.value)) == asked
+    assert str(caught.value.hint) == f"say which: --encoding {asked[0]}"
+    assert words[0] in str(caught.value)
+    assert [row["s"] for row in read_all(place, encoding=encoding)[0]] == words
 
 
 @pytest.mark.parametrize("encoding", ["windows-1251", "shift_jis", "cp850"])

@@ -27,10 +27,10 @@ from batchimport.engines.temporal.open_jobs import (
     refuse_other_host,
 )
 from batchimport.errors import BatchImportError, DestinationLockedError, TransientError
-from batchimport.jobs.finish import count_records, finish_job
-from batchimport.jobs.identify import Request, identify, job_from
+from batchimport.jobs.finish import count_records, finish_job, outcome_counts
+from batchimport.jobs.identify import Request, job_from
 from batchimport.jobs.recorder import started
-from batchimport.jobs.start import bytes_per_record, open_job
+from batchimport.jobs.start import begin_job, bytes_per_record
 from batchimport.pipeline.chunk import process_chunk
 from batchimport.policy.plan import Plan
 from batchimport.policy.retry import is_retryable
@@ -151,8 +151,9 @@ class Activities:
                 finish_job(job.parts, claim, request.total, is_whole=request.is_whole)
                 rejects = job.parts.sink.rejects(claim.record.job_id)
                 codes = Counter(reject.errors[0].code for reject in rejects)
+                outcomes = outcome_counts(job.parts.sink.committed(claim.record.job_id))
             self._jobs.close()
-            return m.Finished(dict(sorted(codes.items())))
+            return m.Finished(dict(sorted(codes.items())), outcomes)
 
         return await self._threaded(finish)
 
@@ -181,8 +182,8 @@ class Activities:
                 spec.must_exist,
                 spec.append,
             )
-            found = identify(request, parts.source, sink, str(owner))
-            opened = open_job(request, found, parts, str(owner))
+            _, opened = begin_job(request, parts, str(owner), reopen=True)
+            assert opened is not None  # noqa: S101 - a completed job is opened again
             return self._claimed(spec, job, opened)
 
     def _claimed(self, spec: m.JobSpec, job: Job, opened: Opened) -> m.Claimed:

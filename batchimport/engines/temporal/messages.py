@@ -7,7 +7,7 @@ a default, or removed if its readers do without it, but none may change its name
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from batchimport.engines import OWNED_BY_TEMPORAL
@@ -275,6 +275,7 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """What the rejects were when the job was finished."""
+    """What the rejects and the other outcomes were when the job was finished."""
 
     rejects_by_code: dict[str, int]
+    outcomes: dict[str, Any] = field(default_factory=dict)

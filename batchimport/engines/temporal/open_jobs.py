@@ -24,6 +24,7 @@ from batchimport.pipeline.transform import load_transform, transform_digest
 from batchimport.schema.pydantic import load_model
 from batchimport.sinks import open_sink, redact
 from batchimport.sinks.base import SinkOptions
+from batchimport.sinks.registry import scheme_of
 from batchimport.sinks.waiting import DestinationWait, patient
 from batchimport.sources import open_source
 
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from batchimport.sinks.base import JobRecord, Sink
 
 ADDRESS_VARIABLE = "BATCHIMPORT_TO"
-ON_ONE_HOST = ("sqlite", "duckdb")
 SECONDS_BETWEEN_LOOKS = 0.02
 
 
@@ -217,10 +217,10 @@ def refuse_other_host(destination: str, starter_host: str) -> None:
     Raises:
         RefusedError: If it is.
     """
-    scheme = destination.partition(":")[0]
-    if scheme in ON_ONE_HOST and os.uname().nodename != starter_host:
+    scheme = scheme_of(destination)
+    if scheme and scheme.on_one_host and os.uname().nodename != starter_host:
         raise RefusedError(
-            f"a {scheme} database is a file on the host that started the job, {starter_host}",
+            f"a {destination.partition(':')[0]} database is a file on the host that started the job, {starter_host}",
             where=destination,
             hint="run all workers there, or import into PostgreSQL or Parquet",
         )

@@ -114,7 +114,7 @@ class ImportJob:
         so_far = begin.so_far
         claimed = so_far.claimed if so_far else await self._open()
         if claimed is None:
-            return self._end(None, {})
+            return self._end(None, None)
         self._begin(claimed, so_far)
         if self._tally.total is None:
             self._help(self._count(claimed.ref))
@@ -195,18 +195,17 @@ class ImportJob:
                 _cancel(self._running.values())
             await self._something_happens(until)
 
-    async def _finish(self, ref: m.JobRef) -> dict[str, int]:
-        """Have the accounts checked and the end recorded; return the number of rejects by code."""
+    async def _finish(self, ref: m.JobRef) -> m.Finished | None:
+        """Have the accounts checked and the end recorded; return what it came to."""
         self._is_finishing = True
         self._tally.stage = "finishing"
         is_whole = self._reason is None and not self._stop_rule.given_up
         request = m.FinishRequest(ref, is_whole, self._tally.total)
-        finished = await self._alone(
+        return await self._alone(
             self._activity(m.FINISH, request, m.Finished, seconds=FINISH_SECONDS)
         )
-        return finished.rejects_by_code if finished else {}
 
-    def _end(self, claimed: m.Claimed | None, codes: dict[str, int]) -> m.Ended:
+    def _end(self, claimed: m.Claimed | None, finished: m.Finished | None) -> m.Ended:
         error, tally, facts = self._reason, self._tally, self._spec.facts()
         if claimed is not None:
             error = error or self._stop_rule.incomplete()
@@ -220,12 +219,14 @@ class ImportJob:
             table=facts["table"],
             engine="temporal",
             peak_memory_bytes=self._peak_bytes,
-            rejects_by_code=codes,
+            rejects_by_code=finished.rejects_by_code if finished else {},
             resume_command=f"batchimport resume {job_id}" if is_resumable(status) else None,
             error=str(error) if error else None,
         )
         if claimed is not None:
             summary = replace(summary, delivery=claimed.delivery, resumed=claimed.resumed)
+        if finished is not None:
+            summary = replace(summary, **finished.outcomes)
         summary = tally.fill(summary, workflow.time() - self._began_at)
         tally(JobFinished(summary))
         failure = m.Failure.of(error) if error else None

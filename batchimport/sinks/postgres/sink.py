@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
-from psycopg.pq import TransactionStatus
 
 from batchimport.errors import JobRunningElsewhereError
 from batchimport.model import DRY_RUN
@@ -31,7 +30,7 @@ from batchimport.sinks.sql.statements import quote
 from batchimport.sinks.sql.store import SqlClaim
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from batchimport.model import Job
     from batchimport.sinks.base import JobRecord
@@ -77,7 +76,7 @@ class PostgresSink(SqlSink):
         self._lock = threading.RLock()
         self._lock_keys: list[int] = []
         self._idle: queue.SimpleQueue[psycopg.Connection] = queue.SimpleQueue()
-        self._dry_run = options.dry_run
+        self._dry_run = self._is_in_transaction = options.dry_run
         if self._dry_run:
             self.hints = SinkHints(1, self.hints.preferred_records, DRY_RUN)
         self._main = self._connect()
@@ -105,14 +104,23 @@ class PostgresSink(SqlSink):
     # -- whose a job is -----------------------------------------------------------------------
 
     def claim(
-        self, job: Job, record: JobRecord, owner: str, instead_of: Sequence[JobRecord] = ()
+        self,
+        job: Job,
+        record: JobRecord,
+        owner: str,
+        instead_of: Sequence[JobRecord] = (),
+        check: Callable[[], None] = lambda: None,
     ) -> SqlClaim:
         """Make ledger and table ready and take the job with a new epoch."""
         targets = {job.target_hash(), *(old.target_hash for old in instead_of)}
         self._lock_keys = sorted(map(_lock_key, targets))
         with self._lock, self._translated():
             self._take_locks(self._main)
-        return super().claim(job, record, owner, instead_of)
+        return super().claim(job, record, owner, instead_of, check)
+
+    def exclude_claims(self) -> None:
+        """Let one claim at a time into the database, also while its ledger is not there yet."""
+        self.rows("SELECT pg_advisory_xact_lock(?)", (_CLAIMS,))
 
     def _take_locks(self, connection: psycopg.Connection) -> None:
         """Lock the job's target for this process; the server releases it with the connection.
@@ -159,6 +167,11 @@ class PostgresSink(SqlSink):
         """Say whether a table exists."""
         return self.rows("SELECT to_regclass(?) IS NOT NULL", (self.name(table),))[0][0] is True
 
+    def identity_of(self, table: str) -> str | None:
+        """Return the table's number in the catalogue; None if there is no such table."""
+        number = self.rows("SELECT to_regclass(?)::oid::bigint", (self.name(table),))[0][0]
+        return None if number is None else str(number)
+
     def columns(self, table: str) -> list[PostgresColumn]:
         """Return the columns of a table in its order."""
         return [PostgresColumn(*row) for row in self.rows(CATALOGUE, (self.name(table),))]
@@ -181,7 +194,11 @@ class PostgresSink(SqlSink):
     def transaction(self) -> Iterator[None]:
         """Commit at the end what `rows` and `run` do in it, or nothing of it."""
         with self._job_connection() as connection, connection.transaction():
-            yield
+            outer, self._is_in_transaction = self._is_in_transaction, True
+            try:
+                yield
+            finally:
+                self._is_in_transaction = outer
 
     @contextmanager
     def chunk_transaction(
@@ -220,7 +237,7 @@ class PostgresSink(SqlSink):
     def _job_connection(self) -> Iterator[psycopg.Connection]:
         """Lend the connection of the job; outside a transaction it is renewed if it broke."""
         with self._lock, self._translated():
-            if self._main.info.transaction_status != TransactionStatus.INTRANS:
+            if not self._is_in_transaction:  # half of one must not run on another connection
                 self._revive()
             yield self._main
 
@@ -244,6 +261,10 @@ class PostgresSink(SqlSink):
         while not self._idle.empty():
             self._idle.get().close()
         self._main.close()
+
+
+_CLAIMS = 0x6261746368696D70
+"""Key of the lock that one claim at a time holds in a database: "batchimp"."""
 
 
 def _lock_key(target_hash: str) -> int:

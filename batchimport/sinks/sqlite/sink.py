@@ -18,7 +18,7 @@ import polars as pl
 from adbc_driver_manager import Error as DriverError
 from adbc_driver_sqlite import dbapi
 
-from batchimport.errors import BatchImportError, UsageError
+from batchimport.errors import BatchImportError, FatalError, NoSuchDestinationError, UsageError
 from batchimport.model import DRY_RUN
 from batchimport.sinks.base import SinkHints, SinkOptions
 from batchimport.sinks.sql.dialect import RECORD
@@ -75,7 +75,7 @@ class SqliteSink(SqlSink):
         self._dry_run = options.dry_run
         self._lock = threading.RLock()
         if not options.create and not self.path.exists():
-            raise UsageError("no such database", where=str(self.path))
+            raise NoSuchDestinationError("no such database", where=str(self.path))
         if self.path.is_dir() or not self.path.parent.is_dir():
             raise UsageError(
                 "is a directory" if self.path.is_dir() else "its directory does not exist",
@@ -126,6 +126,10 @@ class SqliteSink(SqlSink):
                 (table,),
             )
         )
+
+    def identity_of(self, table: str) -> str | None:
+        """Return the name without its case; None if there is no such table."""
+        return table.lower() if self.exists(table) else None
 
     def columns(self, table: str) -> list[SqliteColumn]:
         """Return the columns of a table in its order."""
@@ -179,7 +183,30 @@ class SqliteSink(SqlSink):
         """Begin a transaction for one chunk; SQLite cannot limit the time of a statement."""
         del seconds
         with self.transaction():
-            yield SqliteTransaction(self, job, target, self.run_many)
+            yield SqliteTransaction(self, job, target, self)
+
+    def stands(self) -> bool:
+        """Say whether the transaction is still open: an error of a statement may have ended it."""
+        try:
+            self.run("BEGIN")
+        except BatchImportError:
+            return True
+        self.run("ROLLBACK")
+        return False
+
+    def begin_again(self) -> None:
+        """Begin another transaction in place of the one that SQLite has ended.
+
+        Raises:
+            FatalError: In a dry run, for the one transaction that it undoes at its end is gone.
+        """
+        self.run("BEGIN IMMEDIATE")
+        if self._dry_run:
+            raise FatalError(
+                "a trigger or conflict clause of the table rolls back, which ends a dry run",
+                where=str(self.path),
+                hint="run it without --dry-run, with a copy of the database",
+            )
 
     def rows(self, statement: str, values: Sequence[Any] = ()) -> Rows:
         """Run a statement and return its rows."""
@@ -200,6 +227,14 @@ class SqliteSink(SqlSink):
         """Run a statement once for each row, whose columns are its parameters in order."""
         with self._lock, _translated(self.path), self._connection.cursor() as cursor:
             cursor.executemany(statement, frame)
+
+    def select_many(self, statement: str, frame: pl.DataFrame) -> Rows:
+        """Run a statement once for each row, and return the rows of all runs."""
+        if not frame.height:
+            return []
+        with self._lock, _translated(self.path), self._connection.cursor() as cursor:
+            cursor.execute(statement, frame)
+            return pl.DataFrame(cursor.fetch_arrow()).rows()
 
     def close(self) -> None:
         """Close the file; what is not committed is undone."""

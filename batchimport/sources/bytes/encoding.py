@@ -10,11 +10,12 @@ import re
 from typing import TYPE_CHECKING
 
 from batchimport.errors import UsageError
+from batchimport.sources.bytes import code_pages
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-LEGACY = "windows-1252"
+LEGACY = code_pages.WESTERN
 _BYTE_ORDER_MARKS = {
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
@@ -77,12 +78,18 @@ def _byte_order_mark(head: bytes) -> str | None:
     return next((name for mark, name in _BYTE_ORDER_MARKS.items() if head.startswith(mark)), None)
 
 
-def detect(samples: Iterable[bytes], *, may_be_legacy: bool) -> str | None:
+def detect(
+    samples: Iterable[bytes], *, may_be_legacy: bool, where: str | None = None
+) -> str | None:
     """Return the encoding of a text, None for UTF-8.
 
     Args:
         samples: Parts of the text; the first one is its head.
         may_be_legacy: The format allows encodings other than those of Unicode.
+        where: The file, for errors.
+
+    Raises:
+        UsageError: If several encodings are plausible.
     """
     head, *more = samples
     if marked := _byte_order_mark(head):
@@ -95,30 +102,36 @@ def detect(samples: Iterable[bytes], *, may_be_legacy: bool) -> str | None:
         ascii_pairs = sum(map(_is_ascii_pair, low, high)) if b"\0" in head else 0
         if ascii_pairs > 1 and ascii_pairs >= _SHARE_OF_ASCII * pairs:
             return name
-    if may_be_legacy and _are_legacy([head, *more]):
-        return LEGACY
-    return None
+    return _code_page([head, *more], where) if may_be_legacy else None
+
+
+def _code_page(samples: list[bytes], where: str | None) -> str | None:
+    """Return the code page of a text; None for UTF-8, also with damaged records.
+
+    Raises:
+        UsageError: If several are plausible.
+    """
+    if all(map(bytes.isascii, samples)) or any(map(_UTF8_CHARACTER.search, samples)):
+        return None
+    is_western = all(map(_is_legacy, samples))
+    pages = code_pages.candidates(samples, is_western=is_western)
+    if not pages:
+        return LEGACY if is_western else None
+    readings = zip(pages, code_pages.shown(samples, pages), strict=True)
+    plausible = ", ".join(f"{page} ({text!r})" for page, text in readings)
+    raise UsageError(
+        f"is not UTF-8; it may be {plausible}",
+        where=where,
+        hint=f"say which: --encoding {pages[0]}",
+    )
 
 
 def _is_ascii_pair(low: int, high: int) -> bool:
     return high == 0 and low in _ASCII
 
 
-def _are_legacy(samples: Iterable[bytes]) -> bool:
-    """Say whether no character is UTF-8, and every one that is not ASCII is Western.
-
-    A text with both kinds is UTF-8 with damaged records.
-    """
-    any_legacy = False
-    for sample in samples:
-        others = len(_NOT_ASCII.findall(sample))
-        if others and (_UTF8_CHARACTER.search(sample) or not _is_legacy(sample)):
-            return False
-        any_legacy = any_legacy or bool(others)
-    return any_legacy
-
-
 def _is_legacy(sample: bytes) -> bool:
+    """Say whether every character that is not ASCII is used as in Western texts."""
     if _FOREIGN.search(sample):
         return False
     return len(_NOT_ASCII.findall(sample)) == len(_LEGACY_CHARACTER.findall(sample))

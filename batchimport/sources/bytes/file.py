@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from batchimport.errors import SourceChangedError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 HEAD_BYTES = 64 * 1024
 BLOCK_BYTES = 1024 * 1024
@@ -33,6 +33,7 @@ class TextFile:
         size: In bytes.
         begin: Where the text begins: after the byte order mark, if there is one.
         fingerprint: Size, and hashes of the first and the last 64 KiB.
+        content: The fingerprint of the text itself, whatever it was unpacked from.
         modified: Time of last change and inode.
         notes: What was detected and users should know, such as the compression.
     """
@@ -55,12 +56,15 @@ class TextFile:
         status = os.fstat(self._handle)
         self.size = status.st_size
         self.modified = f"{status.st_mtime_ns}-{status.st_ino}"
+        self.fingerprint = self.content = self._fingerprint()
+        self.begin = self._after_byte_order_mark()
+
+    def _fingerprint(self) -> str:
         head, tail = (
             self.read_at(0, HEAD_BYTES),
             self.read_at(max(0, self.size - HEAD_BYTES), HEAD_BYTES),
         )
-        self.fingerprint = f"{self.size}-{digest_of(head)}-{digest_of(tail)}"
-        self.begin = self._after_byte_order_mark()
+        return f"{self.size}-{digest_of(head)}-{digest_of(tail)}"
 
     def _after_byte_order_mark(self) -> int:
         return len(BOM) if self.read_at(0, len(BOM)) == BOM else 0
@@ -101,6 +105,16 @@ class TextFile:
         for block in self.blocks(lo, hi):
             state.update(block)
         return state.hexdigest()[:DIGEST_DIGITS]
+
+    def head_digests(self, stops: Iterable[int]) -> dict[int, str]:
+        """Return the hash of the bytes `[0, stop)` for each stop, in one pass."""
+        state, at, digests = hashlib.sha256(), 0, dict[int, str]()
+        for stop in sorted(set(stops)):
+            for block in self.blocks(at, stop):
+                state.update(block)
+            at = stop
+            digests[stop] = state.hexdigest()[:DIGEST_DIGITS]
+        return digests
 
     def continues(self, fingerprint: str) -> bool:
         """Say whether whole lines were added to the file with this fingerprint.

@@ -66,7 +66,7 @@ def _plain(
     else:
         first = samples[0].lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
         is_json = kind in ("json", "jsonl") or (kind is None and first in (b"{", b"["))
-        name = encoding.detect(samples, may_be_legacy=not is_json)
+        name = encoding.detect(samples, may_be_legacy=not is_json, where=file.path)
     notes = [f"compression: {packed}"] if packed != "none" else []
     pieces = unpacked()
     if name is not None:
@@ -109,6 +109,7 @@ class UnpackedFile(TextFile):
             raise _no_room(error, self.path, folder) from error
         try:
             self.size = self._write(pieces, origin.size, folder)
+            self.content = self._fingerprint()
             self.begin = self._after_byte_order_mark()
         except BaseException:
             self.close()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from batchimport.errors import UsageError
-from batchimport.sources.csv.sniff import DELIMITERS, Guess, guess
+from batchimport.sources.csv.sniff import DELIMITERS, Guess, NamesAre, guess
 
 if TYPE_CHECKING:
     from batchimport.model import SourceOptions
@@ -35,14 +35,20 @@ class CsvFormat:
     Attributes:
         null: The unquoted cell that means null.
         preamble: Number of lines before the header that are not part of the table.
+        header_records: Number of records that hold the names: none, one, or two.
+        has_sure_names: There is one such record, and it does not look like data.
         width: Number of fields that most records of the head have; 0 if there are no records.
+        is_even: All records of the head below the header have that width.
         notes: What was detected, for the user.
     """
 
     dialect: Dialect
     null: str
     preamble: int = 0
+    header_records: int = 1
+    has_sure_names: bool = True
     width: int = 0
+    is_even: bool = False
     notes: tuple[str, ...] = ()
 
 
@@ -75,19 +81,36 @@ def detect_format(head: str, options: SourceOptions, *, is_whole: bool) -> CsvFo
         head,
         delimiters=DELIMITERS if delimiter is None else (delimiter,),
         quotes=None if options.quote is None else (options.quote,),
-        has_names=options.header,
+        names=_names_are(options),
         is_whole=is_whole,
     )
     if is_padded:
         detected = replace(detected, dialect=replace(detected.dialect, skipinitialspace=True))
-    if options.skip_lines is not None:
-        detected = replace(detected, preamble=0)
-    if declared is not None:
-        detected = replace(detected, preamble=detected.preamble + 1)
-    notes = _notes(detected, delimiter_is_given=delimiter is not None)
-    return CsvFormat(
-        detected.dialect, options.null_string or "", detected.preamble, detected.width, notes
+    header = detected.header
+    preamble = header.preamble + (declared is not None) if options.skip_lines is None else 0
+    notes = _notes(
+        detected,
+        preamble,
+        _names_are(options),
+        delimiter_is_given=delimiter is not None,
+        quote_is_given=options.quote is not None,
     )
+    return CsvFormat(
+        detected.dialect,
+        options.null_string or "",
+        preamble,
+        header.records,
+        header.records == 1 and not header.is_like_data,
+        detected.width,
+        detected.is_even,
+        notes,
+    )
+
+
+def _names_are(options: SourceOptions) -> NamesAre:
+    if not options.header:
+        return "none"
+    return "found" if options.skip_lines is None and not options.has_header else "first"
 
 
 def _check(option: str, value: str, *, may_be_empty: bool = False) -> None:
@@ -100,20 +123,40 @@ def _check(option: str, value: str, *, may_be_empty: bool = False) -> None:
         )
 
 
-def _notes(detected: Guess, *, delimiter_is_given: bool) -> tuple[str, ...]:
-    dialect = detected.dialect
+def _notes(
+    detected: Guess,
+    preamble: int,
+    names_are: NamesAre,
+    *,
+    delimiter_is_given: bool,
+    quote_is_given: bool,
+) -> tuple[str, ...]:
+    dialect, header = detected.dialect, detected.header
     notes = []
     if not delimiter_is_given:
         notes.append(f"delimiter: {_NAMES[dialect.delimiter]}")
+    if not dialect.quotechar and not quote_is_given:
+        notes.append("quotes are text (--quote '\"' if they enclose fields)")
     if dialect.quotechar == "'":
         notes.append("quote: single quote")
     if dialect.escapechar:
         notes.append("quotes are escaped by a backslash")
     if dialect.skipinitialspace:
         notes.append("spaces around fields are dropped")
-    if detected.preamble:
+    if preamble:
         notes.append(
-            f"lines before the header that are not part of the table: {detected.preamble} "
+            f"lines before the header that are not part of the table: {preamble} "
             "(--skip-lines 0 to read them as well)"
+        )
+    if header.records == 2:
+        notes.append("the names of the columns are in two lines (--header for one)")
+    if header.records == 0 and header.first.cells and names_are == "found":
+        notes.append(
+            "no header: the first row has the same types as all others and is read as a record "
+            "(--header if it holds the names)"
+        )
+    if header.is_like_data:
+        notes.append(
+            "the first row is taken for names, but looks like data (--no-header to read it as a record)"
         )
     return tuple(notes)

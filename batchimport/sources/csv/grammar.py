@@ -103,21 +103,29 @@ class Dialect:
         part = rf"[^{quote}\r\n]*" if one_line else f"[^{quote}]*"
         return f"{quote}{part}(?:{quote}{quote}{part})*{quote}"
 
-    def _plain_field(self, *, one_line: bool = False) -> str:
-        """Return the pattern of a field that is not empty."""
+    def _plain_field(self, *, one_line: bool = False, text_quotes: bool = True) -> str:
+        """Return the pattern of a field that is not empty.
+
+        Args:
+            text_quotes: A bare field may have quotes in it, but not at its beginning.
+        """
         comma = _code(self.delimiter)
         if not self.quotechar:
             return rf"[^{comma}\r\n]+"
-        bare = rf"[^{_code(self.quotechar)}{comma}\r\n][^{comma}\r\n]*"
+        quote = _code(self.quotechar)
+        more = rf"[^{comma}\r\n]*" if text_quotes else rf"[^{quote}{comma}\r\n]*"
+        bare = rf"[^{quote}{comma}\r\n]{more}"
         return f"(?:{self.plain_quoted(one_line=one_line)}|{bare})"
 
     def plain_records(self, *, one_line: bool = False) -> str:
-        """Return the pattern of a whole text whose quotes are all in order.
+        """Return the pattern of a whole text whose quotes are all in order, and around fields.
+
+        Polars reads a quote in the middle of a field as one that opens or closes, so none is there.
 
         Args:
             one_line: Also each record is one line, ended by LF or CRLF.
         """
-        field = f"(?:{self._plain_field(one_line=one_line)})?"
+        field = f"(?:{self._plain_field(one_line=one_line, text_quotes=False)})?"
         return rf"\A(?:{field}(?:{_code(self.delimiter)}|\r?\n))*{field}\z"
 
     def plain_record(self) -> str:

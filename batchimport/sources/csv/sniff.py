@@ -8,30 +8,45 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
 
 from batchimport.sources.base import UnreadableRecordError
 from batchimport.sources.csv.grammar import Dialect, FieldReader
+from batchimport.sources.csv.header import (
+    SHARE_TO_TRUST,
+    Header,
+    Record,
+    find_header,
+    is_number,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from batchimport.sources.csv.grammar import Cell
 
-DELIMITERS = (",", ";", "\t", "|", " ", ":")
-"""In order of preference; the last two are frequent in prose, and need more evidence."""
+DELIMITERS = (",", ";", "\t", "|", ":", " ")
+"""In order of preference; the last two are frequent in prose, need more evidence, and are taken only if
+none before them fits."""
+
+NamesAre = Literal["found", "first", "none"]
+"""Where the names of the fields are: to be found, in the first record, or nowhere."""
 
 RECORDS_TO_LOOK_AT = 300
-LONGEST_PREAMBLE = 20
-SHARE_TO_TRUST = 0.9
 LEAST_GAIN = 0.1
 MORE_QUOTED = 1.5
 """How much more must be quoted to drop spaces around fields, since that changes other fields."""
 
-_FREQUENT_IN_TEXT = (" ", ":")
+TEXT_QUOTES = {"\t": (1, 0.25), "": (3, 1.0)}
+"""By delimiter (all others: ""), how many records must be unreadable, and how many for each one with
+quotes that can be read, to take quotes for text. Those who write tabs often do not know of quotes."""
+
+_FREQUENT_IN_TEXT = (":", " ")
 _LINE_END = re.compile(r"\r\n?|\n")
-_NUMBER = re.compile(r"[+-]?[0-9.,:/-]*[0-9][0-9.,:/eE%-]*")
+
+
+_NO_HEADER = Header(Record((), 0, 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +60,10 @@ class Guess:
         quoted: Share of the cells that are quoted, 0 to 1.
         quotes_columns: In some column, the name and all cells that are not empty are quoted.
         numbers: Share of the cells that are numbers, dates or times, 0 to 1.
-        preamble: Number of lines before the header that are not part of the table.
+        is_padded: Nearly all delimiters have a space after them, or before them.
+        spaced: Some field begins or ends with a space.
+        is_even: All records below the header have that width.
+        header: Where the names are.
     """
 
     dialect: Dialect
@@ -55,16 +73,15 @@ class Guess:
     quoted: float = 0.0
     quotes_columns: bool = False
     numbers: float = 0.0
-    preamble: int = 0
+    is_padded: bool = False
+    spaced: bool = False
+    is_even: bool = False
+    header: Header = _NO_HEADER
 
-
-@dataclass(frozen=True, slots=True)
-class _Record:
-    """A record of the head; no cells if it cannot be read."""
-
-    cells: Sequence[Cell]
-    size: int
-    lines: int
+    @property
+    def fits(self) -> bool:
+        """Whether this is a table, header included."""
+        return self.width > 1 and self.header_fits and self.share >= SHARE_TO_TRUST
 
 
 def guess(
@@ -72,7 +89,7 @@ def guess(
     *,
     delimiters: Sequence[str],
     quotes: Sequence[str] | None,
-    has_names: bool,
+    names: NamesAre,
     is_whole: bool,
 ) -> Guess:
     """Return the most likely dialect of a text.
@@ -80,24 +97,28 @@ def guess(
     Args:
         delimiters: Candidates, in order of preference.
         quotes: Candidates; None for the usual ones.
-        has_names: The first record holds the names of the fields.
+        names: Where the names of the fields are.
         is_whole: The head is the whole text, so that its last record is complete.
     """
     wanted = ('"', "'") if quotes is None else quotes
     best = Guess(Dialect(delimiters[0], wanted[0]))
     for dialect in _candidates(head, delimiters, wanted):
         records = list(_records(head, dialect, is_whole=is_whole))
-        candidate = _judge(dialect, records, has_names=has_names)
+        candidate = _judge(dialect, records, names)
         if dialect.quotechar == "'" and quotes is None and (best.quoted or not candidate.quoted):
             continue
         if dialect.escapechar and candidate.width == 1 and f"\\{dialect.quotechar}" not in head:
             continue
-        if dialect.delimiter != delimiters[0] and not _is_convincing(
-            candidate, records, has_names=has_names
-        ):
+        if dialect.delimiter != delimiters[0] and not _is_convincing(candidate, records, names):
             continue
         if _beats(candidate, best):
             best = candidate
+    if quotes is None and best.share < 1 and best.dialect.quotechar in head:
+        quoted = list(_records(head, best.dialect, is_whole=is_whole))
+        plain = replace(best.dialect, quotechar="", escapechar="")
+        unquoted = _judge(plain, list(_records(head, plain, is_whole=is_whole)), names)
+        if _are_quotes_text(best, quoted, unquoted):
+            return unquoted
     return best
 
 
@@ -111,7 +132,7 @@ def _candidates(head: str, delimiters: Sequence[str], quotes: Sequence[str]) -> 
             if delimiter == quote:
                 continue
             yield Dialect(delimiter, quote)
-            padded = bool(quote) and delimiter != " " and _is_padded(head, delimiter, quote)
+            padded = delimiter != " " and (f"{delimiter} " in head or f" {delimiter}" in head)
             if quote and f"\\{quote}" in head:
                 yield Dialect(delimiter, quote, escapechar="\\", skipinitialspace=padded)
             elif f"\\{delimiter}" in head:
@@ -120,12 +141,7 @@ def _candidates(head: str, delimiters: Sequence[str], quotes: Sequence[str]) -> 
                 yield Dialect(delimiter, quote, skipinitialspace=True)
 
 
-def _is_padded(head: str, delimiter: str, quote: str) -> bool:
-    mark, comma = re.escape(quote), re.escape(delimiter)
-    return bool(re.search(f"{comma} +{mark}|{mark} +{comma}|^ +{mark}", head, re.MULTILINE))
-
-
-def _records(head: str, dialect: Dialect, *, is_whole: bool) -> Iterator[_Record]:
+def _records(head: str, dialect: Dialect, *, is_whole: bool) -> Iterator[Record]:
     """Yield the records of the head as `QuotedLines` cuts them; blank lines have no cells."""
     whole = re.compile(dialect.record(at_end=True))
     line = re.compile(r"[^\r\n]*(?:\r\n?|\n|\Z)")
@@ -139,39 +155,61 @@ def _records(head: str, dialect: Dialect, *, is_whole: bool) -> Iterator[_Record
         text = match[0].rstrip("\r\n")
         lines = len(_LINE_END.findall(match[0]))
         if not text:
-            yield _Record((), 0, lines)
+            yield Record((), 0, lines)
             continue
         looked_at += 1
         try:
-            yield _Record(reader.read(text), len(text), lines)
+            yield Record(reader.read(text), len(text), lines)
         except UnreadableRecordError:
-            yield _Record((), len(text), lines)
+            yield Record((), len(text), lines)
 
 
-def _judge(dialect: Dialect, records: list[_Record], *, has_names: bool) -> Guess:
+def _judge(dialect: Dialect, records: list[Record], names: NamesAre) -> Guess:
     sizes: Counter[int] = Counter()
     for record in records:
         sizes[len(record.cells)] += record.size
     total = sizes.total()
-    del sizes[0]
+    unreadable = sizes.pop(0, 0)
     if not total or not sizes:
         return Guess(dialect)
     width = max(sizes, key=lambda width: (sizes[width], width))
     regular = [record for record in records if len(record.cells) == width]
     cells = [cell for record in regular for cell in record.cells if cell[0]]
-    preamble, header = _find_header(records, width) if has_names else (0, regular[0])
+    if names == "none":
+        header = Header(regular[0], records=0)
+    else:
+        header = find_header(records, width, is_certain=names == "first")
+    rows = [record for record in records if record.size]
+    rows = rows[rows.index(header.first) + (header.records > 0) :]
     return Guess(
         dialect,
         share=sizes[width] / total,
         width=width,
-        header_fits=len(header.cells) == width,
+        header_fits=len(header.first.cells) == width,
         quoted=sum(quoted for _, quoted in cells) / max(1, len(cells)),
         quotes_columns=any(
             map(_is_quoted, zip(*(record.cells for record in regular), strict=True))
         ),
-        numbers=sum(bool(_NUMBER.fullmatch(text)) for text, _ in cells) / max(1, len(cells)),
-        preamble=preamble,
+        numbers=sum(is_number(text) for text, _ in cells) / max(1, len(cells)),
+        is_padded=_is_padded(rows or records),
+        spaced=any(text != text.strip(" ") for text, _ in cells),
+        is_even=not unreadable and all(len(record.cells) == width for record in rows),
+        header=header,
     )
+
+
+def _is_padded(records: Sequence[Record]) -> bool:
+    """Say whether nearly all delimiters have a space after them, or before them."""
+    sides = (
+        [_has_space(cell, 0) for record in records for cell in record.cells[1:] if cell[0]],
+        [_has_space(cell, -1) for record in records for cell in record.cells[:-1] if cell[0]],
+    )
+    return any(side and sum(side) >= SHARE_TO_TRUST * len(side) for side in sides)
+
+
+def _has_space(cell: Cell, at: int) -> bool:
+    text, quoted = cell
+    return not quoted and text[at] == " "
 
 
 def _is_quoted(column: Sequence[Cell]) -> bool:
@@ -184,20 +222,64 @@ def _is_quoted(column: Sequence[Cell]) -> bool:
 def _beats(one: Guess, other: Guess) -> bool:
     """Say whether a guess is better than another that is preferred if both are equal."""
     if one.dialect.delimiter != other.dialect.delimiter:
+        if one.dialect.delimiter in _FREQUENT_IN_TEXT and other.fits:
+            return False
         return one.width > 1 and _rank(one) > _rank(other)
     if one.dialect.quotechar != other.dialect.quotechar:
         return one.share > other.share or (one.quotes_columns and one.share == other.share)
-    if one.dialect.skipinitialspace and one.quoted < MORE_QUOTED * other.quoted:
+    if one.dialect.skipinitialspace and not other.dialect.skipinitialspace:
+        return _drops_padding(one, other)
+    return one.share > other.share
+
+
+def _drops_padding(padded: Guess, plain: Guess) -> bool:
+    """Say whether spaces around fields are padding.
+
+    They are if they are around nearly all of them, or if the text can be read better without them:
+    either they are nowhere else, or much is gained and quoted.
+    """
+    if padded.width < 2 or padded.share < plain.share:
         return False
-    margin = LEAST_GAIN if one.dialect.skipinitialspace else 0.0
-    return one.share > other.share + margin
+    if plain.is_padded:
+        return True
+    if padded.share == plain.share:
+        return False
+    if not plain.spaced:
+        return True
+    return padded.share > plain.share + LEAST_GAIN and padded.quoted >= MORE_QUOTED * plain.quoted
+
+
+def _are_quotes_text(best: Guess, records: Sequence[Record], unquoted: Guess) -> bool:
+    """Say whether quotes are better read as text: they enclose nothing that would need them.
+
+    Args:
+        records: As the best guess with quotes reads them.
+        unquoted: The same without quotes.
+    """
+    if best.quotes_columns or unquoted.width != best.width or unquoted.share < SHARE_TO_TRUST:
+        return False
+    bad = sum(record.size > 0 and len(record.cells) != best.width for record in records)
+    good = [record for record in records if len(record.cells) == best.width]
+    quoted = [record for record in good if any(quoted for _, quoted in record.cells)]
+    special = (best.dialect.delimiter, best.dialect.quotechar, "\n", "\r")
+    needed = sum(
+        any(quoted and any(mark in text for mark in special) for text, quoted in record.cells)
+        for record in quoted
+    )
+    least, share = TEXT_QUOTES.get(best.dialect.delimiter, TEXT_QUOTES[""])
+    return (
+        unquoted.share > best.share
+        and bad >= least
+        and bad >= share * len(quoted)
+        and 4 * needed <= bad
+    )
 
 
 def _rank(candidate: Guess) -> tuple[bool, bool, float, float]:
     return (candidate.width > 1, candidate.header_fits, candidate.share, candidate.numbers)
 
 
-def _is_convincing(candidate: Guess, records: list[_Record], *, has_names: bool) -> bool:
+def _is_convincing(candidate: Guess, records: list[Record], names: NamesAre) -> bool:
     """Say whether there is enough evidence for another delimiter than the usual one.
 
     If the header does not contain it, nearly all records must. A delimiter that is frequent in prose
@@ -210,59 +292,9 @@ def _is_convincing(candidate: Guess, records: list[_Record], *, has_names: bool)
         return is_in_header or (separated >= 3 and separated >= SHARE_TO_TRUST * (len(rows) - 1))
     if candidate.width < 3 or len(rows) < 3 or any(len(row) != candidate.width for row in rows):
         return False
-    cells = [cell for row in rows[has_names:] for cell in row]
+    cells = [cell for row in rows[names != "none" :] for cell in row]
     if any(quoted for _, quoted in cells):
         return True
-    numbers = sum(bool(_NUMBER.fullmatch(text)) for text, _ in cells if text)
     if candidate.dialect.delimiter == " ":
-        return numbers > 0.5 * len(cells)
-    return has_names and not any(_NUMBER.fullmatch(text) for text, _ in rows[0])
-
-
-def _find_header(records: Sequence[_Record], width: int) -> tuple[int, _Record]:
-    """Return the number of lines before the header that are not part of the table, and the header.
-
-    Such a line has at most one field that is not empty, is a comment, or has at most half as many
-    fields as the table while the table has numbers below its names. The table has three columns or
-    more, its header is all names, and nearly all of its records are regular. Otherwise the first
-    record is the header.
-    """
-    written = [record for record in records if record.size]
-    lines = 0
-    for at, record in enumerate(records[: LONGEST_PREAMBLE + 1]):
-        filled = [text for text, _ in record.cells if text.strip()]
-        if len(record.cells) == width and len(filled) > 1:
-            if record is not written[0] and _is_table(records[at:], width):
-                return lines, record
-            break
-        is_unreadable = record.size and not record.cells
-        if is_unreadable or (len(filled) > 1 and not _may_precede(record, records[at:], width)):
-            break
-        lines += record.lines
-    return 0, written[0]
-
-
-def _may_precede(record: _Record, rest: Sequence[_Record], width: int) -> bool:
-    """Say whether a line of several fields may be part of the preamble."""
-    if record.cells[0][0].startswith("#"):
-        return True
-    below = [other.cells for other in rest if len(other.cells) == width]
-    columns = list(zip(*below, strict=True))
-    has_numbers = any(
-        all(_NUMBER.fullmatch(text) for text, _ in column[1:]) for column in columns if column[1:]
-    )
-    return 2 * len(record.cells) <= width and has_numbers
-
-
-def _is_table(records: Sequence[_Record], width: int) -> bool:
-    names = [text.strip() for text, _ in records[0].cells]
-    rows = [record for record in records[1:] if record.size]
-    regular = sum(len(record.cells) == width for record in rows)
-    return (
-        width >= 3
-        and all(names)
-        and len(set(names)) == width
-        and not any(map(_NUMBER.fullmatch, names))
-        and len(rows) >= 2
-        and regular >= SHARE_TO_TRUST * len(rows)
-    )
+        return sum(is_number(text) for text, _ in cells if text) > 0.5 * len(cells)
+    return names != "none" and not any(is_number(text) for text, _ in rows[0])

@@ -11,6 +11,7 @@ from batchimport.sources.base import Batch, TextSource, UnreadableRecordError
 from batchimport.sources.bytes.file import HEAD_BYTES, digest_of
 from batchimport.sources.csv.dialect import detect_format
 from batchimport.sources.csv.grammar import Dialect, FieldReader, without_end
+from batchimport.sources.csv.header import join_names
 from batchimport.sources.csv.records import DelimitedRecords, Layout, QuotedLines
 from batchimport.sources.csv.table import Table
 
@@ -44,9 +45,14 @@ class DelimitedSource(TextSource):
         self._form = form
         self._lines = QuotedLines(text, form.dialect, options.max_record_bytes)
         self._fields = FieldReader(form.dialect)
+        self._repeated: list[str] | None = None
         start = self._skip(start, form.preamble)
-        self.header, self._body, notes = self._read_header(start, has_names=options.header)
+        self.header, self._body, notes = self._read_header(start, form.header_records)
         self._lines.keeps_blank = len(self.header) == 1
+        if self.header and options.header:
+            self.headers = {name: self.header}
+        if len(self.header) == 1:
+            notes.append(f"read as one column, {self.header[0]!r}: see --delimiter and --format")
         self._layout = Layout(name, self._lines, self._fields, options.max_record_bytes)
         self.notes = (*text.notes, *form.notes, *notes)
         self._tables: dict[RecordSchema, Table] = {}
@@ -58,45 +64,58 @@ class DelimitedSource(TextSource):
             position = reader.end_of_line(position)
         return Position(position, 0, start.line + lines)
 
-    def _read_header(
-        self, start: Position, *, has_names: bool
-    ) -> tuple[list[str], Position, list[str]]:
-        """Return the names of the fields, where the records begin, and what was renamed."""
-        chunk = self._lines.cut(start, 1, HEAD_BYTES)
+    def _read_header(self, start: Position, count: int) -> tuple[list[str], Position, list[str]]:
+        """Return the names of the fields, where the records begin, and what was renamed.
+
+        Args:
+            count: Number of records that hold the names.
+        """
+        chunk = self._lines.cut(start, max(count, 1), HEAD_BYTES)
         if chunk is None or not chunk.records:
             return [], start, []
         raw = self._text.read_at(chunk.lo, min(chunk.hi - chunk.lo, self._max_record_bytes))
-        record = next(filter(self._lines.is_record, self._lines.split(raw)))
+        records = list(filter(self._lines.is_record, self._lines.split(raw)))
         where = f"{self.name}:{chunk.start.line}"
         try:
-            line = without_end(record).decode()
+            lines = [without_end(record).decode() for record in records]
         except UnicodeDecodeError as error:
             hint = "say how it is written: --encoding"
             raise UsageError(
                 "the first record is not valid text", where=where, hint=hint
             ) from error
-        if not has_names:
-            width = self._form.width or len(line.split(self._form.dialect.delimiter))
+        if not count:
+            width = self._form.width or len(lines[0].split(self._form.dialect.delimiter))
             return [f"column_{at}" for at in range(1, width + 1)], start, []
-        names, notes = self._names(line)
+        names, notes = self._names(lines)
         return names, Position(chunk.hi, 0, chunk.end.line), notes
 
-    def _names(self, header: str) -> tuple[list[str], list[str]]:
-        """Return the names in a header, and what users should know about it."""
+    def _names(self, lines: Sequence[str]) -> tuple[list[str], list[str]]:
+        """Return the names in the lines of a header, and what users should know about it."""
         remarks = []
         try:
-            names = [text.strip() for text, _ in self._fields.read(header)]
+            cells = [[text for text, _ in self._fields.read(line)] for line in lines]
+            rows = [[text.strip() for text in row] for row in cells]
         except UnreadableRecordError:
-            names = [text.strip() for text in header.split(self._form.dialect.delimiter)]
+            rows = [[text.strip() for text in lines[0].split(self._form.dialect.delimiter)]]
             remarks.append("the header's quotes are out of order: its names are read as they stand")
-        width = self._form.width
+        else:
+            if self._form.has_sure_names and len(rows[0]) == self._form.width > 1:
+                self._repeated = cells[0]
+        names, width = rows[0] if len(rows) == 1 else join_names(*rows), self._form.width
         if width == len(names) - 1 and not names[-1]:
             names.pop()
         if width not in (0, len(names)):
-            remarks.append(
-                f"most records have {width} fields, the header has {len(names)}: those will be "
-                "rejected (see --skip-lines and --no-header)"
-            )
+            fields = f"most records have {width} fields, the header has {len(names)}"
+            if self._form.is_even and abs(width - len(names)) == 1:
+                remarks.append(
+                    f"{fields}: its names are given from the left (check them, or name the columns "
+                    "yourself with --no-header)"
+                )
+                names = [*names, ""][:width]
+            else:
+                remarks.append(
+                    f"{fields}: those will be rejected (see --skip-lines and --no-header)"
+                )
         names, notes = _distinct(names)
         return names, [*remarks, *notes]
 
@@ -136,7 +155,7 @@ class DelimitedSource(TextSource):
 
     def _table(self, schema: RecordSchema) -> Table:
         if schema not in self._tables:
-            self._tables[schema] = Table(self.header, schema, self._form)
+            self._tables[schema] = Table(self.header, schema, self._form, self._repeated)
         return self._tables[schema]
 
     def count(self) -> int:
@@ -163,7 +182,7 @@ class DelimitedSource(TextSource):
                 cells = self._fields.read(without_end(part).decode())
             except (UnicodeDecodeError, UnreadableRecordError):
                 continue
-            if len(cells) == len(self.header):
+            if len(cells) == len(self.header) and [text for text, _ in cells] != self._repeated:
                 texts = (None if text == null and not quoted else text for text, quoted in cells)
                 yield dict(zip(self.header, texts, strict=True))
 

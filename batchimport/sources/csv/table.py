@@ -23,7 +23,7 @@ import polars as pl
 from batchimport.model import EXTRA_COLUMN, INDEX, FieldError
 from batchimport.schema import type_name
 from batchimport.schema.numbers import integer_of, number_of, numbers_of
-from batchimport.sources.base import UnreadableRecordError
+from batchimport.sources.base import UnreadableRecordError, unreadable
 from batchimport.sources.csv.grammar import FieldReader, has_lone_cr, without_end, write_plainly
 
 if TYPE_CHECKING:
@@ -37,7 +37,19 @@ if TYPE_CHECKING:
 class Table:
     """A header and a schema: they say what each field is."""
 
-    def __init__(self, header: Sequence[str], schema: RecordSchema, form: CsvFormat) -> None:
+    def __init__(
+        self,
+        header: Sequence[str],
+        schema: RecordSchema,
+        form: CsvFormat,
+        repeated: list[str] | None = None,
+    ) -> None:
+        """Prepare for the records below a header.
+
+        Args:
+            repeated: The cells of the header, which no record has; None if there is none.
+        """
+        self._repeated = repeated
         self._header = {name: f"c{at}" for at, name in enumerate(header)}
         self._null, self._dialect = form.null, form.dialect
         self._columns = schema.columns
@@ -94,6 +106,8 @@ class Table:
                 f"{fields} {'field' if fields == 1 else 'fields'} where the header has {expected}"
             )
             raise UnreadableRecordError(FieldError(code, "", message))
+        if self._repeated is not None and [text for text, _ in cells] == self._repeated:
+            raise unreadable("repeated_header", "the header again, not a record")
         null = self._null
         return {
             name: None if text == null and not quoted else text
@@ -157,8 +171,9 @@ class Table:
             cells: The texts of the records with the indices `index`.
             count: Number of all records.
         """
+        series, fits = [index.alias(INDEX)], self._other_than_header(cells)
         cells, certain = self._with_nulls(cells)
-        series, fits = [index.alias(INDEX)], [] if certain is None else [certain]
+        fits += [] if certain is None else [certain]
         for column in self._columns:
             values, fit = self._column(column, cells)
             series.append(values.alias(column.name))
@@ -175,6 +190,17 @@ class Table:
             return frame, []
         kept = set(frame.get_column(INDEX).to_list())
         return frame, [at for at in range(count) if at not in kept]
+
+    def _other_than_header(self, cells: pl.DataFrame) -> list[pl.Series]:
+        """Say which rows certainly do not repeat the header; nothing if none can.
+
+        Where all columns have types, no name is of its column's type.
+        """
+        texts = next((cell for cell in cells if cell.dtype == pl.String), None)
+        if self._repeated is None or texts is None:
+            return []
+        differs = texts.ne_missing(self._repeated[cells.get_column_index(texts.name)])
+        return [] if differs.all() else [differs]
 
     def _rewrite(
         self, records: Sequence[bytes], without: Collection[int]

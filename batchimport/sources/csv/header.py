@@ -1,0 +1,233 @@
+"""Find the header of a delimited text: the lines before it, and whether it is one at all.
+
+Everything here is decided by the first records; `docs/sources.md` has the rules in one table.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from batchimport.sources.csv.grammar import Cell
+
+LONGEST_PREAMBLE = 20
+SHARE_TO_TRUST = 0.9
+LEAST_ROWS = 2
+"""So many records must be below a row to say what kind of row it is."""
+
+MISSING = frozenset(
+    {
+        "",
+        "-",
+        "--",
+        ".",
+        "?",
+        "na",
+        "n/a",
+        "#n/a",
+        "nan",
+        "null",
+        "none",
+        "nil",
+        "missing",
+        "unknown",
+    }
+)
+"""What stands for a missing value, in lower case."""
+
+_NUMBER = re.compile(r"[+-]?[0-9.,:/-]*[0-9][0-9.,:/eE%-]*")
+_POINT_IN_TIME = re.compile(r"[0-9]{1,4}[-/.:][0-9]{1,2}(?:[-/.:][0-9]{1,4})?(?:[T ][0-9:.,]+)?Z?")
+_UNIT = re.compile(r"\(.*\)|\[.*\]")
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A record of the head; no cells if it cannot be read."""
+
+    cells: Sequence[Cell]
+    size: int
+    lines: int
+
+    @property
+    def texts(self) -> list[str]:
+        """The texts of the cells, without spaces around them."""
+        return [text.strip() for text, _ in self.cells]
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """Where the names of the columns are.
+
+    Attributes:
+        first: The first record of the table: the names, if it has any.
+        preamble: Number of lines before it that are not part of the table.
+        records: Number of records that hold names: none, one, or two.
+        is_like_data: The names look like values; they may be the first record.
+    """
+
+    first: Record
+    preamble: int = 0
+    records: int = 1
+    is_like_data: bool = False
+
+
+def is_number(text: str) -> bool:
+    """Say whether a cell is a number, a date or a time."""
+    return bool(_NUMBER.fullmatch(text.strip()))
+
+
+def find_header(records: Sequence[Record], width: int, *, is_certain: bool) -> Header:
+    """Find the header of a table.
+
+    Args:
+        width: Number of fields that most records have.
+        is_certain: The first row is the header, whatever it looks like.
+    """
+    preamble, at = _preamble(records, width)
+    first = records[at]
+    rows = [record.texts for record in records[at + 1 :] if len(record.cells) == width]
+    if is_certain or len(first.cells) != width or len(rows) < LEAST_ROWS:
+        return Header(first, preamble)
+    if not _is_like_data(first.texts, rows):
+        return Header(first, preamble, 2 if _has_second_line(first.texts, rows) else 1)
+    if all(_are_alike(column) for column in zip(first.texts, *rows, strict=True)):
+        return Header(first, preamble, 0)
+    return Header(first, preamble, is_like_data=True)
+
+
+# -- before the header ---------------------------------------------------------------------------
+
+
+def _preamble(records: Sequence[Record], width: int) -> tuple[int, int]:
+    """Return the number of lines before the header, and the index of the header.
+
+    Such a line has at most one field that is not empty, is a comment, or has at most half as many
+    fields as the table while the table has numbers below its names. Otherwise the first record that
+    is not blank is the header.
+    """
+    first = next(at for at, record in enumerate(records) if record.size)
+    lines, are_comments = 0, True
+    for at, record in enumerate(records[: LONGEST_PREAMBLE + 1]):
+        filled = [text for text in record.texts if text]
+        is_comment = bool(record.cells) and record.texts[0].startswith("#")
+        is_full = len(record.cells) == width and len(filled) > 1
+        if is_full and not (is_comment and _is_table(records[at + 1 :], width, are_comments=True)):
+            if at > first and _is_table(records[at:], width, are_comments=are_comments):
+                return lines, at
+            break
+        is_unreadable = record.size and not record.cells
+        if is_unreadable or (len(filled) > 1 and not _may_precede(record, records[at:], width)):
+            break
+        are_comments = are_comments and (is_comment or not record.size)
+        lines += record.lines
+    return 0, first
+
+
+def _may_precede(record: Record, rest: Sequence[Record], width: int) -> bool:
+    """Say whether a line of several fields may be part of the preamble."""
+    if record.texts[0].startswith("#"):
+        return True
+    return 2 * len(record.cells) <= width and bool(_numeric_columns(_rows(rest, width)[1:]))
+
+
+def _is_table(records: Sequence[Record], width: int, *, are_comments: bool) -> bool:
+    """Say whether a table begins with its names.
+
+    Args:
+        are_comments: All lines before it are comments, so that less evidence is needed.
+    """
+    written = [record for record in records if record.size]
+    if not written or len(written[0].cells) != width:
+        return False
+    names, rows = written[0].texts, written[1:]
+    regular = [record.texts for record in rows if len(record.cells) == width]
+    if len(rows) < LEAST_ROWS or len(regular) < SHARE_TO_TRUST * len(rows):
+        return False
+    if any(map(is_number, names)):
+        return False
+    named = [name for name in names if name]
+    if len(set(named)) < len(named) or not names[0]:
+        return False
+    is_whole = len(named) == width and (width > 2 or (are_comments and width == 2))
+    return is_whole or (len(named) > 1 and width > 2 and bool(_numeric_columns(regular)))
+
+
+def _rows(records: Iterable[Record], width: int) -> list[list[str]]:
+    return [record.texts for record in records if len(record.cells) == width]
+
+
+def _numeric_columns(rows: Sequence[Sequence[str]]) -> list[int]:
+    """Return which columns have numbers, and nothing else but empty cells."""
+    columns = ([text for text in column if text] for column in zip(*rows, strict=True))
+    return [at for at, texts in enumerate(columns) if texts and all(map(is_number, texts))]
+
+
+# -- the header itself ---------------------------------------------------------------------------
+
+
+def _is_like_data(names: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
+    """Say whether half of the names are values as in the columns below them.
+
+    Numbers in a sequence, such as years, are names, unless the records have such sequences as well.
+    """
+    numeric = set(_numeric_columns(rows))
+    filled = [at for at, name in enumerate(names) if name]
+    values = [at for at in filled if at in numeric and is_number(names[at])]
+    if not values or 2 * len(values) < len(filled):
+        return False
+    in_sequence = sum(_is_sequence([row[at] for at in values]) for row in rows)
+    return not _is_sequence([names[at] for at in values]) or 2 * in_sequence > len(rows)
+
+
+def _is_sequence(texts: Sequence[str]) -> bool:
+    """Say whether there are several integers, each one more than the one before."""
+    if len(texts) < 2 or not all(text.isdecimal() and text.isascii() for text in texts):
+        return False
+    return all(int(after[:18]) == int(before[:18]) + 1 for before, after in pairwise(texts))
+
+
+def _are_alike(column: Sequence[str]) -> bool:
+    """Say whether all cells of a column are numbers, or all are points in time."""
+    texts = [text for text in column if text]
+    if not column[0] or not all(map(is_number, texts)):
+        return False
+    return (
+        len({bool(_POINT_IN_TIME.fullmatch(text)) and not _is_plain(text) for text in texts}) == 1
+    )
+
+
+def _is_plain(text: str) -> bool:
+    return text.replace(".", "", 1).isdecimal()
+
+
+def _has_second_line(names: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
+    """Say whether the row below the header continues the names: units, or what a group consists of.
+
+    There are text above nothing but numbers in several columns (or in one, if it is units or if the
+    header has gaps), and no numbers in it.
+    """
+    second, below = rows[0], rows[1:]
+    numeric = _numeric_columns(below)
+    if len(below) < LEAST_ROWS or not numeric or any(map(is_number, second)):
+        return False
+    above = [second[at] for at in numeric]
+    if any(text.lower() in MISSING for text in above):
+        return False
+    written = [text for text in second if text]
+    are_units = all(map(_UNIT.fullmatch, written))
+    has_gaps = any(not name for name in names) and all(second)
+    return are_units or has_gaps or (len(numeric) > 1 and len(numeric) == len(second))
+
+
+def join_names(first: Sequence[str], second: Sequence[str]) -> list[str]:
+    """Return the names of a header of two lines; a name above several columns belongs to all of them."""
+    names, group = [], ""
+    for upper, lower in zip(first, second, strict=True):
+        group = upper or group
+        names.append(f"{group} {lower}".strip())
+    return names

@@ -1,0 +1,206 @@
+"""How a delimited file is written is guessed as a careful person does, and read alike at every size."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from batchimport.model import SourceOptions
+from batchimport.sources import open_source
+from tests.helpers.reading import Rows, codes, read_all
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("guess") / "records.csv"
+
+
+def notes_of(place: Path, **options: Any) -> str:
+    source = open_source([str(place)], SourceOptions(**options))
+    source.close()
+    return "; ".join(source.notes)
+
+
+def a_file(seed: int) -> str:
+    """Return a delimited file of some dialect, with padding, quotes and raggedness here and there."""
+    rng = random.Random(seed)
+    delimiter = rng.choice([",", ",", ";", "\t", "|"])
+    width, rows = rng.randint(1, 4), rng.randint(1, 12)
+    odd = rng.choice([0.0, 0.05, 0.2, 0.5])
+    texts = [
+        "x",
+        "y z",
+        "5",
+        "-1.5",
+        "",
+        '5"',
+        "it's",
+        f"p{delimiter} q",
+        'say "hi"',
+        "\u00e9",
+        "a\nb",
+    ]
+    quoting = rng.random()
+
+    def cell() -> str:
+        text = rng.choice(texts)
+        if rng.random() < odd:
+            return rng.choice(
+                [f' "{text}"', f'"{text}" ', f'"{text}', f'{text}"', f" {text}", f"{text} "]
+            )
+        if any(mark in text for mark in (delimiter, '"', "\n")) or rng.random() < quoting:
+            text = text.replace('"', '""')
+            return f'"{text}"'
+        return text
+
+    lines = [delimiter.join(f"n{at}" for at in range(width))]
+    for _ in range(rows):
+        fields = width + (rng.choice([-1, 1]) if rng.random() < odd / 4 else 0)
+        lines.append(
+            (delimiter + rng.choice(["", " "]) * (rng.random() < odd)).join(
+                cell() for _ in range(fields)
+            )
+        )
+    return rng.choice(["\n", "\r\n"]).join(lines) + rng.choice(["", "\n"])
+
+
+def outcomes(place: Path, limit: int) -> tuple[Rows, list[Any]]:
+    rows, rejects = read_all(place, limit=limit)
+    return rows, [(reject.record, reject.line, reject.raw, codes([reject])) for reject in rejects]
+
+
+def check(place: Path, text: str) -> None:
+    place.write_bytes(text.encode())
+    whole = outcomes(place, 1000)
+    for limit in (1, 2, 3, 7):
+        assert outcomes(place, limit) == whole, text
+
+
+@settings(max_examples=120)
+@given(seed=st.integers(0, 2**32))
+def test_a_file_has_one_outcome(place: Path, seed: int) -> None:
+    """Random quoting, padding and raggedness: the chunk size decides nothing."""
+    check(place, a_file(seed))
+
+
+ABC: Rows = [{"a": 1, "b": "x", "c": 5}, {"a": 2, "b": "y z", "c": 6}]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a, b, c\n1, x, 5\n2, y z, 6\n",
+        "a,b,c\n1, x, 5\n2, y z, 6\n",
+        "a ,b ,c\n1 ,x ,5\n2 ,y z ,6\n",
+        "a | b | c\n1 | x | 5\n2 | y z | 6\n",
+        "a: b: c\n1: x: 5\n2: y z: 6\n",
+        'a, b, c\n1, "x", 5\n2, "y z", 6\n',
+        "a,   b,       c\n1,   x,       5\n2,   y z,     6\n",
+    ],
+)
+def test_spaces_around_delimiters_are_padding(place: Path, text: str) -> None:
+    """They are no delimiter while another one fits, no part of texts, and numbers are numbers."""
+    place.write_text(text, encoding="utf-8")
+    assert read_all(place) == (ABC, [])
+    assert "spaces around fields are dropped" in notes_of(place)
+
+
+def test_a_quote_after_padding_opens_a_field_at_every_chunk_size(place: Path) -> None:
+    """Polars reads a quote in the middle of a field as one that opens; it is not asked."""
+    row = '1,"z",3\n'
+    place.write_text(f'a,b,c\n{row * 10}"7", "x, y",4\n{row * 10}', encoding="utf-8")
+    for limit in (1, 5, 1000):
+        rows, rejects = read_all(place, limit=limit)
+        assert rows[10] == {"a": 7, "b": "x, y", "c": 4}
+        assert not rejects
+    place.write_text(f'a,b,c\n1, z,3\n{row * 10}"7", "x, y",4\n{row * 10}', encoding="utf-8")
+    for limit in (1, 5, 1000):
+        rows, rejects = read_all(place, limit=limit)
+        assert (rows[0]["b"], codes(rejects)) == (" z", ["too_many_fields"])
+
+
+def test_quotes_that_enclose_nothing_are_text(place: Path) -> None:
+    """A file of tabs may not know of quotes; one odd row among many says nothing else."""
+    titles = ['"Heroes"', "Abc", '"Heroes" live', '"lone', 'z "x"']
+    place.write_text(
+        "n\ttitle\n" + "".join(f"{at}\t{t}\n" for at, t in enumerate(titles)), encoding="utf-8"
+    )
+    rows, rejects = read_all(place)
+    assert ([row["title"] for row in rows], rejects) == (titles, [])
+    assert "quotes are text" in notes_of(place)
+    assert len(read_all(place, quote='"')[1]) == 2
+    for delimiter in "\t,":
+        place.write_text(
+            f"n{delimiter}t\n" + f'1{delimiter}"x{delimiter}y"\n' * 9 + f'2{delimiter}"z\n',
+            encoding="utf-8",
+        )
+        rows, rejects = read_all(place)
+        assert (rows[0]["t"], codes(rejects)) == (f"x{delimiter}y", ["unclosed_quote"])
+
+
+PENS: Rows = [
+    {"name": n, "qty": q, "price": p}
+    for n, q, p in (("pen", 2, 1.5), ("cup", 3, 2.5), ("pot", 4, 0.5))
+]
+BODY = "pen,2,1.5\ncup,3,2.5\npot,4,0.5\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "note", "names"),
+    [
+        ("Invoices June,,,\n,,,\nname,qty,price,\n" + BODY.replace("\n", ",\n"), "not part of the table: 2", "name qty price"),
+        ("# made by x\n# on y, by z\nname,qty,price\n" + BODY, "not part of the table: 2", "name qty price"),
+        ("name,qty\n" + BODY, "the header has 2", "name qty column_3"),
+        ("name,qty,price,x\n" + BODY, "the header has 4", "name qty price"),
+        ("name,qty,price\n,(pcs),(EUR)\n" + BODY, "in two lines", "name|qty (pcs)|price (EUR)"),
+        (",Order,\nname,qty,price\n" + BODY, "not part of the table: 1", "name qty price"),
+    ],
+)  # fmt: skip
+def test_the_header_is_found(place: Path, text: str, note: str, names: str) -> None:
+    """Titles with empty cells, comments, damaged headers, units below the names."""
+    place.write_text(text, encoding="utf-8")
+    wanted = names.split("|") if "|" in names else names.split()
+    rows, rejects = read_all(place)
+    assert rows == [dict(zip(wanted, row.values(), strict=True)) for row in PENS]
+    assert not rejects
+    assert note in notes_of(place)
+
+
+def test_comments_may_be_above_a_table_of_two_columns(place: Path) -> None:
+    """A header that begins with a hash is a header."""
+    place.write_text("# by x\nname,qty\nAnn,5\nBob,6\nCid,7\n", encoding="utf-8")
+    assert read_all(place)[0][0] == {"name": "Ann", "qty": 5}
+    place.write_text("#name,qty\nAnn,5\nBob,6\nCid,7\n", encoding="utf-8")
+    assert read_all(place)[0][0] == {"#name": "Ann", "qty": 5}
+
+
+@pytest.mark.parametrize("rows", ["1,x\n2,y\na,b\n3,z\n", "p,x\nq,y\na,b\nr,z\n"])
+def test_a_repeated_header_is_no_record(place: Path, rows: str) -> None:
+    """Concatenated files have one; the columns keep their types, and the line is a reject."""
+    place.write_text("a,b\n" + rows, encoding="utf-8")
+    for limit in (1, 1000):
+        found, rejects = read_all(place, limit=limit)
+        assert ([row["b"] for row in found], codes(rejects)) == (
+            ["x", "y", "z"],
+            ["repeated_header"],
+        )
+
+
+def test_a_file_without_a_header_keeps_its_first_record(place: Path) -> None:
+    """Where that is certain; else it is said, with the option. Years are names."""
+    place.write_text("1,6370,371\n2,6371,372\n3,6372,375\n", encoding="utf-8")
+    rows, _ = read_all(place)
+    assert rows[0] == {"column_1": 1, "column_2": 6370, "column_3": 371}
+    assert "--header" in notes_of(place)
+    assert len(read_all(place, has_header=True)[0]) == 2
+    place.write_text("1,Ann,5\n1,Ann,5\n3,Cid,7\n", encoding="utf-8")
+    assert len(read_all(place)[0]) == 2
+    assert "--no-header" in notes_of(place)
+    place.write_text("2019,2020,2021\n5,16,7\n8,19,10\n", encoding="utf-8")
+    assert read_all(place)[0][0] == {"2019": 5, "2020": 16, "2021": 7}
+    assert "header" not in notes_of(place)
