@@ -48,6 +48,7 @@ _CONNECTION = {
     "tcp_user_timeout": 60_000,
 }
 """Defaults, unless the address has others: a silent network is noticed within a minute."""
+CLOSE_SECONDS = 5.0
 SECONDS_IDLE = 15
 """A process that is stopped inside a transaction keeps others from its chunk for this long."""
 _SESSION = f"""
@@ -260,7 +261,11 @@ class PostgresSink(SqlSink):
         """Close all connections that are not in use."""
         while not self._idle.empty():
             self._idle.get().close()
-        self._main.close()
+        if self._lock.acquire(timeout=CLOSE_SECONDS):
+            try:
+                self._main.close()
+            finally:
+                self._lock.release()
 
 
 _CLAIMS = 0x6261746368696D70
