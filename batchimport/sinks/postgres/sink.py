@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
-from psycopg.pq import TransactionStatus
 
 from batchimport.errors import JobRunningElsewhereError
 from batchimport.model import DRY_RUN
@@ -48,6 +47,7 @@ _CONNECTION = {
     "tcp_user_timeout": 60_000,
 }
 """Defaults, unless the address has others: a silent network is noticed within a minute."""
+CLOSE_SECONDS = 5.0
 SECONDS_IDLE = 15
 """A process that is stopped inside a transaction keeps others from its chunk for this long."""
 _SESSION = f"""
@@ -76,7 +76,7 @@ class PostgresSink(SqlSink):
         self._lock = threading.RLock()
         self._lock_keys: list[int] = []
         self._idle: queue.SimpleQueue[psycopg.Connection] = queue.SimpleQueue()
-        self._dry_run = options.dry_run
+        self._dry_run = self._is_in_transaction = options.dry_run
         if self._dry_run:
             self.hints = SinkHints(1, self.hints.preferred_records, DRY_RUN)
         self._main = self._connect()
@@ -191,7 +191,11 @@ class PostgresSink(SqlSink):
     def transaction(self) -> Iterator[None]:
         """Commit at the end what `rows` and `run` do in it, or nothing of it."""
         with self._job_connection() as connection, connection.transaction():
-            yield
+            outer, self._is_in_transaction = self._is_in_transaction, True
+            try:
+                yield
+            finally:
+                self._is_in_transaction = outer
 
     @contextmanager
     def chunk_transaction(
@@ -230,7 +234,7 @@ class PostgresSink(SqlSink):
     def _job_connection(self) -> Iterator[psycopg.Connection]:
         """Lend the connection of the job; outside a transaction it is renewed if it broke."""
         with self._lock, self._translated():
-            if self._main.info.transaction_status != TransactionStatus.INTRANS:
+            if not self._is_in_transaction:  # half of one must not run on another connection
                 self._revive()
             yield self._main
 
@@ -253,7 +257,11 @@ class PostgresSink(SqlSink):
         """Close all connections that are not in use."""
         while not self._idle.empty():
             self._idle.get().close()
-        self._main.close()
+        if self._lock.acquire(timeout=CLOSE_SECONDS):
+            try:
+                self._main.close()
+            finally:
+                self._lock.release()
 
 
 _CLAIMS = 0x6261746368696D70
