@@ -10,10 +10,10 @@ import pytest
 
 from batchimport.schema import Column
 from tests.helpers.cli import Workdir
-from tests.helpers.stores import ADAPTERS, SQL, Store, a_request, chunk
+from tests.helpers.stores import ADAPTERS, Store, a_request, chunk
 
 
-@pytest.fixture(params=SQL)
+@pytest.fixture(params=["sqlite", "duckdb", "postgresql"])
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     adapter = ADAPTERS[request.param]
     server = lambda: request.getfixturevalue("postgres")  # noqa: E731 - only when it is needed
