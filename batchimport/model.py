@@ -351,6 +351,8 @@ class RunOptions:
         max_errors_share: The same as a share of the processed records, 0 to 1.
         rejects_path: File for the rejects; None: in the state directory.
         dry_run: Import as usual, but keep nothing.
+        hopeless_after: Stop if so many records are processed and every one of them was rejected,
+            unless `max_errors` or its share says how many may be; None: never.
         min_records: Refuse to begin a job whose source has fewer records; None: any number.
         destination_wait_seconds: How long the job waits for a destination that is away or locked.
     """
@@ -371,6 +373,7 @@ class RunOptions:
     max_errors_share: float | None = None
     rejects_path: str | None = None
     dry_run: bool = False
+    hopeless_after: int | None = None
     min_records: int | None = None
     destination_wait_seconds: float = 120.0
 
@@ -524,6 +527,7 @@ class Summary:
     chunk_size: ChunkSizes = ChunkSizes()
     waited_seconds: float = 0.0
     rejects_by_code: dict[str, int] = field(default_factory=dict)
+    rejects_by_field: dict[str, dict[str, int]] = field(default_factory=dict)
     rejects_file: str | None = None
     resume_command: str | None = None
     error: str | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -20,6 +20,7 @@ from batchimport.jobs.stored import facts_of, same_table
 from batchimport.model import EXTRA_COLUMN, Position
 from batchimport.pipeline.chunk import Work, judge
 from batchimport.pipeline.transform import Identity
+from batchimport.policy.preparing import announce
 from batchimport.schema import Column, RecordSchema, infer_schema
 from batchimport.schema.pydantic import load_model
 from batchimport.sinks.base import JobRecord
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
 LOOKS = 100
 """How often a claim looks again: each time another program has claimed a job on the table."""
+HOPELESS_AFTER = 10_000
+"""Records after which a guessed schema or delimiter is wrong, if it has fitted none of them."""
 SAMPLE_FOR_TRANSFORM = 1000
 SAMPLE_BYTES = 4 << 20
 MAX_NAMES = 5
@@ -71,6 +74,16 @@ class Opened:
     work: Work
     committed: list[Committed]
     resumed: bool
+
+
+def doubtful(request: Request, source: Source) -> Request:
+    """Return the request, which ends early if no record fits what was only guessed."""
+    guesses = request.job.schema is None
+    if source.format == "csv" and request.job.options.delimiter is None:
+        guesses = True
+    if not guesses:
+        return request
+    return replace(request, options=replace(request.options, hopeless_after=HOPELESS_AFTER))
 
 
 def begin_job(
@@ -333,6 +346,7 @@ def infer(source: Source, records: int | None) -> dict[str, Any]:
             where=source.name,
             hint="describe the records with --schema",
         )
+    announce(f"inferring a schema of {source.name}")
     untyped = FORMATS[source.format].is_untyped
     return infer_schema(source.sample(records), text=untyped)
 
