@@ -22,7 +22,7 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     store.close()
 
 
-BAD = object()
+BAD = type("Bad", (), {"__repr__": lambda _: "BAD"})()
 CASES: list[tuple[str, str, list[tuple[Any, Any]]]] = [
     (
         "string",
