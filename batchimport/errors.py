@@ -115,6 +115,10 @@ class TransientError(ChunkError):
     """Retry the chunk after a wait: connection lost, lock held, deadlock, timeout."""
 
 
+class BehindGapError(ChunkError):
+    """Do not retry: an earlier chunk was given up, and rows are to be stored in order."""
+
+
 class DestinationAwayError(TransientError):
     """The destination cannot be reached: wait for it, and do the same again.
 

@@ -205,6 +205,7 @@ class Activities:
             hints.writers,
             hints.preferred_records,
             bytes_per_record(source),
+            hints.keeps_order,
         )
 
     def _import(self, task: m.ChunkTask, attempt: int, cancelled: threading.Event) -> ChunkResult:

@@ -72,7 +72,7 @@ class DuckdbSink(SqlSink):
 
     def claim_of(self, record: JobRecord, target: Target) -> DuckdbClaim:
         """Return a claim that finds refused rows in DuckDB's way."""
-        return DuckdbClaim(self, record, target, self.hints)
+        return DuckdbClaim(self, record, target, self.hints_for(target))
 
     # -- the catalogue ------------------------------------------------------------------------
 

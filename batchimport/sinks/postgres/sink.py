@@ -6,7 +6,6 @@ import hashlib
 import queue
 import threading
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -28,7 +27,6 @@ from batchimport.sinks.postgres.dialect import (
 from batchimport.sinks.postgres.rows import PostgresTransaction, run
 from batchimport.sinks.sql.ledger import SqlSink
 from batchimport.sinks.sql.statements import quote
-from batchimport.sinks.sql.store import SqlClaim
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -36,6 +34,7 @@ if TYPE_CHECKING:
     from batchimport.model import Job
     from batchimport.sinks.base import JobRecord
     from batchimport.sinks.sql.dialect import Rows, Target
+    from batchimport.sinks.sql.store import SqlClaim
 
 WRITERS = 2
 LOCK_WAIT_SECONDS = 5
@@ -149,18 +148,15 @@ class PostgresSink(SqlSink):
             self.run(f"CREATE SCHEMA {quote(self.ledger_schema)}")
         super().create_ledger()
 
-    def claim_of(self, record: JobRecord, target: Target) -> SqlClaim:
-        """Return a claim; where rows may refuse each other, its chunks are stored in order.
-
-        With a unique index the order in which rows are stored decides which one is refused.
-        """
-        has_unique_index = self.rows(
-            "SELECT 1 FROM pg_index WHERE indrelid = to_regclass(?) "
-            "AND (indisunique OR indisexclusion)",
-            (target.name,),
+    def is_unique(self, target: Target) -> bool:
+        """Say whether rows of a table may refuse each other, also by an index on expressions."""
+        return bool(
+            self.rows(
+                "SELECT 1 FROM pg_index WHERE indrelid = to_regclass(?) "
+                "AND (indisunique OR indisexclusion)",
+                (target.name,),
+            )
         )
-        hints = replace(self.hints, writers=1) if has_unique_index else self.hints
-        return SqlClaim(self, record, target, hints)
 
     # -- the catalogue ------------------------------------------------------------------------
 

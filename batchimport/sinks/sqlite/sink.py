@@ -127,10 +127,6 @@ class SqliteSink(SqlSink):
             )
         )
 
-    def identity_of(self, table: str) -> str | None:
-        """Return the name without its case; None if there is no such table."""
-        return table.lower() if self.exists(table) else None
-
     def columns(self, table: str) -> list[SqliteColumn]:
         """Return the columns of a table in its order."""
         rows = self.rows(CATALOGUE.format(table=text_literal(table)))
@@ -139,6 +135,16 @@ class SqliteSink(SqlSink):
     def unique_keys(self, table: str) -> list[frozenset[str]]:
         """Return each set of columns that a unique index of the table is on."""
         return [frozenset(key) for key in self._unique_columns(table)]
+
+    def is_unique(self, target: Target) -> bool:
+        """Say whether rows of a table may refuse each other, also by an index on expressions."""
+        return bool(
+            self.rows(
+                'SELECT 1 FROM pragma_index_list(?) WHERE "unique" '
+                "UNION ALL SELECT 1 FROM pragma_table_info(?) WHERE pk",
+                (target.table, target.table),
+            )
+        )
 
     def _unique_columns(self, table: str) -> list[dict[str, str]]:
         """Return the columns of each unique index with their type and collation, as SQL."""
