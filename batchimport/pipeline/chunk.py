@@ -105,7 +105,11 @@ def judge(batch: Batch, schema: RecordSchema) -> tuple[pl.DataFrame, list[Reject
             types[EXTRA_COLUMN] = pl.String()
         more = pl.DataFrame(judged_valid, schema=types)
         frame = pl.concat([frame, more], how="diagonal").sort(INDEX)
-    return frame, rejects
+    if batch.valid is None:
+        return frame, rejects
+    if frame.is_empty() and frame.columns == batch.valid.columns:
+        return batch.valid, rejects
+    return pl.concat([batch.valid, frame], how="diagonal").sort(INDEX), rejects
 
 
 def _ask(batch: Batch, schema: RecordSchema) -> pl.Series:

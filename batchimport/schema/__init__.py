@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import jsonschema_rs
@@ -13,8 +14,9 @@ from batchimport.schema.diagnose import MALFORMED, malformed
 from batchimport.schema.errors import explain
 from batchimport.schema.infer import infer_schema
 from batchimport.schema.numbers import WAY_OUT
+from batchimport.schema.patterns import LinePatterns
 from batchimport.schema.references import Node, Outline, Types, type_name
-from batchimport.schema.vectorise import ColumnRule, compile_rules, is_plain, prove
+from batchimport.schema.vectorise import ColumnRule, compile_rule, compile_rules, is_plain, prove
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -72,19 +74,35 @@ class RecordSchema:
         self.vectorised = is_plain(self._outline, self.columns) and not self._has_code
         self._rules: Sequence[ColumnRule] = ()
         if self.vectorised:
-            validators = jsonschema_rs.validator_map_for(document, **_STRICT)
-
-            def validator_of(node: Node) -> jsonschema_rs.Validator:
-                return validators[str(self._outline.pointer(node))]
-
+            self._validators = jsonschema_rs.validator_map_for(document, **_STRICT)
             self.columns = tuple(
                 replace(
                     column,
-                    nullable=validator_of(self._outline.property(column.name)).is_valid(None),
+                    nullable=self._validator_of(self._outline.property(column.name)).is_valid(None),
                 )
                 for column in self.columns
             )
-            self._rules = compile_rules(self._outline, self.columns, validator_of)
+            self._rules = compile_rules(self._outline, self.columns, self._validator_of)
+
+    def _validator_of(self, node: Node) -> jsonschema_rs.Validator:
+        return self._validators[str(self._outline.pointer(node))]
+
+    @cached_property
+    def patterns(self) -> LinePatterns:
+        """The patterns of lines of JSON that are certainly valid, but for the rules they name.
+
+        If the schema is not vectorised, they prove no more than that the values fit the columns.
+        """
+        if not self.vectorised:
+            return LinePatterns(self.columns, None, lambda _column, _proven: None)
+        slots = {column: f"c{at}" for at, column in enumerate(self.columns)}
+        return LinePatterns(
+            self.columns,
+            self._outline.property,
+            lambda column, proven: compile_rule(
+                self._outline, column, slots[column], self._validator_of, proven
+            ),
+        )
 
     def accepts_rows(self, frame: pl.DataFrame) -> pl.Series:
         """Say of each row whether it is certainly valid, for a schema that is vectorised.

@@ -135,12 +135,28 @@ def compile_rules(
     Args:
         make: Returns the validator of a node.
     """
-    rules = [_compile(outline, column, f"c{at}", make) for at, column in enumerate(columns)]
-    return [rule for rule in rules if rule.expressions or rule.validator is not None]
+    rules = [compile_rule(outline, column, f"c{at}", make) for at, column in enumerate(columns)]
+    return [rule for rule in rules if rule is not None]
+
+
+def compile_rule(
+    outline: Outline,
+    column: Column,
+    slot: str,
+    make: Callable[[Node], jsonschema_rs.Validator],
+    proven: frozenset[str] = frozenset(),
+) -> ColumnRule | None:
+    """Return the rule of a column without the words that are proven already; None for none."""
+    rule = _compile(outline, column, slot, make, proven)
+    return rule if rule.expressions or rule.validator is not None else None
 
 
 def _compile(
-    outline: Outline, column: Column, slot: str, make: Callable[[Node], jsonschema_rs.Validator]
+    outline: Outline,
+    column: Column,
+    slot: str,
+    make: Callable[[Node], jsonschema_rs.Validator],
+    proven: frozenset[str],
 ) -> ColumnRule:
     node = outline.property(column.name)
     rule = without_null(node).schema
@@ -148,7 +164,7 @@ def _compile(
     if rule is False:
         expressions.append(at.is_null())
     words = rule if isinstance(rule, dict) else {}
-    for word in words.keys() - _SILENT:
+    for word in words.keys() - _SILENT - proven:
         found = _expression(column, at, word, words[word])
         if found is None:
             decoder = decoder_of(rule) if column.kind == "json" else None

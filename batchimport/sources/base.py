@@ -58,6 +58,7 @@ class Batch:
         frame: `INDEX` and one column per schema column, for the records that fit those types.
         deferred: Indices of all other records, to be judged one at a time.
         digest: Hash of the chunk's bytes.
+        valid: A frame like the other one, of further records that are proven valid already.
     """
 
     chunk: Chunk
@@ -65,6 +66,7 @@ class Batch:
     deferred: list[int]
     raw_records: RawRecords
     digest: str
+    valid: pl.DataFrame | None = None
 
 
 class Source(Protocol):

@@ -10,6 +10,7 @@ from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import polars as pl
 
 from batchimport.errors import SourceChangedError, UsageError
 from batchimport.model import Chunk, Position, Reject, Stage
@@ -17,6 +18,7 @@ from batchimport.sources.base import Batch, OneFile
 from batchimport.sources.bytes.file import HEAD_BYTES, digest_of
 from batchimport.sources.json.elements import Elements
 from batchimport.sources.jsonl.decoder import typed_lines
+from batchimport.sources.jsonl.shapes import decode
 from batchimport.sources.jsonl.source import JsonLines, decode_sample, unreadable
 
 if TYPE_CHECKING:
@@ -72,19 +74,16 @@ class JsonValuesSource(OneFile):
         if chunk.records == 1 and size > self._max_record_bytes + HEAD_BYTES:
             head = self._text.read_at(chunk.lo, HEAD_BYTES)
             begin = max(0, self._elements.first - chunk.lo)
-            origin = ElementRecords(self.name, chunk, columns, head, [begin], [len(head)], {0})
+            origin = ElementRecords(
+                self.name, chunk, columns, head, [begin], [len(head)], longest=0
+            )
             return Batch(chunk, typed.empty(), [0], origin, self.digest(chunk))
         data, starts, ends = self._read(chunk)
-        too_long = {
-            at
-            for at, (start, end) in enumerate(zip(starts, ends, strict=True))
-            if end - start > self._max_record_bytes
-        }
-        origin = ElementRecords(self.name, chunk, columns, data, starts, ends, too_long)
-        unfit = too_long | origin.broken
-        whole = b"\n".join(origin.lines) if origin.is_changed else data
-        frame, deferred = typed.parse(origin.lines, whole, frozenset(unfit))
-        return Batch(chunk, frame, deferred, origin, digest_of(data))
+        origin = ElementRecords(
+            self.name, chunk, columns, data, starts, ends, longest=self._max_record_bytes
+        )
+        valid, frame, deferred = decode(schema, origin)
+        return Batch(chunk, frame, deferred, origin, digest_of(data), valid)
 
     def _read(self, chunk: Chunk) -> tuple[bytes, list[int], list[int]]:
         """Return the bytes of a chunk, and where its elements begin and end in them."""
@@ -156,7 +155,6 @@ class ElementRecords(JsonLines):
     Attributes:
         lines: Each element on one line.
         broken: Elements over several lines that are malformed.
-        is_changed: Some element was put on one line.
     """
 
     def __init__(
@@ -167,15 +165,40 @@ class ElementRecords(JsonLines):
         data: bytes,
         starts: Sequence[int],
         ends: Sequence[int],
-        too_long: set[int],
+        *,
+        longest: int,
     ) -> None:
-        self._data, self._starts, self._ends = data, starts, ends
+        super().__init__(name, chunk, columns, data, longest=longest)
+        self._starts, self._ends = starts, ends
         self.broken: set[int] = set()
         self.lines = [data[start:end] for start, end in zip(starts, ends, strict=True)]
-        self.is_changed = b"\n" in data and any(b"\n" in line for line in self.lines)
-        if self.is_changed:
+        self._is_changed = b"\n" in data and any(b"\n" in line for line in self.lines)
+        if self._is_changed:
             self.lines = [self._on_one_line(at, line) for at, line in enumerate(self.lines)]
-        super().__init__(name, chunk, columns, self.lines, frozenset(too_long))
+
+    @property
+    def data(self) -> bytes:
+        """Bytes that hold all elements, each on one line."""
+        return b"\n".join(self.lines) if self._is_changed else self._data
+
+    @cached_property
+    def texts(self) -> pl.Series | None:
+        """The elements as strings; None if some are not UTF-8."""
+        try:
+            return pl.Series(self.lines, dtype=pl.Binary).cast(pl.String)
+        except pl.exceptions.PolarsError:
+            return None
+
+    @cached_property
+    def too_long(self) -> frozenset[int]:
+        """Indices of elements that are longer than is allowed, as they stand in the file."""
+        spans = enumerate(zip(self._starts, self._ends, strict=True))
+        return frozenset(at for at, (start, end) in spans if end - start > self._longest)
+
+    @property
+    def excluded(self) -> frozenset[int]:
+        """Indices of elements that are not to be decoded with the others."""
+        return self.too_long | self.broken
 
     def _on_one_line(self, index: int, element: bytes) -> bytes:
         if b"\n" not in element:
@@ -196,7 +219,7 @@ class ElementRecords(JsonLines):
     def reject(self, index: int, stage: Stage, errors: Sequence[FieldError]) -> Reject:
         """Return the reject of an element, as it stands in the file."""
         start, end = self._starts[index], self._ends[index]
-        if index in self._too_long:
+        if index in self.too_long:
             end = min(end, start + HEAD_BYTES)
         return Reject(
             record=self._chunk.offset + index,

@@ -11,9 +11,10 @@ from dataclasses import replace
 from decimal import Decimal
 from functools import cached_property
 from itertools import accumulate, chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
+import polars as pl
 
 from batchimport.errors import SourceChangedError
 from batchimport.model import EXTRA_COLUMN, Chunk, FieldError, Position, Reject, Stage
@@ -21,6 +22,7 @@ from batchimport.schema.numbers import integer_of, number_of
 from batchimport.sources.base import Batch, OneFile, UnreadableRecordError
 from batchimport.sources.bytes.file import HEAD_BYTES, digest_of
 from batchimport.sources.jsonl.decoder import repeated_keys, typed_lines
+from batchimport.sources.jsonl.shapes import decode, split
 from batchimport.sources.text_lines import BLANK, Lines
 
 if TYPE_CHECKING:
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from batchimport.model import SourceOptions
     from batchimport.schema import Column, RecordSchema
     from batchimport.sources.bytes.file import Text
+
+_Lines = TypeVar("_Lines", list[bytes], pl.Series)
 
 BOM = b"\xef\xbb\xbf"
 SAMPLE_PLACES = 20
@@ -73,28 +77,16 @@ class JsonLinesSource(OneFile):
             if length > self._max_record_bytes:
                 head = self._text.read_at(start.position, min(length, HEAD_BYTES))
                 place = Chunk(start, chunk.end)
-                origin = JsonLines(self.name, place, schema.columns, [head], frozenset({0}))
+                records = JsonLines(self.name, place, schema.columns, head, longest=0)
                 digest = self._text.digest(chunk.lo, chunk.hi)
-                return Batch(chunk, typed.empty(), [0], origin, digest)
+                return Batch(chunk, typed.empty(), [0], records, digest)
         data = self._text.read_at(chunk.lo, size)
-        all_lines = lines = data.split(b"\n")
-        if not lines[-1]:
-            lines.pop()
-        if chunk.lo < self._begin:
-            lines = [lines[0][self._begin :], *lines[1:]]
-        numbers: Sequence[int] = range(len(lines))
-        if len(lines) != chunk.records:
-            numbers = [at for at, line in enumerate(lines) if line.strip(BLANK)]
-            lines = [lines[at] for at in numbers]
-        if len(lines) != chunk.records:
-            raise SourceChangedError("the file changed while it was read", where=self.name)
-        too_long: frozenset[int] = frozenset()
-        if max(map(len, lines), default=0) > self._max_record_bytes:
-            sizes = enumerate(map(len, lines))
-            too_long = frozenset(at for at, size in sizes if size > self._max_record_bytes)
-        origin = JsonLines(self.name, chunk, schema.columns, lines, too_long, numbers, all_lines)
-        frame, deferred = typed.parse(lines, data, too_long)
-        return Batch(chunk, frame, deferred, origin, digest_of(data))
+        begin = self._begin if chunk.lo < self._begin else 0
+        records = JsonLines(
+            self.name, chunk, schema.columns, data, begin, longest=self._max_record_bytes
+        )
+        valid, frame, deferred = decode(schema, records)
+        return Batch(chunk, frame, deferred, records, digest_of(data), valid)
 
     def _only_record(self, chunk: Chunk) -> tuple[Position, int]:
         """Return where the one record of a chunk begins, after blank lines, and its bytes."""
@@ -151,31 +143,103 @@ class JsonLinesSource(OneFile):
 
 
 class JsonLines:
-    """The lines of one chunk, one at a time."""
+    """The lines of one chunk that are not blank: a list of bytes only once a record is asked for.
+
+    Args:
+        data: The chunk's bytes.
+        begin: Where its first line begins.
+        longest: Bytes that a record may have.
+    """
 
     def __init__(
         self,
         name: str,
         chunk: Chunk,
         columns: tuple[Column, ...],
-        lines: Sequence[bytes],
-        too_long: frozenset[int] = frozenset(),
-        numbers: Sequence[int] = (0,),
-        all_lines: Sequence[bytes] = (),
+        data: bytes,
+        begin: int = 0,
+        *,
+        longest: int,
     ) -> None:
         self._name = name
         self._chunk = chunk
         self._columns = columns
-        self._lines = lines
-        self._too_long = too_long
-        self._numbers = numbers
-        self._all_lines = all_lines
+        self._data = data
+        self._begin = begin
+        self._longest = longest
+
+    def __len__(self) -> int:
+        """Return the number of records."""
+        return self._chunk.records
+
+    @property
+    def data(self) -> bytes:
+        """Bytes that hold all records, and nothing else but blank lines."""
+        return self._data
+
+    @cached_property
+    def texts(self) -> pl.Series | None:
+        """The records as strings; None if some are not UTF-8.
+
+        Raises:
+            SourceChangedError: If these are not as many lines as the chunk has records.
+        """
+        texts = split(self._data[self._begin :])
+        if texts is None or len(texts) == len(self):
+            return texts
+        texts = texts.filter(texts.str.strip_chars(BLANK.decode()) != "")
+        return self._counted(texts)
+
+    @cached_property
+    def lines(self) -> list[bytes]:
+        """The records.
+
+        Raises:
+            SourceChangedError: If these are not as many lines as the chunk has records.
+        """
+        lines = list(self._all_lines)
+        lines[:1] = [line[self._begin :] for line in lines[:1]]
+        if len(lines) != len(self):
+            lines = [lines[number] for number in self._numbers]
+        return self._counted(lines)
+
+    @cached_property
+    def too_long(self) -> frozenset[int]:
+        """Indices of records that are longer than is allowed."""
+        if len(self._data) <= self._longest:
+            return frozenset()
+        sizes = enumerate(map(len, self.lines))
+        return frozenset(index for index, size in sizes if size > self._longest)
+
+    @property
+    def excluded(self) -> frozenset[int]:
+        """Indices of records that are not to be decoded with the others."""
+        return self.too_long
+
+    @cached_property
+    def _all_lines(self) -> list[bytes]:
+        lines = self._data.split(b"\n")
+        return lines if lines[-1] else lines[:-1]
+
+    @cached_property
+    def _numbers(self) -> Sequence[int]:
+        """Which line of the chunk each record is."""
+        if len(self._all_lines) == len(self):
+            return range(len(self))
+        head = self._all_lines[0][self._begin :]
+        lines = enumerate([head, *self._all_lines[1:]])
+        return [number for number, line in lines if line.strip(BLANK)]
+
+    def _counted(self, records: _Lines) -> _Lines:
+        if len(records) != len(self):
+            raise SourceChangedError("the file changed while it was read", where=self._name)
+        return records
 
     def values(self, index: int) -> dict[str, Any]:
         """Return the line's object, if it is one and has no key twice."""
-        if index in self._too_long:
+        if index in self.too_long:
             raise unreadable("record_too_long", "longer than --max-record-bytes allows")
-        line = self._lines[index]
+        line = self.lines[index]
         try:
             line.decode()
             record = _decode(line)
@@ -202,7 +266,7 @@ class JsonLines:
 
     def row(self, index: int) -> dict[str, Any]:
         """Return the values of the columns; nested ones as the JSON text that stands there."""
-        raw = _decode_raw(self._lines[index])
+        raw = _decode_raw(self.lines[index])
         row: dict[str, Any] = {}
         for column in self._columns:
             if column.name in raw:
@@ -215,7 +279,7 @@ class JsonLines:
     def reject(self, index: int, stage: Stage, errors: Sequence[FieldError]) -> Reject:
         """Return the reject of a line."""
         number = self._numbers[index]
-        line = self._lines[index]
+        line = self.lines[index]
         before = self._lengths[number - 1] + number if number else 0
         return Reject(
             record=self._chunk.offset + index,
@@ -224,7 +288,7 @@ class JsonLines:
             byte_offset=self._chunk.lo + before,
             stage=stage,
             errors=tuple(errors),
-            raw=(line[:HEAD_BYTES] if index in self._too_long else line).removesuffix(b"\r"),
+            raw=(line[:HEAD_BYTES] if index in self.too_long else line).removesuffix(b"\r"),
         )
 
     @cached_property

@@ -158,14 +158,14 @@ class ParquetRows(JsonLines):
         unfit: frozenset[int],
         required: frozenset[str],
     ) -> None:
-        super().__init__(name, chunk, columns, lines)
-        self._rows, self._unfit, self._required = lines, unfit, required
+        super().__init__(name, chunk, columns, b"", longest=0)
+        self.lines, self._unfit, self._required = lines, unfit, required
 
     def values(self, index: int) -> dict[str, Any]:
         """Return the row as JSON values."""
         if index in self._unfit:
             raise unreadable("number_out_of_range", "NaN and infinity are no JSON numbers")
-        self._rows[index] = self._without_nulls(self._rows[index])
+        self.lines[index] = self._without_nulls(self.lines[index])
         return super().values(index)
 
     def _without_nulls(self, line: bytes) -> bytes:
@@ -185,5 +185,5 @@ class ParquetRows(JsonLines):
             byte_offset=self._chunk.lo + index,
             stage=stage,
             errors=tuple(errors),
-            raw=self._rows[index],
+            raw=self.lines[index],
         )
