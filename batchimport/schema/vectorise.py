@@ -106,7 +106,7 @@ def prove(rules: Sequence[ColumnRule], frame: pl.DataFrame) -> pl.Series:
         proven = pl.DataFrame(columns).select(pl.all_horizontal(every).alias("proven")).to_series()
     for rule in rules:
         if rule.validator is not None:
-            proven &= rule.verdicts(frame.get_column(rule.name))
+            proven &= rule.verdicts(frame.get_column(rule.name).alias(rule.slot))
     return proven
 
 

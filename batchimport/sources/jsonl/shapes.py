@@ -43,8 +43,8 @@ _LEAST_SHARE = 4
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _strings = msgspec.json.Decoder(list[str]).decode
-_values = msgspec.json.Decoder(list[Any]).decode
-_BROKEN = object()
+_values = msgspec.json.Decoder(list[msgspec.Raw]).decode
+"""Looks at escapes, too."""
 
 
 @lru_cache(maxsize=16)
@@ -304,20 +304,22 @@ def _unescape(raw: pl.Series, lines: pl.Series, *, is_json: bool) -> tuple[pl.Se
     given = raw.gather(places).to_list()
     texts = given if is_json else [f'"{text}"' for text in given]
     decode = _values if is_json else _strings
+    broken: list[int] = []
     try:
         values = decode(f"[{','.join(texts)}]")
     except ValueError:
         values = [_one(decode, text) for text in texts]
-    broken = [int(place) for place, value in zip(places, values, strict=True) if value is _BROKEN]
-    if not is_json:
-        texts = ["" if value is _BROKEN else value for value in values]
-        raw = raw.clone().scatter(places, pl.Series(texts, dtype=pl.String))
-    return raw, broken
+        broken = [
+            place for place, value in zip(places.to_list(), values, strict=True) if value is None
+        ]
+    if is_json:
+        return raw, broken
+    return raw.clone().scatter(places, pl.Series(values, dtype=pl.String)), broken
 
 
 def _one(decode: Callable[[str], list[Any]], text: str) -> Any:
-    """Decode one value; a number beyond a double counts as broken, too."""
+    """Decode one value; None if it is malformed."""
     try:
         return decode(f"[{text}]")[0]
     except ValueError:
-        return _BROKEN
+        return None
