@@ -6,14 +6,18 @@ that is not among the pattern's `rules`. What a pattern does not match may be va
 
 A pattern is fast only as long as it is *one-pass*: at each byte there is at most one way to go on.
 Then Rust's regex engine finds the groups while it matches; otherwise it matches first and searches for
-the groups afterwards, at twice the cost or more. What keeps a pattern one-pass:
+the groups afterwards. What keeps a pattern one-pass:
 
 * Alternatives begin with different characters: values by their first byte, enums as a trie.
 * A repetition ends where something begins that it cannot contain: `-+[a-z]+`, not `[a-z-]*[a-z]`.
 * No key is optional: each order of keys that occurs has its own pattern, also in nested objects.
-* It is small: the engine's table of states must fit into 1 MiB, which is about a thousand states. Hence
-  an escape is just a backslash and one more character, values that nest without a shape of their own
-  go two levels deep, and lengths above `_LONGEST_COUNT` are not counted here.
+* It has no more than 16 groups, and the engine's table of its states takes no more than 1 MiB: a
+  thousand or two. Hence an escape is just a backslash and one more character, values that nest without
+  a shape of their own go two levels deep, long texts are not counted; and a line with many keys is
+  proven in pieces, cut at some of its keys. (Wherever such a key stands first in a line: the pieces
+  match only if that is its place.)
+
+One that is not one-pass takes 3 to 30 times as long: `tests/bench/test_shapes.py` prints the ratios.
 """
 
 from __future__ import annotations
@@ -38,7 +42,9 @@ if TYPE_CHECKING:
 Members = Callable[[bytes], Mapping[str, SupportsBytes]]
 """Returns the raw values of an object; raises ValueError if it is none."""
 Keys = tuple[tuple[str, Any], ...]
-"""The keys of an object in order, each with the `Keys` of its value, or None for any keys."""
+"""The keys of an object in order, each with the form of its value."""
+Form = Any
+"""The `Keys` of an object, or `scalar`, `array` or `object`; None for a null, which shows nothing."""
 
 _SILENT = ANNOTATIONS - {"$schema", "$id", "id"}
 _LONGEST_COUNT = 64
@@ -46,6 +52,14 @@ _LONGEST_COUNT = 64
 _LONGEST_TEXT = 16
 """Characters of any kind that are counted: each takes a dozen states."""
 _DEEPEST = 4
+_MOST_GROUPS = 15
+"""Beside the one that shows that there is a match."""
+_LARGEST_TABLE = 2**17
+"""Entries of 8 bytes: one for each state and class of bytes."""
+_CLASSES_OF_ALL = 12
+"""Classes of bytes that any pattern has, for UTF-8 and ranges."""
+_STATES_OF_NEGATED = 8
+"""States that a class of Unicode characters takes."""
 _LONGEST_REGEX = 40_000
 _LARGEST_ENUM = 400
 """Characters in all of its values."""
@@ -82,6 +96,11 @@ _ANY: dict[str, str] = {
     "object": _ANY_OBJECT,
 }
 """Values of each type but null, which columns treat apart."""
+_TYPES_OF = {
+    "scalar": {"string", "integer", "number", "boolean"},
+    "array": {"array"},
+    "object": {"object"},
+}
 
 _WORD = "[A-Za-z0-9]+(?:-+[A-Za-z0-9]+)*"
 _HEX = "[0-9A-Fa-f]"
@@ -105,14 +124,17 @@ class LinePattern:
     """One order of keys.
 
     Attributes:
-        regex: Its first group takes part in every match, the others hold the raw values of `columns`:
-            of strings what is between the quotes, of null nothing.
+        pieces: Regular expressions of the pieces of a line. The first group of each takes part in every
+            match; the others hold the raw values of `columns`, one after the other: of strings what is
+            between the quotes, of null nothing.
+        cuts: What stands between the pieces.
         optional: Keys that a line must have for this pattern and that not all records need to have,
             as they stand in a line.
         rules: What the pattern does not prove.
     """
 
-    regex: str
+    pieces: tuple[str, ...]
+    cuts: tuple[str, ...]
     columns: tuple[Column, ...]
     optional: tuple[str, ...]
     rules: tuple[ColumnRule, ...]
@@ -147,7 +169,7 @@ class LinePatterns:
             ValueError: If it is no object.
         """
         return tuple(
-            (name, _inner_keys(members, bytes(raw), self._nodes.get(name)))
+            (name, _form(members, bytes(raw), self._nodes.get(name)))
             for name, raw in members(line).items()
         )
 
@@ -156,37 +178,36 @@ class LinePatterns:
         names = [name for name, _ in keys]
         if not self._required <= set(names) <= self._columns.keys():
             return None
-        pairs: list[str] = []
-        rules: list[ColumnRule | None] = []
         columns = tuple(self._columns[name] for name in names)
-        for column, (name, inner) in zip(columns, keys, strict=True):
-            value, proven = self._value(column, inner)
-            pairs.append(_key(name) + _COLON + value)
-            rules.append(self._rule_of(column, proven))
-        regex = rf"^(\{{){_COMMA.join(pairs)}\}}\r?$"
-        if len(regex) > _LONGEST_REGEX:
+        values = [
+            self._value(column, form) for column, (_, form) in zip(columns, keys, strict=True)
+        ]
+        pieces = _pieces([(name, text) for name, (text, _) in zip(names, values, strict=True)])
+        if pieces is None:
             return None
+        rules = [
+            self._rule_of(column, proven)
+            for column, (_, proven) in zip(columns, values, strict=True)
+        ]
         return LinePattern(
-            regex=regex,
-            columns=columns,
+            *pieces,
+            columns,
             optional=tuple(
-                json.dumps(name) + ":"
-                for name in names
-                if name not in self._required and _key(name) == re.escape(json.dumps(name))
+                _literal(name) for name in names if name not in self._required and _is_literal(name)
             ),
             rules=tuple(rule for rule in rules if rule is not None),
         )
 
-    def _value(self, column: Column, inner: Keys | None) -> tuple[str, frozenset[str]]:
+    def _value(self, column: Column, form: Form) -> tuple[str, frozenset[str]]:
         """Return the values of a column with their group, and the words of its rule that they meet."""
         node = self._nodes[column.name]
         words = _words(node)
         proven = frozenset(words)
         if column.kind == "json":
-            text = _proven_value(node, inner)
+            text = _proven_value(node, form)
             if text is None:
                 types = _types(words) or frozenset(_ANY)
-                text, proven = _any_value(types, inner), frozenset()
+                text, proven = _any_value(types, form), frozenset()
             value = f"({text})"
         elif column.kind in _SCALARS:
             value, proven = f"({_SCALARS[column.kind]})", frozenset({"type"})
@@ -199,15 +220,77 @@ class LinePatterns:
 _SCALARS: dict[Kind, str] = {"integer": _INTEGER, "number": _NUMBER, "boolean": _BOOLEAN}
 
 
-def _inner_keys(members: Members, raw: bytes, node: Node | None, depth: int = 1) -> Keys | None:
-    """Return the order of an object's keys, if its schema names some or its values nest."""
-    declared = _words(node).get("properties")
-    if not raw.startswith(b"{") or not (declared or b"{" in raw[1:] or b"[" in raw):
-        return None
-    if depth > _DEEPEST:
-        return None
+def _pieces(pairs: Sequence[tuple[str, str]]) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
+    """Return the pieces of a line and what stands between them; None if one becomes too large.
+
+    Args:
+        pairs: Keys, and the patterns of their values.
+    """
+    pieces: list[str] = []
+    cuts: list[str] = []
+    piece, groups = r"^()\{", 0
+    for at, (name, value) in enumerate(pairs):
+        comma = _COMMA if at else ""
+        longer = f"{piece}{comma}{_key(name)}{_COLON}{value}"
+        groups += 1
+        if groups > _MOST_GROUPS or not _is_small(longer):
+            if not at or not _is_literal(name):
+                return None
+            pieces.append(f"{piece}{comma}$")
+            cuts.append(_literal(name))
+            longer, groups = f"^() ?{value}", 1
+            if not _is_small(longer):
+                return None
+        piece = longer
+    return (*pieces, rf"{piece}\}}\r?$"), tuple(cuts)
+
+
+_ATOM = re.compile(
+    r"(\[\^?(?:\\.|[^\]\\])+\]|\\x..|\\.|\(\?:|[^{}])(?:\{([0-9]+)(?:,([0-9]*))?\})?", re.DOTALL
+)
+"""A class, an escape, a sign or a character of a regular expression, and how often it stands there."""
+_SIGNS = frozenset(["(?:", *"()|*+?^$"])
+
+
+def _is_small(regex: str) -> bool:
+    """Say whether the engine's table of a pattern is certainly small enough."""
+    if len(regex) > _LONGEST_REGEX:
+        return False
+    states = 0
+    for atom in _ATOM.finditer(regex):
+        text, least, most = atom.groups()
+        if text.startswith("[^"):
+            size = _STATES_OF_NEGATED
+        elif text.startswith(("[", "\\")):
+            size = 1
+        else:
+            size = 0 if text in _SIGNS else len(text.encode())
+        states += size * max(int(least or 1), int(most or 1))
+    classes = 1 << (len(set(regex)) + _CLASSES_OF_ALL - 1).bit_length()
+    return states * classes <= _LARGEST_TABLE
+
+
+def _literal(name: str) -> str:
+    """Return a key as it stands in a line, with its colon."""
+    return json.dumps(name) + ":"
+
+
+def _is_literal(name: str) -> bool:
+    """Say whether a key is written in one way."""
+    return json.dumps(name) == json.dumps(name, ensure_ascii=False)
+
+
+def _form(members: Members, raw: bytes, node: Node | None, depth: int = 1) -> Form:
+    """Return the form of a value; the keys of an object, if its schema names some or it nests."""
+    if not raw.startswith((b"{", b"[")):
+        return None if raw == b"null" else "scalar"
+    if raw.startswith(b"["):
+        return "array"
+    nests = _words(node).get("properties") or b"{" in raw[1:] or b"[" in raw
+    if not nests or depth > _DEEPEST:
+        return "object"
     return tuple(
-        (name, _inner_keys(members, bytes(value), _property(node, name), depth + 1))
+        (name, _form(members, bytes(value), _property(node, name), depth + 1))
         for name, value in members(raw).items()
     )
 
@@ -234,23 +317,28 @@ def _property(node: Node | None, name: str) -> Node | None:
     )
 
 
-def _any_value(types: Iterable[str], inner: Keys | None) -> str:
-    """Return values of some types, whatever the schema says beyond that."""
+def _any_value(types: Iterable[str], form: Form) -> str:
+    """Return values of some types and of a form, whatever the schema says beyond that."""
     known = set(types) - ({"integer"} if "number" in types else set())
+    known = known & _TYPES_OF.get(_name(form), known) or known
     texts = {name: _ANY[name] for name in sorted(known)}
-    if inner is not None and "object" in texts:
-        texts["object"] = _object(None, inner, {}) or _ANY_OBJECT
+    if isinstance(form, tuple) and "object" in texts:
+        texts["object"] = _object(None, form, {}) or _ANY_OBJECT
     return "|".join(texts.values())
 
 
-def _proven_value(node: Node | None, inner: Keys | None) -> str | None:
+def _name(form: Form) -> str:
+    return "object" if isinstance(form, tuple) else form or "any"
+
+
+def _proven_value(node: Node | None, form: Form) -> str | None:
     """Return values other than null that are valid by a schema; None if no pattern can tell."""
     words = _words(node)
     types = _types(words)
     if not words.keys() - {"type"}:
-        return _any_value(types or _ANY, inner) if types or not words else None
+        return _any_value(types or _ANY, form) if types or not words else None
     if types == {"object"}:
-        return _object(node, inner, words)
+        return _object(node, form, words)
     if types == {"array"} and node and words.keys() == {"type", "items"}:
         items = _nullable_value(without_null(node.child("items")), None)
         return None if items is None else _list_of(items)
@@ -260,30 +348,32 @@ def _proven_value(node: Node | None, inner: Keys | None) -> str | None:
     return None
 
 
-def _nullable_value(node: Node | None, inner: Keys | None) -> str | None:
+def _nullable_value(node: Node | None, form: Form) -> str | None:
     """Return values that are valid by a schema, null among them where it is allowed."""
     words = _words(node)
-    value = _proven_value(node, inner)
+    value = _proven_value(node, form)
     allowed = words.get("type")
     is_nullable = not words or (isinstance(allowed, list) and "null" in allowed)
     is_nullable = is_nullable and words.keys().isdisjoint(("enum", "const"))
     return f"{value}|null" if value is not None and is_nullable else value
 
 
-def _object(node: Node | None, inner: Keys | None, words: dict[str, Any]) -> str | None:
+def _object(node: Node | None, form: Form, words: dict[str, Any]) -> str | None:
     """Return the objects with an order of keys that are valid by a schema."""
     declared, required = words.get("properties", {}), words.get("required", [])
     closed = words.get("additionalProperties", True)
     known = {"type", "properties", "required", "additionalProperties"}
     are_plain = isinstance(declared, dict) and isinstance(required, list)
-    if inner is None or words.keys() - known or not isinstance(closed, bool) or not are_plain:
+    if words.keys() - known or not isinstance(closed, bool) or not are_plain:
         return None
-    names = {name for name, _ in inner}
+    if not isinstance(form, tuple):
+        return None
+    names = {name for name, _ in form}
     if not set(required) <= names or not (closed or names <= set(declared)):
         return None
     pairs: list[str] = []
-    for name, keys in inner:
-        value = _nullable_value(_property(node, name), keys)
+    for name, inner in form:
+        value = _nullable_value(_property(node, name), inner)
         if value is None:
             return None
         pairs.append(f"{_key(name)}{_COLON}(?:{value})")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -357,3 +358,46 @@ def test_most_frequent_shapes_are_learned_first() -> None:
     assert left.to_list() == [
         at < 30 - shapes.MOST_SHAPES for at in range(30) for _ in range(at + 2)
     ]
+
+
+def test_lines_with_many_keys_are_proven_in_pieces(place: Path) -> None:
+    """A piece ends at a key; where that key also stands in a value before, the line is deferred."""
+    names = [f"k{at}" for at in range(40)]
+    document = {"properties": {name: {"type": ["string", "null"]} for name in names}}
+    document["properties"] |= {"k1": {"type": "object"}, "k39": {"type": "integer"}}
+    good = dict.fromkeys(names, "é") | {"k1": {"a": 1}, "k39": 1}
+    changes = [{}, {"k1": {"k15": 1}}, {"k2": '"k15":'}, {"k39": "x"}, {"k20": 1}, {"k14": None}]
+    lines = [
+        json.dumps(good | change, separators=separator).encode()
+        for change in changes
+        for separator in ((", ", ": "), (",", ":"))
+    ]
+    compare(place, document, lines)
+    is_taken = taken(document, [lines[0]] * 9 + lines)[9:]
+    assert is_taken == [
+        True,
+        True,
+        False,
+        False,
+        True,
+        True,
+        False,
+        False,
+        False,
+        False,
+        True,
+        True,
+    ]
+
+
+def test_patterns_are_small() -> None:
+    """At most 15 values in a pattern, and no table of states beyond what the engine keeps."""
+    names = [f"column_{at}" for at in range(200)]
+    for rule in ({"type": "string"}, {}, {"type": "string", "format": "date-time"}):
+        patterns = RecordSchema({"properties": dict.fromkeys(names, rule)}).patterns
+        pattern = patterns.pattern(tuple((name, None) for name in names))
+        assert pattern is not None
+        assert all(re.compile(piece).groups <= 16 for piece in pattern.pieces)
+        assert len(pattern.pieces) == len(pattern.cuts) + 1 > 200 / 15
+    nested = tuple((name, None) for name in names)
+    assert RecordSchema({"properties": {"a": {}}}).patterns.pattern((("a", nested),)) is None

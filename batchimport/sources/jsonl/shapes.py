@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from batchimport.schema.patterns import Keys, LinePattern
 
 MOST_SHAPES = 16
-"""Polars keeps the last 32 expressions that a thread compiled: these, and those of rules."""
+MOST_PIECES = 24
+"""Of all shapes: Polars keeps the last 32 expressions that a thread compiled, 1 MB each at most."""
 LEAST_LINES = 1000
 """Fewer lines cost less to decode one by one than patterns cost to be made."""
 _SAMPLE = 500
@@ -173,6 +174,9 @@ class Shapes:
                     self._try(self._patterns.pattern(keys), found)
             return self._known
 
+    def _size(self) -> int:
+        return sum(len(pattern.pieces) for pattern in self._known)
+
     def _by_keys(self, lines: Sequence[str]) -> dict[Keys, list[str]]:
         examples: dict[Keys, list[str]] = defaultdict(list)
         for line in lines:
@@ -184,13 +188,10 @@ class Shapes:
 
     def _try(self, pattern: LinePattern | None, lines: list[str]) -> None:
         """Add a pattern, if it takes at least half of the lines whose order of keys it has."""
-        if pattern is None:
+        if pattern is None or self._size() + len(pattern.pieces) > MOST_PIECES:
             return
-        try:
-            matches = pl.Series(lines).str.contains(pattern.regex).sum()
-        except pl.exceptions.PolarsError:  # too large to be compiled
-            return
-        if matches * 2 >= len(lines):
+        _, matched = _capture(pattern, pl.Series(lines))
+        if matched.sum() * 2 >= len(lines):
             known = sorted([*self._known, pattern], key=lambda each: -len(each.columns))
             self._known = tuple(known)
 
@@ -235,11 +236,10 @@ class _Chunk:
     def _match(self, pattern: LinePattern, chosen: pl.Series) -> None:
         lines = self._lines.filter(chosen)
         index = self._index.filter(chosen)
-        groups = lines.str.extract_groups(pattern.regex).struct.unnest()
-        matched = groups.to_series(0).is_not_null()
+        groups, matched = _capture(pattern, lines)
         if not matched.all():
             lines, index = lines.filter(matched), index.filter(matched)
-            groups = groups.filter(matched)
+            groups = [group.filter(matched) for group in groups]
         if index.is_empty():
             return
         frame, fits = _decode(pattern, lines, groups, self._columns)
@@ -260,15 +260,28 @@ class _Chunk:
         return pl.concat([empty, *self._frames]).sort(INDEX)
 
 
+def _capture(pattern: LinePattern, lines: pl.Series) -> tuple[list[pl.Series], pl.Series]:
+    """Return the raw values of each column, and which lines match."""
+    groups: list[pl.Series] = []
+    matched = lines.is_not_null()
+    for regex, cut in zip(pattern.pieces, [*pattern.cuts, ""], strict=True):
+        piece = lines
+        if cut:
+            piece, lines = lines.str.splitn(cut, 2).struct.unnest().get_columns()
+        shown, *values = piece.str.extract_groups(regex).struct.unnest().get_columns()
+        matched &= shown.is_not_null()
+        groups += values
+    return groups, matched
+
+
 def _decode(
-    pattern: LinePattern, lines: pl.Series, groups: pl.DataFrame, columns: tuple[Column, ...]
+    pattern: LinePattern, lines: pl.Series, groups: list[pl.Series], columns: tuple[Column, ...]
 ) -> tuple[pl.DataFrame, pl.Series]:
     """Return the columns of lines that matched, and which rows certainly are what is written."""
     fits = pl.repeat(value=True, n=len(lines), dtype=pl.Boolean, eager=True)
     escaped = lines.str.contains("\\", literal=True).arg_true()
     series: dict[str, pl.Series] = {}
-    for at, column in enumerate(pattern.columns, 1):
-        raw = groups.to_series(at)
+    for column, raw in zip(pattern.columns, groups, strict=True):
         if column.kind == "integer":
             values = raw.cast(pl.Int64)
         elif column.kind == "boolean":
@@ -302,13 +315,13 @@ def _unescape(raw: pl.Series, lines: pl.Series, *, is_json: bool) -> tuple[pl.Se
     if places.is_empty():
         return raw, []
     given = raw.gather(places).to_list()
-    texts = given if is_json else [f'"{text}"' for text in given]
-    decode = _values if is_json else _strings
+    quote = "" if is_json else '"'
+    decode: Callable[[str], list[Any]] = _values if is_json else _strings
     broken: list[int] = []
     try:
-        values = decode(f"[{','.join(texts)}]")
+        values = decode(f"[{quote}{f'{quote},{quote}'.join(given)}{quote}]")
     except ValueError:
-        values = [_one(decode, text) for text in texts]
+        values = [_one(decode, f"{quote}{text}{quote}") for text in given]
         broken = [
             place for place, value in zip(places.to_list(), values, strict=True) if value is None
         ]
