@@ -86,8 +86,8 @@ def judge(batch: Batch, schema: RecordSchema) -> tuple[pl.DataFrame, list[Reject
 
     Records that the vectorised rules accept are valid; the validator judges the deferred ones.
     """
-    accepts = schema.accepts_rows(batch.frame) if schema.vectorised else _ask(batch, schema)
     frame, deferred = batch.frame, batch.deferred
+    accepts = _accepts(batch, schema)
     if not accepts.all():
         also_deferred = frame.filter(~accepts).get_column(INDEX).to_list()
         deferred = sorted([*deferred, *also_deferred])
@@ -110,6 +110,12 @@ def judge(batch: Batch, schema: RecordSchema) -> tuple[pl.DataFrame, list[Reject
     if frame.is_empty() and frame.columns == batch.valid.columns:
         return batch.valid, rejects
     return pl.concat([batch.valid, frame], how="diagonal").sort(INDEX), rejects
+
+
+def _accepts(batch: Batch, schema: RecordSchema) -> pl.Series:
+    if batch.frame.is_empty():
+        return pl.Series(dtype=pl.Boolean)
+    return schema.accepts_rows(batch.frame) if schema.vectorised else _ask(batch, schema)
 
 
 def _ask(batch: Batch, schema: RecordSchema) -> pl.Series:

@@ -16,9 +16,9 @@ HEAVY = ("polars", "adbc_driver_sqlite", "psycopg", "duckdb", "temporalio", "jso
 
 @pytest.mark.parametrize("path", sorted((ROOT / "batchimport").rglob("*.py")), ids=lambda p: p.name)
 def test_modules_are_short(path: Path) -> None:
-    """No module over 400 lines without a reason."""
+    """No module over 600 lines without a reason."""
     lines = len(path.read_text(encoding="utf-8").splitlines())
-    assert lines <= 400 or path.name in LONGER_MODULES
+    assert lines <= 600 or path.name in LONGER_MODULES
 
 
 def test_help_stays_light() -> None:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 MOST_SHAPES = 16
 MOST_PIECES = 24
 """Of all shapes: Polars keeps the last 32 expressions that a thread compiled, 1 MB each at most."""
-LEAST_LINES = 1000
+LEAST_LINES = 2000
 """Fewer lines cost less to decode one by one than patterns cost to be made."""
 _SAMPLE = 500
 """Lines of a chunk that are looked at for new shapes."""
@@ -97,12 +97,14 @@ def decode(
     if excluded:
         texts = texts.clone().scatter(excluded, None)
     rows, left = shapes.decode(texts)
-    rest = texts.filter(left)
-    places = left.arg_true().cast(pl.UInt32).filter(rest.is_not_null())
-    lines = [text.encode() for text in rest.drop_nulls()]
-    frame, deferred = typed.parse(lines, b"\n".join(lines), frozenset())
-    frame = frame.with_columns(places.gather(frame.get_column(INDEX)).alias(INDEX))
-    deferred = sorted([*excluded, *places.gather(deferred).to_list()])
+    frame, deferred = rows.clear(), excluded
+    if left.any():
+        rest = texts.filter(left)
+        places = left.arg_true().cast(pl.UInt32).filter(rest.is_not_null())
+        lines = [text.encode() for text in rest.drop_nulls()]
+        frame, others = typed.parse(lines, b"\n".join(lines), frozenset())
+        frame = frame.with_columns(places.gather(frame.get_column(INDEX)).alias(INDEX))
+        deferred = sorted([*excluded, *places.gather(others).to_list()])
     if schema.vectorised:
         return rows, frame, deferred
     return None, pl.concat([rows, frame]).sort(INDEX), deferred
