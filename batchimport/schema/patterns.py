@@ -266,7 +266,7 @@ def _is_small(regex: str) -> bool:
         else:
             size = 0 if text in _SIGNS else len(text.encode())
         states += size * max(int(least or 1), int(most or 1))
-    classes = 1 << (len(set(regex)) + _CLASSES_OF_ALL - 1).bit_length()
+    classes = 1 << (len(set(regex.encode())) + _CLASSES_OF_ALL - 1).bit_length()
     return states * classes <= _LARGEST_TABLE
 
 
@@ -416,9 +416,10 @@ def _string(words: dict[str, Any], *, alone: bool = False) -> tuple[str, frozens
 
 
 def _one_of(values: Any) -> str | None:
-    """Return some strings as a trie."""
+    """Return some strings as a trie; None if some may be written in several ways, or are many."""
     texts = [value for value in values if isinstance(value, str)]
-    if not texts or sum(map(len, texts)) > _LARGEST_ENUM:
+    are_plain = all(json.dumps(text) == f'"{text}"' for text in texts)
+    if not texts or not are_plain or sum(map(len, texts)) > _LARGEST_ENUM:
         return None
     trie: dict[str, Any] = {}
     for text in texts:
@@ -430,7 +431,7 @@ def _one_of(values: Any) -> str | None:
 
 
 def _branches(trie: dict[str, Any]) -> str:
-    texts = [_written(first) + _branches(rest) for first, rest in trie.items() if first]
+    texts = [re.escape(first) + _branches(rest) for first, rest in trie.items() if first]
     if not texts:
         return ""
     if len(texts) == 1 and "" not in trie:

@@ -124,7 +124,8 @@ RULES: list[Any] = [
     {"type": "string"},
     {"type": ["string", "null"], "maxLength": 2},
     {"type": "string", "minLength": 1},
-    {"type": "string", "enum": ["free", "freed", "plus", "plan", "", "é", "a\nb"]},
+    {"type": "string", "enum": ["free", "freed", "plus", "plan", ""]},
+    {"type": "string", "enum": ["é", "a\nb", "😀"]},
     {"enum": ["a", None]},
     {"type": "string", "enum": [1, "a"]},
     *({"type": "string", "pattern": pattern} for pattern in SIMPLE),
@@ -135,6 +136,10 @@ RULES: list[Any] = [
     {"type": "null"},
     {"anyOf": [{"type": "string"}, {"type": "null"}]},
     {"anyOf": [{"type": "object", "required": ["a"]}, {"type": "null"}]},
+    {"type": "object", "properties": {"a": {}}, "required": ["a"]},
+    {"type": "object", "properties": {"a": {}}, "additionalProperties": False},
+    {"type": "object", "properties": {"a": {"type": ["string", "null"], "enum": ["a"]}}},
+    {"type": "object", "properties": {"a": {"type": "integer"}}},
     {"$ref": "#/$defs/d"},
     {"type": ["integer", "string"]},
     {"not": {"type": "string"}},
@@ -187,11 +192,12 @@ TEXTS = (
     *("1.2.3.4", "01.2.3.4", "256.1.1.1", "249.199.99.0", "10:00:00Z", "http://a.b/c"),
 )
 RAW = (
-    *("1", "-0", "0", "01", "1.0", "-1", "99", "100", "1e2", "1E400", "-1e400", "0.1", "-0.0", "1.", ".5"),
+    *("1", "-0", "-0e1", "-0E-1", "0", "01", "1.0", "-1", "99", "100", "1e2", "1E400", "-1e400", "0.1", "-0.0", "1.", ".5"),
     *("9" * 18, "9" * 19, "9223372036854775807", "-9223372036854775808", "9007199254740993"),
     *("0.1234567890123456789", "5e-324", "1e-400", "123456789012345.5", "NaN", "-Infinity", "+1", "1_0"),
     *("true", "false", "null", "True", "nul", "[]", "{}", "[1, null]", '["a","b"]', "[[1]]", "[[[1]]]"),
     *('{"a": 1}', '{"a":1,"b":"é"}', '{"b": 2, "a": 1}', '{"a": {"a": [1, {"a": null}]}}', "[{}, 1]"),
+    *('{"a": null}', '{"a": "a"}', '{"a": "b"}', '{"a": 1.0}', '{"b": 1}', '{"a": [], "c": {}}'),
     *('{"a": 1, "a": 2}', '{"\\u0061": 1}', '[1, ]', '{"a": 1,}', '{"a" : 1}', "[ ]", '[1e999]'),
     *(r'"\u0061"', r'"\ud83d\ude00"', r'"\ud83d"', r'"\ud83d\u0041"', r'"\q"', r'"\u12"', r'"\/\b"'),
     *(r'"\\"', r'"\u0000"', '"\t"', '"a', "'a'", r'["\q"]', r'{"\ud800": 1}', '["\x01"]', r'"\"'),
@@ -276,7 +282,8 @@ def test_schemas_of_any_words(place: Path, document: Any, records: list[dict[str
 def test_each_value_under_each_rule(place: Path, rule: Any) -> None:
     """Alone in its line, so that nothing else decides."""
     lines = [f'{{"v": {value}}}'.encode() for value in RAW]
-    compare(place, {"properties": {"v": rule, "first": True}, "$defs": {"d": RULES[1]}}, lines)
+    document = {"properties": {"v": rule, "first": True}, "$defs": {"d": RULES[1]}}
+    compare(place, document, lines, limit=40)  # so that one line of a shape is not too rare
 
 
 @pytest.mark.parametrize("inferred", [True, False])

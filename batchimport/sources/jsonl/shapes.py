@@ -291,6 +291,9 @@ def _decode(
         elif column.kind == "number":
             values, are_exact = numbers_of(raw, exact=column.inferred)
             fits = fits if are_exact is None else fits & are_exact
+            if not column.inferred:
+                # One by one, `-0` is decoded as an integer, which has no sign; here it is -0.0.
+                fits &= (raw != "-0").fill_null(value=True)
         else:
             values, broken = _unescape(raw, escaped, is_json=column.kind == "json")
             fits = fits.scatter(broken, values=False) if broken else fits
