@@ -31,8 +31,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("shapes")
 
 
-def chunks_of(path: Path, limit: int) -> Iterator[tuple[Any, Chunk]]:
-    source = open_source([str(path)], SourceOptions())
+def chunks_of(path: Path, limit: int, **options: Any) -> Iterator[tuple[Any, Chunk]]:
+    source = open_source([str(path)], SourceOptions(**options))
     at = Position()
     try:
         while chunk := source.cut(at, limit, 1 << 20):
@@ -42,7 +42,9 @@ def chunks_of(path: Path, limit: int) -> Iterator[tuple[Any, Chunk]]:
         source.close()
 
 
-def outcome(path: Path, schema: RecordSchema, limit: int, *, by_shapes: bool) -> Outcome:
+def outcome(
+    path: Path, schema: RecordSchema, limit: int, *, by_shapes: bool, **options: Any
+) -> Outcome:
     """Return rows in order, rejects and digests; shapes are learned from few lines, or never."""
     shapes.shapes_of.cache_clear()
     rows: list[dict[str, Any]] = []
@@ -50,7 +52,8 @@ def outcome(path: Path, schema: RecordSchema, limit: int, *, by_shapes: bool) ->
     digests: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shapes, "LEAST_LINES", 1 if by_shapes else 1 << 60)
-        for source, chunk in chunks_of(path, limit):
+        patch.setattr(shapes, "LEAST_TAKEN", 1 << 20)
+        for source, chunk in chunks_of(path, limit, **options):
             batch = source.read(chunk, schema)
             frame, more = judge(batch, schema)
             assert frame.height + len(more) == chunk.records
@@ -60,7 +63,9 @@ def outcome(path: Path, schema: RecordSchema, limit: int, *, by_shapes: bool) ->
     return rows, rejects, digests
 
 
-def compare(path: Path, document: dict[str, Any], lines: list[bytes], limit: int = 1000) -> Outcome:
+def compare(
+    path: Path, document: dict[str, Any], lines: list[bytes], limit: int = 1000, **options: Any
+) -> Outcome:
     """Assert that shapes make no difference, in lines and in an array; return the outcome."""
     schema = RecordSchema(document)
     found: Outcome = ([], [], [])
@@ -71,10 +76,10 @@ def compare(path: Path, document: dict[str, Any], lines: list[bytes], limit: int
         file = path / name
         file.write_bytes(data)
         try:
-            slow = outcome(file, schema, limit, by_shapes=False)
+            slow = outcome(file, schema, limit, by_shapes=False, **options)
         except UsageError:  # bytes that end the array
             continue
-        found = outcome(file, schema, limit, by_shapes=True)
+        found = outcome(file, schema, limit, by_shapes=True, **options)
         assert repr(found) == repr(slow), (document, lines)  # -0.0 is not 0.0
     return found
 
@@ -296,6 +301,26 @@ def test_digits_of_numbers(place: Path, inferred: bool) -> None:
     slow, fast = (outcome(file, schema, 1000, by_shapes=flag) for flag in (False, True))
     assert repr(slow) == repr(fast)
     assert ("number_out_of_range" in codes(fast[1])) is True
+
+
+def test_places_of_lines(place: Path) -> None:
+    """Long lines, blank ones, CRLF, a byte order mark, bytes that are not UTF-8."""
+    document = {"properties": {"v": {"type": "string"}}}
+    good, long = b'{"v": "a"}', b'{"v": "' + b"x" * 90 + b'"}'
+    lines = [good, b"", long, b" \t", good + b"\r", long + b"\r", b"\r", b'{"v": 1}', good]
+    for first in (good, b"\xef\xbb\xbf" + good):
+        for more in (b"\xff", b'{"v": "\xff"}', b"\xc3", good):
+            file = place / "places.jsonl"
+            file.write_bytes(b"\n".join([first, *lines, more]))
+            schema = RecordSchema(document)
+            for limit in (3, 100):
+                slow, fast = (
+                    outcome(file, schema, limit, by_shapes=flag, max_record_bytes=60)
+                    for flag in (False, True)
+                )
+                assert fast == slow
+                assert codes(fast[1])[:3] == ["record_too_long", "record_too_long", "type"]
+    compare(place, document, [good, long, good], max_record_bytes=60)
 
 
 def generated(count: int, bad: float) -> tuple[dict[str, Any], list[bytes]]:

@@ -32,6 +32,8 @@ MOST_PIECES = 24
 """Of all shapes: Polars keeps the last 32 expressions that a thread compiled, 1 MB each at most."""
 LEAST_LINES = 2000
 """Fewer lines cost less to decode one by one than patterns cost to be made."""
+LEAST_TAKEN = 2
+"""A pattern must take one in so many of the lines whose order of keys it has."""
 _SAMPLE = 500
 """Lines of a chunk that are looked at for new shapes."""
 _RARE = 100
@@ -189,11 +191,11 @@ class Shapes:
         return examples
 
     def _try(self, pattern: LinePattern | None, lines: list[str]) -> None:
-        """Add a pattern, if it takes at least half of the lines whose order of keys it has."""
+        """Add a pattern, if it takes enough of the lines whose order of keys it has."""
         if pattern is None or self._size() + len(pattern.pieces) > MOST_PIECES:
             return
         _, matched = _capture(pattern, pl.Series(lines))
-        if matched.sum() * 2 >= len(lines):
+        if matched.sum() * LEAST_TAKEN >= len(lines):
             known = sorted([*self._known, pattern], key=lambda each: -len(each.columns))
             self._known = tuple(known)
 
