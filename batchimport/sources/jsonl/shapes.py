@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 MOST_SHAPES = 16
 MOST_PIECES = 24
 """Of all shapes: Polars keeps the last 32 expressions that a thread compiled, 1 MB each at most."""
+_FAST_SHAPES = 4
+"""Those that are learned first are in more and faster pieces."""
 LEAST_LINES = 2000
 """Fewer lines cost less to decode one by one than patterns cost to be made."""
 LEAST_TAKEN = 2
@@ -175,11 +177,9 @@ class Shapes:
                     break
                 if keys not in self._tried:
                     self._tried.add(keys)
-                    self._try(self._patterns.pattern(keys), found)
+                    compact = len(self._known) >= _FAST_SHAPES
+                    self._try(self._patterns.pattern(keys, compact=compact), found)
             return self._known
-
-    def _size(self) -> int:
-        return sum(len(pattern.pieces) for pattern in self._known)
 
     def _by_keys(self, lines: Sequence[str]) -> dict[Keys, list[str]]:
         examples: dict[Keys, list[str]] = defaultdict(list)
@@ -192,7 +192,9 @@ class Shapes:
 
     def _try(self, pattern: LinePattern | None, lines: list[str]) -> None:
         """Add a pattern, if it takes enough of the lines whose order of keys it has."""
-        if pattern is None or self._size() + len(pattern.pieces) > MOST_PIECES:
+        if pattern is None or pattern.pieces in (each.pieces for each in self._known):
+            return
+        if sum(len(each.pieces) for each in [*self._known, pattern]) > MOST_PIECES:
             return
         _, matched = _capture(pattern, pl.Series(lines))
         if matched.sum() * LEAST_TAKEN >= len(lines):
