@@ -3,7 +3,8 @@
 ```
 BatchImportError                        exit 1
 ├── UsageError                          exit 2
-│   └── NoSuchDestinationError
+│   ├── NoSuchDestinationError
+│   └── UnknownJobError
 ├── RefusedError                        exit 6
 │   ├── AlreadyStoredError
 │   ├── RowsGoneError
@@ -28,10 +29,11 @@ All parameters after `message` have defaults, so that errors can be pickled.
 from __future__ import annotations
 
 from contextlib import contextmanager
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 
 class BatchImportError(Exception):
@@ -63,6 +65,10 @@ class UsageError(BatchImportError):
 
 class NoSuchDestinationError(UsageError):
     """There is no such database or directory, and it may not be created."""
+
+
+class UnknownJobError(UsageError):
+    """Neither the state directory nor the destination knows the job."""
 
 
 class RefusedError(BatchImportError):
@@ -109,6 +115,10 @@ class TransientError(ChunkError):
     """Retry the chunk after a wait: connection lost, lock held, deadlock, timeout."""
 
 
+class BehindGapError(ChunkError):
+    """Do not retry: an earlier chunk was given up, and rows are to be stored in order."""
+
+
 class DestinationAwayError(TransientError):
     """The destination cannot be reached: wait for it, and do the same again.
 
@@ -150,6 +160,17 @@ class TooManyRejects(Stop):
     """More rejects than `--max-errors`: finish the chunks in flight and stop."""
 
     exit_code = 4
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str | None:
+    """Return what was probably meant by a word that is not among the known ones.
+
+    Upper and lower case count the same; a known word that begins with the word is near enough.
+    """
+    by_lower = {each.lower(): each for each in known}
+    near = get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
+    near += [each for each in by_lower if len(word) > 2 and each.startswith(word.lower())]
+    return by_lower[near[0]] if near else None
 
 
 def from_system(error: OSError) -> FatalError:

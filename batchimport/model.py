@@ -226,7 +226,7 @@ class SourceOptions:
     Attributes:
         header: CSV: some row has the names of the columns.
         has_header: CSV: it is the first row, whatever that looks like.
-        null_string: CSV: the cell that means null; None: an empty cell.
+        null_string: CSV: the cell that means null, or several; None: an empty cell.
         skip_lines: CSV: lines before the header.
         max_record_bytes: A longer record is rejected.
     """
@@ -237,7 +237,7 @@ class SourceOptions:
     quote: str | None = None
     encoding: str | None = None
     header: bool = True
-    null_string: str | None = None
+    null_string: str | tuple[str, ...] | None = None
     skip_lines: int | None = None
     max_record_bytes: int = 16 * 1024 * 1024
     has_header: bool = False
@@ -248,6 +248,8 @@ class SourceOptions:
         Raises:
             UsageError: If a value is out of its range.
         """
+        if isinstance(self.null_string, list):  # as JSON has it
+            object.__setattr__(self, "null_string", tuple(self.null_string))
         if self.has_header and not self.header:
             raise UsageError("is the opposite of --no-header", where="--header")
         _check_choice("--compression", self.compression, Compression)
@@ -351,6 +353,8 @@ class RunOptions:
         max_errors_share: The same as a share of the processed records, 0 to 1.
         rejects_path: File for the rejects; None: in the state directory.
         dry_run: Import as usual, but keep nothing.
+        hopeless_after: Stop if so many records are processed and every one of them was rejected,
+            unless `max_errors` or its share says how many may be; None: never.
         min_records: Refuse to begin a job whose source has fewer records; None: any number.
         destination_wait_seconds: How long the job waits for a destination that is away or locked.
     """
@@ -371,6 +375,7 @@ class RunOptions:
     max_errors_share: float | None = None
     rejects_path: str | None = None
     dry_run: bool = False
+    hopeless_after: int | None = None
     min_records: int | None = None
     destination_wait_seconds: float = 120.0
 
@@ -524,6 +529,7 @@ class Summary:
     chunk_size: ChunkSizes = ChunkSizes()
     waited_seconds: float = 0.0
     rejects_by_code: dict[str, int] = field(default_factory=dict)
+    rejects_by_field: dict[str, dict[str, int]] = field(default_factory=dict)
     rejects_file: str | None = None
     resume_command: str | None = None
     error: str | None = None

@@ -17,7 +17,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args, get_type_hints
 import typer
 from typer.core import TyperCommand
 
-from batchimport.errors import BatchImportError, UsageError, without_panics
+from batchimport.errors import BatchImportError, UsageError, did_you_mean, without_panics
 from batchimport.model import (
     Adaptive,
     Compression,
@@ -28,7 +28,7 @@ from batchimport.model import (
     SourceOptions,
     TemporalOptions,
 )
-from batchimport.sinks.registry import examples, scheme_of
+from batchimport.sinks.registry import address_of, examples, scheme_of
 from batchimport.sources.registry import FORMATS
 from batchimport.state.directory import STATE_PATH, StateDirectory
 
@@ -37,7 +37,8 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmg]i?|)b?", re.IGNORECASE)
 
 
 def absolute(address: str) -> str:
-    """Return an address whose path is absolute."""
+    """Return an address whose path is absolute; a path alone is a file of the kind it ends with."""
+    address = address_of(address)
     known = scheme_of(address)
     name, _, path = address.partition(":///")
     if known is None or not known.is_path or not path or path.startswith("/"):
@@ -216,8 +217,11 @@ class Reading:
         False
     )
     null_string: Annotated[
-        str | None,
-        Option(metavar="TEXT", help="CSV: the cell that means null. Default: an empty cell."),
+        list[str] | None,
+        Option(
+            metavar="TEXT",
+            help="CSV: a cell that means null; may be repeated. Default: an empty cell.",
+        ),
     ] = None
     skip_lines: Annotated[
         int | None, Number(help="CSV: number of lines before the header. Default: detected.")
@@ -230,6 +234,7 @@ class Reading:
         Raises:
             UsageError: If one is not valid.
         """
+        nulls = self.null_string or []
         return SourceOptions(
             format=self.format,
             compression=self.compression,
@@ -238,7 +243,7 @@ class Reading:
             encoding=self.encoding,
             header=not self.no_header,
             has_header=self.has_header,
-            null_string=self.null_string,
+            null_string=nulls[0] if len(nulls) == 1 else tuple(nulls) or None,
             skip_lines=self.skip_lines,
             max_record_bytes=parse_size(self.max_record_bytes, "--max-record-bytes"),
         )
@@ -421,6 +426,10 @@ class Output:
         Option(metavar="PATH", help="Append a line for each event to this file."),
     ] = None
     quiet: Quiet = False
+    verbose: Annotated[
+        bool,
+        Option("--verbose", help="Print the cause of an error, and why chunks have their size."),
+    ] = False
 
 
 @dataclass(frozen=True)
@@ -495,14 +504,17 @@ def as_command(command: Callable[..., None]) -> Callable[..., None]:
         else:
             options.append(_option(name, parameter.annotation, parameter.default))
 
-    options.append(_option("verbose", _VERBOSE, default=False))
+    if not any(each.name == "verbose" for each in options):
+        options.append(_option("verbose", _VERBOSE, default=False))
+    names = inspect.signature(command).parameters
 
-    def grouped(*, verbose: bool, **values: Any) -> None:
+    def grouped(**values: Any) -> None:
+        verbose = values["verbose"]
         for name, group in groups.items():
             values[name] = group(**{each.name: values.pop(each.name) for each in fields(group)})
         try:
             with without_panics():
-                command(**values)
+                command(**{name: values[name] for name in names})
         except BatchImportError as error:
             if verbose and error.__cause__ is not None:
                 error.add_note(f"cause: {error.__cause__!r}")
@@ -530,8 +542,34 @@ def _option(name: str, annotation: Any, default: Any) -> inspect.Parameter:
     return inspect.Parameter(name, kind, default=default, annotation=annotation)
 
 
+_VALUES = {"upsert": "update", "merge": "update", "skip": "ignore", "overwrite": "replace"}
+"""Words of other tools for values of our options."""
+
+
+def _in_plain_words(text: str) -> str:
+    """Return why a value is not taken, and which one was probably meant."""
+    text = text.removeprefix("Value error, ").rstrip(".")
+    text = re.sub(r"Input should be a valid (\w+).*", r"not a valid \1", text)
+    given, *known = re.findall(r"'([^']*)'", text) or [""]
+    near = _VALUES.get(given, "")
+    near = near if near in known else did_you_mean(given, known) or ""
+    return f"{text}. Did you mean {near}?" if near else text
+
+
 class GroupedCommand(TyperCommand):
     """A command whose help lists its options under the titles of their groups."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the arguments; say in plain words which value is not taken.
+
+        Raises:
+            BadParameter: If the value of an option is not one that it takes.
+        """
+        try:
+            return super().parse_args(ctx, args)
+        except typer.BadParameter as error:
+            error.message = _in_plain_words(error.message)
+            raise
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write a section for each group, after the command's own options."""

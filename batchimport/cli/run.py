@@ -102,7 +102,8 @@ def execute(request: "Request", output: o.Output) -> None:
     """
     from batchimport.importer import import_file  # noqa: PLC0415 - imports Polars
 
-    display = open_display("none" if output.quiet else output.progress)
+    progress = "none" if output.quiet else output.progress
+    display = open_display(progress, verbose=output.verbose)
     with log_to(output.log_file), display:
         outcome = import_file(request, display)
     try:
@@ -123,7 +124,7 @@ def _report(outcome: "Outcome", output: o.Output) -> None:
         if output.json_:
             typer.echo(json.dumps(outcome.summary.to_dict()))
         elif not output.quiet and (outcome.summary.resume_command or outcome.error is None):
-            final_report(outcome.summary, outcome.examples)
+            final_report(outcome.summary, outcome.examples, outcome.ended_at)
     except OSError as error:
         if error.errno not in (errno.EPIPE, errno.EIO):
             raise

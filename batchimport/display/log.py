@@ -57,7 +57,7 @@ class RunLog:
             case SizeDecided():
                 return self._changed(event)
             case ChunkFinished():
-                return [_committed(event)]
+                return [committed(event)]
             case RecordsCounted():
                 return [f"the source has {event.total:,} records"]
             case JobFinished():
@@ -127,7 +127,8 @@ class _Unlimited(Warnings):
         return 2
 
 
-def _committed(event: ChunkFinished) -> str:
+def committed(event: ChunkFinished) -> str:
+    """Say in one line what became of a chunk."""
     result = event.result
     first, last = result.chunk.offset, result.chunk.offset + result.chunk.records
     counts = f"stored {result.successful:,}, rejected {result.failed:,}"

@@ -11,7 +11,13 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from batchimport.errors import BatchImportError, JobInterrupted, Stop, TransientError
+from batchimport.errors import (
+    BatchImportError,
+    BehindGapError,
+    JobInterrupted,
+    Stop,
+    TransientError,
+)
 from batchimport.pipeline.chunk import process_chunk
 from batchimport.policy.events import (
     ChunkFailed,
@@ -46,26 +52,36 @@ class _Turn:
 
     Of two records with the same unique key, the earlier one then wins in every run. A chunk that is
     retried keeps its place: what stopped it would most often stop those behind it, too.
+
+    Args:
+        before: The turn of the chunk before; None if nothing is waited for.
+        keeps_order: A chunk must not pass an earlier one that was given up.
     """
 
-    def __init__(self, before: _Turn | None) -> None:
-        self._before: threading.Event | None = before.ended if before else None
-        self.ended: threading.Event = threading.Event()
+    def __init__(self, before: _Turn | None, *, keeps_order: bool) -> None:
+        self._before, self._keeps_order = before, keeps_order
+        self.ended = threading.Event()
+        self.is_given_up = False
 
     def wait(self, is_cancelled: Callable[[], bool]) -> None:
         """Wait until the chunk before this one has ended.
 
         Raises:
             TransientError: If the attempt was cancelled.
+            BehindGapError: If the chunk before was given up, and must not be passed.
         """
-        while self._before is not None and not self._before.wait(SECONDS_BETWEEN_LOOKS):
+        while self._before is not None and not self._before.ended.wait(SECONDS_BETWEEN_LOOKS):
             if is_cancelled():
                 break
         if is_cancelled():
             raise TransientError("the attempt was cancelled")
+        if self._keeps_order and self._before is not None and self._before.is_given_up:
+            raise BehindGapError("an earlier chunk was given up, whose keys come first")
+        self._before = None  # a chain of all turns would be kept
 
-    def end(self) -> None:
+    def end(self, *, is_given_up: bool) -> None:
         """Let the next chunk in."""
+        self.is_given_up = is_given_up
         self.ended.set()
 
 
@@ -148,19 +164,23 @@ class LocalEngine:
 
     def _next_turn(self) -> _Turn:
         """Queue up behind the last chunk if the sink has one writer."""
-        self._last = _Turn(self._last if self._work.claim.hints.writers == 1 else None)
+        hints = self._work.claim.hints
+        self._last = _Turn(
+            self._last if hints.writers == 1 else None, keeps_order=hints.keeps_order
+        )
         return self._last
 
     async def _import(self, chunk: Chunk, turn: _Turn) -> None:
         """Import a chunk or give it up; never raises, since one chunk must not stop the others."""
-        began = time.monotonic()
+        began, is_given_up = time.monotonic(), True
         try:
             result = await self._with_retries(chunk, turn)
+            is_given_up = False
         except Exception as error:  # noqa: BLE001 - the stop rule decides what an error means
             self._failed(chunk, error)
             return
         finally:
-            turn.end()
+            turn.end(is_given_up=is_given_up)
         self._observer(ChunkFinished(result, time.monotonic() - began))
         self._stop_if(self._stop_rule.finished(result))
 
@@ -223,9 +243,13 @@ class LocalEngine:
 
     def _failed(self, chunk: Chunk, error: Exception) -> None:
         self._observer(ChunkFailed(chunk, str(error)))
+        if isinstance(error, BehindGapError):  # the chunk itself is in order
+            return
         if self._stopping.is_set() and isinstance(error, TransientError):
             return  # it had no more attempts because the run ends, which has its reason
         self._stop_if(self._stop_rule.failed(error))
+        if self._work.claim.hints.keeps_order:
+            self._stop_if(self._stop_rule.incomplete())
 
     def _stop_if(self, reason: BatchImportError | None) -> None:
         if reason is not None:

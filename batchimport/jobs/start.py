@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -20,9 +20,11 @@ from batchimport.jobs.stored import facts_of, same_table
 from batchimport.model import EXTRA_COLUMN, Position
 from batchimport.pipeline.chunk import Work, judge
 from batchimport.pipeline.transform import Identity
+from batchimport.policy.preparing import announce
 from batchimport.schema import Column, RecordSchema, infer_schema
 from batchimport.schema.pydantic import load_model
 from batchimport.sinks.base import JobRecord
+from batchimport.sources.base import UnreadableRecordError
 from batchimport.sources.registry import FORMATS
 from batchimport.system import owner_is_gone
 
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
 
 LOOKS = 100
 """How often a claim looks again: each time another program has claimed a job on the table."""
+HOPELESS_AFTER = 10_000
+"""Records after which a guessed schema or delimiter is wrong, if it has fitted none of them."""
 SAMPLE_FOR_TRANSFORM = 1000
 SAMPLE_BYTES = 4 << 20
 MAX_NAMES = 5
@@ -71,6 +75,16 @@ class Opened:
     work: Work
     committed: list[Committed]
     resumed: bool
+
+
+def doubtful(request: Request, source: Source) -> Request:
+    """Return the request, which ends early if no record fits what was only guessed."""
+    guesses = request.job.schema is None
+    if source.format == "csv" and request.job.options.delimiter is None:
+        guesses = True
+    if not guesses:
+        return request
+    return replace(request, options=replace(request.options, hopeless_after=HOPELESS_AFTER))
 
 
 def begin_job(
@@ -251,7 +265,7 @@ def _describe(request: Request, parts: Parts) -> tuple[JobRecord, BoundTransform
     if not columns and source.count():
         if job.schema is None:
             raise UsageError(
-                "no record with a key was found, so no table can be made",
+                f"no record with a key was found{_first_error(source, schema)}",
                 where=source.name,
                 hint="check --format, or describe the records with --schema",
             )
@@ -319,6 +333,22 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:MAX_NAMES]) + (", …" if len(names) > MAX_NAMES else "")
 
 
+def _first_error(source: Source, schema: RecordSchema) -> str:
+    """Return what is wrong with the first record, to be put after a message."""
+    chunk = _first_chunk(source)
+    if chunk is None:
+        return ""
+    records = source.read(chunk, schema).raw_records
+    try:
+        records.values(0)
+    except UnreadableRecordError as error:
+        reject = records.reject(0, "parse", error.errors)
+        start = reject.raw[:40].decode(errors="replace")
+        place = f"line {reject.line}" if reject.line else "the first record"
+        return f": {place} ({start!r}): {error.errors[0].message}"
+    return ": the first record is empty"
+
+
 def infer(source: Source, records: int | None) -> dict[str, Any]:
     """Return the JSON Schema that fits about that many records of a source; all of them for None.
 
@@ -333,6 +363,7 @@ def infer(source: Source, records: int | None) -> dict[str, Any]:
             where=source.name,
             hint="describe the records with --schema",
         )
+    announce(f"inferring a schema of {source.name}")
     untyped = FORMATS[source.format].is_untyped
     return infer_schema(source.sample(records), text=untyped)
 

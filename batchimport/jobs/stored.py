@@ -122,7 +122,7 @@ def refuse_stored_content(
         AlreadyStoredError: If so.
     """
     if sink.identity_of(job.table) is None or not sink.has_rows(job.table):
-        others = [record for record in others if record.state == "running"]
+        others = [each for each in others if each.state == "running" and may_run(each)]
     replacers = _replacers(others)
     candidates = [record for record in others if _replaced_by(record, replacers) is None]
     if not candidates:

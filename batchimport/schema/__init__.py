@@ -13,7 +13,7 @@ from batchimport.schema.columns import DTYPES, Column, Kind, columns_of
 from batchimport.schema.diagnose import MALFORMED, malformed
 from batchimport.schema.errors import explain
 from batchimport.schema.expansion import refuse_large
-from batchimport.schema.infer import infer_schema
+from batchimport.schema.infer import infer_schema, notes_about
 from batchimport.schema.numbers import INFERRED_HINT
 from batchimport.schema.patterns import LinePatterns
 from batchimport.schema.references import Node, ResolvedSchema, Types, type_name
@@ -32,7 +32,16 @@ if TYPE_CHECKING:
 
     from batchimport.schema.pydantic import RecordModel
 
-__all__ = ["DTYPES", "Column", "Kind", "RecordSchema", "Types", "infer_schema", "type_name"]
+__all__ = [
+    "DTYPES",
+    "Column",
+    "Kind",
+    "RecordSchema",
+    "Types",
+    "infer_schema",
+    "notes_about",
+    "type_name",
+]
 
 _STRICT: dict[str, Any] = {"validate_formats": True, "offline": True}
 
@@ -47,6 +56,7 @@ class RecordSchema:
         document: The schema as it was given.
         columns: What its properties become; a record may have keys without a column.
         types: By column, the JSON types that its values may have.
+        missing: By column, the cells of delimited text that mean null in it.
         closed: A key without a column is an error.
         vectorised: The compiled rules cover the whole document.
 
@@ -81,6 +91,7 @@ class RecordSchema:
         self.types: dict[str, Types] = {
             column.name: self._resolved.types(column.name) for column in self.columns
         }
+        self.missing = _missing(document)
         self.closed = self._resolved.root.word("additionalProperties", bool) is False
         self._has_code = model is not None and model.has_code
         self.vectorised = is_vectorisable(self._resolved, self.columns) and not self._has_code
@@ -150,6 +161,16 @@ class RecordSchema:
         except (RecursionError, ValueError, OverflowError) as error:
             return (FieldError("unverifiable", "", f"cannot be validated: {error}"),)
         return tuple(map(_with_hint, errors)) if self._inferred else errors
+
+
+def _missing(document: Any) -> dict[str, frozenset[str]]:
+    """Return what `x-missing` says, by property; nothing where it is not a list."""
+    properties = document.get("properties") if isinstance(document, dict) else None
+    return {
+        name: frozenset(map(str, rule["x-missing"]))
+        for name, rule in (properties if isinstance(properties, dict) else {}).items()
+        if isinstance(rule, dict) and isinstance(rule.get("x-missing"), list)
+    }
 
 
 def _with_hint(error: FieldError) -> FieldError:

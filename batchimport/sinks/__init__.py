@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, cast
 
-from batchimport.errors import UsageError
+from batchimport.errors import UsageError, did_you_mean
 from batchimport.sinks.base import SinkOptions
 from batchimport.sinks.registry import SINKS, scheme_of
 
@@ -21,11 +21,14 @@ def open_sink(address: str, options: SinkOptions = SinkOptions()) -> Sink:
     """
     scheme = scheme_of(address)
     if scheme is None:
+        near = did_you_mean(address.partition(":")[0], SINKS)
         known = ", ".join(f"{name}://" for name in SINKS)
         raise UsageError(
             "not a destination this version knows",
             where=f"--to {redact(address)}",
-            hint=f"an address begins with {known}, such as sqlite:///users.db",
+            hint=f"did you mean {near}://?"
+            if near and "://" in address
+            else f"an address begins with {known}, such as sqlite:///users.db",
         )
     module, _, name = scheme.sink.partition(":")
     try:

@@ -32,12 +32,15 @@ class SinkHints:
             store the chunks in source order.
         preferred_records: Records per transaction that suit it.
         delivery: The promise it can keep, as the summary states it.
+        keeps_order: No chunk may be stored while an earlier one is missing: of rows with the same
+            key the first one must win, in every run.
         rows_outlive_the_ledger: The rows of a job that is forgotten stay where they are.
     """
 
     writers: int
     preferred_records: int
     delivery: str = "exactly-once"
+    keeps_order: bool = False
     rows_outlive_the_ledger: bool = True
 
 

@@ -6,6 +6,7 @@ Only facts, so that `--help` can be made from them: an adapter is imported on fi
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import PurePath
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,7 @@ class Scheme:
         on_one_host: Only the host that has it can import into it: Temporal's other workers decline.
         extra: Extra of this package that installs its driver; None if it needs no driver.
         password_variable: Environment variable that its driver takes a password from.
+        suffixes: Of paths that stand for such an address, in lower case.
     """
 
     sink: str
@@ -27,6 +29,7 @@ class Scheme:
     on_one_host: bool = False
     extra: str | None = None
     password_variable: str | None = None
+    suffixes: tuple[str, ...] = ()
 
 
 _POSTGRES = Scheme(
@@ -42,6 +45,7 @@ SINKS = {
         "sqlite:///path",
         is_path=True,
         on_one_host=True,
+        suffixes=(".db", ".sqlite", ".sqlite3"),
     ),
     "duckdb": Scheme(
         "batchimport.sinks.duckdb.sink:DuckdbSink",
@@ -49,9 +53,13 @@ SINKS = {
         is_path=True,
         on_one_host=True,
         extra="duckdb",
+        suffixes=(".duckdb", ".ddb"),
     ),
     "parquet": Scheme(
-        "batchimport.sinks.parquet.sink:ParquetSink", "parquet:///directory", is_path=True
+        "batchimport.sinks.parquet.sink:ParquetSink",
+        "parquet:///directory",
+        is_path=True,
+        suffixes=(".parquet",),
     ),
     "postgresql": _POSTGRES,
     "postgres": replace(_POSTGRES, example=""),
@@ -69,4 +77,15 @@ def examples() -> str:
     """Return an address of each kind, as a sentence for `--help`."""
     paths = ", ".join(known.example for known in SINKS.values() if known.is_path)
     others = [known.example for known in SINKS.values() if known.example and not known.is_path]
-    return " or ".join([f"{paths} (three slashes: relative path, four: absolute)", *others]) + "."
+    slashes = f"{paths} (three slashes: relative path, four: absolute)"
+    endings = ", ".join(known.suffixes[0] for known in SINKS.values() if known.suffixes)
+    return " or ".join([f"{slashes}, a path that ends in {endings}", *others]) + "."
+
+
+def address_of(text: str) -> str:
+    """Return the address that a path stands for by its suffix; an address stays as it is."""
+    suffix = PurePath(text).suffix.lower()
+    for name, scheme in SINKS.items():
+        if suffix in scheme.suffixes and ":" not in text:
+            return f"{name}:///{text}"
+    return text

@@ -45,7 +45,9 @@ CASES: list[tuple[str, str, list[tuple[Any, Any]]]] = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "declared", "cells"), CASES, ids=str)
+@pytest.mark.parametrize(
+    ("kind", "declared", "cells"), CASES, ids=[f"{kind}-{own}" for kind, own, _ in CASES]
+)
 @pytest.mark.parametrize("size", [1, 100])
 def test_cells_are_read_by_the_type_of_their_column(
     database: Store, kind: Any, declared: str, cells: list[tuple[Any, Any]], size: int

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
+from batchimport.display.log import committed
 from batchimport.engines.temporal import messages as m
 from batchimport.engines.temporal.open_jobs import (
     OpenJobs,
@@ -32,6 +33,7 @@ from batchimport.jobs.identify import Request, job_from
 from batchimport.jobs.recorder import started
 from batchimport.jobs.start import begin_job, bytes_per_record
 from batchimport.pipeline.chunk import process_chunk
+from batchimport.policy.events import ChunkFinished
 from batchimport.policy.plan import Plan
 from batchimport.policy.retry import is_retryable
 from batchimport.sinks import open_sink
@@ -133,13 +135,11 @@ class Activities:
             result = await self._threaded(lambda cancelled: self._import(task, attempt, cancelled))
         except _NotItsTurnError:
             result = None
-        return m.ChunkDone(
-            result,
-            self._reader.read(),
-            attempt,
-            time.monotonic() - began,
-            self._jobs.waited(task.ref),
-        )
+        seconds = time.monotonic() - began
+        if result is not None:
+            self._tell(f"job {task.ref.job_id}: {committed(ChunkFinished(result, seconds))}")
+        waited = self._jobs.waited(task.ref)
+        return m.ChunkDone(result, self._reader.read(), attempt, seconds, waited)
 
     @activity.defn(name=m.FINISH)
     async def finish(self, request: m.FinishRequest) -> m.Finished:
@@ -205,6 +205,7 @@ class Activities:
             hints.writers,
             hints.preferred_records,
             bytes_per_record(source),
+            hints.keeps_order,
         )
 
     def _import(self, task: m.ChunkTask, attempt: int, cancelled: threading.Event) -> ChunkResult:

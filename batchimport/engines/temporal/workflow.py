@@ -75,6 +75,7 @@ class ImportJob:
         self._helpers: set[asyncio.Task[None]] = set()
         self._is_cutting = self._is_counting = self._is_renewing = self._is_finishing = False
         self._reason: BatchImportError | None = None
+        self._has_gap = False
         self._happened = 0
         self._mistake: BaseException | None = None
 
@@ -242,7 +243,7 @@ class ImportJob:
         before = list(self._running)[-1] if self._running and claimed.writers == 1 else None
         self._at = chunk.end
         self._tally(ChunkStarted(chunk))
-        task = asyncio.create_task(self._import(claimed.ref, chunk, before))
+        task = asyncio.create_task(self._import(claimed, chunk, before))
         self._running[chunk.lo] = task
         task.add_done_callback(lambda task: self._ended(chunk, task))
 
@@ -250,10 +251,10 @@ class ImportJob:
         del self._running[chunk.lo]
         self._see_end(task)
 
-    async def _import(self, ref: m.JobRef, chunk: Chunk, before: int | None) -> None:
+    async def _import(self, claimed: m.Claimed, chunk: Chunk, before: int | None) -> None:
         """Import a chunk or give it up; never raises, since one chunk must not stop the others."""
         try:
-            done = await self._in_turn(ref, chunk, before)
+            done = await self._in_turn(claimed.ref, chunk, before)
         except (ActivityError, asyncio.CancelledError) as error:
             if is_cancelled_exception(error):
                 return
@@ -261,23 +262,34 @@ class ImportJob:
             why = _meaning_of(error)
             self._tally(ChunkFailed(chunk, str(why)))
             self._stop(self._stop_rule.failed(why))
+            if claimed.keeps_order:
+                self._has_gap = True
+                self._stop(self._stop_rule.incomplete())
+            return
+        if done is None:
+            self._tally(ChunkFailed(chunk, "an earlier chunk was given up, whose keys come first"))
             return
         assert done.result is not None  # noqa: S101 - else it was started again
         self._count_retries(chunk, done.attempt)
         self._tally(ChunkFinished(done.result, done.seconds))
         self._stop(self._stop_rule.finished(done.result))
 
-    async def _in_turn(self, ref: m.JobRef, chunk: Chunk, before: int | None) -> m.ChunkDone:
-        """Start a chunk again until it no longer has to wait for the one before it."""
+    async def _in_turn(self, ref: m.JobRef, chunk: Chunk, before: int | None) -> m.ChunkDone | None:
+        """Start a chunk again until it no longer has to wait for the one before it.
+
+        Returns:
+            None if an earlier chunk was given up that must not be passed.
+        """
         options = self._options
         seconds = options.chunk_timeout_seconds + options.destination_wait_seconds + m.TURN_SECONDS
-        while True:
+        while not self._has_gap:
             task = m.ChunkTask(ref, chunk, before if before in self._running else None)
             done = await self._activity(m.PROCESS, task, m.ChunkDone, seconds=seconds)
             self._hear(done.reading)
             self._tally.waited_seconds = max(self._tally.waited_seconds, done.waited_seconds)
             if done.result is not None:
                 return done
+        return None
 
     def _count_retries(self, chunk: Chunk, attempts: int) -> None:
         for attempt in range(1, attempts):

@@ -6,12 +6,10 @@ import hashlib
 import queue
 import threading
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
-from psycopg.pq import TransactionStatus
 
 from batchimport.errors import JobRunningElsewhereError
 from batchimport.model import DRY_RUN
@@ -28,7 +26,6 @@ from batchimport.sinks.postgres.dialect import (
 from batchimport.sinks.postgres.rows import PostgresTransaction, run
 from batchimport.sinks.sql.ledger import SqlSink
 from batchimport.sinks.sql.statements import quote
-from batchimport.sinks.sql.store import SqlClaim
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -36,6 +33,7 @@ if TYPE_CHECKING:
     from batchimport.model import Job
     from batchimport.sinks.base import JobRecord
     from batchimport.sinks.sql.dialect import Rows, Target
+    from batchimport.sinks.sql.store import SqlClaim
 
 WRITERS = 2
 LOCK_WAIT_SECONDS = 5
@@ -49,6 +47,7 @@ _CONNECTION = {
     "tcp_user_timeout": 60_000,
 }
 """Defaults, unless the address has others: a silent network is noticed within a minute."""
+CLOSE_SECONDS = 5.0
 SECONDS_IDLE = 15
 """A process that is stopped inside a transaction keeps others from its chunk for this long."""
 _SESSION = f"""
@@ -77,7 +76,7 @@ class PostgresSink(SqlSink):
         self._lock = threading.RLock()
         self._lock_keys: list[int] = []
         self._idle: queue.SimpleQueue[psycopg.Connection] = queue.SimpleQueue()
-        self._dry_run = options.dry_run
+        self._dry_run = self._is_in_transaction = options.dry_run
         if self._dry_run:
             self.hints = SinkHints(1, self.hints.preferred_records, DRY_RUN)
         self._main = self._connect()
@@ -149,18 +148,15 @@ class PostgresSink(SqlSink):
             self.run(f"CREATE SCHEMA {quote(self.ledger_schema)}")
         super().create_ledger()
 
-    def claim_of(self, record: JobRecord, target: Target) -> SqlClaim:
-        """Return a claim; where rows may refuse each other, its chunks are stored in order.
-
-        With a unique index the order in which rows are stored decides which one is refused.
-        """
-        has_unique_index = self.rows(
-            "SELECT 1 FROM pg_index WHERE indrelid = to_regclass(?) "
-            "AND (indisunique OR indisexclusion)",
-            (target.name,),
+    def is_unique(self, target: Target) -> bool:
+        """Say whether rows of a table may refuse each other, also by an index on expressions."""
+        return bool(
+            self.rows(
+                "SELECT 1 FROM pg_index WHERE indrelid = to_regclass(?) "
+                "AND (indisunique OR indisexclusion)",
+                (target.name,),
+            )
         )
-        hints = replace(self.hints, writers=1) if has_unique_index else self.hints
-        return SqlClaim(self, record, target, hints)
 
     # -- the catalogue ------------------------------------------------------------------------
 
@@ -195,7 +191,11 @@ class PostgresSink(SqlSink):
     def transaction(self) -> Iterator[None]:
         """Commit at the end what `rows` and `run` do in it, or nothing of it."""
         with self._job_connection() as connection, connection.transaction():
-            yield
+            outer, self._is_in_transaction = self._is_in_transaction, True
+            try:
+                yield
+            finally:
+                self._is_in_transaction = outer
 
     @contextmanager
     def chunk_transaction(
@@ -234,7 +234,7 @@ class PostgresSink(SqlSink):
     def _job_connection(self) -> Iterator[psycopg.Connection]:
         """Lend the connection of the job; outside a transaction it is renewed if it broke."""
         with self._lock, self._translated():
-            if self._main.info.transaction_status != TransactionStatus.INTRANS:
+            if not self._is_in_transaction:  # half of one must not run on another connection
                 self._revive()
             yield self._main
 
@@ -257,7 +257,11 @@ class PostgresSink(SqlSink):
         """Close all connections that are not in use."""
         while not self._idle.empty():
             self._idle.get().close()
-        self._main.close()
+        if self._lock.acquire(timeout=CLOSE_SECONDS):
+            try:
+                self._main.close()
+            finally:
+                self._lock.release()
 
 
 _CLAIMS = 0x6261746368696D70

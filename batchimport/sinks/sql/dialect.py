@@ -206,9 +206,10 @@ class Dialect(ABC):
     def exists(self, table: str) -> bool:
         """Say whether a table exists."""
 
-    @abstractmethod
     def identity_of(self, table: str) -> str | None:
         """Return what all names of one table have in common; None if there is no such table."""
+        identity = table if self.names_have_case else table.lower()
+        return identity if self.exists(table) else None
 
     @abstractmethod
     def columns(self, table: str) -> Sequence[TableColumn]:

@@ -159,7 +159,21 @@ class SqlSink(Dialect):
 
     def claim_of(self, record: JobRecord, target: Target) -> SqlClaim:
         """Return the claim of a job whose table is known; a dialect may have a class of its own."""
-        return SqlClaim(self, record, target, self.hints)
+        return SqlClaim(self, record, target, self.hints_for(target))
+
+    def hints_for(self, target: Target) -> SinkHints:
+        """Return what suits a table: with a unique key, the order of rows decides which one wins.
+
+        An update knows which record has written a key last, in whatever order chunks are stored.
+        """
+        if not self.is_unique(target):
+            return self.hints
+        keeps_order = target.on_conflict != "update"
+        return replace(self.hints, writers=1, keeps_order=keeps_order)
+
+    def is_unique(self, target: Target) -> bool:
+        """Say whether rows of a table may refuse each other."""
+        return bool(self.unique_keys(target.table))
 
     def create_ledger(self) -> None:
         """Create the ledger's tables, as a part of a transaction."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from batchimport.errors import UsageError
+from batchimport.errors import UsageError, did_you_mean
 from batchimport.model import EXTRA_COLUMN
 from batchimport.sinks.sql.dialect import Target
 
@@ -155,7 +155,7 @@ def match_columns(
         _add_columns(database, table, missing)
         return match_columns(database, job, columns)
     if job.new_columns is None:
-        _refuse_missing(table, [column.name for column in missing])
+        _refuse_missing(table, [column.name for column in missing], list(exact))
     pairs = [(column, own) for column in columns if (own := own_of[column.name]) is not None]
     taken: dict[str, str] = {}
     for column, own in pairs:
@@ -196,9 +196,12 @@ def _create_table(database: Dialect, job: Job, columns: Sequence[Column]) -> Non
 def _check_key(database: Dialect, job: Job, columns: Sequence[Column]) -> None:
     unknown = [key for key in job.key if key not in {column.name for column in columns}]
     if unknown:
-        raise UsageError(f"no such column: {', '.join(unknown)}", where="--key")
+        known = [column.name for column in columns]
+        near = did_you_mean(unknown[0], known)
+        hint = f"did you mean {near}?" if near else f"columns: {', '.join(known[:20])}"
+        raise UsageError(f"no such column: {', '.join(unknown)}", where="--key", hint=hint)
     names = {column.name: own.name for column, own in match_columns(database, job, columns)}
-    _refuse_missing(job.table, [name for name in job.key if name not in names])
+    _refuse_missing(job.table, [name for name in job.key if name not in names], list(names))
     key = [names[name] for name in job.key]
     if frozenset(key) not in database.unique_keys(job.table):
         raise UsageError(
@@ -208,12 +211,14 @@ def _check_key(database: Dialect, job: Job, columns: Sequence[Column]) -> None:
         )
 
 
-def _refuse_missing(table: str, missing: Sequence[str]) -> None:
+def _refuse_missing(table: str, missing: Sequence[str], known: Sequence[str]) -> None:
     if missing:
+        near = did_you_mean(missing[0], known)
         raise UsageError(
             f"the table has no column {', '.join(missing)}",
             where=table,
-            hint="--new-columns add makes them, extra keeps their values in a column _extra; or "
+            hint=(f"did you mean {near}? " if near else "")
+            + "--new-columns add makes them, extra keeps their values in a column _extra; or "
             "choose another --table",
         )
 

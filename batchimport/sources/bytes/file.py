@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from batchimport.errors import SourceChangedError, UsageError
+from batchimport.errors import SourceChangedError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -17,6 +17,17 @@ BLOCK_BYTES = 1024 * 1024
 DIGEST_DIGITS = 32
 LINE_END = frozenset(b"\r\n")
 BOM = b"\xef\xbb\xbf"
+
+
+def _meant(path: Path) -> str:
+    """Return what to do about a file that is not there."""
+    if not path.parent.is_dir():
+        return f"there is no folder {path.parent}"
+    try:
+        near = did_you_mean(path.name, [each.name for each in path.parent.iterdir()])
+    except OSError:
+        near = None
+    return f"did you mean {near}?" if near else "check the path"
 
 
 def digest_of(data: bytes | memoryview) -> str:
@@ -45,7 +56,7 @@ class TextFile:
         try:
             self._handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError as error:
-            raise UsageError("no such file", where=path, hint="check the path") from error
+            raise UsageError("no such file", where=path, hint=_meant(Path(path))) from error
         except OSError as error:
             raise UsageError(f"cannot be read: {error.strerror}", where=path) from error
         if Path(path).is_dir():
