@@ -61,6 +61,7 @@ from batchimport.policy.plan import Plan
 from batchimport.policy.preparing import watched_by
 from batchimport.policy.sizing import choose_sizer
 from batchimport.policy.stop_rules import StopRule, verdict
+from batchimport.schema import notes_about
 from batchimport.schema.diagnose import likely_mistakes
 from batchimport.sinks import open_sink, redact
 from batchimport.sinks.base import SinkOptions
@@ -296,7 +297,9 @@ class _Run:
         event = self._started(record, committed)
         kept = (self._spool.note,) if self._spool is not None and self._spool.note else ()
         suspicious = likely_mistakes(self._job.schema) if self._job.model is None else ()
-        self._recorder(replace(event, notes=(*event.notes, *kept, *suspicious)))
+        inferred = notes_about(record.schema) if self._job.schema is None else ()
+        notes = (*event.notes, *inferred, *kept, *suspicious)
+        self._recorder(replace(event, notes=notes))
 
     def _run_engine(self, work: Work, committed: Sequence[Committed]) -> None:
         """Run the chunks that are not committed; count the source's records beside them."""

@@ -226,7 +226,7 @@ class SourceOptions:
     Attributes:
         header: CSV: some row has the names of the columns.
         has_header: CSV: it is the first row, whatever that looks like.
-        null_string: CSV: the cell that means null; None: an empty cell.
+        null_string: CSV: the cell that means null, or several; None: an empty cell.
         skip_lines: CSV: lines before the header.
         max_record_bytes: A longer record is rejected.
     """
@@ -237,7 +237,7 @@ class SourceOptions:
     quote: str | None = None
     encoding: str | None = None
     header: bool = True
-    null_string: str | None = None
+    null_string: str | tuple[str, ...] | None = None
     skip_lines: int | None = None
     max_record_bytes: int = 16 * 1024 * 1024
     has_header: bool = False
@@ -248,6 +248,8 @@ class SourceOptions:
         Raises:
             UsageError: If a value is out of its range.
         """
+        if isinstance(self.null_string, list):  # as JSON has it
+            object.__setattr__(self, "null_string", tuple(self.null_string))
         if self.has_header and not self.header:
             raise UsageError("is the opposite of --no-header", where="--header")
         _check_choice("--compression", self.compression, Compression)

@@ -217,8 +217,11 @@ class Reading:
         False
     )
     null_string: Annotated[
-        str | None,
-        Option(metavar="TEXT", help="CSV: the cell that means null. Default: an empty cell."),
+        list[str] | None,
+        Option(
+            metavar="TEXT",
+            help="CSV: a cell that means null; may be repeated. Default: an empty cell.",
+        ),
     ] = None
     skip_lines: Annotated[
         int | None, Number(help="CSV: number of lines before the header. Default: detected.")
@@ -231,6 +234,7 @@ class Reading:
         Raises:
             UsageError: If one is not valid.
         """
+        nulls = self.null_string or []
         return SourceOptions(
             format=self.format,
             compression=self.compression,
@@ -239,7 +243,7 @@ class Reading:
             encoding=self.encoding,
             header=not self.no_header,
             has_header=self.has_header,
-            null_string=self.null_string,
+            null_string=nulls[0] if len(nulls) == 1 else tuple(nulls) or None,
             skip_lines=self.skip_lines,
             max_record_bytes=parse_size(self.max_record_bytes, "--max-record-bytes"),
         )

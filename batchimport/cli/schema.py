@@ -22,6 +22,7 @@ _UNSEEN = re.compile("[\\x7f-\\x9f\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069]"
 def schema(sources: o.Sources, *, infer_rows: o.InferRows = "10000", reading: o.Reading) -> None:
     """Infer a JSON Schema of the records and print it, to edit and to pass to --schema."""
     from batchimport.jobs.start import infer  # noqa: PLC0415 - imports Polars
+    from batchimport.schema import notes_about  # noqa: PLC0415 - imports Polars
     from batchimport.sources import open_source  # noqa: PLC0415 - imports Polars
 
     records = o.parse_infer_records(infer_rows)
@@ -31,9 +32,9 @@ def schema(sources: o.Sources, *, infer_rows: o.InferRows = "10000", reading: o.
         spool = _read_standard_input(stack) if STANDARD_INPUT in paths else None
         source = open_source(paths, options, spool)
         stack.callback(source.close)
-        for note in source.notes:
-            typer.echo(safe(note, 200), err=True)
         document = infer(source, records)
+        for note in (*source.notes, *notes_about(document)):
+            typer.echo(safe(note, 200), err=True)
     typer.echo(_layout(document))
 
 

@@ -24,6 +24,7 @@ from batchimport.policy.preparing import announce
 from batchimport.schema import Column, RecordSchema, infer_schema
 from batchimport.schema.pydantic import load_model
 from batchimport.sinks.base import JobRecord
+from batchimport.sources.base import UnreadableRecordError
 from batchimport.sources.registry import FORMATS
 from batchimport.system import owner_is_gone
 
@@ -264,7 +265,7 @@ def _describe(request: Request, parts: Parts) -> tuple[JobRecord, BoundTransform
     if not columns and source.count():
         if job.schema is None:
             raise UsageError(
-                "no record with a key was found, so no table can be made",
+                f"no record with a key was found{_first_error(source, schema)}",
                 where=source.name,
                 hint="check --format, or describe the records with --schema",
             )
@@ -330,6 +331,22 @@ def _refuse_other_header(
 
 def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:MAX_NAMES]) + (", …" if len(names) > MAX_NAMES else "")
+
+
+def _first_error(source: Source, schema: RecordSchema) -> str:
+    """Return what is wrong with the first record, to be put after a message."""
+    chunk = _first_chunk(source)
+    if chunk is None:
+        return ""
+    records = source.read(chunk, schema).raw_records
+    try:
+        records.values(0)
+    except UnreadableRecordError as error:
+        reject = records.reject(0, "parse", error.errors)
+        start = reject.raw[:40].decode(errors="replace")
+        place = f"line {reject.line}" if reject.line else "the first record"
+        return f": {place} ({start!r}): {error.errors[0].message}"
+    return ": the first record is empty"
 
 
 def infer(source: Source, records: int | None) -> dict[str, Any]:

@@ -95,8 +95,6 @@ class Tally:
         """Add an event."""
         with self._lock:
             match event:
-                case Preparing():
-                    self.preparing = event
                 case JobStarted():
                     self._started(event)
                 case RecordsCounted():
@@ -109,8 +107,8 @@ class Tally:
                     self.stage = "draining"
                 case Advanced():
                     self._advanced(event)
-                case Waiting() | WaitEnded():
-                    self._waits(event)
+                case Preparing() | Waiting() | WaitEnded():
+                    self._delayed(event)
                 case Noted():
                     pass
                 case JobFinished():
@@ -118,7 +116,11 @@ class Tally:
                     self.status, self.stage = event.summary.status, "finished"
                     self.preparing = None
 
-    def _waits(self, event: Waiting | WaitEnded) -> None:
+    def _delayed(self, event: Preparing | Waiting | WaitEnded) -> None:
+        """Remember what keeps chunks from being imported just now."""
+        if isinstance(event, Preparing):
+            self.preparing = event
+            return
         self.waiting = event if isinstance(event, Waiting) else None
         self.waited_seconds += event.seconds if isinstance(event, WaitEnded) else 0
 

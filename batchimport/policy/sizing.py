@@ -5,7 +5,7 @@ A sizer sees load readings and nothing else, so that a recorded series replays i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from batchimport.policy.events import SizeDecided
@@ -17,6 +17,10 @@ BUSY_CPU = 0.8
 MODERATE_CPU = 0.5
 SHORT_MEMORY = 0.9
 """Share of its memory limit above which a process takes one chunk at a time."""
+MEMORY_PER_BYTE = 8
+"""Bytes of memory that a chunk in flight takes for each byte of its source, at most: measured."""
+BASE_BYTES = 150 * 1024 * 1024
+"""Memory of the process without chunks."""
 TARGET_CHUNK_BYTES = 6 * 1024 * 1024
 
 
@@ -129,10 +133,42 @@ class AutoSizer:
         return _decided(limit, in_flight, reason, reading)
 
 
+@dataclass(frozen=True, slots=True)
+class MemoryGuard:
+    """Takes fewer chunks in flight than a sizer wants if all of them would not fit into memory.
+
+    A reading shows the memory of chunks only once they are read, and all may have started by then.
+
+    Attributes:
+        bytes_per_record: Mean width of the records at the head of the source; 0 if unknown.
+        chunk_bytes: Maximum size of a chunk in the source.
+    """
+
+    sizer: Sizer
+    bytes_per_record: float
+    chunk_bytes: int
+
+    def decide(self, reading: LoadReading) -> SizeDecided:
+        """Return the sizer's decision, with as many chunks in flight as fit into memory."""
+        decision = self.sizer.decide(reading)
+        width = min(self.bytes_per_record * decision.limit, self.chunk_bytes) * MEMORY_PER_BYTE
+        free = SHORT_MEMORY * reading.limit_bytes - BASE_BYTES
+        fitting = max(1, int(free / width)) if width else decision.in_flight
+        if fitting >= decision.in_flight:
+            return decision
+        reason = f"{decision.reason}; memory for {fitting} in flight"
+        return replace(decision, in_flight=fitting, reason=reason)
+
+
 def choose_sizer(
     options: RunOptions, *, preferred: int, writers: int, bytes_per_record: float
 ) -> Sizer:
-    """Return the sizer that the options ask for."""
+    """Return the sizer that the options ask for, under the memory guard."""
+    sizer = _chosen(options, preferred, writers, bytes_per_record)
+    return MemoryGuard(sizer, bytes_per_record, options.chunk_bytes)
+
+
+def _chosen(options: RunOptions, preferred: int, writers: int, bytes_per_record: float) -> Sizer:
     if options.chunk_size is not None:
         return FixedSizer(options.chunk_size, options.max_parallel)
     if options.adaptive == "off":

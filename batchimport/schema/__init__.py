@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import jsonschema_rs
@@ -12,10 +13,17 @@ from batchimport.schema.columns import DTYPES, Column, Kind, columns_of
 from batchimport.schema.diagnose import MALFORMED, malformed
 from batchimport.schema.errors import explain
 from batchimport.schema.expansion import refuse_large
-from batchimport.schema.infer import infer_schema
+from batchimport.schema.infer import infer_schema, notes_about
 from batchimport.schema.numbers import INFERRED_HINT
+from batchimport.schema.patterns import LinePatterns
 from batchimport.schema.references import Node, ResolvedSchema, Types, type_name
-from batchimport.schema.vectorise import ColumnRule, accepted, compile_rules, is_vectorisable
+from batchimport.schema.vectorise import (
+    ColumnRule,
+    accepted,
+    compile_rule,
+    compile_rules,
+    is_vectorisable,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +32,16 @@ if TYPE_CHECKING:
 
     from batchimport.schema.pydantic import RecordModel
 
-__all__ = ["DTYPES", "Column", "Kind", "RecordSchema", "Types", "infer_schema", "type_name"]
+__all__ = [
+    "DTYPES",
+    "Column",
+    "Kind",
+    "RecordSchema",
+    "Types",
+    "infer_schema",
+    "notes_about",
+    "type_name",
+]
 
 _STRICT: dict[str, Any] = {"validate_formats": True, "offline": True}
 
@@ -39,6 +56,7 @@ class RecordSchema:
         document: The schema as it was given.
         columns: What its properties become; a record may have keys without a column.
         types: By column, the JSON types that its values may have.
+        missing: By column, the cells of delimited text that mean null in it.
         closed: A key without a column is an error.
         vectorised: The compiled rules cover the whole document.
 
@@ -73,24 +91,43 @@ class RecordSchema:
         self.types: dict[str, Types] = {
             column.name: self._resolved.types(column.name) for column in self.columns
         }
+        self.missing = _missing(document)
         self.closed = self._resolved.root.word("additionalProperties", bool) is False
         self._has_code = model is not None and model.has_code
         self.vectorised = is_vectorisable(self._resolved, self.columns) and not self._has_code
         self._rules: Sequence[ColumnRule] = ()
         if self.vectorised:
-            validators = jsonschema_rs.validator_map_for(document, **_STRICT)
-
-            def validator_of(node: Node) -> jsonschema_rs.Validator:
-                return validators[str(self._resolved.pointer(node))]
-
+            self._validators = jsonschema_rs.validator_map_for(document, **_STRICT)
             self.columns = tuple(
                 replace(
                     column,
-                    nullable=validator_of(self._resolved.property(column.name)).is_valid(None),
+                    nullable=self._validator_of(self._resolved.property(column.name)).is_valid(
+                        None
+                    ),
                 )
                 for column in self.columns
             )
-            self._rules = compile_rules(self._resolved, self.columns, validator_of)
+            self._rules = compile_rules(self._resolved, self.columns, self._validator_of)
+
+    def _validator_of(self, node: Node) -> jsonschema_rs.Validator:
+        return self._validators[str(self._resolved.pointer(node))]
+
+    @cached_property
+    def patterns(self) -> LinePatterns:
+        """The patterns of JSON lines that are certainly valid, except for the rules they name.
+
+        If the schema is not vectorised, they only prove that the values fit the columns.
+        """
+        if not self.vectorised:
+            return LinePatterns(self.columns, None, lambda _column, _proven: None)
+        slots = {column: f"c{at}" for at, column in enumerate(self.columns)}
+        return LinePatterns(
+            self.columns,
+            self._resolved.property,
+            lambda column, proven: compile_rule(
+                self._resolved, column, slots[column], self._validator_of, proven
+            ),
+        )
 
     def accepts_rows(self, frame: pl.DataFrame) -> pl.Series:
         """Return for each row whether it is certainly valid, by a schema that is vectorised.
@@ -124,6 +161,16 @@ class RecordSchema:
         except (RecursionError, ValueError, OverflowError) as error:
             return (FieldError("unverifiable", "", f"cannot be validated: {error}"),)
         return tuple(map(_with_hint, errors)) if self._inferred else errors
+
+
+def _missing(document: Any) -> dict[str, frozenset[str]]:
+    """Return what `x-missing` says, by property; nothing where it is not a list."""
+    properties = document.get("properties") if isinstance(document, dict) else None
+    return {
+        name: frozenset(map(str, rule["x-missing"]))
+        for name, rule in (properties if isinstance(properties, dict) else {}).items()
+        if isinstance(rule, dict) and isinstance(rule.get("x-missing"), list)
+    }
 
 
 def _with_hint(error: FieldError) -> FieldError:

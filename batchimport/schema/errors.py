@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from batchimport.model import FieldError
+from batchimport.schema.numbers import INT64
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,7 +72,14 @@ def field_path(steps: list[Any]) -> str:
 
 
 def shorten(value: Any) -> Any:
-    """Return a value short enough for a message: long strings are cut, containers become None."""
+    """Return a value that a message has room for, and that any JSON can hold.
+
+    Long strings are cut, containers become None, numbers beyond 64 bits and doubles strings.
+    """
+    if isinstance(value, int) and not -INT64 <= value < INT64:
+        value = Decimal(value)
+    if isinstance(value, Decimal):
+        value = str(value)
     if isinstance(value, str) and len(value) > LONGEST_TEXT:
         return value[:LONGEST_TEXT] + "…"
     return None if isinstance(value, dict | list) else value

@@ -12,7 +12,7 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from batchimport.schema.numbers import EXACT_IN_FLOAT, INT64, keeps_digits
+from batchimport.schema.numbers import EXACT_IN_FLOAT, INT64, prints_alike
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -22,15 +22,24 @@ WITNESSES_FOR_FORMAT = 20
 """Minimum number of values, all of the format, that make strings dates or UUIDs."""
 
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,17})")
-_DECIMAL = re.compile(r"-?(0|[1-9][0-9]*)\.[0-9]+([eE][+-]?[0-9]{1,3})?")
-_POWER = re.compile(r"-?(0|[1-9][0-9]*)[eE][+-]?[0-9]{1,3}")
-"""A number only in a column with decimals: by itself, `1e5` could be a name."""
+_DECIMAL = re.compile(r"[+-]?(0|[1-9][0-9]*)?\.[0-9]+([eE][+-]?[0-9]{1,3})?")
+_POWER = re.compile(r"[+-]?(0|[1-9][0-9]*)(\.?[eE][+-]?[0-9]{1,3}|\.)|\+[1-9][0-9]{0,17}")
+"""A number only in a column with decimals: by itself, `1e5` could be a name, `+49` a prefix, `1.` an item."""
 _BOOLEANS = ({"true", "false"}, {"True", "False"}, {"TRUE", "FALSE"})
 _UUID = re.compile(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _DATE_TIME = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?(Z|[+-][0-9]{2}:[0-9]{2})"
 )
+
+
+MISSING = frozenset(
+    {"", "-", "--", ".", "?", "NA", "N/A", "n/a", "na", "#N/A", "#NA", "NaN", "nan", "NAN"}
+    | {"NULL", "null", "Null", "None", "none", "<NA>", "\\N"}
+)
+"""What people write in a column of numbers where there is none. In a column of words it may be a word."""
+
+LEAST_NUMBERS = 3
 
 
 def infer_schema(records: Iterable[dict[str, Any]], *, text: bool = False) -> dict[str, Any]:
@@ -54,9 +63,13 @@ class _Evidence:
         self.types: Counter[str] = Counter()
         self.formats: Counter[str] = Counter()
         self.spellings: set[str] = set()
+        self.missing: Counter[str] = Counter()
 
     def add(self, value: Any, *, text: bool) -> None:
         if value is None:
+            return
+        if text and value and (marker := value.strip(" \t")) in MISSING:
+            self.missing[marker] += 1
             return
         kind = _type_of_text(value) if text else _type_of(value)
         if kind == "boolean" and text:
@@ -66,21 +79,19 @@ class _Evidence:
             self.formats[format_name] += 1
 
     def rule(self, *, text: bool) -> dict[str, Any]:
+        missing = self._missing_numbers(set(self.types))
+        if self.missing and not missing:
+            self.types["string"] += self.missing.total()
         kinds = set(self.types)
         if not kinds:
             return {"type": ["string", "null"]} if text else {}
-        if kinds <= {"integer", "long"}:
-            kinds = {"integer"}
-        elif "number" in kinds and kinds <= {"integer", "number", "power"}:
-            kinds = {"number"}
-        elif "power" in kinds:
-            kinds = {"string"}
-        if text and (len(kinds) > 1 or not self._one_spelling()):
-            kinds = {"string"}
+        kinds = self._narrowed(kinds, text=text)
         if len(kinds) > 1 or kinds & {"huge"}:
             return {}
         kind = kinds.pop()
         rule: dict[str, Any] = {"type": [kind, "null"]}
+        if missing:
+            rule["x-missing"] = missing
         total = self.types.total()
         if kind == "string" and total >= WITNESSES_FOR_FORMAT:
             name, seen = next(iter(self.formats.most_common(1)), ("", 0))
@@ -88,8 +99,37 @@ class _Evidence:
                 rule["format"] = name
         return rule
 
+    def _narrowed(self, kinds: set[str], *, text: bool) -> set[str]:
+        """Return the one kind that holds all values; several if there is none."""
+        if kinds <= {"integer", "long"}:
+            kinds = {"integer"}
+        elif "number" in kinds and kinds <= {"integer", "number", "power"}:
+            kinds = {"number"}
+        elif "power" in kinds:
+            kinds = {"string"}
+        return {"string"} if text and (len(kinds) > 1 or not self._one_spelling()) else kinds
+
+    def _missing_numbers(self, kinds: set[str]) -> list[str]:
+        """Return what stands for missing numbers; nothing if the column may not be one of numbers."""
+        numbers = self.types.total()
+        are_numbers = kinds & {"integer", "number"} and kinds <= {"integer", "number", "power"}
+        is_safe = numbers >= LEAST_NUMBERS and numbers >= self.missing.total()
+        return sorted(self.missing) if are_numbers and is_safe else []
+
     def _one_spelling(self) -> bool:
         return any(self.spellings <= spelling for spelling in _BOOLEANS)
+
+
+def notes_about(document: dict[str, Any]) -> tuple[str, ...]:
+    """Return what users should know about an inferred schema."""
+    marked = {
+        name: " ".join(map(repr, rule["x-missing"]))
+        for name, rule in document.get("properties", {}).items()
+        if "x-missing" in rule
+    }
+    return tuple(
+        f"column {name}: numbers; {markers} means missing" for name, markers in marked.items()
+    )
 
 
 def _type_of(value: Any) -> str:
@@ -100,19 +140,19 @@ def _type_of(value: Any) -> str:
             return "integer"
         return "long" if -INT64 <= value < INT64 else "huge"
     if isinstance(value, float | Decimal):
-        return "number" if keeps_digits(str(value)) else "huge"
+        return "number" if prints_alike(str(value)) else "huge"
     if isinstance(value, str):
         return "string"
     return "array" if isinstance(value, list) else "object"
 
 
 def _type_of_text(value: str) -> str:
-    if _INTEGER.fullmatch(value):
+    number = value.strip(" \t")
+    if _INTEGER.fullmatch(number):
         return "integer"
-    if _DECIMAL.fullmatch(value):
-        return "number" if keeps_digits(value) else "string"
-    if _POWER.fullmatch(value):
-        return "power" if keeps_digits(value) else "string"
+    for shape, kind in ((_DECIMAL, "number"), (_POWER, "power")):
+        if shape.fullmatch(number):
+            return kind if prints_alike(number) else "string"
     return "boolean" if any(value in spelling for spelling in _BOOLEANS) else "string"
 
 

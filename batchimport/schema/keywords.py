@@ -9,9 +9,10 @@ if TYPE_CHECKING:
 
 ANNOTATIONS = frozenset(
     {"$schema", "$id", "id", "$comment", "$defs", "definitions", "title", "description", "default"}
-    | {"examples", "deprecated", "readOnly", "writeOnly"}
+    | {"examples", "deprecated", "readOnly", "writeOnly", "x-missing"}
 )
-"""Keywords that make no value invalid."""
+"""Keywords that make no value invalid. `x-missing`, of a property, is ours: it lists the cells of delimited
+text that mean null in this column."""
 
 REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
 

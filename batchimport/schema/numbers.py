@@ -19,6 +19,8 @@ EXACT_IN_FLOAT = 2**53
 INFERRED_HINT = "as was inferred; see --infer-rows all, or give a --schema"
 _SURELY_EXACT = 15
 """A number of at most this many characters has no more digits than every double keeps."""
+_MOST_PRINTED = 17
+"""No program prints more digits of a double: these tell any two doubles apart."""
 _LARGEST_EXPONENT = 999_999_999_999_999_999
 _DIGITS_OF_INT64 = 19
 
@@ -70,7 +72,7 @@ def number_of(text: str, column: Column) -> float | FieldError:
     if is_integer:
         fits = math.isfinite(value) and int(text) == int(value)
     else:
-        fits = math.isfinite(value) and (keeps_digits(text) or not column.inferred)
+        fits = math.isfinite(value) and (prints_alike(text) or not column.inferred)
     if fits:
         return value
     code = "integer_out_of_range" if is_integer else "number_out_of_range"
@@ -84,6 +86,15 @@ def keeps_digits(text: str) -> bool:
     """Return whether a double keeps every digit of a number."""
     value = float(text)
     return math.isfinite(value) and Decimal(repr(value)) == decimal_of(text)
+
+
+def prints_alike(text: str) -> bool:
+    """Return whether a number is a double as programs print it: rounded to its digits, 17 at most."""
+    value, wanted = float(text), decimal_of(text)
+    if not math.isfinite(value):
+        return False
+    digits = len(wanted.as_tuple().digits)
+    return digits <= _MOST_PRINTED and Decimal(f"{value:.{digits - 1}e}") == wanted
 
 
 def numbers_of(texts: pl.Series, *, exact: bool) -> tuple[pl.Series, pl.Series | None]:
@@ -112,6 +123,25 @@ def surely_fit(values: pl.Series, texts: pl.Series | None = None) -> pl.Series |
     """
     fits = values.abs() < EXACT_IN_FLOAT
     if texts is not None:
-        short = texts.str.len_bytes() <= _SURELY_EXACT
-        fits &= short if short.all() else short | (values.cast(pl.String) == texts)
+        exact = texts.str.len_bytes() <= _SURELY_EXACT
+        if not exact.all():
+            exact |= values.cast(pl.String) == texts
+        if not exact.all():
+            exact |= _print_alike(texts, exact)
+        fits &= exact
     return None if fits.all() else fits.fill_null(value=True)
+
+
+def _print_alike(texts: pl.Series, known: pl.Series) -> pl.Series:
+    """Look at the numbers that are not known to be exact one by one."""
+    asked = texts.set(known.fill_null(value=True), None)
+    return asked.map_elements(_is_alike, return_dtype=pl.Boolean, skip_nulls=True).fill_null(
+        value=False
+    )
+
+
+def _is_alike(text: str) -> bool:
+    try:
+        return "." in text and prints_alike(text)
+    except ValueError:
+        return False

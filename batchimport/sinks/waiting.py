@@ -58,6 +58,7 @@ class DestinationWait:
         self._limit, self._clock = limit_seconds, clock
         self._lock = threading.Lock()
         self._stopped = threading.Event()
+        self._thread = threading.local()
         self._since: float | None = None
         self._ended_seconds = 0.0
         self._over: BatchImportError | None = None
@@ -81,12 +82,16 @@ class DestinationWait:
             FatalError: If the destination was away for longer than the limit.
             DestinationAwayError: If the run is stopping, or does not wait.
         """
+        if getattr(self._thread, "is_calling", False):
+            return (
+                work()
+            )  # a part of what is called, such as a claim: only the whole can be repeated
         losses, pause = 0, FIRST_PAUSE_SECONDS
         while True:
             if self._over is not None:
                 raise self._over
             try:
-                result = work()
+                result = self._guarded(work)
             except on as error:
                 losses += error.was_connected
                 if losses > MOST_LOSSES:
@@ -96,6 +101,13 @@ class DestinationWait:
             else:
                 self._end(is_back=True)
                 return result
+
+    def _guarded(self, work: Callable[[], Result]) -> Result:
+        self._thread.is_calling = True
+        try:
+            return work()
+        finally:
+            self._thread.is_calling = False
 
     def pause(self, error: DestinationAwayError, seconds: float) -> None:
         """Wait before the next call.

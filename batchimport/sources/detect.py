@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import TYPE_CHECKING
 
@@ -75,6 +76,7 @@ LEAST_LINES = 3
 SHARE_FILLED = 0.8
 _OBJECT_LINES = re.compile(rb"\{[^\n]*\n\s*\{")
 _ARRAY_OF_OBJECTS = re.compile(rb"\[\s*[{\]]")
+_first_value = json.JSONDecoder().raw_decode
 _TAR = slice(257, 262)
 _CONTROLS = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 _MOST_CONTROLS = 32
@@ -200,10 +202,23 @@ def format_of_text(head: bytes, given: str | None) -> str:
 
 
 def _spans_lines(head: bytes) -> bool:
-    """Say whether the object at the beginning of a text goes on after its first line."""
-    first, end, _ = head.partition(b"\n")
+    """Say whether objects go on after their line, or several are on each line."""
+    first, end, rest = head.partition(b"\n")
     try:
         msgspec.json.decode(first)
     except (ValueError, RecursionError):
-        return bool(end) and first.rstrip()[-1:] != b"}" and not _OBJECT_LINES.match(head)
+        if _has_several(first):
+            return not rest.strip() or _has_several(rest.partition(b"\n")[0])
+        last = first.rstrip()[-1:]
+        return bool(end) and (last == b"[" or (last != b"}" and not _OBJECT_LINES.match(head)))
     return False
+
+
+def _has_several(line: bytes) -> bool:
+    """Say whether a line has an object, and another one after it."""
+    text = line.decode(errors="replace").strip()
+    try:
+        _, end = _first_value(text)
+    except (ValueError, RecursionError):
+        return False
+    return text[end:].lstrip(" \t,").startswith("{")

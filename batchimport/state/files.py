@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import glob
 import os
 import secrets
 import stat
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 PREFIX = ".draft-"
 """How the names of hidden temporary files begin; those of earlier versions are removed, too."""
+JUST_MADE_SECONDS = 10.0
 ABANDONED_SECONDS = 24 * 3600.0
 """A hidden temporary file that is older than this was left behind by a process that was killed."""
 
@@ -38,9 +40,12 @@ def write_atomically(path: Path, parts: Iterable[bytes]) -> None:
             with path.open("wb") as stream:
                 stream.writelines(parts)
             return
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name[:100]}.", dir=path.parent)
+        prefix = f"{PREFIX}{path.name[:100]}-"
+        remove_abandoned(path.parent, prefix)
+        descriptor, name = tempfile.mkstemp(prefix=prefix, dir=path.parent)
         try:
             with os.fdopen(descriptor, "wb") as stream:
+                lock_file(descriptor)  # says that somebody is at it
                 stream.writelines(parts)
                 stream.flush()
                 os.fsync(stream.fileno())
@@ -133,6 +138,34 @@ def lock_file(descriptor: int, *, wait: bool = False) -> bool:
     return True
 
 
+class OpenedFile:
+    """A file that a database keeps open: is it still the one that its path names?"""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._identity = self._look()
+
+    def check(self) -> None:
+        """Raise if what is written no longer reaches the path.
+
+        Raises:
+            FatalError: If the file was removed, moved or replaced.
+        """
+        if self._look() != self._identity:
+            raise FatalError(
+                "the file was removed, moved or replaced while the job ran",
+                where=str(self._path),
+                hint="put it back and run the same command again, or import again with --restart",
+            )
+
+    def _look(self) -> tuple[int, int] | None:
+        try:
+            found = self._path.stat()
+        except FileNotFoundError:
+            return None
+        return found.st_dev, found.st_ino
+
+
 class TemporaryFile:
     """A file that is not yet in its directory: no other process sees it."""
 
@@ -183,6 +216,20 @@ def temporary_file(folder: Path) -> Iterator[TemporaryFile]:
         os.close(descriptor)
         if hidden is not None:
             hidden.unlink(missing_ok=True)
+
+
+def remove_abandoned(folder: Path, prefix: str) -> None:
+    """Remove temporary files of this prefix whose writers were killed: nobody holds their locks."""
+    for path in folder.glob(f"{glob.escape(prefix)}*"):
+        with suppress(OSError):
+            if path.stat().st_mtime > time.time() - JUST_MADE_SECONDS:
+                continue  # it may not be locked yet
+            descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
+            try:
+                if lock_file(descriptor):
+                    path.unlink()
+            finally:
+                os.close(descriptor)
 
 
 def remove_old_temporary_files(folder: Path) -> None:

@@ -20,10 +20,14 @@ from tests.helpers.postgres import PostgresServer
 from tests.helpers.stores import a_job, a_record, a_request, chunk, rows
 
 CHUNKS = 200
+_COLUMNS = (
+    "job_id, lo, hi, first_record, records, first_line, next_line, successful, failed, filtered"
+)
+_COLUMNS += ", digest, epoch, attempt, committed_at"
 _VALUES = "'users-1', n * 10, n * 10 + 10, n, 1, n, n + 1, 1, 0, 0, '', 1, 1, ''"
 _SERIES = (
     "WITH RECURSIVE s(n) AS (SELECT {first} UNION ALL SELECT n + 1 FROM s WHERE n < {last} - 1) "
-    "INSERT INTO {chunks} SELECT {values} FROM s"
+    "INSERT INTO {chunks} ({columns}) SELECT {values} FROM s"
 )
 
 
@@ -35,7 +39,11 @@ def milliseconds(address: str, folder: Path, sizes: list[int]) -> list[float]:
     at, taken = 0, []
     for size in sizes:
         if hasattr(sink, "tables"):
-            sink.run(_SERIES.format(first=at, last=size, chunks=sink.tables.chunks, values=_VALUES))
+            sink.run(
+                _SERIES.format(
+                    first=at, last=size, chunks=sink.tables.chunks, columns=_COLUMNS, values=_VALUES
+                )
+            )
         else:
             claim.store(a_request(chunk(at, 1), rows(at)))
             whole = folder / Part("users-1", at * 10, at * 10 + 10).name

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -19,7 +21,9 @@ from batchimport.errors import FatalError, JobRunningElsewhereError, UsageError
 from batchimport.model import Reject
 from batchimport.schema import Column
 from batchimport.sinks.base import Sink
+from batchimport.sinks.postgres import sink as postgres_sink
 from batchimport.sinks.postgres.sink import PostgresSink
+from tests.helpers.cli import environment
 from tests.helpers.postgres import PostgresServer, execute, fetch
 from tests.helpers.stores import (
     ADAPTERS,
@@ -632,6 +636,55 @@ def test_a_commit_is_on_disk_whatever_the_default(server: Store, by: str) -> Non
     claim.store(a_request(chunk(0, 1), rows(1)))
     assert sink.rows("SHOW synchronous_commit") == [("on",)]  # type: ignore[attr-defined]
     assert fetch(server.address, "SELECT setting FROM log") == [("on",)]
+
+
+def test_a_statement_timeout_of_the_role_ends_no_claim(postgres: PostgresServer) -> None:
+    """It is meant for queries of users; the claim and the final count may take longer."""
+    address = postgres.new_database()
+    name = address.partition("/test")[2].partition("?")[0]
+    execute(address, f"ALTER DATABASE test{name} SET statement_timeout = '20ms'")
+    store = Store("postgresql", address)
+    sink: Any = store.claimed()[0]
+    assert sink.rows("SELECT 1 FROM pg_sleep(0.1)") == [(1,)]
+    store.close()
+
+
+def test_a_commit_without_its_standby_is_bounded(
+    postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A claim does not hang for ever; it is said what is missing."""
+    monkeypatch.setattr(postgres_sink, "COMMIT_SECONDS", 0.5)
+    address = postgres.new_database()
+    standby = "ALTER SYSTEM SET synchronous_standby_names = '%s'"
+    try:
+        execute(address, standby % "nobody", "SELECT pg_reload_conf()")
+        store = Store("postgresql", address + "&options=-csynchronous_commit%3Don")
+        with pytest.raises(FatalError, match="no synchronous standby"):
+            store.claimed()
+        store.close()
+    finally:
+        execute(address, standby % "", "SELECT pg_reload_conf()")
+
+
+def test_sigint_in_a_statement_of_sqlite_is_pythons(tmp_path: Path) -> None:
+    """The driver would catch it, and ask SQLite to cancel, which it cannot."""
+    script = """
+import os, signal, sys, threading
+from batchimport.sinks import open_sink
+sink = open_sink(sys.argv[1])
+threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+many = "WITH RECURSIVE s(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s LIMIT 9000000)"
+try:
+    sink.rows(f"{many} SELECT count(*) FROM s")
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+os._exit(0)
+"""
+    command = [sys.executable, "-c", script, f"sqlite:///{tmp_path}/d.db"]
+    ended = subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=60, env=environment()
+    )
+    assert (ended.returncode, ended.stdout) == (0, "interrupted\n"), ended.stderr
 
 
 # -- what only SQLite has ----------------------------------------------------------------------

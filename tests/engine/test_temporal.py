@@ -7,6 +7,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from batchimport import Job, Request, RunOptions, import_file
 from batchimport.jobs.finish import Outcome
@@ -22,6 +24,7 @@ from batchimport.policy.events import Advanced, Event
 from batchimport.state.directory import StateDirectory
 from tests.helpers.cli import ROOT, SAMPLE, Ended, Workdir
 from tests.helpers.postgres import PostgresServer, fetch
+from tests.helpers.proxy import Proxy, Weather
 from tests.helpers.tables import content, query
 from tests.helpers.temporal import TemporalServer, new_name, wait_until
 
@@ -162,6 +165,27 @@ def test_a_worker_that_is_killed_loses_nothing(site: Site, postgres: PostgresSer
     assert outcome.exit_code == 0
     assert outcome.summary.chunks.retried > 0
     assert ids(address) == list(range(400))
+
+
+def test_workers_wait_for_a_destination_that_is_away(site: Site, postgres: PostgresServer) -> None:
+    """A worker says so, its chunk loses no attempt, and the job tells how long it waited."""
+    site.numbered(200)
+    address = postgres.new_database()
+    with Proxy(postgres.socket, Weather()) as proxy, ThreadPoolExecutor(1) as pool:
+        far = proxy.address(str(conninfo_to_dict(address)["dbname"]))
+        with site.worker(BATCHIMPORT_FAILPOINTS="before-commit=stop@3") as worker:
+            run = pool.submit(site.run_here, far, max_attempts=1)
+            wait_until(worker.is_stopped)
+            proxy.go_away()
+            worker.go_on()
+            wait_until(lambda: "waiting for PostgreSQL" in "".join(worker.lines))
+            proxy.weather.is_away = False
+            outcome = run.result(60)
+            assert "is back" in "".join(worker.lines)
+    assert outcome.exit_code == 0
+    assert outcome.summary.chunks.retried == 0
+    assert outcome.summary.waited_seconds > 2
+    assert ids(address) == list(range(200))
 
 
 def test_a_worker_that_wakes_up_is_harmless(site: Site, postgres: PostgresServer) -> None:

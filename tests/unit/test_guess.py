@@ -46,6 +46,8 @@ def a_file(seed: int) -> str:
         "a\nb",
     ]
     quoting = rng.random()
+    if rng.random() < 0.4:  # columns of numbers, some of them missing
+        texts = ["5", " 7", ".5", "-1.5", "0.10000000000000001", "12", "3", "1e3", "NA", "-", "  "]
 
     def cell() -> str:
         text = rng.choice(texts)
@@ -204,3 +206,37 @@ def test_a_file_without_a_header_keeps_its_first_record(place: Path) -> None:
     place.write_text("2019,2020,2021\n5,16,7\n8,19,10\n", encoding="utf-8")
     assert read_all(place)[0][0] == {"2019": 5, "2020": 16, "2021": 7}
     assert "header" not in notes_of(place)
+
+
+@pytest.mark.parametrize("limit", [1, 1000])
+@pytest.mark.parametrize(
+    ("cells", "values"),
+    [
+        ([".5", "-.5", "+2.5", "1.", "7"], [0.5, -0.5, 2.5, 1.0, 7.0]),
+        (["  5", " 15", "115"], [5, 15, 115]),
+        (["0.10000000000000001", "33.299999999999997", "1"], [0.1, 33.3, 1.0]),
+        (["0.12345678901234567890", "1.5", "2"], ["0.12345678901234567890", "1.5", "2"]),
+        (["9007199254740992.5", "1.5"], ["9007199254740992.5", "1.5"]),
+        (["5", "NA", "7", "8", "   "], [5, None, 7, 8, None]),
+        (["5.5", "-", "nan", "8", "9"], [5.5, None, None, 8.0, 9.0]),
+        (["NA", "DE", "FR"], ["NA", "DE", "FR"]),
+        (["NA", "-", "1"], ["NA", "-", "1"]),
+    ],
+)
+def test_numbers_are_read_as_people_write_them(
+    place: Path, cells: list[str], values: list[Any], limit: int
+) -> None:
+    """Digits that a double keeps; what stands for a missing number, where nothing else can be meant."""
+    place.write_text("n,v\n" + "".join(f"k,{cell}\n" for cell in cells), encoding="utf-8")
+    rows, rejects = read_all(place, limit=limit)
+    assert ([row.get("v") for row in rows], rejects) == (values, [])
+
+
+@pytest.mark.parametrize("limit", [1, 1000])
+def test_several_cells_may_mean_null(place: Path, limit: int) -> None:
+    """An empty one only if it is among them; in quotes they are text."""
+    place.write_text('a,b\n5,x\nNA,"NA"\nnone,\n8,z\n', encoding="utf-8")
+    rows, _ = read_all(place, limit=limit, null_string=("NA", "none"))
+    assert rows == [{"a": 5, "b": "x"}, {"b": "NA"}, {"b": ""}, {"a": 8, "b": "z"}]
+    rows, _ = read_all(place, limit=limit, null_string=("NA", "none", ""))
+    assert rows[2] == {}

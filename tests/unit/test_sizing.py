@@ -14,6 +14,7 @@ from batchimport.policy.sizing import (
     FixedSizer,
     LoadReading,
     LoadSizer,
+    MemoryGuard,
     Sizer,
     choose_sizer,
 )
@@ -93,7 +94,18 @@ def test_memory_is_short_above_nine_tenths(sizer: Sizer) -> None:
 )
 def test_options_choose_the_sizer(options: RunOptions, sizer: Sizer) -> None:
     """`--chunk-size` wins over `--adaptive`; the bounds hold for each of the others."""
-    assert choose_sizer(options, preferred=5000, writers=3, bytes_per_record=100) == sizer
+    found = choose_sizer(options, preferred=5000, writers=3, bytes_per_record=100)
+    assert found == MemoryGuard(sizer, 100, options.chunk_bytes)
+
+
+@pytest.mark.parametrize(
+    ("megabytes", "in_flight"), [(100, 1), (300, 1), (500, 3), (1000, 9), (9000, 10)]
+)
+def test_a_fixed_size_starts_as_many_chunks_as_fit(megabytes: int, in_flight: int) -> None:
+    """Chunks of 10 MB take 80 MB each: those that would not fit are not started at once."""
+    guard = MemoryGuard(FixedSizer(100_000, 10), 100.0, 1 << 25)
+    reading = replace(IDLE, limit_bytes=megabytes * 1_000_000)
+    assert guard.decide(reading).in_flight == in_flight
 
 
 def simulate(sizer: Sizer, seed: int, *, width: int, hog: float) -> tuple[float, int, float]:

@@ -96,3 +96,15 @@ def test_what_a_lock_means(claimed: bool, kind: type[Exception]) -> None:
     check: Callable[[], str] = lambda: scene.wait.call(scene)  # noqa: E731 - short
     with pytest.raises(kind, match="locked by x"):
         check()
+
+
+def test_a_part_of_a_call_does_not_wait_by_itself() -> None:
+    """What a claim looks up inside its transaction fails with it: the whole claim is repeated."""
+    scene, claims = Scene(AWAY), []
+
+    def claim() -> str:
+        claims.append(scene.now)
+        return scene.wait.call(scene)
+
+    assert scene.wait.call(claim) == "done"
+    assert claims == [0.0, 1.0]

@@ -26,6 +26,7 @@ from batchimport.sinks.duckdb.rows import DuckdbTransaction, numbered, readings
 from batchimport.sinks.sql.ledger import SqlSink
 from batchimport.sinks.sql.statements import quote
 from batchimport.sinks.sql.store import SqlClaim, without
+from batchimport.state.files import OpenedFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 ROW_GROUP = 122_880
 """Rows that DuckDB compresses and writes as one; smaller transactions write them twice."""
 
+CLOSE_SECONDS = 5.0
 _VIEW = "batchimport_frame"
 
 
@@ -63,6 +65,7 @@ class DuckdbSink(SqlSink):
             self._scratch = Scratch(self.path)
             self.hints = replace(self.hints, delivery=DRY_RUN)
         self._connection = connect(self.path, self._scratch.path if self._scratch else self.path)
+        self._opened_file = OpenedFile(self._scratch.path if self._scratch else self.path)
 
     def create_ledger(self) -> None:
         """Create the ledger's tables, and their schema."""
@@ -134,6 +137,7 @@ class DuckdbSink(SqlSink):
                 with suppress(BatchImportError):  # a COMMIT that failed has rolled back
                     self.run("ROLLBACK")
                 raise
+            self._opened_file.check()
 
     @contextmanager
     def chunk_transaction(
@@ -154,7 +158,12 @@ class DuckdbSink(SqlSink):
 
     def close(self) -> None:
         """Close the file; DuckDB then moves what is in its log into it."""
-        self._connection.close()
+        if not self.lock.acquire(timeout=CLOSE_SECONDS):
+            return  # an abandoned attempt uses it: the file is closed with the process
+        try:
+            self._connection.close()
+        finally:
+            self.lock.release()
         if self._scratch is not None:
             self._scratch.remove()
 

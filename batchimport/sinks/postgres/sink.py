@@ -6,12 +6,11 @@ import hashlib
 import queue
 import threading
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import psycopg
-from psycopg.pq import TransactionStatus
 
-from batchimport.errors import JobRunningElsewhereError
+from batchimport.errors import FatalError, JobRunningElsewhereError
 from batchimport.model import DRY_RUN
 from batchimport.sinks.address import parse_postgres, redact
 from batchimport.sinks.base import SinkHints, SinkOptions
@@ -47,17 +46,22 @@ _CONNECTION = {
     "tcp_user_timeout": 60_000,
 }
 """Defaults, unless the address has others: a silent network is noticed within a minute."""
+CLOSE_SECONDS = 5.0
+COMMIT_SECONDS = 30.0
+"""The claim's own commit takes milliseconds."""
 SECONDS_IDLE = 15
 """A process that is stopped inside a transaction keeps others from its chunk for this long."""
 _SESSION = f"""
     SELECT set_config('client_encoding', 'UTF8', false), set_config('TimeZone', 'UTC', false),
            set_config('idle_in_transaction_session_timeout', '{SECONDS_IDLE}s', false),
+           set_config('statement_timeout', '0', false),
            CASE WHEN current_setting('synchronous_commit') = 'off'
                 THEN set_config('synchronous_commit', 'on', false) END,
            set_config('tcp_keepalives_idle', '30', false),
            set_config('tcp_keepalives_interval', '10', false),
            set_config('tcp_keepalives_count', '3', false)"""
-"""A commit is on disk when it returns, a time without a zone means the same on every machine, and the
+"""A role's statement timeout, which is meant for queries of users, would end a claim or the final count:
+chunks have a limit of their own. A commit is on disk when it returns, a time without a zone means the same on every machine, and the
 locks of a client that fell silent are released after a minute, not after two hours."""
 
 
@@ -75,7 +79,7 @@ class PostgresSink(SqlSink):
         self._lock = threading.RLock()
         self._lock_keys: list[int] = []
         self._idle: queue.SimpleQueue[psycopg.Connection] = queue.SimpleQueue()
-        self._dry_run = options.dry_run
+        self._dry_run = self._is_in_transaction = options.dry_run
         if self._dry_run:
             self.hints = SinkHints(1, self.hints.preferred_records, DRY_RUN)
         self._main = self._connect()
@@ -190,8 +194,17 @@ class PostgresSink(SqlSink):
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Commit at the end what `rows` and `run` do in it, or nothing of it."""
-        with self._job_connection() as connection, connection.transaction():
-            yield
+        with (
+            self._job_connection() as connection,
+            _CommitLimit(connection, self._where) as limit,
+            connection.transaction(),
+        ):
+            outer, self._is_in_transaction = self._is_in_transaction, True
+            try:
+                yield
+            finally:
+                self._is_in_transaction = outer
+            limit.start()
 
     @contextmanager
     def chunk_transaction(
@@ -230,7 +243,7 @@ class PostgresSink(SqlSink):
     def _job_connection(self) -> Iterator[psycopg.Connection]:
         """Lend the connection of the job; outside a transaction it is renewed if it broke."""
         with self._lock, self._translated():
-            if self._main.info.transaction_status != TransactionStatus.INTRANS:
+            if not self._is_in_transaction:  # half of one must not run on another connection
                 self._revive()
             yield self._main
 
@@ -253,11 +266,49 @@ class PostgresSink(SqlSink):
         """Close all connections that are not in use."""
         while not self._idle.empty():
             self._idle.get().close()
-        self._main.close()
+        if self._lock.acquire(timeout=CLOSE_SECONDS):
+            try:
+                self._main.close()
+            finally:
+                self._lock.release()
 
 
 _CLAIMS = 0x6261746368696D70
 """Key of the lock that one claim at a time holds in a database: "batchimp"."""
+
+
+class _CommitLimit:
+    """Ends a COMMIT that waits for a synchronous standby which is gone: no timeout of the server does.
+
+    The server then commits without the standby, and says so in a warning only.
+    """
+
+    def __init__(self, connection: psycopg.Connection, where: str) -> None:
+        self._connection, self._where = connection, where
+        self._timer = threading.Timer(COMMIT_SECONDS, self._cancel)
+        self._timer.daemon = True
+        self._was_cancelled = False
+
+    def start(self) -> None:
+        """Begin to count: the next statement is the COMMIT."""
+        self._timer.start()
+
+    def _cancel(self) -> None:
+        self._was_cancelled = True
+        self._connection.cancel()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._timer.cancel()
+        if self._was_cancelled and kind is None:
+            raise FatalError(
+                f"no synchronous standby has confirmed a commit within {COMMIT_SECONDS:g} s",
+                where=self._where,
+                hint="bring the standby back, or change synchronous_standby_names; then run the same "
+                "command again",
+            )
 
 
 def _lock_key(target_hash: str) -> int:

@@ -7,10 +7,11 @@ process (Python's `sqlite3`) would drop the first one's POSIX locks when it clos
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote as url_quote
 from urllib.parse import unquote
 
@@ -18,7 +19,13 @@ import polars as pl
 from adbc_driver_manager import Error as DriverError
 from adbc_driver_sqlite import dbapi
 
-from batchimport.errors import BatchImportError, FatalError, NoSuchDestinationError, UsageError
+from batchimport.errors import (
+    BatchImportError,
+    FatalError,
+    NoSuchDestinationError,
+    TransientError,
+    UsageError,
+)
 from batchimport.model import DRY_RUN
 from batchimport.sinks.base import SinkHints, SinkOptions
 from batchimport.sinks.sql.dialect import RECORD
@@ -33,15 +40,18 @@ from batchimport.sinks.sqlite.dialect import (
     translate,
 )
 from batchimport.sinks.sqlite.rows import SqliteTransaction
+from batchimport.state.files import OpenedFile
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from batchimport.sinks.base import JobRecord
     from batchimport.sinks.sql.dialect import Rows, Target
 
+CLOSE_SECONDS = 5.0
 BUSY_SECONDS = 2
 """SQLite asks for a lock this long; then the caller waits, and says so."""
+Result = TypeVar("Result")
 PREFIX = "sqlite:///"
 _PRAGMAS = (
     f"PRAGMA busy_timeout={BUSY_SECONDS * 1000}",
@@ -84,13 +94,16 @@ class SqliteSink(SqlSink):
             )
         if self._dry_run:
             self.hints = replace(self.hints, delivery=DRY_RUN)
-        with _translated(self.path):
-            self._connection = dbapi.connect(self._place(options), autocommit=True)
+        self._is_closed = False
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="sqlite")
+        place = self._place(options)
+        self._connection = self._driven(lambda: dbapi.connect(place, autocommit=True))
         try:
             self._set_up()
         except BatchImportError:
             self.close()
             raise
+        self._opened_file = OpenedFile(self.path)
 
     def _set_up(self) -> None:
         """Prepare the connection; only a database that is made here gets another journal mode.
@@ -181,6 +194,8 @@ class SqliteSink(SqlSink):
                     with suppress(BatchImportError):  # SQLite may have rolled back by itself
                         self.run(statement)
                 raise
+            if not self._dry_run:
+                self._opened_file.check()
 
     @contextmanager
     def chunk_transaction(
@@ -216,9 +231,7 @@ class SqliteSink(SqlSink):
 
     def rows(self, statement: str, values: Sequence[Any] = ()) -> Rows:
         """Run a statement and return its rows."""
-        with self._lock, _translated(self.path), self._connection.cursor() as cursor:
-            cursor.execute(statement, tuple(values) if values else None)
-            return pl.DataFrame(cursor.fetch_arrow()).rows()
+        return self._execute(statement, tuple(values) or None, fetches=True)
 
     def run(self, statement: str, values: Sequence[Any] = ()) -> None:
         """Run a statement that returns no rows."""
@@ -226,25 +239,51 @@ class SqliteSink(SqlSink):
             frame = pl.DataFrame([values], orient="row", infer_schema_length=None)
             self.run_many(statement, frame.with_columns(pl.col(pl.Null).cast(pl.Int64)))
             return
-        with self._lock, _translated(self.path), self._connection.cursor() as cursor:
-            cursor.execute(statement, tuple(values) if values else None)
+        self._execute(statement, tuple(values) or None)
 
     def run_many(self, statement: str, frame: pl.DataFrame) -> None:
         """Run a statement once for each row, whose columns are its parameters in order."""
-        with self._lock, _translated(self.path), self._connection.cursor() as cursor:
-            cursor.executemany(statement, frame)
+        self._execute(statement, frame, is_many=True)
 
     def select_many(self, statement: str, frame: pl.DataFrame) -> Rows:
         """Run a statement once for each row, and return the rows of all runs."""
-        if not frame.height:
-            return []
-        with self._lock, _translated(self.path), self._connection.cursor() as cursor:
-            cursor.execute(statement, frame)
-            return pl.DataFrame(cursor.fetch_arrow()).rows()
+        return self._execute(statement, frame, fetches=True) if frame.height else []
+
+    def _execute(
+        self, statement: str, values: Any, *, is_many: bool = False, fetches: bool = False
+    ) -> Rows:
+        def work() -> Rows:
+            with self._connection.cursor() as cursor:
+                (cursor.executemany if is_many else cursor.execute)(statement, values)
+                return pl.DataFrame(cursor.fetch_arrow()).rows() if fetches else []
+
+        with self._lock:
+            if self._is_closed:  # by a run that ended without waiting for this attempt
+                raise TransientError("the database was closed", where=str(self.path))
+            return self._driven(work)
+
+    def _driven(self, work: Callable[[], Result]) -> Result:
+        """Call the driver, never in the main thread.
+
+        There it handles SIGINT itself, for the time of each call: it asks SQLite to cancel, which
+        answers NOT_IMPLEMENTED, through a pointer that may be freed meanwhile.
+        """
+        with _translated(self.path):
+            if threading.current_thread() is threading.main_thread():
+                return self._thread.submit(work).result()
+            return work()
 
     def close(self) -> None:
-        """Close the file; what is not committed is undone."""
-        self._connection.close()
+        """Close the file, unless a thread still uses it; what is not committed is undone."""
+        if not self._lock.acquire(timeout=CLOSE_SECONDS):
+            return  # an abandoned attempt: the file is closed with the process
+        try:
+            if not self._is_closed:
+                self._is_closed = True
+                self._driven(self._connection.close)
+        finally:
+            self._lock.release()
+            self._thread.shutdown(wait=False)
 
 
 @contextmanager

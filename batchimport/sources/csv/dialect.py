@@ -33,7 +33,7 @@ class CsvFormat:
     """How a delimited file is written.
 
     Attributes:
-        null: The unquoted cell that means null.
+        nulls: The unquoted cells that mean null.
         preamble: Number of lines before the header that are not part of the table.
         header_records: Number of records that hold the names: none, one, or two.
         has_sure_names: There is one such record, and it does not look like data.
@@ -43,7 +43,7 @@ class CsvFormat:
     """
 
     dialect: Dialect
-    null: str
+    nulls: frozenset[str]
     preamble: int = 0
     header_records: int = 1
     has_sure_names: bool = True
@@ -97,7 +97,7 @@ def detect_format(head: str, options: SourceOptions, *, is_whole: bool) -> CsvFo
     )
     return CsvFormat(
         detected.dialect,
-        options.null_string or "",
+        frozenset([given] if isinstance(given := options.null_string or "", str) else given),
         preamble,
         header.records,
         header.records == 1 and not header.is_like_data,

@@ -176,14 +176,14 @@ class DelimitedSource(TextSource):
     def _readable(self, chunk: Chunk) -> Iterator[dict[str, Any]]:
         start = max(chunk.lo, self._body.position)
         data = self._text.read_at(start, chunk.hi - start)
-        null = self._form.null
+        nulls = self._form.nulls
         for part in filter(self._lines.is_record, self._lines.split(data)):
             try:
                 cells = self._fields.read(without_end(part).decode())
             except (UnicodeDecodeError, UnreadableRecordError):
                 continue
             if len(cells) == len(self.header) and [text for text, _ in cells] != self._repeated:
-                texts = (None if text == null and not quoted else text for text, quoted in cells)
+                texts = (None if text in nulls and not quoted else text for text, quoted in cells)
                 yield dict(zip(self.header, texts, strict=True))
 
     def continues(self, fingerprint: str) -> bool:

@@ -14,6 +14,7 @@ import operator
 import re
 from collections import deque
 from dataclasses import replace
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +52,8 @@ class Table:
         """
         self._repeated = repeated
         self._header = {name: f"c{at}" for at, name in enumerate(header)}
-        self._null, self._dialect = form.null, form.dialect
+        self._nulls, self._dialect = form.nulls, form.dialect
+        self._missing = schema.missing
         self._columns = schema.columns
         self._types = schema.types
         self._extra = [name for name in header if name not in self._types]
@@ -63,7 +65,8 @@ class Table:
         self._read_as = {
             self._header[column.name]: column.dtype
             for column in self._columns
-            if column.name in self._header and readable(column) and not form.null
+            if column.name in self._header and readable(column)
+            if form.nulls == {""} and column.name not in schema.missing
         }
 
     def values(self, cells: Sequence[Cell]) -> dict[str, Any]:
@@ -108,9 +111,12 @@ class Table:
             raise UnreadableRecordError(FieldError(code, "", message))
         if self._repeated is not None and [text for text, _ in cells] == self._repeated:
             raise unreadable("repeated_header", "the header again, not a record")
-        null = self._null
+        nulls, missing = self._nulls, self._missing
         return {
-            name: None if text == null and not quoted else text
+            name: None
+            if (text in nulls and not quoted)
+            or (name in missing and text.strip(" \t") in missing[name])
+            else text
             for name, (text, quoted) in zip(self._header, cells, strict=True)
         }
 
@@ -219,19 +225,23 @@ class Table:
 
     def _with_nulls(self, cells: pl.DataFrame) -> tuple[pl.DataFrame, pl.Series | None]:
         """Turn the null string into null; say which rows are certain, since it may have been quoted."""
-        null = self._null
-        if not null:
+        nulls = sorted(self._nulls - {""})
+        if not nulls:
             return cells, None
-        cells = cells.with_columns(pl.all().fill_null(""))
+        if "" not in self._nulls:
+            cells = cells.with_columns(pl.all().fill_null(""))
+        are_null = pl.all().is_in(nulls).fill_null(value=False)
         if self._dialect.quotechar:
-            return cells, cells.select(~pl.any_horizontal(pl.all() == null)).to_series()
-        return cells.with_columns(pl.all().replace(null, None)), None
+            return cells, cells.select(~pl.any_horizontal(are_null)).to_series()
+        return cells.with_columns(pl.when(~are_null).then(pl.all())), None
 
     def _column(self, column: Column, cells: pl.DataFrame) -> tuple[pl.Series, pl.Series | None]:
         if column.name not in self._header:
             nulls = pl.Series([None] * len(cells), dtype=column.dtype)
             return nulls, nulls.is_not_null() if column.required else None
         given = cells.get_column(self._header[column.name])
+        if column.name in self._missing:
+            given = given.set(given.is_in(list(self._missing[column.name])), None)
         values, fits = typed(given, column, self._types[column.name])
         if column.required and not column.nullable and given.null_count():
             there = given.is_not_null()
@@ -480,16 +490,27 @@ def typed(cells: pl.Series, column: Column, types: Types) -> tuple[pl.Series, pl
     """
     if column.kind == "json":
         return _json_texts(cells, types), None
-    if column.kind == "number":
-        return numbers_of(cells, exact=column.inferred)
+    if column.kind == "number" or (column.kind == "integer" and cells.dtype == pl.String):
+        return _numbers(cells, column)
     if cells.dtype == column.dtype:
         return cells, None
-    if column.kind == "integer":
-        values = cells.cast(pl.Int64, strict=False)
-        are_all = values.null_count() == cells.null_count()
-        return values, None if are_all else values.is_not_null() | cells.is_null()
     values = cells.is_in(_TRUE_FORMS)
     return values, (values | cells.is_in(_FALSE_FORMS)).fill_null(value=True)
+
+
+def _numbers(cells: pl.Series, column: Column) -> tuple[pl.Series, pl.Series | None]:
+    """Return the numbers of a column as `typed` does; without spaces around them only if need be."""
+    read = _integers if column.kind == "integer" else partial(numbers_of, exact=column.inferred)
+    values, fits = read(cells)
+    if values.null_count() > cells.null_count():
+        return read(cells.str.strip_chars(" \t"))
+    return values, fits
+
+
+def _integers(texts: pl.Series) -> tuple[pl.Series, pl.Series | None]:
+    values = texts.cast(pl.Int64, strict=False)
+    are_all = values.null_count() == texts.null_count()
+    return values, None if are_all else values.is_not_null() | texts.is_null()
 
 
 def _json_texts(texts: pl.Series, types: Types) -> pl.Series:

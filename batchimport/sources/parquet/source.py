@@ -202,14 +202,14 @@ class ParquetRows(JsonRecords):
         not_finite: frozenset[int],
         required: frozenset[str],
     ) -> None:
-        super().__init__(name, chunk, columns, lines)
-        self._rows, self._not_finite, self._required = lines, not_finite, required
+        super().__init__(name, chunk, columns)
+        self.lines, self._not_finite, self._required = lines, not_finite, required
 
     def values(self, index: int) -> dict[str, Any]:
         """Return the row as JSON values."""
         if index in self._not_finite:
             raise unreadable("number_out_of_range", "NaN and infinity are not JSON numbers")
-        self._rows[index] = self._without_nulls(self._rows[index])
+        self.lines[index] = self._without_nulls(self.lines[index])
         return super().values(index)
 
     def _without_nulls(self, line: bytes) -> bytes:
@@ -221,4 +221,4 @@ class ParquetRows(JsonRecords):
         return b"{" + b",".join(pairs) + b"}"
 
     def _locate(self, index: int) -> tuple[int | None, int, bytes]:
-        return None, self._chunk.lo + index, self._rows[index]
+        return None, self._chunk.lo + index, self.lines[index]
