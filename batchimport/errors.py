@@ -3,7 +3,11 @@
 ```
 BatchImportError                        exit 1
 ├── UsageError                          exit 2
+│   ├── NoSuchDestinationError
+│   └── UnknownJobError
 ├── RefusedError                        exit 6
+│   ├── AlreadyStoredError
+│   ├── RowsGoneError
 │   ├── SourceChangedError
 │   ├── JobRunningElsewhereError
 │   └── ConfigurationChangedError
@@ -11,6 +15,8 @@ BatchImportError                        exit 1
 ├── FatalError                          exit 1
 ├── ChunkError                          one attempt failed; handled by the engine
 │   ├── TransientError
+│   │   └── DestinationAwayError        the job waits for it
+│   │       └── DestinationLockedError  exit 6; also a JobRunningElsewhereError
 │   └── DataError
 └── Stop                                not a failure
     ├── JobInterrupted                  exit 5
@@ -23,10 +29,11 @@ All parameters after `message` have defaults, so that errors can be pickled.
 from __future__ import annotations
 
 from contextlib import contextmanager
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 
 class BatchImportError(Exception):
@@ -56,10 +63,26 @@ class UsageError(BatchImportError):
     exit_code = 2
 
 
+class NoSuchDestinationError(UsageError):
+    """There is no such database or directory, and it may not be created."""
+
+
+class UnknownJobError(UsageError):
+    """Neither the state directory nor the destination knows the job."""
+
+
 class RefusedError(BatchImportError):
     """To continue would store records twice or lose some: stop before anything is written."""
 
     exit_code = 6
+
+
+class AlreadyStoredError(RefusedError):
+    """The table has the records of this source already, by another job."""
+
+
+class RowsGoneError(RefusedError):
+    """The destination no longer has the rows that the job stored."""
 
 
 class SourceChangedError(RefusedError):
@@ -92,6 +115,33 @@ class TransientError(ChunkError):
     """Retry the chunk after a wait: connection lost, lock held, deadlock, timeout."""
 
 
+class BehindGapError(ChunkError):
+    """Do not retry: an earlier chunk was given up, and rows are to be stored in order."""
+
+
+class DestinationAwayError(TransientError):
+    """The destination cannot be reached: wait for it, and do the same again.
+
+    Attributes:
+        was_connected: The connection was lost while it was used.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        where: str | None = None,
+        hint: str | None = None,
+        *,
+        was_connected: bool = False,
+    ) -> None:
+        super().__init__(message, where, hint)
+        self.was_connected = was_connected
+
+
+class DestinationLockedError(DestinationAwayError, JobRunningElsewhereError):
+    """Another program has locked the destination: wait until it is free."""
+
+
 class DataError(ChunkError):
     """Do not retry: find the records that the destination refuses, and reject them."""
 
@@ -110,6 +160,17 @@ class TooManyRejects(Stop):
     """More rejects than `--max-errors`: finish the chunks in flight and stop."""
 
     exit_code = 4
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str | None:
+    """Return what was probably meant by a word that is not among the known ones.
+
+    Upper and lower case count the same; a known word that begins with the word is near enough.
+    """
+    by_lower = {each.lower(): each for each in known}
+    near = get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
+    near += [each for each in by_lower if len(word) > 2 and each.startswith(word.lower())]
+    return by_lower[near[0]] if near else None
 
 
 def from_system(error: OSError) -> FatalError:

@@ -17,7 +17,15 @@ from batchimport.engines import event_loop
 from batchimport.engines.local import LocalEngine
 from batchimport.engines.lookup import has_ended
 from batchimport.engines.signals import draining_signals, stopping_signals
-from batchimport.errors import BatchImportError, UsageError, from_system, without_panics
+from batchimport.errors import (
+    BatchImportError,
+    DestinationLockedError,
+    NoSuchDestinationError,
+    RowsGoneError,
+    UsageError,
+    from_system,
+    without_panics,
+)
 from batchimport.jobs.finish import (
     Exported,
     Outcome,
@@ -27,19 +35,34 @@ from batchimport.jobs.finish import (
     rejects_path,
     summary_of,
 )
-from batchimport.jobs.identify import identify, new_job_id, refuse_if_owned, verify_unchanged
-from batchimport.jobs.recorder import Recorder, started
-from batchimport.jobs.start import Parts, bytes_per_record, open_job
+from batchimport.jobs.identify import (
+    identify,
+    new_job_id,
+    refuse_if_owned,
+    remembered_rows,
+    verify_unchanged,
+)
+from batchimport.jobs.recorder import Recorder, record_failure, started
+from batchimport.jobs.start import (
+    Parts,
+    begin_job,
+    bytes_per_record,
+    doubtful,
+    refuse_few_records,
+)
+from batchimport.jobs.stored import rows_of
 from batchimport.model import hash_of
 from batchimport.pipeline.transform import load_transform
-from batchimport.policy.events import JobFinished, RecordsCounted
+from batchimport.policy.events import JobFinished, Preparing, RecordsCounted
 from batchimport.policy.plan import Plan
+from batchimport.policy.preparing import watched_by
 from batchimport.policy.sizing import choose_sizer
 from batchimport.policy.stop_rules import StopRule, verdict
 from batchimport.schema import notes_about
 from batchimport.schema.diagnose import likely_mistakes
 from batchimport.sinks import open_sink, redact
 from batchimport.sinks.base import SinkOptions
+from batchimport.sinks.waiting import DestinationWait, patient
 from batchimport.sources import open_source
 from batchimport.sources.bytes.spool import Spool
 from batchimport.sources.paths import STANDARD_INPUT
@@ -48,13 +71,13 @@ from batchimport.system import LoadReader, owner_id, peak_memory_bytes, refuse_f
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from batchimport.jobs.identify import Found, Request
+    from batchimport.jobs.identify import Request
     from batchimport.jobs.start import Opened
     from batchimport.model import Committed, Summary
     from batchimport.pipeline.chunk import Work
-    from batchimport.policy.events import Event, Observer
+    from batchimport.policy.events import Event, JobStarted, Observer
     from batchimport.policy.sizing import Sizer
-    from batchimport.sinks.base import JobRecord
+    from batchimport.sinks.base import JobRecord, Sink
 
 COMPLETED = ("completed", "completed_with_rejects", "already_completed")
 
@@ -83,7 +106,8 @@ def import_file(request: Request, observer: Observer = lambda _: None) -> Outcom
 def _import(call: _Call) -> Outcome:
     try:
         refuse_few_files()
-        return call.run()
+        with watched_by(call.observer):
+            return call.run()
     except BatchImportError as error:
         return call.not_begun(error)
     except OSError as error:
@@ -94,7 +118,8 @@ class _Call:
     """One call of `import_file`: opens what the job works with, and chooses the engine."""
 
     def __init__(self, request: Request, observer: Observer) -> None:
-        self._request, self._observer = request, observer
+        self._began = time.monotonic()
+        self._request, self.observer = request, observer
         self._job_id = request.job_id or ""
 
     def run(self) -> Outcome:
@@ -112,16 +137,17 @@ class _Call:
         """
         from batchimport.engines.temporal.client import attach, follow  # noqa: PLC0415 - an extra
 
-        outcome = attach(self._request, self._observer)
+        outcome = attach(self._request, self.observer)
         if outcome is None:
             with self._opened() as run:
                 outcome, known_id = run.before_temporal()
             self._job_id = known_id or self._job_id
-        return outcome or follow(self._request, self._job_id, self._observer)
+        return outcome or follow(self._request, self._job_id, self.observer)
 
     def not_begun(self, error: BatchImportError) -> Outcome:
         """Return the outcome of a run that ended before its job was claimed."""
         status, code = verdict(0, error)
+        record_failure(self._request, self._job_id, error)
         summary = summary_of(self._request, self._job_id, status, error)
         summary = replace(
             summary,
@@ -140,16 +166,33 @@ class _Call:
                 spool_folder = request.state.path / "spool"
                 source = open_source(job.sources, job.options, spool, unpack_into=spool_folder)
             stack.callback(source.close)
+            self._request = request = doubtful(request, source)
             self._job_id = self._job_id or new_job_id(job, source)
             transform = load_transform(job)
             if request.temporal is None:
                 target = f"{job.target_hash()}-{hash_of(redact(job.destination))}"
                 stack.enter_context(request.state.lock(target))
-            options = SinkOptions(ledger_schema=job.ledger_schema, dry_run=request.options.dry_run)
-            sink = open_sink(job.destination, options)
+            wait = DestinationWait(request.options.destination_wait_seconds, self.observer)
+            with stopping_signals() if request.handle_signals else nullcontext():
+                sink = wait.call(self._open_sink, on=DestinationLockedError)
             stack.callback(sink.close)
             seconds = request.options.chunk_timeout_seconds
-            yield _Run(request, Parts(job, source, transform, sink, seconds), self._observer, spool)
+            parts = Parts(job, source, transform, patient(sink, wait), seconds)
+            yield _Run(request, parts, self.observer, spool, wait, self._began)
+
+    def _open_sink(self) -> Sink:
+        """Open the destination; one that is gone, with a job's rows in it, is not made again."""
+        request, job = self._request, self._request.job
+        stored = 0 if request.restart else remembered_rows(request, self._job_id)
+        options = SinkOptions(not stored, job.ledger_schema, request.options.dry_run)
+        try:
+            return open_sink(job.destination, options)
+        except NoSuchDestinationError as error:
+            raise RowsGoneError(
+                f"is gone, though job {self._job_id} stored {rows_of(stored)} in it",
+                where=error.where,
+                hint="--restart imports it again",
+            ) from error
 
     def _spool(self, stack: ExitStack) -> Spool:
         """Read standard input, or find what an earlier run of the job read."""
@@ -172,21 +215,30 @@ class _Run:
     """The run of a job in this process: identify, claim, run the engine, check the accounts."""
 
     def __init__(
-        self, request: Request, parts: Parts, observer: Observer, spool: Spool | None
+        self,
+        request: Request,
+        parts: Parts,
+        observer: Observer,
+        spool: Spool | None,
+        wait: DestinationWait,
+        began: float,
     ) -> None:
         self._request, self._job, self._parts = request, request.job, parts
         self._source, self._sink, self._spool = parts.source, parts.sink, spool
-        self._recorder = Recorder(request, observer, owner_id())
+        self._recorder = Recorder(request, observer, owner_id(), began)
         self._tally = self._recorder.tally
-        self._began = time.monotonic()
+        self._wait = wait
+        wait.tell = self._recorder
+        self._began = began
 
     def execute(self) -> Outcome:
         """Run the job to its end."""
-        found, owner = self._identify(), self._recorder.owner
-        if found.completed is not None:
-            outcome = self._already_completed(found.completed)
+        found, opened = begin_job(self._request, self._parts, self._recorder.owner, has_ended)
+        if opened is not None:
+            outcome = self._import(opened)
         else:
-            outcome = self._import(open_job(self._request, found, self._parts, owner, has_ended))
+            assert found.completed is not None  # noqa: S101 - a mistake in this program
+            outcome = self._already_completed(found.completed)
         is_over = outcome.summary.status in COMPLETED and not self._request.options.dry_run
         if self._spool is not None and is_over:
             self._spool.discard()
@@ -200,20 +252,19 @@ class _Run:
         """
         if self._request.restart:
             return None, None
-        found = self._identify()
+        owner = self._recorder.owner
+        found = identify(self._request, self._source, self._sink, owner, has_ended)
         if found.completed is not None:
             return self._already_completed(found.completed), found.completed.job_id
         if found.known is None:
+            refuse_few_records(self._request, self._source)
             return None, None
-        refuse_if_owned(found.known, self._sink, self._recorder.owner)
+        refuse_if_owned(found.known, self._sink, owner)
         return None, found.known.job_id
-
-    def _identify(self) -> Found:
-        owner = self._recorder.owner
-        return identify(self._request, self._source, self._sink, owner, has_ended)
 
     def _import(self, opened: Opened) -> Outcome:
         record = opened.record
+        self._wait.is_claimed = True
         if self._spool is not None:
             self._spool.keep(record.job_id)
         self._announce(record, opened.committed)
@@ -227,15 +278,16 @@ class _Run:
 
     # -- during -------------------------------------------------------------------------------
 
-    def _announce(
-        self, record: JobRecord, committed: Sequence[Committed], total: int | None = None
-    ) -> None:
-        event = started(record.job_id, self._job, self._source, committed)
+    def _started(self, record: JobRecord, committed: Sequence[Committed]) -> JobStarted:
+        return started(record.job_id, self._job, self._source, committed)
+
+    def _announce(self, record: JobRecord, committed: Sequence[Committed]) -> None:
+        event = self._started(record, committed)
         kept = (self._spool.note,) if self._spool is not None and self._spool.note else ()
         suspicious = likely_mistakes(self._job.schema) if self._job.model is None else ()
         inferred = notes_about(record.schema) if self._job.schema is None else ()
         notes = (*event.notes, *inferred, *kept, *suspicious)
-        self._recorder(replace(event, total=total, notes=notes))
+        self._recorder(replace(event, notes=notes))
 
     def _run_engine(self, work: Work, committed: Sequence[Committed]) -> None:
         """Run the chunks that are not committed; count the source's records beside them."""
@@ -251,6 +303,8 @@ class _Run:
         counter = threading.Thread(target=self._count, name="count", daemon=True)
         counter.start()
         event_loop.run(self._engine(work, plan, sizer, stop_rule))
+        if counter.is_alive():
+            self._recorder(Preparing("counting the records, to check the accounts"))
         counter.join()
 
     async def _engine(self, work: Work, plan: Plan, sizer: Sizer, stop_rule: StopRule) -> None:
@@ -263,6 +317,7 @@ class _Run:
             stop_rule,
             observer=self._recorder,
             read_load=reader.read,
+            wait=self._wait,
         )
         with draining_signals(engine.interrupt) if self._request.handle_signals else nullcontext():
             await engine.run()
@@ -294,10 +349,13 @@ class _Run:
         committed = self._sink.committed(record.job_id)
         if record.modified != self._source.modified:
             verify_unchanged(self._source, committed)
-        self._announce(record, committed, record.total_items)
+        self._tally(replace(self._started(record, committed), total=record.total_items))
+        self._recorder.complete(record)
         summary = summary_of(self._request, record.job_id, "already_completed")
         code = 3 if self._tally.totals.failed else 0
-        return self._finished(replace(summary, resumed=True), code, self._export_rejects(record))
+        rejects = self._export_rejects(record)
+        outcome = self._finished(replace(summary, resumed=True), code, rejects)
+        return replace(outcome, ended_at=record.updated_at)
 
     def _export_rejects(self, record: JobRecord) -> Exported:
         path = rejects_path(self._request, record.job_id, self._tally.totals.failed)
@@ -311,7 +369,9 @@ class _Run:
             delivery=self._sink.hints.delivery,
             peak_memory_bytes=peak_memory_bytes(),
             rejects_by_code=rejects.codes,
+            rejects_by_field=rejects.fields,
             rejects_file=rejects.path,
+            **rejects.outcomes,
         )
         summary = self._tally.fill(summary, time.monotonic() - self._began)
         self._recorder(JobFinished(summary))

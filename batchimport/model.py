@@ -20,6 +20,7 @@ from batchimport.errors import UsageError
 Stage = Literal["parse", "validate", "transform", "store"]
 IfExists = Literal["append", "truncate", "replace", "fail"]
 OnConflict = Literal["error", "ignore", "update"]
+NewColumns = Literal["extra", "add", "reject"]
 Adaptive = Literal["auto", "load", "off"]
 Compression = Literal["gzip", "zstd", "bz2", "xz", "none"]
 
@@ -171,13 +172,23 @@ class ChunkResult:
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """One row of the ledger: an interval whose records are in the destination."""
+    """One row of the ledger: an interval whose records are in the destination.
+
+    Attributes:
+        updated: Of the successful records, those that changed or replaced a row that was there.
+        ignored: Of the filtered records, those that `--on-conflict ignore` left out.
+        skipped: Of the filtered records, those that a trigger, a rule or a conflict clause of the
+            table left out.
+    """
 
     chunk: Chunk
     successful: int
     failed: int
     filtered: int
     digest: str
+    updated: int = 0
+    ignored: int = 0
+    skipped: int = 0
 
 
 def check_job_id(job_id: str, where: str | None = None) -> None:
@@ -259,6 +270,8 @@ class Job:
         infer_records: Number of records to infer a schema from; None: all.
         transform_digest: Hash of the transform's source code.
         key: Columns that identify a row.
+        new_columns: What becomes of a record's keys that the table has no column for; None: they are
+            kept in `_extra` in a table that batchimport made, else the record is rejected.
         limit: Import only so many records from the beginning; None: all.
         ledger_schema: Database schema of the ledger's tables; part of the address.
     """
@@ -277,6 +290,7 @@ class Job:
     if_exists: IfExists = "append"
     on_conflict: OnConflict = "error"
     key: tuple[str, ...] = ()
+    new_columns: NewColumns | None = None
     limit: int | None = None
     ledger_schema: str | None = None
 
@@ -292,6 +306,7 @@ class Job:
             raise UsageError("must not be empty", where="--table")
         _check_choice("--if-exists", self.if_exists, IfExists)
         _check_choice("--on-conflict", self.on_conflict, OnConflict)
+        _check_choice("--new-columns", self.new_columns, NewColumns)
         _check_range("--infer-rows", self.infer_records, 1)
         _check_range("--limit", self.limit, 1)
         if self.sql is not None and self.transform is not None:
@@ -338,6 +353,10 @@ class RunOptions:
         max_errors_share: The same as a share of the processed records, 0 to 1.
         rejects_path: File for the rejects; None: in the state directory.
         dry_run: Import as usual, but keep nothing.
+        hopeless_after: Stop if so many records are processed and every one of them was rejected,
+            unless `max_errors` or its share says how many may be; None: never.
+        min_records: Refuse to begin a job whose source has fewer records; None: any number.
+        destination_wait_seconds: How long the job waits for a destination that is away or locked.
     """
 
     max_parallel: int = 10
@@ -356,6 +375,9 @@ class RunOptions:
     max_errors_share: float | None = None
     rejects_path: str | None = None
     dry_run: bool = False
+    hopeless_after: int | None = None
+    min_records: int | None = None
+    destination_wait_seconds: float = 120.0
 
     def __post_init__(self) -> None:
         """Check the rules.
@@ -376,7 +398,9 @@ class RunOptions:
         _check_range("--retry-max", self.retry_max_seconds, 0)
         _check_range("--retry-backoff", self.retry_backoff, 1)
         _check_range("--chunk-timeout", self.chunk_timeout_seconds, 0.001)
+        _check_range("--destination-wait", self.destination_wait_seconds, 0)
         _check_range("--max-errors", self.max_errors, 0)
+        _check_range("--min-records", self.min_records, 0)
         share = self.max_errors_share
         if share is not None and not 0 <= share <= 1:
             raise UsageError(f"must be from 0% to 100%, not {share:.0%}", where="--max-errors")
@@ -468,7 +492,15 @@ class ChunkSizes:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The outcome of a run, as `--json` prints it (version 1)."""
+    """The outcome of a run, as `--json` prints it (version 1).
+
+    Attributes:
+        inserted: Rows that the records became; with `updated`, the successful records.
+        updated: Records that changed or replaced a row that was there.
+        ignored: Records that `--on-conflict ignore` left out; they count as filtered.
+        skipped_by_destination: Records that a trigger, a rule or a conflict clause of the table left
+            out without an error; they count as filtered.
+    """
 
     job_id: str
     status: str
@@ -484,6 +516,10 @@ class Summary:
     successful: int = 0
     failed: int = 0
     filtered: int = 0
+    inserted: int = 0
+    updated: int = 0
+    ignored: int = 0
+    skipped_by_destination: int = 0
     this_run: Counts = Counts()
     duration_seconds: float = 0.0
     records_per_second: float = 0.0
@@ -491,7 +527,9 @@ class Summary:
     peak_memory_bytes: int = 0
     chunks: ChunkCounts = ChunkCounts()
     chunk_size: ChunkSizes = ChunkSizes()
+    waited_seconds: float = 0.0
     rejects_by_code: dict[str, int] = field(default_factory=dict)
+    rejects_by_field: dict[str, dict[str, int]] = field(default_factory=dict)
     rejects_file: str | None = None
     resume_command: str | None = None
     error: str | None = None

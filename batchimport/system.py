@@ -7,6 +7,7 @@ import os
 import resource
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -98,6 +99,31 @@ def refuse_few_files() -> None:
     finally:
         for descriptor in opened:
             os.close(descriptor)
+
+
+def lock_holders(*paths: Path) -> list[str]:
+    """Return the other processes that have a lock on one of these files, as far as Linux tells."""
+    places = set()
+    for path in paths:
+        with suppress(OSError):
+            found = path.stat()
+            place = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
+            places.add(place)
+    try:
+        locks = [line.split() for line in Path("/proc/locks").read_text("ascii").splitlines()]
+    except OSError:  # not Linux
+        return []
+    held = [words for words in locks if len(words) == 8 and words[5] in places]
+    writers = [words for words in held if words[3] == "WRITE"] or held
+    pids = {int(words[4]) for words in writers} - {os.getpid(), -1}
+    return [_described(pid) for pid in sorted(pids) if pid]
+
+
+def _described(pid: int) -> str:
+    try:
+        return f"{psutil.Process(pid).name()} (pid {pid})"
+    except psutil.Error:
+        return f"pid {pid}"
 
 
 def owner_id() -> str:

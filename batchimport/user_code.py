@@ -7,10 +7,16 @@ import importlib
 import importlib.util
 import inspect
 import sys
+import sysconfig
+import traceback
 from pathlib import Path
 from typing import Any
 
-from batchimport.errors import UsageError
+from batchimport.errors import UsageError, did_you_mean
+
+_LIBRARIES = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+_NOT_THEIRS = ("<", str(Path(__file__).parent), *_LIBRARIES)
+"""Where files are that are not the user's: this package, the standard library, installed packages."""
 
 
 def load(spec: str, where: str) -> Any:
@@ -25,16 +31,59 @@ def load(spec: str, where: str) -> Any:
     module_name, _, name = spec.rpartition(":")
     if not module_name or not name:
         raise UsageError(f"not MODULE:NAME: {spec!r}", where)
+    is_file = module_name.endswith(".py")
     try:
-        is_file = module_name.endswith(".py")
         module = _load_file(module_name) if is_file else _load_module(module_name)
-        return getattr(module, name)
     except Exception as error:
+        message, hint = _why_not_loaded(error, module_name)
+        raise UsageError(message, where, hint) from error
+    try:
+        return getattr(module, name)
+    except AttributeError as error:
+        near = did_you_mean(name, [each for each in dir(module) if not each.startswith("_")])
         raise UsageError(
-            f"cannot load {spec}: {type(error).__name__}: {error}",
+            f"{module_name} has no {name}",
             where,
-            hint="module names are looked up in the current directory and the Python path",
+            hint=f"did you mean {module_name}:{near}?" if near else "check the name",
         ) from error
+
+
+def _why_not_loaded(error: Exception, module: str) -> tuple[str, str]:
+    """Return why a module cannot be loaded, and what to do about it."""
+    if isinstance(error, SyntaxError):
+        return f"{_shown(error.filename)} line {error.lineno}: {error.msg}", "correct the syntax"
+    own_names = {module, *module.split(".")[:1]}
+    if isinstance(error, FileNotFoundError):
+        return f"{module}: no such file", "check the path"
+    if isinstance(error, ModuleNotFoundError) and error.name in own_names:
+        return (
+            f"there is no module {module}",
+            "modules are looked up in the current directory and the Python path",
+        )
+    place = place_of(error)
+    if isinstance(error, ModuleNotFoundError):
+        return (
+            f"{module} imports {error.name}, which is not installed{place}",
+            f"pip install {str(error.name).partition('.')[0]}, or check the name",
+        )
+    return f"{module}: {type(error).__name__}: {error}{place}", "correct the module"
+
+
+def place_of(error: BaseException) -> str:
+    """Return where in the user's code an error was raised, as ` (file.py line 3)`; empty if nowhere."""
+    own = [
+        (frame.f_code.co_filename, line)
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if not frame.f_code.co_filename.startswith(_NOT_THEIRS)
+    ]
+    return f" ({_shown(own[-1][0])} line {own[-1][1]})" if own else ""
+
+
+def _shown(filename: str | None) -> str:
+    """Return a path as users know it: relative if it is below the current directory."""
+    path = Path(filename or "?")
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 
 def digest(thing: Any) -> str:

@@ -6,17 +6,94 @@ import os
 import signal
 import sys
 from contextlib import suppress
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from batchimport import __version__, failpoints
 from batchimport.cli import jobs, rejects, resume, run, schema, status, worker
 from batchimport.cli.options import GroupedCommand, as_command
+from batchimport.display.escape import safe
 from batchimport.display.report import print_error
-from batchimport.errors import BatchImportError, FatalError, from_system
+from batchimport.errors import (
+    BatchImportError,
+    FatalError,
+    did_you_mean,
+    from_system,
+)
+
+_MEANT = {
+    **dict.fromkeys(("import", "load", "ingest", "insert", "start"), "run"),
+    **dict.fromkeys(("list", "ls", "history"), "jobs"),
+    **dict.fromkeys(("continue", "restart"), "resume"),
+    **dict.fromkeys(("errors", "failed", "rejected"), "rejects"),
+    **dict.fromkeys(("progress", "watch", "show"), "status"),
+    "infer": "schema",
+}
+"""Commands of other tools, and what they are called here."""
+
+
+class Commands(TyperGroup):
+    """The commands; one that does not exist is answered with the one that was probably meant."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Return the command that the first argument names; end with the usage if there is none."""
+        word, known = args[0], self.list_commands(ctx)
+        if word in known or word.startswith("-"):
+            return super().resolve_command(ctx, args)
+        near = did_you_mean(word, [*known, *_MEANT])
+        near = _MEANT.get(near or "", near)
+        if "." in word or "/" in word:
+            hint = f"To import a file: batchimport run {word}"
+        elif near:
+            hint = f"Did you mean {near}?"
+        else:
+            hint = f"Commands: {', '.join(known)}"
+        return ctx.fail(f"No such command '{safe(word)}'. {hint}")
+
+
+EXAMPLES = {
+    "run": (
+        "batchimport run users.jsonl",
+        "batchimport run 'logs/*.csv.gz' --to postgresql://db/shop --table logs --key id",
+        "curl -fsSL URL | batchimport run - --table users --schema users.schema.json",
+    ),
+    "resume": (
+        "batchimport resume users-1a2b3c4d",
+        "batchimport resume users-1a2b3c4d --max-errors 5%",
+        "batchimport resume users-1a2b3c4d --to postgresql://db/shop",
+    ),
+    "status": (
+        "batchimport status",
+        "batchimport status users-1a2b3c4d --watch",
+        "batchimport status users-1a2b3c4d --to postgresql://db/shop --json",
+    ),
+    "jobs": (
+        "batchimport jobs",
+        "batchimport jobs --json | jq -r '.[] | select(.status == \"failed\") | .job_id'",
+        "batchimport jobs --engine temporal",
+    ),
+    "rejects": (
+        "batchimport rejects users-1a2b3c4d",
+        "batchimport rejects users-1a2b3c4d --raw > rejected.jsonl",
+        "batchimport rejects users-1a2b3c4d --json | jq .errors",
+    ),
+    "schema": (
+        "batchimport schema users.jsonl > users.schema.json",
+        "batchimport schema 'logs/*.csv' --delimiter ';'",
+        "batchimport schema users.jsonl --infer-rows all",
+    ),
+    "worker": (
+        "batchimport worker",
+        "batchimport worker --temporal-address temporal:7233 --max-parallel 4",
+        "batchimport worker --task-queue nightly --max-memory 2GB",
+    ),
+}
+"""What the help of each command ends with."""
 
 app = typer.Typer(
+    cls=Commands,
     name="batchimport",
     help="Import files of millions of records into a database: every record stored exactly once, "
     "or in the rejects with the reason.",
@@ -30,7 +107,9 @@ for command in (
     *(run.run, resume.resume, status.status, jobs.jobs),
     *(rejects.rejects, schema.schema, worker.worker),
 ):
-    app.command(command.__name__, cls=GroupedCommand)(as_command(command))
+    examples = "\n".join(f"  {line}" for line in EXAMPLES[command.__name__])
+    epilog = f"\b\nExamples:\n{examples}"
+    app.command(command.__name__, cls=GroupedCommand, epilog=epilog)(as_command(command))
 
 
 def _print_version(wanted: bool) -> None:

@@ -17,30 +17,33 @@ from typing import Annotated, Any, ClassVar, Literal, get_args, get_type_hints
 import typer
 from typer.core import TyperCommand
 
-from batchimport.errors import BatchImportError, UsageError, without_panics
+from batchimport.errors import BatchImportError, UsageError, did_you_mean, without_panics
 from batchimport.model import (
     Adaptive,
     Compression,
     IfExists,
+    NewColumns,
     OnConflict,
     RunOptions,
     SourceOptions,
     TemporalOptions,
 )
+from batchimport.sinks.registry import address_of, examples, scheme_of
+from batchimport.sources.registry import FORMATS
 from batchimport.state.directory import STATE_PATH, StateDirectory
 
-FILES = ("sqlite", "duckdb", "parquet")
-"""Destinations whose address is a path."""
 _UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "ki": 1024, "mi": 1024**2, "gi": 1024**3}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmg]i?|)b?", re.IGNORECASE)
 
 
 def absolute(address: str) -> str:
-    """Return an address whose path is absolute."""
-    scheme, separator, path = address.partition(":///")
-    if not separator or not path or path.startswith("/") or scheme not in FILES:
+    """Return an address whose path is absolute; a path alone is a file of the kind it ends with."""
+    address = address_of(address)
+    known = scheme_of(address)
+    name, _, path = address.partition(":///")
+    if known is None or not known.is_path or not path or path.startswith("/"):
         return address
-    return f"{scheme}:///{Path(path).absolute()}"
+    return f"{name}:///{Path(path).absolute()}"
 
 
 def parse_size(text: str, option: str) -> int:
@@ -93,10 +96,6 @@ Number = partial(typer.Option, metavar="N")
 Seconds = partial(typer.Option, metavar="SECONDS")
 Size = partial(typer.Option, metavar="SIZE")
 Address = partial(typer.Option, metavar="URL", envvar="BATCHIMPORT_TO")
-_ADDRESS = (
-    "sqlite:///path, duckdb:///path, parquet:///directory (three slashes: relative path, four: "
-    "absolute) or postgresql://user@host/database."
-)
 
 Sources = Annotated[
     list[str],
@@ -132,7 +131,7 @@ class Ledger:
 
     title: ClassVar = "Destination"
 
-    to: Annotated[str | None, Address(help=f"{_ADDRESS} Default: as recorded.")] = None
+    to: Annotated[str | None, Address(help=f"{examples()} Default: as recorded.")] = None
     ledger_schema: Annotated[
         str | None,
         Option(metavar="NAME", help="PostgreSQL, DuckDB: database schema of the ledger's tables."),
@@ -148,7 +147,7 @@ class Ledger:
 class Destination(Ledger):
     """Where a new job imports to, and what becomes of the table."""
 
-    to: Annotated[str | None, Address(help=f"{_ADDRESS} Default: sqlite:///STEM.db")] = None
+    to: Annotated[str | None, Address(help=f"{examples()} Default: sqlite:///STEM.db")] = None
     table: Annotated[
         str | None,
         Option(metavar="NAME", help="Table to import into. Default: the stem of the source."),
@@ -167,6 +166,14 @@ class Destination(Ledger):
         str | None,
         Option(metavar="COLUMNS", help="Comma-separated columns that form a unique key."),
     ] = None
+    new_columns: Annotated[
+        NewColumns | None,
+        Option(
+            help="What to do with keys that the table has no column for: keep them in a column "
+            "_extra, add columns, or reject the record. Default: extra in a table that batchimport "
+            "made, else reject.",
+        ),
+    ] = None
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -183,7 +190,7 @@ class Reading:
     format: Annotated[
         str | None,
         Option(
-            metavar="<jsonl|csv|tsv|json|parquet>",
+            metavar=f"<{'|'.join(FORMATS)}>",
             help="Format of the source. Default: by name and content.",
         ),
     ] = None
@@ -277,14 +284,17 @@ class Selection:
 
     job_id: Annotated[str | None, Option(metavar="ID", help="Default: STEM-hash.")] = None
     limit: Annotated[int | None, Number(help="Import only the first N records.")] = None
+    min_records: Annotated[
+        int | None, Number(help="Refuse a source that has fewer records, before anything changes.")
+    ] = None
     dry_run: Annotated[
         bool, Option("--dry-run", help="Import and report as usual, but keep nothing.")
     ] = False
-    restart: Annotated[
-        bool, Option("--restart", help="Forget the job's ledger and begin again.")
-    ] = False
+    restart: Annotated[bool, Option("--restart", help="Forget the job and import it again.")] = (
+        False
+    )
     allow_duplicates: Annotated[
-        bool, Option("--allow-duplicates", help="Let --restart append the same rows again.")
+        bool, Option("--allow-duplicates", help="Append content that the table has already.")
     ] = False
     if_source_changed: Annotated[
         Literal["fail", "append"],
@@ -332,6 +342,9 @@ class Failures:
         Option(metavar="FACTOR", help="Factor by which each wait is longer than the one before."),
     ] = 2.0
     chunk_timeout: Annotated[float, Seconds(help="Longest time for one attempt.")] = 300.0
+    destination_wait: Annotated[
+        float, Seconds(help="How long to wait for a destination that is away or locked.")
+    ] = 120.0
     max_errors: MaxErrors = None
     rejects: Annotated[
         Path | None,
@@ -360,6 +373,7 @@ def run_options(sizes: Sizes, failures: Failures, *, dry_run: bool) -> RunOption
         retry_max_seconds=failures.retry_max,
         retry_backoff=failures.retry_backoff,
         chunk_timeout_seconds=failures.chunk_timeout,
+        destination_wait_seconds=failures.destination_wait,
         rejects_path=str(failures.rejects) if failures.rejects else None,
         dry_run=dry_run,
         **tolerated,
@@ -412,6 +426,10 @@ class Output:
         Option(metavar="PATH", help="Append a line for each event to this file."),
     ] = None
     quiet: Quiet = False
+    verbose: Annotated[
+        bool,
+        Option("--verbose", help="Print the cause of an error, and why chunks have their size."),
+    ] = False
 
 
 @dataclass(frozen=True)
@@ -486,14 +504,17 @@ def as_command(command: Callable[..., None]) -> Callable[..., None]:
         else:
             options.append(_option(name, parameter.annotation, parameter.default))
 
-    options.append(_option("verbose", _VERBOSE, default=False))
+    if not any(each.name == "verbose" for each in options):
+        options.append(_option("verbose", _VERBOSE, default=False))
+    names = inspect.signature(command).parameters
 
-    def grouped(*, verbose: bool, **values: Any) -> None:
+    def grouped(**values: Any) -> None:
+        verbose = values["verbose"]
         for name, group in groups.items():
             values[name] = group(**{each.name: values.pop(each.name) for each in fields(group)})
         try:
             with without_panics():
-                command(**values)
+                command(**{name: values[name] for name in names})
         except BatchImportError as error:
             if verbose and error.__cause__ is not None:
                 error.add_note(f"cause: {error.__cause__!r}")
@@ -521,8 +542,34 @@ def _option(name: str, annotation: Any, default: Any) -> inspect.Parameter:
     return inspect.Parameter(name, kind, default=default, annotation=annotation)
 
 
+_VALUES = {"upsert": "update", "merge": "update", "skip": "ignore", "overwrite": "replace"}
+"""Words of other tools for values of our options."""
+
+
+def _in_plain_words(text: str) -> str:
+    """Return why a value is not taken, and which one was probably meant."""
+    text = text.removeprefix("Value error, ").rstrip(".")
+    text = re.sub(r"Input should be a valid (\w+).*", r"not a valid \1", text)
+    given, *known = re.findall(r"'([^']*)'", text) or [""]
+    near = _VALUES.get(given, "")
+    near = near if near in known else did_you_mean(given, known) or ""
+    return f"{text}. Did you mean {near}?" if near else text
+
+
 class GroupedCommand(TyperCommand):
     """A command whose help lists its options under the titles of their groups."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the arguments; say in plain words which value is not taken.
+
+        Raises:
+            BadParameter: If the value of an option is not one that it takes.
+        """
+        try:
+            return super().parse_args(ctx, args)
+        except typer.BadParameter as error:
+            error.message = _in_plain_words(error.message)
+            raise
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write a section for each group, after the command's own options."""

@@ -39,7 +39,9 @@ def run(  # noqa: PLR0913 - one parameter per group of options
     """Import files as one job; if the same job was interrupted, continue it."""
     from batchimport.jobs.identify import Request  # noqa: PLC0415 - imports Polars
 
-    options = o.run_options(sizes, failures, dry_run=selection.dry_run)
+    options = replace(
+        o.run_options(sizes, failures, dry_run=selection.dry_run), min_records=selection.min_records
+    )
     request = Request(
         _job(find_sources(sources), destination, records, reading, selection),
         options,
@@ -77,6 +79,7 @@ def _job(
         if_exists=destination.if_exists,
         on_conflict=destination.on_conflict,
         key=destination.columns,
+        new_columns=destination.new_columns,
         limit=selection.limit,
         ledger_schema=destination.ledger_schema,
     )
@@ -99,7 +102,8 @@ def execute(request: "Request", output: o.Output) -> None:
     """
     from batchimport.importer import import_file  # noqa: PLC0415 - imports Polars
 
-    display = open_display("none" if output.quiet else output.progress)
+    progress = "none" if output.quiet else output.progress
+    display = open_display(progress, verbose=output.verbose)
     with log_to(output.log_file), display:
         outcome = import_file(request, display)
     try:
@@ -120,7 +124,7 @@ def _report(outcome: "Outcome", output: o.Output) -> None:
         if output.json_:
             typer.echo(json.dumps(outcome.summary.to_dict()))
         elif not output.quiet and (outcome.summary.resume_command or outcome.error is None):
-            final_report(outcome.summary, outcome.examples)
+            final_report(outcome.summary, outcome.examples, outcome.ended_at)
     except OSError as error:
         if error.errno not in (errno.EPIPE, errno.EIO):
             raise

@@ -1,15 +1,22 @@
-"""`status`: how far a job is."""
+"""`status`: how far a job is, and what became of it."""
 
 import json
 import threading
-from dataclasses import asdict
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from batchimport.cli import options as o
-from batchimport.display import report
-from batchimport.errors import UsageError
+from batchimport.display import open_display
+from batchimport.display.jobs import show_status
+from batchimport.errors import BatchImportError, NoSuchDestinationError, UnknownJobError
+from batchimport.policy.events import Noted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from batchimport.display import Display
+    from batchimport.jobs.known import Known
 
 SECONDS_BETWEEN_LOOKS = 1.0
 
@@ -19,41 +26,101 @@ def status(
         str | None, typer.Argument(metavar="JOB", help="Job id. Default: the latest job.")
     ] = None,
     *,
-    watch: Annotated[bool, typer.Option("--watch", help="Repeat until the job ends.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Follow the job, as `run` shows it, until it ends.")
+    ] = False,
     json_: o.Json = False,
     ledger: o.Ledger,
     engine: o.Temporal,
     state: o.State,
 ) -> None:
     """Show how far a job is: from any terminal, while it runs and afterwards."""
-    while True:
-        progress = _progress(job, ledger, engine, state)
-        if json_:
-            typer.echo(json.dumps(progress))
-        else:
-            report.show_progress(progress)
-        if not watch or progress["status"] != "running":
-            return
-        threading.Event().wait(SECONDS_BETWEEN_LOOKS)
+    looker = _Looker(job, ledger, engine, state)
+    if not watch:
+        known = looker.look()
+    elif json_:
+        with open_display("none") as display:
+            known = looker.watch(display, lambda seen: typer.echo(json.dumps(seen.to_dict())))
+        return
+    else:
+        with open_display("auto") as display:
+            known = looker.watch(display)
+    if json_:
+        typer.echo(json.dumps(known.to_dict()))
+    else:
+        show_status(known.to_dict())
 
 
-def _progress(
-    job: str | None, ledger: o.Ledger, engine: o.Temporal, state: o.State
-) -> dict[str, Any]:
-    """Return the progress by whoever knows it: the server, the state directory, or the ledger."""
-    from batchimport.engines import lookup  # noqa: PLC0415 - imports drivers
+class _Looker:
+    """Looks at a job, wherever it is known."""
 
-    temporal = engine.options()
-    if temporal is not None and job is not None:
-        return lookup.ask_progress(temporal, job)
-    directory = state.directory
-    document = directory.load(job) if job else next(iter(directory.jobs()), None)
-    if document is not None:
-        return lookup.progress(document)
-    if ledger.address is not None:
-        return asdict(lookup.recorded_progress(job, ledger.address, ledger.ledger_schema))
-    raise UsageError(
-        "no such job",
-        where=f"job {job}" if job else str(directory.path),
-        hint="see `batchimport jobs`; without its state directory, add --to and the destination",
-    )
+    def __init__(
+        self, job: str | None, ledger: o.Ledger, engine: o.Temporal, state: o.State
+    ) -> None:
+        self._job, self._ledger, self._state = job, ledger, state
+        self._temporal = engine.options()
+        self._is_announced = False
+        self._said = ""
+
+    def look(self) -> "Known":
+        """Return what is known by the server, the state directory, or the ledger.
+
+        Raises:
+            UnknownJobError: If none of them knows the job.
+        """
+        from batchimport.engines import lookup  # noqa: PLC0415 - imports drivers
+
+        job, directory, ledger = self._job, self._state.directory, self._ledger
+        if self._temporal is not None and job is not None:
+            return lookup.ask(self._temporal, job)
+        if self._temporal is not None:
+            jobs = lookup.ask_all(self._temporal)
+            if not jobs:
+                raise UnknownJobError("the Temporal server knows no job")
+            return jobs[0]
+        known = [] if job and directory.load(job) else directory.jobs()
+        document = directory.load(job) if job else next(iter(known), None)
+        if document is not None:
+            return lookup.known_by(document)
+        if ledger.address is not None:
+            return lookup.known_at(job, ledger.address, ledger.ledger_schema)
+        raise lookup.unknown(job, [each["job_id"] for each in known], str(directory.path))
+
+    def watch(self, display: "Display", tell: "Callable[[Known], None] | None" = None) -> "Known":
+        """Show the job until it ends; wait for it if it is not known yet."""
+        known = None
+        while True:
+            try:
+                known = self.look()
+            except (UnknownJobError, NoSuchDestinationError) as error:
+                self._say(display, f"{error}; waiting for it to begin: Ctrl-C leaves")
+            except BatchImportError as error:
+                if known is None:
+                    raise
+                self._say(display, f"{error}; looking again")
+            else:
+                self._job = known.progress.job_id
+                if tell is not None:
+                    tell(known)
+                if self._show(display, known):
+                    return known
+            threading.Event().wait(SECONDS_BETWEEN_LOOKS)
+
+    def _show(self, display: "Display", known: "Known") -> bool:
+        """Show a job; return whether it has ended."""
+        if known.started is not None and not self._is_announced:
+            self._is_announced = True
+            display(known.started)
+        if known.advanced is not None and self._is_announced:
+            display(known.advanced)
+        if known.is_running:
+            if known.started is None:
+                self._say(display, f"job {known.progress.job_id}: {known.progress.current_stage}")
+            return False
+        display(known.end())
+        return True
+
+    def _say(self, display: "Display", text: str) -> None:
+        if text != self._said:
+            self._said = text
+            display(Noted(text))

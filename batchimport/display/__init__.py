@@ -58,8 +58,12 @@ class _Unfailing:
         return getattr(self._stream, name)
 
 
-def open_display(mode: Mode, stream: TextIO | None = None) -> Display:
-    """Return the display for a mode; `auto` depends on whether the stream is a terminal."""
+def open_display(mode: Mode, stream: TextIO | None = None, *, verbose: bool = False) -> Display:
+    """Return the display for a mode; `auto` depends on whether the stream is a terminal.
+
+    Args:
+        verbose: Show the sizer's decisions, too.
+    """
     stream = cast("TextIO", _Unfailing(stream or sys.stderr))
     if mode == "auto":
         capable = stream.isatty() and os.environ.get("TERM") != "dumb"
@@ -67,9 +71,11 @@ def open_display(mode: Mode, stream: TextIO | None = None) -> Display:
     if mode == "rich":
         from batchimport.display.terminal import LiveDisplay  # noqa: PLC0415 - imports Rich
 
-        return LiveDisplay(stream)
+        return LiveDisplay(stream, verbose=verbose)
     from batchimport.display.lines import JsonDisplay, NoDisplay, PlainDisplay  # noqa: PLC0415
 
     if mode == "none":
         return NoDisplay()
-    return JsonDisplay(stream) if mode == "json" else PlainDisplay(stream)
+    if mode == "json":
+        return JsonDisplay(stream)
+    return PlainDisplay(stream, verbose=verbose)

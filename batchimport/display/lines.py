@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Self, TextIO
 
 from batchimport.display.escape import safe
+from batchimport.display.units import clock_time, data_size
 from batchimport.policy.events import (
     ChunkFailed,
     ChunkRetried,
@@ -15,13 +16,15 @@ from batchimport.policy.events import (
     JobFinished,
     JobStarted,
     Noted,
+    WaitEnded,
+    Waiting,
 )
 from batchimport.policy.progress import Tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from batchimport.policy.events import Event
+    from batchimport.policy.events import Event, SizeDecided
 
 SECONDS_BETWEEN_LINES = 5.0
 MOST_WARNINGS = 5
@@ -46,8 +49,14 @@ class PlainDisplay(NoDisplay):
 
     seconds_between_lines = SECONDS_BETWEEN_LINES
 
-    def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
-        self._stream, self._clock = stream, clock
+    def __init__(
+        self,
+        stream: TextIO,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        verbose: bool = False,
+    ) -> None:
+        self._stream, self._clock, self._verbose = stream, clock, verbose
         self._tally = Tally(clock)
         self._last = clock()
         self._warnings = Warnings()
@@ -60,10 +69,14 @@ class PlainDisplay(NoDisplay):
         is_last = isinstance(event, JobFinished)
         if is_last or self._clock() - self._last >= self.seconds_between_lines:
             self._last = self._clock()
-            self._print(self._line())
+            if line := self._line():
+                self._print(line)
 
     def _line(self) -> str:
-        return progress_line(self._tally)
+        tally = self._tally
+        if tally.stage != "finished" and (tally.job is None or tally.preparing is not None):
+            return preparing_line(tally)
+        return progress_line(tally, verbose=self._verbose) if tally.job is not None else ""
 
     def _print(self, line: str) -> None:
         self._stream.write(line + "\n")
@@ -89,11 +102,17 @@ class Warnings:
 
     def __init__(self) -> None:
         self._seen: dict[type, int] = {}
+        self._is_waiting = False
 
     def admit(self, event: Event) -> int:
         """Return how many more of this kind may be shown, including this one."""
         seen = self._seen[type(event)] = self._seen.get(type(event), 0) + 1
         return MOST_WARNINGS + 1 - seen
+
+    def begins(self, event: Waiting | WaitEnded) -> bool:
+        """Say whether the event begins a wait, or ends one that was shown: others are not shown."""
+        was_waiting, self._is_waiting = self._is_waiting, isinstance(event, Waiting)
+        return was_waiting != self._is_waiting
 
 
 def describe(event: Event, warnings: Warnings) -> list[str]:
@@ -110,12 +129,35 @@ def describe(event: Event, warnings: Warnings) -> list[str]:
             what = f"{_place(event)}: given up: {safe(event.error, 200)}"
         case Noted():
             return [safe(event.text, 300)]
+        case Waiting() | WaitEnded():
+            return [_wait(event)] if warnings.begins(event) else []
         case Draining():
-            return [f"{safe(event.reason, 200)}; finishing the chunks in flight"]
+            return [_draining(event)]
         case _:
             return []
     left = warnings.admit(event)
     return [what] if left > 1 else [f"{what} … and more like this"] if left == 1 else []
+
+
+def _draining(event: Draining) -> str:
+    text = f"{safe(event.reason, 200)}; finishing the chunks in flight"
+    if "SIG" not in event.reason:
+        return text
+    again = "Ctrl-C again" if "SIGINT" in event.reason else "a second signal"
+    return f"{text}; {again} leaves at once, and nothing is lost"
+
+
+def waiting_line(event: Waiting) -> str:
+    """Return what is waited for, why and how long."""
+    what = f"waiting for {safe(event.destination, 200)}: {safe(event.reason, 200)}"
+    return f"{what} ({clock_time(event.seconds)})"
+
+
+def _wait(event: Waiting | WaitEnded) -> str:
+    if isinstance(event, Waiting):
+        return waiting_line(event)
+    after = f"after {clock_time(event.seconds)}"
+    return f"the destination is back {after}" if event.is_back else f"gave up waiting {after}"
 
 
 def _place(event: ChunkRetried | ChunkFailed) -> str:
@@ -123,26 +165,54 @@ def _place(event: ChunkRetried | ChunkFailed) -> str:
     return f"records {chunk.offset:,} to {chunk.offset + chunk.records:,}"
 
 
-def progress_line(tally: Tally) -> str:
+def progress_line(tally: Tally, *, verbose: bool = False) -> str:
     """Return the current progress in one line."""
+    if tally.waiting is not None:
+        return waiting_line(tally.waiting)
     totals = tally.totals
     parts = [f"{tally.share():6.1%}", f"{totals.processed:,}"]
     parts[-1] += f" of {tally.total:,} records" if tally.total is not None else " records"
-    parts.append(f"{tally.rate():,.0f}/s")
+    parts += speeds(tally)
     eta = tally.eta_seconds()
+    parts.append(f"{clock_time(tally.elapsed())} elapsed")
     if eta is not None and tally.stage != "finished":
         parts.append(f"ETA {clock_time(eta)}")
-    parts.append(f"stored {totals.successful:,}")
-    parts.append(f"rejected {totals.failed:,}")
-    if tally.decision is not None:
-        parts.append(f"chunk {tally.decision.limit:,}")
+    parts += [f"stored {totals.successful:,}", f"rejected {totals.failed:,}"]
+    if tally.chunks.retried:
+        parts.append(f"retried {tally.chunks.retried:,}")
     if tally.reading():
-        parts.append(safe(tally.reading(), 60))
+        parts.append(f"file {safe(tally.reading(), 60)}")
+    if verbose and tally.decision is not None:
+        parts.append(decision(tally.decision, tally.in_flight))
     return "  ".join(parts)
 
 
-def clock_time(seconds: float) -> str:
-    """Return a duration as m:ss or h:mm:ss."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+def speeds(tally: Tally) -> list[str]:
+    """Return records per second, and bytes per second where the source counts bytes, once known."""
+    if not tally.rate():
+        return []
+    known = [f"{tally.rate():,.0f}/s"]
+    if tally.job is not None and tally.job.unit == "bytes":
+        known.append(f"{data_size(tally.position_rate())}/s")
+    return known
+
+
+def decision(size: SizeDecided, in_flight: int) -> str:
+    """Return what the sizer decided and why."""
+    text = f"{in_flight} in flight, chunk {size.limit:,} ({size.reason})"
+    if size.cpu_usage is not None and size.memory_usage is not None:
+        text += f", cpu {size.cpu_usage:.0%} mem {size.memory_usage:.0%}"
+    return text
+
+
+def preparing_line(tally: Tally) -> str:
+    """Return what is done before or after the import, in one line."""
+    preparing = tally.preparing
+    if preparing is None:
+        return "examining the source"
+    line = safe(preparing.what, 200)
+    if preparing.total:
+        line += f": {data_size(preparing.done)} of {data_size(preparing.total)}"
+    elif preparing.done:
+        line += f": {data_size(preparing.done)}"
+    return f"{line} ({clock_time(tally.elapsed())})"

@@ -18,6 +18,7 @@ from batchimport.policy.events import (
     JobFinished,
     RecordsCounted,
     SizeDecided,
+    Waiting,
 )
 
 if TYPE_CHECKING:
@@ -41,7 +42,11 @@ class RunLog:
 
     def __call__(self, event: Event) -> None:
         """Log what the event reports."""
-        level = logging.WARNING if isinstance(event, ChunkRetried | ChunkFailed) else logging.INFO
+        level = (
+            logging.WARNING
+            if isinstance(event, ChunkRetried | ChunkFailed | Waiting)
+            else logging.INFO
+        )
         if isinstance(event, JobFinished) and event.summary.error and not self._is_over:
             LOGGER.error("%s", safe(event.summary.error, 1000))
         for line in self._lines(event):
@@ -52,7 +57,7 @@ class RunLog:
             case SizeDecided():
                 return self._changed(event)
             case ChunkFinished():
-                return [_committed(event)]
+                return [committed(event)]
             case RecordsCounted():
                 return [f"the source has {event.total:,} records"]
             case JobFinished():
@@ -122,7 +127,8 @@ class _Unlimited(Warnings):
         return 2
 
 
-def _committed(event: ChunkFinished) -> str:
+def committed(event: ChunkFinished) -> str:
+    """Say in one line what became of a chunk."""
     result = event.result
     first, last = result.chunk.offset, result.chunk.offset + result.chunk.records
     counts = f"stored {result.successful:,}, rejected {result.failed:,}"

@@ -3,32 +3,36 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from rich.cells import cell_len
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
+from batchimport.display.bars import CAUTION, GOOD, QUIET, TROUBLE, bar
 from batchimport.display.escape import safe
-from batchimport.display.lines import clock_time
+from batchimport.display.units import ago, clock_time, parse_time
 from batchimport.model import DRY_RUN
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from rich.style import Style
+
     from batchimport.errors import BatchImportError
     from batchimport.model import Reject, Summary
 
 WIDE = 400
+BAR_COLUMNS = 20
+MOST_REASONS = 15
 _OUTCOMES = {
-    "completed": ("completed: every record is stored", "green"),
-    "completed_with_rejects": ("completed with rejects", "yellow"),
-    "already_completed": ("already completed: nothing to do", "green"),
-    "running": ("started: the workers continue it", "green"),
-    "interrupted": ("interrupted: can be continued", "yellow"),
-    "stopped": ("stopped: too many rejects", "yellow"),
-    "failed": ("failed: can be continued", "red"),
-    "refused": ("refused", "red"),
+    "completed": ("completed: every record is stored", GOOD),
+    "completed_with_rejects": ("completed with rejects", CAUTION),
+    "running": ("started: the workers continue it", GOOD),
+    "interrupted": ("interrupted: can be continued", CAUTION),
+    "stopped": ("stopped: too many rejects", CAUTION),
+    "failed": ("failed: can be continued", TROUBLE),
+    "refused": ("refused", TROUBLE),
 }
 
 
@@ -51,33 +55,30 @@ class _Output(Console):
         raise  # noqa: PLE0704 - Rich calls this while it handles the error
 
 
-def _console() -> Console:
+def output() -> Console:
     """Return the console of stdout; lines are not wrapped unless it is a terminal."""
     width = None if sys.stdout.isatty() else WIDE
     return _Output(highlight=False, width=width)
 
 
-def final_report(summary: Summary, examples: Sequence[Reject]) -> None:
-    """Print the outcome of a run, its rejects by code, and the next command to type."""
-    console = _console()
-    words, style = _OUTCOMES.get(summary.status, (summary.status, ""))
+def final_report(summary: Summary, examples: Sequence[Reject], ended_at: str | None = None) -> None:
+    """Print the outcome of a run, its rejects by field and reason, and the next command to type.
+
+    Args:
+        ended_at: When a job that had nothing to do was completed, ISO 8601.
+    """
+    console = output()
+    if summary.status == "already_completed":
+        console.print(Text(_already(summary, ended_at)), soft_wrap=True)
+        return
+    words, style = _outcome(summary)
     is_dry = summary.delivery == DRY_RUN
     if is_dry:
         words = f"dry run, nothing is kept; a run would end: {words}"
-    console.print(Text(words, style=f"bold {style}"))
-    table = Table.grid(padding=(0, 2))
-    for name, value in _facts(summary):
-        table.add_row(Text(name, style="dim"), Text(value))
-    console.print(table)
-    if summary.rejects_by_code:
-        console.print(Text("rejects by reason", style="bold"))
-        reasons = Table.grid(padding=(0, 2))
-        for code, count in sorted(summary.rejects_by_code.items(), key=lambda item: -item[1]):
-            reasons.add_row(Text(f"{count:,}", justify="right"), Text(safe(code)))
-        console.print(reasons)
-        for reject in examples:
-            for line in reject_lines(reject):
-                console.print(Text(line, style="dim", overflow="ellipsis", no_wrap=True))
+    console.print(Text(words, style=style))
+    print_facts(console, _facts(summary))
+    if summary.rejects_by_field:
+        _print_reasons(console, summary, examples)
     if summary.rejects_file:
         console.print(Text(f"rejects file: {safe(summary.rejects_file, 1000)}"), soft_wrap=True)
     command = summary.resume_command or (
@@ -85,6 +86,76 @@ def final_report(summary: Summary, examples: Sequence[Reject]) -> None:
     )
     if command and not is_dry:
         console.print(Text(f"next: {safe(command, 1000)}"), soft_wrap=True)
+
+
+def _already(summary: Summary, ended_at: str | None) -> str:
+    """Say in one line that nothing was to be done, when it was done, and what is left."""
+    time = parse_time(ended_at)
+    text = f"already completed: imported {ago(time) if time else 'before'} by job {summary.job_id}"
+    if not summary.failed:
+        return text
+    remain = "1 reject remains" if summary.failed == 1 else f"{summary.failed:,} rejects remain"
+    return f"{text}; {remain}: batchimport rejects {summary.job_id}"
+
+
+def _outcome(summary: Summary) -> tuple[str, Style]:
+    """Return the outcome in words; that nothing was stored is not that everything was."""
+    words, style = _OUTCOMES.get(summary.status, (summary.status, QUIET))
+    if summary.failed and summary.failed == summary.total_processed:
+        return f"{words.partition(':')[0]}: no record fits: is this the right schema?", TROUBLE
+    exceptions = {
+        "the source has no record": not summary.total_processed,
+        "nothing is stored, every record was filtered or left out": not summary.successful,
+        "the table left records out": summary.skipped_by_destination,
+    }
+    for exception, applies in exceptions.items():
+        if applies and summary.status == "completed":
+            return f"completed: {exception}", CAUTION
+    if summary.filtered and summary.status == "completed":
+        words += " or was filtered"
+    return words, style
+
+
+def print_facts(console: Console, facts: Iterable[tuple[str, str]]) -> None:
+    """Print names and values in two columns; a long value goes on in the next line."""
+    facts = list(facts)
+    width = max((len(name) for name, _ in facts), default=0)
+    for name, value in facts:
+        line = Text.assemble((f"{name:{width}}", QUIET), f"  {value}")
+        console.print(line, soft_wrap=True)
+
+
+def _print_reasons(console: Console, summary: Summary, examples: Sequence[Reject]) -> None:
+    """Print how often each field was rejected for each reason, and examples of different reasons."""
+    counts = {
+        (field, code): count
+        for field, codes in summary.rejects_by_field.items()
+        for code, count in codes.items()
+    }
+    console.print(Text("rejects by field and reason", style="bold"))
+    print_reasons(console, counts)
+    for reject in examples:
+        line, *more = reject_lines(reject)
+        line += f" and {len(more)} more" if more else ""
+        console.print(Text(line, style=QUIET, overflow="ellipsis", no_wrap=True))
+
+
+def print_reasons(console: Console, counts: dict[tuple[str, str], int]) -> None:
+    """Print a line with a bar for each pair of field and reason, the most frequent first."""
+    most = max(counts.values(), default=1)
+    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    shown = [
+        (f"{count:,}", safe(field, 30) if field else "(record)", safe(code, 30), count)
+        for (field, code), count in ranked[:MOST_REASONS]
+    ]
+    widths = [max(cell_len(str(row[at])) for row in shown) for at in range(3)]
+    for number, field, code, count in shown:
+        line = Text(f"{number:>{widths[0]}}  ")
+        for cell, width in ((field, widths[1]), (code, widths[2])):
+            line.append(cell + " " * (width - cell_len(cell) + 2))
+        console.print(line.append(bar(count / most, BAR_COLUMNS, console, CAUTION)), soft_wrap=True)
+    if len(ranked) > MOST_REASONS:
+        console.print(Text(f"and {len(ranked) - MOST_REASONS:,} more", style=QUIET))
 
 
 def _facts(summary: Summary) -> list[tuple[str, str]]:
@@ -95,8 +166,16 @@ def _facts(summary: Summary) -> list[tuple[str, str]]:
         ("stored", f"{summary.successful:,}" + (f" of {total:,}" if total is not None else "")),
         ("rejected", f"{summary.failed:,}"),
     ]
-    if summary.filtered:
-        facts.append(("filtered", f"{summary.filtered:,}"))
+    if summary.updated:
+        facts.append(("", f"{summary.inserted:,} inserted, {summary.updated:,} updated"))
+    left_out = summary.ignored + summary.skipped_by_destination
+    if summary.filtered > left_out:
+        facts.append(("filtered", f"{summary.filtered - left_out:,}"))
+    if summary.ignored:
+        facts.append(("ignored", f"{summary.ignored:,} whose key was there (--on-conflict ignore)"))
+    if summary.skipped_by_destination:
+        skipped = f"{summary.skipped_by_destination:,} by a trigger, rule or clause of the table"
+        facts.append(("skipped", skipped))
     if summary.resumed:
         facts.append(("this run", f"{this_run.processed:,} records"))
     rate = f"{summary.records_per_second:,.0f} records/s"
@@ -117,37 +196,9 @@ def reject_lines(reject: Reject) -> list[str]:
     return lines
 
 
-def show_progress(progress: dict[str, Any]) -> None:
-    """Print the progress of a job."""
-    console = _console()
-    table = Table.grid(padding=(0, 2))
-    for name, value in progress.items():
-        if value is not None:
-            table.add_row(Text(name.replace("_", " "), style="dim"), Text(safe(value)))
-    console.print(table)
-
-
-def show_jobs(jobs: Iterable[dict[str, Any]]) -> None:
-    """Print the known jobs as a table."""
-    console = _console()
-    table = Table(
-        "job", "status", "done", "stored", "rejected", "updated", box=None, pad_edge=False
-    )
-    for job in jobs:
-        table.add_row(
-            Text(safe(job["job_id"], 140)),
-            Text(safe(job["status"])),
-            f"{job['progress_percentage']:.1f}%",
-            f"{job['successful_items']:,}",
-            f"{job['failed_items']:,}",
-            Text(safe(job["updated_at"])),
-        )
-    console.print(table)
-
-
 def show_rejects(rejects: Iterable[Reject]) -> None:
     """Print a line for each error of each reject."""
-    console = _console()
+    console = output()
     for reject in rejects:
         for line in reject_lines(reject):
             console.print(Text(line), soft_wrap=True)

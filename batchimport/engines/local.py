@@ -9,10 +9,15 @@ import asyncio
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from batchimport.errors import BatchImportError, JobInterrupted, Stop, TransientError
+from batchimport.errors import (
+    BatchImportError,
+    BehindGapError,
+    JobInterrupted,
+    Stop,
+    TransientError,
+)
 from batchimport.pipeline.chunk import process_chunk
 from batchimport.policy.events import (
     ChunkFailed,
@@ -23,6 +28,7 @@ from batchimport.policy.events import (
     Observer,
 )
 from batchimport.policy.retry import attempts
+from batchimport.sinks.waiting import DestinationWait
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -37,6 +43,8 @@ if TYPE_CHECKING:
 
 GRACE_SECONDS = 30.0
 SECONDS_BETWEEN_LOOKS = 0.1
+SECONDS_BETWEEN_TIMERS = 1.0
+"""The timer of an attempt is looked at this often: it may have been stopped since."""
 
 
 class _Turn:
@@ -44,26 +52,36 @@ class _Turn:
 
     Of two records with the same unique key, the earlier one then wins in every run. A chunk that is
     retried keeps its place: what stopped it would most often stop those behind it, too.
+
+    Args:
+        before: The turn of the chunk before; None if nothing is waited for.
+        keeps_order: A chunk must not pass an earlier one that was given up.
     """
 
-    def __init__(self, before: _Turn | None) -> None:
-        self._before: threading.Event | None = before.ended if before else None
-        self.ended: threading.Event = threading.Event()
+    def __init__(self, before: _Turn | None, *, keeps_order: bool) -> None:
+        self._before, self._keeps_order = before, keeps_order
+        self.ended = threading.Event()
+        self.is_given_up = False
 
     def wait(self, is_cancelled: Callable[[], bool]) -> None:
         """Wait until the chunk before this one has ended.
 
         Raises:
             TransientError: If the attempt was cancelled.
+            BehindGapError: If the chunk before was given up, and must not be passed.
         """
-        while self._before is not None and not self._before.wait(SECONDS_BETWEEN_LOOKS):
+        while self._before is not None and not self._before.ended.wait(SECONDS_BETWEEN_LOOKS):
             if is_cancelled():
                 break
         if is_cancelled():
             raise TransientError("the attempt was cancelled")
+        if self._keeps_order and self._before is not None and self._before.is_given_up:
+            raise BehindGapError("an earlier chunk was given up, whose keys come first")
+        self._before = None  # a chain of all turns would be kept
 
-    def end(self) -> None:
+    def end(self, *, is_given_up: bool) -> None:
         """Let the next chunk in."""
+        self.is_given_up = is_given_up
         self.ended.set()
 
 
@@ -80,11 +98,13 @@ class LocalEngine:
         *,
         observer: Observer,
         read_load: Callable[[], LoadReading],
+        wait: DestinationWait | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._work, self._plan, self._sizer, self._options = work, plan, sizer, options
         self._stop_rule, self._observer = stop_rule, observer
         self._read_load, self._sleep = read_load, sleep
+        self._wait = wait or DestinationWait(0)
         self._pool = ThreadPoolExecutor(options.max_parallel + 2, thread_name_prefix="chunk")
         self._running: set[asyncio.Task[None]] = set()
         self._last: _Turn | None = None
@@ -144,19 +164,23 @@ class LocalEngine:
 
     def _next_turn(self) -> _Turn:
         """Queue up behind the last chunk if the sink has one writer."""
-        self._last = _Turn(self._last if self._work.claim.hints.writers == 1 else None)
+        hints = self._work.claim.hints
+        self._last = _Turn(
+            self._last if hints.writers == 1 else None, keeps_order=hints.keeps_order
+        )
         return self._last
 
     async def _import(self, chunk: Chunk, turn: _Turn) -> None:
         """Import a chunk or give it up; never raises, since one chunk must not stop the others."""
-        began = time.monotonic()
+        began, is_given_up = time.monotonic(), True
         try:
             result = await self._with_retries(chunk, turn)
+            is_given_up = False
         except Exception as error:  # noqa: BLE001 - the stop rule decides what an error means
             self._failed(chunk, error)
             return
         finally:
-            turn.end()
+            turn.end(is_given_up=is_given_up)
         self._observer(ChunkFinished(result, time.monotonic() - began))
         self._stop_if(self._stop_rule.finished(result))
 
@@ -178,14 +202,14 @@ class LocalEngine:
         """
         cancelled = threading.Event()
         limit = self._options.chunk_timeout_seconds
-        loop, timer = asyncio.get_running_loop(), asyncio.timeout(limit)
+        timer = _Timer(limit, lambda: self._wait.seconds)
 
         def before_store() -> None:
-            loop.call_soon_threadsafe(_set_deadline, timer, None)
+            timer.stop()
             turn.wait(lambda: cancelled.is_set() or self._given_up.is_set())
-            loop.call_soon_threadsafe(_set_deadline, timer, loop.time() + limit)
+            timer.start()
 
-        work = loop.run_in_executor(
+        work = asyncio.get_running_loop().run_in_executor(
             self._pool,
             process_chunk,
             self._work,
@@ -194,12 +218,14 @@ class LocalEngine:
             before_store,
         )
         try:
-            async with timer:
-                return await work
-        except TimeoutError as error:
-            raise TransientError(f"took longer than --chunk-timeout {limit:g} s") from error
+            while (left := timer.left()) > 0:
+                await asyncio.wait({work}, timeout=min(left, SECONDS_BETWEEN_TIMERS))
+                if work.done():
+                    return work.result()
+            raise TransientError(f"took longer than --chunk-timeout {limit:g} s")
         finally:
             cancelled.set()
+            work.add_done_callback(_retrieve)
 
     async def _pause(self, seconds: float) -> None:
         """Wait before the next attempt, unless the run is stopping.
@@ -217,7 +243,13 @@ class LocalEngine:
 
     def _failed(self, chunk: Chunk, error: Exception) -> None:
         self._observer(ChunkFailed(chunk, str(error)))
+        if isinstance(error, BehindGapError):  # the chunk itself is in order
+            return
+        if self._stopping.is_set() and isinstance(error, TransientError):
+            return  # it had no more attempts because the run ends, which has its reason
         self._stop_if(self._stop_rule.failed(error))
+        if self._work.claim.hints.keeps_order:
+            self._stop_if(self._stop_rule.incomplete())
 
     def _stop_if(self, reason: BatchImportError | None) -> None:
         if reason is not None:
@@ -229,9 +261,31 @@ class LocalEngine:
         if not self._stopping.is_set():
             self._observer(Draining(reason.message))
             self._stopping.set()
+            self._wait.stop()
 
 
-def _set_deadline(timer: asyncio.Timeout, when: float | None) -> None:
-    """Move the deadline of an attempt, unless the attempt is over."""
-    with suppress(RuntimeError):
-        timer.reschedule(when)
+class _Timer:
+    """The time that an attempt has left; waits for its turn and for the destination do not count."""
+
+    def __init__(self, limit: float, waited: Callable[[], float]) -> None:
+        self._limit, self._waited = limit, waited
+        self.start()
+
+    def start(self) -> None:
+        """Begin anew."""
+        self._end: float | None = time.monotonic() - self._waited() + self._limit
+
+    def stop(self) -> None:
+        """Let the time stand still."""
+        self._end = None
+
+    def left(self) -> float:
+        """Return the seconds that are left."""
+        end = self._end
+        return self._limit if end is None else end + self._waited() - time.monotonic()
+
+
+def _retrieve(work: asyncio.Future[ChunkResult]) -> None:
+    """Retrieve the result of an abandoned attempt, so that asyncio does not warn about it."""
+    if not work.cancelled():
+        work.exception()

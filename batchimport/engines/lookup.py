@@ -5,14 +5,17 @@ Loads without the extra `temporal`; Temporal's client is imported when a job tur
 
 from __future__ import annotations
 
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, replace
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from batchimport.engines import OWNED_BY_TEMPORAL
-from batchimport.errors import BatchImportError, UsageError
+from batchimport.errors import BatchImportError, UnknownJobError, did_you_mean
+from batchimport.jobs.finish import job_command
+from batchimport.jobs.identify import Request, job_from
+from batchimport.jobs.known import Known, from_checkpoint, next_command
 from batchimport.jobs.recorder import committed_counts
-from batchimport.model import Progress, TemporalOptions
+from batchimport.model import TemporalOptions
 from batchimport.policy.events import JobStarted
 from batchimport.policy.progress import Tally
 from batchimport.sinks import open_sink, redact
@@ -24,6 +27,22 @@ if TYPE_CHECKING:
 
     from batchimport.model import Committed
     from batchimport.sinks.base import JobRecord, Sink
+
+
+def unknown(job_id: str | None, known: Sequence[str] = (), where: str = "") -> UnknownJobError:
+    """Return the error for a job that the state directory does not know.
+
+    Args:
+        known: The ids of the jobs that it knows.
+        where: What to name if no job was asked for.
+    """
+    near = did_you_mean(job_id or "", known)
+    hint = "see `batchimport jobs`; without its state directory, add --to and the destination"
+    return UnknownJobError(
+        "no such job" if job_id else "no job is known here",
+        where=f"job {job_id}" if job_id else where,
+        hint=f"did you mean {near}?" if near else hint,
+    )
 
 
 def has_ended(owner: str) -> bool | None:
@@ -56,52 +75,53 @@ def recall(
 
         destination = destination_of(temporal, job_id)
     if destination is None:
-        raise UsageError(
-            "no such job",
-            where=f"job {job_id}",
-            hint="see `batchimport jobs`; without its state directory, add --to and the destination",
-        )
+        raise unknown(job_id)
     record = recorded_job(job_id, destination, ledger_schema)
     return {"job": record.configuration, "destination": destination, "options": {}}
 
 
-def progress(document: dict[str, Any]) -> dict[str, Any]:
-    """Return the progress of a checkpoint's job, as `status --json` prints it.
+def known_by(document: dict[str, Any]) -> Known:
+    """Return what is known of a checkpoint's job.
 
     A workflow is asked. The checkpoint of a process that was killed still says "running", so
     whether the process lives is looked up.
     """
-    known = dict(document["progress"])
-    if known["status"] != "running":
-        return known
-    if document.get("temporal"):
-        with suppress(BatchImportError):
-            return ask_progress(TemporalOptions(**document["temporal"]), str(document["job_id"]))
-    if has_ended(str(document.get("owner"))):
-        known |= {"status": "interrupted", "current_stage": "finished", "in_flight": 0}
-    return known
+    is_open = document["progress"]["status"] == "running"
+    if not is_open or not document.get("temporal"):
+        ended = has_ended(str(document.get("owner"))) if is_open else None
+        return from_checkpoint(document, has_ended=ended)
+    recorded = from_checkpoint(document, has_ended=None)
+    try:
+        asked = ask(TemporalOptions(**document["temporal"]), str(document["job_id"]))
+    except BatchImportError:
+        return from_checkpoint(document, has_ended=has_ended(str(document.get("owner"))))
+    return replace(
+        asked,
+        sources=recorded.sources,
+        next_command=next_command(asked.progress, document.get("commands", {})),
+    )
 
 
-def ask_progress(temporal: TemporalOptions, job_id: str) -> dict[str, Any]:
-    """Ask a job's workflow for its progress.
+def ask(temporal: TemporalOptions, job_id: str) -> Known:
+    """Ask a job's workflow how far it is.
 
     Raises:
-        BatchImportError: If it does not answer.
+        BatchImportError: If the server does not answer, or knows no such job.
     """
-    from batchimport.engines.temporal.client import progress_of  # noqa: PLC0415 - an extra
+    from batchimport.engines.temporal.client import known_of  # noqa: PLC0415 - an extra
 
-    return asdict(progress_of(temporal, job_id))
+    return known_of(temporal, job_id)
 
 
-def all_progress(temporal: TemporalOptions) -> list[dict[str, Any]]:
-    """Ask for the progress of all jobs that the Temporal server remembers, the latest first.
+def ask_all(temporal: TemporalOptions) -> list[Known]:
+    """Ask for all jobs that the Temporal server remembers, the latest first.
 
     Raises:
         BatchImportError: If the server cannot be reached.
     """
-    from batchimport.engines.temporal.client import all_progress_of  # noqa: PLC0415 - an extra
+    from batchimport.engines.temporal.client import all_known  # noqa: PLC0415 - an extra
 
-    return [asdict(progress) for progress in all_progress_of(temporal)]
+    return all_known(temporal)
 
 
 def recorded_job(job_id: str, destination: str, ledger_schema: str | None) -> JobRecord:
@@ -114,12 +134,8 @@ def recorded_job(job_id: str, destination: str, ledger_schema: str | None) -> Jo
         return _find(sink, job_id)
 
 
-def recorded_progress(
-    job_id: str | None,
-    destination: str,
-    ledger_schema: str | None,
-) -> Progress:
-    """Return the progress of a job; of the latest one if none is named.
+def known_at(job_id: str | None, destination: str, ledger_schema: str | None) -> Known:
+    """Return what the ledger in a destination knows of a job; of the latest one if none is named.
 
     Raises:
         UsageError: If the destination knows no such job, or cannot be opened.
@@ -128,14 +144,34 @@ def recorded_progress(
         record = _find(sink, job_id)
         committed = sink.committed(record.job_id)
         owner = sink.owner(record.job_id)
-    progress = _tallied(record, committed, destination)
+    tally = _tallied(record, committed, destination)
     status = record.state
     if status == "running" and has_ended(str(owner)):
         status = "interrupted"
-    if status == "completed" and progress.failed_items:
+    if status == "completed" and tally.totals.failed:
         status = "completed_with_rejects"
-    stage = "importing" if status == "running" else "finished"
-    return replace(progress, status=status, current_stage=stage)
+    tally.stage = "importing" if status == "running" else "finished"
+    progress = replace(tally.progress(), status=status, updated_at=record.updated_at)
+    job = job_from(record.configuration, destination)
+    request = Request(replace(job, ledger_schema=ledger_schema))
+    return Known(
+        progress,
+        sources=job.sources,
+        destination=redact(destination),
+        table=job.table,
+        begun_at=record.created_at or None,
+        ended_at=None if status == "running" else record.updated_at,
+        runs=record.epoch,
+        next_command=next_command(
+            progress,
+            {
+                name: job_command(name, request, record.job_id, is_remembered=False)
+                for name in ("resume", "rejects")
+            },
+        ),
+        started=tally.job,
+        advanced=replace(tally.advanced(), elapsed=None),
+    )
 
 
 @contextmanager
@@ -148,17 +184,19 @@ def _opened(destination: str, ledger_schema: str | None) -> Iterator[Sink]:
 
 
 def _find(sink: Sink, job_id: str | None) -> JobRecord:
-    records = [record for record in sink.jobs() if job_id in (None, record.job_id)]
+    known = sink.jobs()
+    records = [record for record in known if job_id in (None, record.job_id)]
     if not records:
-        raise UsageError(
+        near = did_you_mean(job_id or "", [record.job_id for record in known])
+        raise UnknownJobError(
             "no such job there",
             where=f"job {job_id}" if job_id else "--to",
-            hint="check --to and --ledger-schema",
+            hint=f"did you mean {near}?" if near else "check --to and --ledger-schema",
         )
     return records[-1]
 
 
-def _tallied(record: JobRecord, committed: Sequence[Committed], destination: str) -> Progress:
+def _tallied(record: JobRecord, committed: Sequence[Committed], destination: str) -> Tally:
     done, positions = committed_counts(committed)
     tally = Tally()
     tally(
@@ -173,4 +211,4 @@ def _tallied(record: JobRecord, committed: Sequence[Committed], destination: str
             done_positions=positions,
         )
     )
-    return tally.progress()
+    return tally

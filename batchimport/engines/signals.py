@@ -9,7 +9,7 @@ import asyncio
 import os
 import signal
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from batchimport.errors import JobInterrupted
@@ -70,4 +70,6 @@ def _is_main_thread() -> bool:
 
 
 def _leave_at_once(number: int, _frame: object) -> None:
+    with suppress(OSError):
+        os.write(2, b"\nleft at once: what is committed stays; the same command continues it\n")
     os._exit(128 + number)

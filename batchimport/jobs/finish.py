@@ -7,7 +7,7 @@ import shlex
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from batchimport import failpoints
 from batchimport.errors import AccountsError
@@ -15,11 +15,12 @@ from batchimport.model import Summary
 from batchimport.policy.plan import find_gaps
 from batchimport.policy.progress import is_resumable
 from batchimport.sinks import redact
+from batchimport.sinks.registry import scheme_of
 from batchimport.state.directory import STATE_PATH
 from batchimport.state.files import write_atomically
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from batchimport.errors import BatchImportError
     from batchimport.jobs.identify import Request
@@ -37,28 +38,41 @@ class Outcome:
     """How a run ended.
 
     Attributes:
-        examples: The first rejects, to show.
+        examples: Rejects for different reasons, to show.
         error: Why the run did not complete; None if it did.
+        ended_at: When a job that had nothing to do was completed, ISO 8601 in UTC.
     """
 
     summary: Summary
     exit_code: int
     examples: tuple[Reject, ...] = ()
     error: BatchImportError | None = None
+    ended_at: str | None = None
 
 
 def resume_command(request: Request, job_id: str) -> str:
-    """Return the command that continues a job, with all that it needs.
+    """Return the command that continues a job."""
+    return job_command("resume", request, job_id)
 
-    A password is not printed: where the address had one, `PGPASSWORD` stands for it.
+
+def job_command(
+    command: str, request: Request, job_id: str, *options: str, is_remembered: bool = True
+) -> str:
+    """Return a command about a job, with all that it needs.
+
+    A password is not printed: where the address had one, its variable (`PGPASSWORD`) stands for it.
+
+    Args:
+        is_remembered: The state directory knows the job, and with it the destination.
     """
     job, state = request.job, request.state.path
-    words, prefix = ["batchimport", "resume", job_id], ""
+    words, prefix = ["batchimport", command, job_id, *options], ""
     address = job.destination
-    if address.startswith("postgres"):
+    scheme = scheme_of(address)
+    if scheme and scheme.password_variable:
         address = redact(address)
-        prefix = "PGPASSWORD=... " if address != job.destination else ""
-    if prefix or job.ledger_schema:
+        prefix = f"{scheme.password_variable}=... " if address != job.destination else ""
+    if prefix or job.ledger_schema or not is_remembered:
         words += ["--to", address]
     if job.ledger_schema:
         words += ["--ledger-schema", job.ledger_schema]
@@ -73,13 +87,17 @@ class Exported:
 
     Attributes:
         path: The file that was written; None if none was.
-        examples: The first few rejects.
+        examples: A few rejects for different reasons.
         codes: Number of rejects by the code of their first error.
+        fields: Number of errors by field and code; the field of the whole record is empty.
+        outcomes: Fields of the summary: records by what the destination did with them.
     """
 
     path: str | None = None
     examples: tuple[Reject, ...] = ()
     codes: dict[str, int] = field(default_factory=dict)
+    fields: dict[str, dict[str, int]] = field(default_factory=dict)
+    outcomes: dict[str, Any] = field(default_factory=dict)
 
 
 def finish_job(parts: Parts, claim: Claim, total: int | None, *, is_whole: bool) -> None:
@@ -161,22 +179,59 @@ def export_rejects(sink: Sink, job_id: str, path: Path | None) -> Exported:
     Raises:
         FatalError: If the file cannot be written.
     """
+    outcomes = outcome_counts(sink.committed(job_id))
     if path is None:
-        return Exported()
-    examples: list[Reject] = []
+        return Exported(outcomes=outcomes)
+    reasons: dict[tuple[str, str], Reason] = {}
     codes: Counter[str] = Counter()
 
     def lines() -> Iterator[bytes]:
         for reject in sink.rejects(job_id):
             failpoints.reach("during-export")
-            if len(examples) < EXAMPLES:
-                examples.append(reject)
             codes[reject.errors[0].code] += 1
+            for error in reject.errors:
+                reasons.setdefault((error.field, error.code), Reason(reject)).count += 1
             text = json.dumps(reject.to_dict(), ensure_ascii=False)
             yield text.encode(errors="replace") + b"\n"
 
     write_atomically(path, lines())
-    return Exported(str(path), tuple(examples), dict(sorted(codes.items())))
+    fields: dict[str, dict[str, int]] = {}
+    for (name, code), reason in sorted(reasons.items()):
+        fields.setdefault(name, {})[code] = reason.count
+    ordered = dict(sorted(codes.items()))
+    return Exported(str(path), _different(reasons.values()), ordered, fields, outcomes)
+
+
+@dataclass(slots=True)
+class Reason:
+    """A field and a code that records were rejected for.
+
+    Attributes:
+        first: The first such record.
+        count: Errors of this kind; a record may have several.
+    """
+
+    first: Reject
+    count: int = 0
+
+
+def _different(reasons: Iterable[Reason]) -> tuple[Reject, ...]:
+    """Return examples of the most frequent reasons, in the order of their records."""
+    frequent = sorted(reasons, key=lambda reason: -reason.count)
+    examples = {reason.first.record: reason.first for reason in frequent}
+    chosen = list(examples.values())[:EXAMPLES]
+    return tuple(sorted(chosen, key=lambda reject: reject.record))
+
+
+def outcome_counts(committed: Sequence[Committed]) -> dict[str, Any]:
+    """Return the records of a job by what the destination did, as fields of the summary."""
+    updated = sum(row.updated for row in committed)
+    return {
+        "inserted": sum(row.successful for row in committed) - updated,
+        "updated": updated,
+        "ignored": sum(row.ignored for row in committed),
+        "skipped_by_destination": sum(row.skipped for row in committed),
+    }
 
 
 def summary_of(

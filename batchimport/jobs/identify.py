@@ -7,15 +7,26 @@ ledger says about it decides.
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from batchimport.errors import (
+    AlreadyStoredError,
     ConfigurationChangedError,
     FatalError,
     JobRunningElsewhereError,
+    RowsGoneError,
     SourceChangedError,
     UsageError,
+)
+from batchimport.jobs.stored import (
+    appends,
+    facts_of,
+    missing_rows,
+    refuse_missing,
+    refuse_stored_content,
+    rows_of,
+    same_table,
 )
 from batchimport.model import (
     Job,
@@ -26,6 +37,7 @@ from batchimport.model import (
     hash_of,
 )
 from batchimport.sinks import redact
+from batchimport.sinks.base import DUPLICATES
 from batchimport.sources.paths import STANDARD_INPUT, stem_of
 from batchimport.state.directory import STATE_PATH, StateDirectory
 from batchimport.system import owner_is_gone
@@ -83,10 +95,12 @@ class Found:
     Attributes:
         known: The job to resume, or one that is completed; None for a new job.
         instead_of: Jobs that a new one replaces (`--restart`).
+        jobs: All jobs that the ledger knew: what was found may be otherwise when these change.
     """
 
     known: JobRecord | None = None
     instead_of: tuple[JobRecord, ...] = ()
+    jobs: tuple[JobRecord, ...] = ()
 
     @property
     def completed(self) -> JobRecord | None:
@@ -109,45 +123,177 @@ def identify(
         has_ended: Says whether another owner has ended; None if that cannot be known.
 
     Raises:
-        RefusedError: If an unfinished job stands in the way.
+        RefusedError: If an unfinished job stands in the way, the table has this content already,
+            or the rows of the job are gone.
         UsageError: If there is nothing to continue, or a restart would duplicate rows.
     """
-    job, wanted = request.job, request.job_id
-    records = [
-        record
-        for record in sink.jobs()
-        if (record.job_id == wanted if wanted else _concerns(record, job))
-    ]
-    unfinished = [record for record in records if record.state != "completed"]
-    same = [record for record in records if _is_same(record, job, source, sink)]
-    if request.restart:
-        replaced = [record for record in records if wanted or record in [*unfinished, *same]]
-        for record in replaced:
-            refuse_if_owned(record, sink, owner, has_ended)
-            _check_restart(request, record, sink)
-        return Found(instead_of=tuple(replaced))
-    latest = unfinished[-1] if unfinished else same[-1] if same else None
-    if request.append and (latest is None or latest.fingerprint != source.fingerprint):
-        grown = _grown(request, source, sink)
-        if grown is not None:
-            return Found(grown)
-    if latest is None:
-        _check_new(request, is_taken=bool(wanted and records))
-    elif latest.state != "completed":
-        _check_unchanged(latest, job, source)
-    return Found(latest)
+    return _Search(request, source, sink, owner, has_ended).find()
 
 
-def _check_new(request: Request, *, is_taken: bool) -> None:
-    """Refuse to begin a new job if one must exist, or if its id is taken."""
-    if request.must_exist:
-        raise UsageError("nothing to continue", hint="see `batchimport jobs`")
-    if is_taken:
-        raise SourceChangedError(
-            "the source is not the file that this job imported",
-            where=f"job {request.job_id}",
-            hint="choose another --job-id, or start over with --restart",
+class _Search:
+    """Finds the job that one call means in what the ledger knows at this moment."""
+
+    def __init__(
+        self,
+        request: Request,
+        source: Source,
+        sink: Sink,
+        owner: str,
+        has_ended: Callable[[str], bool | None],
+    ) -> None:
+        self._request, self._job, self._source, self._sink = request, request.job, source, sink
+        self._owner, self._has_ended = owner, has_ended
+        job, wanted = request.job, request.job_id
+        self._jobs = tuple(sink.jobs())
+        self._records = [
+            record
+            for record in self._jobs
+            if (record.job_id == wanted if wanted else _concerns(record, job))
+        ]
+        self._unfinished = [record for record in self._records if record.state != "completed"]
+        self._same = [record for record in self._records if _is_same(record, job, source, sink)]
+
+    def find(self) -> Found:
+        """Return the job to continue, or what a new one replaces."""
+        if self._request.restart:
+            return Found(instead_of=self._replaced(), jobs=self._jobs)
+        latest = (
+            self._unfinished[-1] if self._unfinished else self._same[-1] if self._same else None
         )
+        if self._request.append and (
+            latest is None or latest.fingerprint != self._source.fingerprint
+        ):
+            grown = _grown(self._request, self._source, self._sink)
+            if grown is not None:
+                refuse_missing(
+                    missing_rows(grown, self._sink, self._jobs, is_growing=True), self._job.table
+                )
+                if not grown.columns:  # it had no records: no column was known, no row was stored
+                    return Found(instead_of=(grown,), jobs=self._jobs)
+                return Found(grown, jobs=self._jobs)
+        if latest is None:
+            self._check_new()
+        else:
+            self._check_known(latest)
+        return Found(latest, jobs=self._jobs)
+
+    def _replaced(self) -> tuple[JobRecord, ...]:
+        """Return the jobs that a restart replaces."""
+        request = self._request
+        replaced = [
+            record
+            for record in self._records
+            if request.job_id or record in [*self._unfinished, *self._same]
+        ]
+        replaced += [record for record in self._records if self._holds_this(record, replaced)]
+        for record in replaced:
+            refuse_if_owned(record, self._sink, self._owner, self._has_ended)
+            _check_restart(request, record, self._sink, self._jobs)
+        self._check_remembered()
+        self._refuse_stored(*replaced)
+        return tuple(replaced)
+
+    def _holds_this(self, record: JobRecord, replaced: Sequence[JobRecord]) -> bool:
+        """Say whether a job on these files stored this content, though with other options."""
+        if record in replaced or self._request.allow_duplicates or not appends(self._job):
+            return False
+        try:
+            refuse_stored_content(
+                self._job, self._source, self._sink, [record], may_run=lambda _: False
+            )
+        except AlreadyStoredError:
+            return True
+        return False
+
+    def _check_new(self) -> None:
+        """Refuse to begin a new job where that would store records twice, or lose some."""
+        if self._request.must_exist:
+            raise UsageError("nothing to continue", hint="see `batchimport jobs`")
+        if self._request.job_id and self._records:
+            raise SourceChangedError(
+                "the source is not the file that this job imported",
+                where=f"job {self._request.job_id}",
+                hint="choose another --job-id, or start over with --restart",
+            )
+        self._check_remembered()
+        self._refuse_stored()
+        if self._job.if_exists in ("truncate", "replace"):
+            self._refuse_to_empty()
+
+    def _check_remembered(self) -> None:
+        """Refuse to begin anew what the state directory knows, where there is no ledger to ask.
+
+        A ledger that knows other jobs is believed: it may be that of a backup.
+        """
+        request, job, sink = self._request, self._job, self._sink
+        job_id = request.job_id or new_job_id(job, self._source)
+        stored = remembered_rows(request, job_id, other_ledger=bool(self._jobs))
+        if not stored or request.allow_duplicates:
+            return
+        is_there = sink.identity_of(job.table) is not None and sink.has_rows(job.table)
+        if is_there and sink.hints.rows_outlive_the_ledger:
+            if appends(job):
+                raise RowsGoneError(
+                    f"job {job_id} stored {rows_of(stored)}, but there is no ledger that knows it",
+                    where=job.table,
+                    hint="check --ledger-schema; --if-exists replace starts over, "
+                    "--allow-duplicates adds them again",
+                )
+        elif not request.restart:
+            raise RowsGoneError(
+                f"what job {job_id} stored ({rows_of(stored)}) is gone, and so is its ledger",
+                where=job.table,
+                hint="--restart imports it again",
+            )
+
+    def _check_known(self, latest: JobRecord) -> None:
+        """Refuse to go on with a job whose rows, source or configuration are not what they were."""
+        refuse_missing(missing_rows(latest, self._sink, self._jobs), self._job.table)
+        if latest.state == "completed":
+            return
+        _check_unchanged(latest, self._job, self._source)
+        if not _stored_rows(latest, self._sink) and not latest.configuration.get(DUPLICATES):
+            self._refuse_stored(latest)  # as if it began now
+
+    def _refuse_stored(self, *apart_from: JobRecord) -> None:
+        others = [record for record in self._jobs if record not in apart_from]
+        if not others or self._request.allow_duplicates or not appends(self._job):
+            return
+        others = same_table(self._job.table, self._sink, others)
+        refuse_stored_content(self._job, self._source, self._sink, others, self._may_run)
+
+    def _may_run(self, record: JobRecord) -> bool:
+        return self._has_ended(str(self._sink.owner(record.job_id))) is not True
+
+    def _refuse_to_empty(self) -> None:
+        """Refuse to empty a table that another process is writing to."""
+        table = self._job.table
+        for record in same_table(table, self._sink, self._jobs):
+            try:
+                refuse_if_owned(record, self._sink, self._owner, self._has_ended)
+            except JobRunningElsewhereError as error:
+                error.message = f"another program imports into {table}, which would be emptied"
+                raise
+
+
+def remembered_rows(request: Request, job_id: str, *, other_ledger: bool = False) -> int:
+    """Return how many rows a job has stored, as the state directory remembers it; 0 if it does not.
+
+    Args:
+        other_ledger: Only of a job whose ledger is in another `--ledger-schema`.
+    """
+    document, job = request.state.load(job_id) or {}, request.job
+    try:
+        recorded = document["job"]
+        is_same = (
+            document["destination"] == redact(job.destination)
+            and recorded["table"] == job.table
+            and tuple(recorded["sources"]) == job.sources
+        )
+        is_same &= not other_ledger or recorded.get("ledger_schema") != job.ledger_schema
+        return int(document["progress"]["successful_items"]) if is_same else 0
+    except (KeyError, TypeError, ValueError):
+        return 0
 
 
 def refuse_if_owned(
@@ -205,7 +351,7 @@ def _grown(request: Request, source: Source, sink: Sink) -> JobRecord | None:
         fingerprint=source.fingerprint,
         modified=source.modified,
         size=source.size,
-        configuration=without_address(job),
+        configuration=without_address(job) | facts_of(source, allow_duplicates=False),
         state="interrupted" if is_done else record.state,
         rows_before=None if is_done else record.rows_before,  # others may have changed the table
     )
@@ -269,16 +415,26 @@ def _check_configuration(record: JobRecord, job: Job) -> None:
         )
 
 
-def _check_restart(request: Request, record: JobRecord, sink: Sink) -> None:
-    if not sink.hints.rows_outlive_the_ledger:
+def _check_restart(
+    request: Request, record: JobRecord, sink: Sink, jobs: Sequence[JobRecord]
+) -> None:
+    """Refuse to store again what a job has stored, unless its rows are gone or are to go."""
+    job = request.job
+    if not sink.hints.rows_outlive_the_ledger or request.allow_duplicates:
         return
-    stored = any(row.successful for row in sink.committed(record.job_id))
-    if stored and request.job.if_exists in ("append", "fail") and not request.allow_duplicates:
+    stored = _stored_rows(record, sink)
+    if not stored or job.if_exists in ("truncate", "replace"):
+        return
+    missing = missing_rows(record, sink, jobs)
+    if missing is None or not missing.are_all:
         raise UsageError(
-            "--restart would store again what this job has stored",
-            where=f"job {record.job_id}",
-            hint="add --if-exists truncate or replace, or --allow-duplicates if you want that",
+            f"{job.table} holds {rows_of(stored)} of this job: add --if-exists replace",
+            hint="or --allow-duplicates, to store them once more",
         )
+
+
+def _stored_rows(record: JobRecord, sink: Sink) -> int:
+    return sum(row.successful for row in sink.committed(record.job_id))
 
 
 def verify_unchanged(source: Source, committed: Sequence[Committed]) -> None:
@@ -325,7 +481,8 @@ def job_from(facts: dict[str, Any], destination: str) -> Job:
     """
     try:
         options = SourceOptions(**facts["options"])
-        rest = {key: value for key, value in facts.items() if key not in ("options", "destination")}
+        known = {each.name for each in fields(Job)} - {"options", "destination"}
+        rest = {key: value for key, value in facts.items() if key in known}
         rest["sources"], rest["key"] = tuple(rest["sources"]), tuple(rest["key"])
         return replace(Job(**rest, destination=destination), options=options)
     except (KeyError, TypeError) as error:

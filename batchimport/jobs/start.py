@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from batchimport import failpoints
-from batchimport.errors import UsageError
-from batchimport.jobs.identify import new_job_id, refuse_if_owned, verify_unchanged, without_address
+from batchimport.errors import JobRunningElsewhereError, RefusedError, UsageError
+from batchimport.jobs.identify import (
+    identify,
+    new_job_id,
+    refuse_if_owned,
+    verify_unchanged,
+    without_address,
+)
+from batchimport.jobs.stored import facts_of, same_table
 from batchimport.model import EXTRA_COLUMN, Position
 from batchimport.pipeline.chunk import Work, judge
 from batchimport.pipeline.transform import Identity
+from batchimport.policy.preparing import announce
 from batchimport.schema import Column, RecordSchema, infer_schema
 from batchimport.schema.pydantic import load_model
 from batchimport.sinks.base import JobRecord
 from batchimport.sources.base import UnreadableRecordError
+from batchimport.sources.registry import FORMATS
 from batchimport.system import owner_is_gone
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from batchimport.jobs.identify import Found, Request
     from batchimport.model import Chunk, Committed, Job
@@ -28,8 +37,14 @@ if TYPE_CHECKING:
     from batchimport.sinks.base import Claim, Sink
     from batchimport.sources.base import Source
 
+LOOKS = 100
+"""How often a claim looks again: each time another program has claimed a job on the table."""
+HOPELESS_AFTER = 10_000
+"""Records after which a guessed schema or delimiter is wrong, if it has fitted none of them."""
 SAMPLE_FOR_TRANSFORM = 1000
 SAMPLE_BYTES = 4 << 20
+MAX_NAMES = 5
+"""How many names of columns an error shows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,30 +77,87 @@ class Opened:
     resumed: bool
 
 
-def open_job(
+def doubtful(request: Request, source: Source) -> Request:
+    """Return the request, which ends early if no record fits what was only guessed."""
+    guesses = request.job.schema is None
+    if source.format == "csv" and request.job.options.delimiter is None:
+        guesses = True
+    if not guesses:
+        return request
+    return replace(request, options=replace(request.options, hopeless_after=HOPELESS_AFTER))
+
+
+def begin_job(
+    request: Request,
+    parts: Parts,
+    owner: str,
+    has_ended: Callable[[str], bool | None] = owner_is_gone,
+    *,
+    reopen: bool = False,
+) -> tuple[Found, Opened | None]:
+    """Identify the job and claim it: together one atomic action in the destination.
+
+    What was identified may have changed until the claim is the only one that looks at the ledger.
+    So the claim looks again, and if anything has changed, all of it is done once more.
+
+    Args:
+        has_ended: Says whether another owner has ended; None where that cannot be known.
+        reopen: Claim a job even if it is completed.
+
+    Returns:
+        What was found; and the job, unless it is completed.
+
+    Raises:
+        RefusedError: If another program works on it, the source has changed, the table has its
+            content already, or its rows are gone.
+        UsageError: If the table cannot take the records.
+    """
+    for _ in range(LOOKS):
+        found = identify(request, parts.source, parts.sink, owner, has_ended)
+        if found.completed is not None and not reopen:
+            return found, None
+        try:
+            return found, _open(request, found, parts, owner, has_ended)
+        except _LedgerChangedError:
+            continue
+    raise JobRunningElsewhereError(
+        "other programs keep beginning jobs on this table",
+        where=parts.job.table,
+        hint="run the same command again when they are done",
+    )
+
+
+class _LedgerChangedError(Exception):
+    """Another program has claimed or ended a job on the table since the job was identified."""
+
+
+def _open(
     request: Request,
     found: Found,
     parts: Parts,
     owner: str,
-    has_ended: Callable[[str], bool | None] = owner_is_gone,
+    has_ended: Callable[[str], bool | None],
 ) -> Opened:
     """Claim the job that was found, or a new one.
 
-    Args:
-        has_ended: Says whether another owner has ended; None where that cannot be known.
-
     Raises:
-        RefusedError: If another program works on it, or the source has changed.
-        UsageError: If the table cannot take the records.
+        _LedgerChangedError: If the ledger is not as it was when the job was found.
     """
     known = found.known
+    if known is None:
+        refuse_few_records(request, parts.source)
     record, bound = (known, None) if known else _describe(request, parts)
     if record.job_id not in {each.job_id for each in found.instead_of}:
         refuse_if_owned(record, parts.sink, owner, has_ended)
     schema = _recorded_schema(record, parts.job)
     bound = bound or _bind(parts, schema)
+
+    def check() -> None:
+        if _seen(parts, record, parts.sink.jobs()) != _seen(parts, record, found.jobs):
+            raise _LedgerChangedError
+
     failpoints.reach("before-claim")
-    claim = parts.sink.claim(parts.job, record, owner, found.instead_of)
+    claim = parts.sink.claim(parts.job, record, owner, found.instead_of, check)
     failpoints.reach("after-claim")
     record = claim.record
     committed = parts.sink.committed(record.job_id)
@@ -94,11 +166,44 @@ def open_job(
     return Opened(record, _work(parts, schema, bound, claim), committed, known is not None)
 
 
+def _seen(parts: Parts, own: JobRecord, jobs: Sequence[JobRecord]) -> set[tuple[Any, ...]]:
+    """Return what matters about the jobs on the table, and about the one that is to be claimed."""
+    others = same_table(parts.job.table, parts.sink, jobs)
+    return {
+        (record.job_id, record.epoch, record.state, record.fingerprint)
+        for record in [*others, *(each for each in jobs if each.job_id == own.job_id)]
+    }
+
+
 def join_job(record: JobRecord, parts: Parts) -> Work:
     """Return the work of a job that was claimed elsewhere."""
     schema = _recorded_schema(record, parts.job)
     bound = _bind(parts, schema)
     return _work(parts, schema, bound, parts.sink.join(parts.job, record))
+
+
+def refuse_few_records(request: Request, source: Source) -> None:
+    """Refuse a source that has fewer records than the job must have; reads no more than those.
+
+    Raises:
+        RefusedError: If so.
+    """
+    wanted, at = request.options.min_records or 0, Position()
+    while at.record < wanted:
+        chunk = source.cut(at, wanted - at.record, SAMPLE_BYTES)
+        if chunk is None:
+            found = f"{at.record:,} records" if at.record else "no record"
+            raise RefusedError(
+                f"the source has {found}, fewer than --min-records {wanted}",
+                where=source.name,
+                hint="nothing was changed; get the whole file, or lower --min-records",
+            )
+        at = chunk.end
+
+
+def has_records(source: Source) -> bool:
+    """Say whether the source has any record."""
+    return _first_chunk(source) is not None
 
 
 def bytes_per_record(source: Source) -> float:
@@ -145,10 +250,18 @@ def _describe(request: Request, parts: Parts) -> tuple[JobRecord, BoundTransform
     job, source = parts.job, parts.source
     document = job.schema
     if document is None:
-        document = infer(source, job.infer_records)
+        # A column that is added gets its type from all records, whatever the chunks are.
+        document = infer(source, None if job.new_columns == "add" else job.infer_records)
+        if source.format in ("csv", "tsv") and _keeps_text(job):
+            document = _as_written(document, job, parts.sink)
     schema = _schema(document, _exact_columns(job, parts.sink), job)
+    is_given = job.schema is not None or source.declared is not None
+    there = parts.sink.columns_of(job.table)
+    _refuse_other_header(job, source, schema, there)
     bound = _bind(parts, schema)
     columns = bound.columns
+    if there and not is_given and not has_records(source):
+        columns = ()  # only a header, which says nothing of types: the table's own stay
     if not columns and source.count():
         if job.schema is None:
             raise UsageError(
@@ -166,9 +279,58 @@ def _describe(request: Request, parts: Parts) -> tuple[JobRecord, BoundTransform
         schema=document,
         columns=columns,
         size=source.size,
-        configuration=without_address(job),
+        configuration=without_address(job)
+        | facts_of(source, allow_duplicates=request.allow_duplicates),
     )
     return record, bound
+
+
+def _as_written(document: dict[str, Any], job: Job, sink: Sink) -> dict[str, Any]:
+    """Return an inferred schema of cells in which those that stay as they are written are strings.
+
+    They go to a column of text, or are the key of a table that is made: 1.1 and 1.10 are two keys.
+    """
+    texts = sink.text_columns(job.table) if job.if_exists != "replace" else frozenset()
+    is_made = job.if_exists == "replace" or not sink.columns_of(job.table)
+    rules = {
+        name: {"type": ["string", "null"]}
+        if name.lower() in texts or (is_made and name in job.key and "number" in rule["type"])
+        else rule
+        for name, rule in document.get("properties", {}).items()
+    }
+    return document | {"properties": rules}
+
+
+def _refuse_other_header(
+    job: Job, source: Source, schema: RecordSchema, there: frozenset[str]
+) -> None:
+    """Refuse a file whose header has no name that is known: it is probably none, or another file.
+
+    Args:
+        there: Columns of the existing table, in lower case.
+
+    Raises:
+        UsageError: If so, unless `--format` says how to read it.
+    """
+    if job.options.format is not None:
+        return
+    names = {column.name for column in schema.columns} if job.schema is not None else set()
+    for file, header in source.headers.items():
+        wanted, what, given = names, "the schema", set(header)
+        if not names and _keeps_text(job) and job.if_exists != "replace":
+            wanted, what = set(there), f"table {job.table}"
+            given = set(map(str.lower, header))
+        if wanted and wanted.isdisjoint(given):
+            raise UsageError(
+                f"no name in its header ({_some(header)}) is in {what} ({_some(sorted(wanted))})",
+                where=file,
+                hint="is it the file that was meant? If its first line is a record: --no-header; to "
+                f"import it as it is: --format {source.format}",
+            )
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:MAX_NAMES]) + (", …" if len(names) > MAX_NAMES else "")
 
 
 def _first_error(source: Source, schema: RecordSchema) -> str:
@@ -201,8 +363,9 @@ def infer(source: Source, records: int | None) -> dict[str, Any]:
             where=source.name,
             hint="describe the records with --schema",
         )
-    text = source.format in ("csv", "tsv")
-    return infer_schema(source.sample(records), text=text)
+    announce(f"inferring a schema of {source.name}")
+    untyped = FORMATS[source.format].is_untyped
+    return infer_schema(source.sample(records), text=untyped)
 
 
 def _bind(parts: Parts, schema: RecordSchema) -> BoundTransform:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import re
 import threading
 from abc import ABC, abstractmethod
 from bisect import bisect_left
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 import polars as pl
 
 from batchimport import user_code
-from batchimport.errors import FatalError, UsageError
+from batchimport.errors import FatalError, UsageError, did_you_mean
 from batchimport.model import EXTRA_COLUMN, INDEX, FieldError
 from batchimport.pipeline.coerce import (
     UNFIT,
@@ -97,7 +98,7 @@ def load_transform(job: Job) -> Transform:
         UsageError: If there is no such module or function.
     """
     if job.sql is not None:
-        return FrameTransform(_sql(job.sql))
+        return FrameTransform(_sql(job.sql), is_query=True)
     if job.transform is None:
         return Identity()
     function = _load_function(job.transform)
@@ -131,8 +132,11 @@ class _BoundIdentity(BoundTransform):
 class FrameTransform:
     """`f(LazyFrame) -> LazyFrame`, or a query."""
 
-    def __init__(self, function: Callable[[pl.LazyFrame], pl.LazyFrame]) -> None:
-        self._function = function
+    def __init__(
+        self, function: Callable[[pl.LazyFrame], pl.LazyFrame], *, is_query: bool = False
+    ) -> None:
+        self._function, self._is_query = function, is_query
+        self._option = "--sql" if is_query else "--transform"
 
     def bind(self, sample: pl.DataFrame, schema: RecordSchema) -> BoundTransform:
         """Bind to the columns of the function's result for the sample."""
@@ -140,10 +144,7 @@ class FrameTransform:
         try:
             result = bound.run(sample)
         except Exception as error:
-            raise UsageError(
-                f"the transform fails on a sample of the records: {type(error).__name__}: {error}",
-                hint="fix it, then run the same command again",
-            ) from error
+            raise self._failed(error, [column.name for column in schema.columns]) from error
         kinds = {column.name: column.kind for column in schema.columns}
         return bound.with_columns(
             tuple(
@@ -151,6 +152,25 @@ class FrameTransform:
                 for name, dtype in result.schema.items()
                 if name not in (INDEX, EXTRA_COLUMN)
             )
+        )
+
+    def _failed(self, error: Exception, columns: Sequence[str]) -> UsageError:
+        """Return the error for a function or query that fails on the first records."""
+        text = _first_line(error)
+        if isinstance(error, pl.exceptions.ColumnNotFoundError):
+            found = re.search(r'"([^"]+)"', text)
+            name = found[1] if found else text
+            near = did_you_mean(name, columns)
+            hint = f"did you mean {near}?" if near else f"columns: {', '.join(columns[:20])}"
+            place = "" if self._is_query else user_code.place_of(error)
+            return UsageError(f"no column {name}{place}", self._option, hint)
+        text = f"{type(error).__name__}: {text}{user_code.place_of(error)}"
+        if self._is_query:
+            return UsageError(text, self._option, f"columns: {', '.join(columns[:20])}")
+        return UsageError(
+            f"fails on a sample of the records: {text}",
+            self._option,
+            "fix it, then run the same command again",
         )
 
 
@@ -385,4 +405,11 @@ def _plain_or_none(result: Any) -> dict[str, Any] | None:
 
 
 def _failure(error: Exception) -> FieldError:
-    return FieldError("transform_failed", "", f"{type(error).__name__}: {error}"[:300])
+    place = user_code.place_of(error)
+    text = f"{type(error).__name__}: {_first_line(error)}"
+    return FieldError("transform_failed", "", text[: 300 - len(place)] + place)
+
+
+def _first_line(error: Exception) -> str:
+    """Return the first line of an error: Polars appends the whole plan of a query."""
+    return (str(error).splitlines() or [""])[0]

@@ -9,6 +9,21 @@ from batchimport.model import Chunk, ChunkCounts, ChunkResult, ChunkSizes, Count
 
 
 @dataclass(frozen=True, slots=True)
+class Preparing:
+    """Something is being done before or after the import that may take a while.
+
+    Attributes:
+        what: Such as `unpacking users.jsonl.gz`.
+        done: Bytes so far; 0 if they are not counted.
+        total: Bytes in all; None if that is unknown.
+    """
+
+    what: str
+    done: int = 0
+    total: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class JobStarted:
     """A run has claimed its job and starts to import.
 
@@ -17,6 +32,7 @@ class JobStarted:
         size: Positions (bytes or rows) of the whole job.
         done: Records that earlier runs committed.
         done_positions: Positions that earlier runs committed.
+        unit: What a position is: `bytes` or `rows`.
     """
 
     job_id: str
@@ -28,6 +44,7 @@ class JobStarted:
     done: Counts = Counts()
     done_positions: int = 0
     notes: tuple[str, ...] = ()
+    unit: str = "bytes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +87,32 @@ class ChunkRetried:
 
 
 @dataclass(frozen=True, slots=True)
+class Waiting:
+    """The destination is away or locked, and the job waits for it; repeated while it lasts.
+
+    Attributes:
+        destination: What is waited for, as users know it.
+        seconds: How long it has lasted.
+    """
+
+    destination: str
+    reason: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class WaitEnded:
+    """A wait for the destination is over, however short it was.
+
+    Attributes:
+        is_back: The destination answers again; else the job gives up.
+    """
+
+    seconds: float
+    is_back: bool
+
+
+@dataclass(frozen=True, slots=True)
 class ChunkFinished:
     """A chunk is committed."""
 
@@ -99,6 +142,8 @@ class Advanced:
     Attributes:
         totals: Records of the whole job, earlier runs included.
         positions: Source positions that are committed.
+        file: The file of the chunk that started last.
+        elapsed: Seconds since the run began; None if that is unknown.
     """
 
     stage: str
@@ -110,6 +155,9 @@ class Advanced:
     chunks: ChunkCounts
     sizes: ChunkSizes
     decision: SizeDecided | None = None
+    file: str = ""
+    elapsed: float | None = None
+    waited_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,11 +175,14 @@ class JobFinished:
 
 
 Event = (
-    JobStarted
+    Preparing
+    | JobStarted
     | RecordsCounted
     | SizeDecided
     | ChunkStarted
     | ChunkRetried
+    | Waiting
+    | WaitEnded
     | ChunkFinished
     | ChunkFailed
     | Draining

@@ -21,8 +21,11 @@ from batchimport.policy.events import (
     JobFinished,
     JobStarted,
     Noted,
+    Preparing,
     RecordsCounted,
     SizeDecided,
+    WaitEnded,
+    Waiting,
 )
 
 if TYPE_CHECKING:
@@ -30,6 +33,8 @@ if TYPE_CHECKING:
 
 WINDOW_SECONDS = 10.0
 """The current speed is the mean over this time."""
+_ADVANCED = tuple(each.name for each in fields(Advanced) if each.name != "elapsed")
+"""Fields of `Advanced` that are attributes of a tally."""
 
 
 def utc_now() -> str:
@@ -55,15 +60,23 @@ class Tally:
         in_flight: Chunks that have started and not ended.
         file: The file of the chunk that started last.
         decision: The sizer's latest decision.
+        preparing: What is done before or after the import; None while it runs.
+        waited_seconds: Time that this run waited for the destination, without the present wait.
+        waiting: The present wait, once it is worth a line; None if there is none.
     """
 
     def __init__(
-        self, clock: Callable[[], float] = time.monotonic, now: Callable[[], str] = utc_now
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], str] = utc_now,
+        began: float | None = None,
     ) -> None:
         self._clock, self._now = clock, now
         self._lock = threading.Lock()
-        self._recent: deque[tuple[float, int]] = deque()
-        self._began = clock()
+        self._recent: deque[tuple[float, int, int]] = deque()  # time, records, positions
+        self._imports_since = clock()
+        self._began = self._imports_since if began is None else began
+        self._ended: float | None = None
         self._has_advanced = False
         self.job: JobStarted | None = None
         self.total: int | None = None
@@ -74,15 +87,16 @@ class Tally:
         self.file = ""
         self.chunks, self.sizes = ChunkCounts(), ChunkSizes()
         self.decision: SizeDecided | None = None
+        self.preparing: Preparing | None = None
+        self.waited_seconds = 0.0
+        self.waiting: Waiting | None = None
 
     def __call__(self, event: Event) -> None:
         """Add an event."""
         with self._lock:
             match event:
                 case JobStarted():
-                    self.job, self.total, self.totals = event, event.total, event.done
-                    self.positions = self.positions_before = event.done_positions
-                    self.stage = "importing"
+                    self._started(event)
                 case RecordsCounted():
                     self.total = event.total
                 case SizeDecided():
@@ -93,10 +107,28 @@ class Tally:
                     self.stage = "draining"
                 case Advanced():
                     self._advanced(event)
+                case Preparing() | Waiting() | WaitEnded():
+                    self._delayed(event)
                 case Noted():
                     pass
                 case JobFinished():
+                    self._ended = self._clock()
                     self.status, self.stage = event.summary.status, "finished"
+                    self.preparing = None
+
+    def _delayed(self, event: Preparing | Waiting | WaitEnded) -> None:
+        """Remember what keeps chunks from being imported just now."""
+        if isinstance(event, Preparing):
+            self.preparing = event
+            return
+        self.waiting = event if isinstance(event, Waiting) else None
+        self.waited_seconds += event.seconds if isinstance(event, WaitEnded) else 0
+
+    def _started(self, event: JobStarted) -> None:
+        self.job, self.total, self.totals = event, event.total, event.done
+        self.positions = self.positions_before = event.done_positions
+        self.stage, self.preparing = "importing", None
+        self._imports_since = self._clock()
 
     def _chunk(self, event: ChunkStarted | ChunkRetried | ChunkFailed | ChunkFinished) -> None:
         match event:
@@ -129,28 +161,51 @@ class Tally:
             committed=self.chunks.committed + 1,
             bisected=self.chunks.bisected + result.bisected,
         )
-        self._recent.append((self._clock(), result.chunk.records))
+        chunk = result.chunk
+        self._recent.append((self._clock(), chunk.records, chunk.hi - chunk.lo))
 
     def _advanced(self, event: Advanced) -> None:
         more = event.totals.processed - self.totals.processed
+        positions = event.positions - self.positions
         if more > 0 and self._has_advanced:  # the first report covers an unknown span of time
-            self._recent.append((self._clock(), more))
+            self._recent.append((self._clock(), more, positions))
         self._has_advanced = True
-        for field in fields(Advanced):  # each is an attribute of the tally, too
-            setattr(self, field.name, getattr(event, field.name))
+        for name in _ADVANCED:
+            setattr(self, name, getattr(event, name))
+        if event.elapsed is not None:
+            self._began = self._clock() - event.elapsed
 
     def advanced(self) -> Advanced:
         """Return the present state as an event, from which another tally can continue."""
-        return Advanced(**{field.name: getattr(self, field.name) for field in fields(Advanced)})
+        known = {name: getattr(self, name) for name in _ADVANCED}
+        return Advanced(**known, elapsed=round(self.elapsed(), 3))
+
+    def elapsed(self) -> float:
+        """Return the seconds since the run began; after its end, how long it took."""
+        return (self._clock() if self._ended is None else self._ended) - self._began
 
     def rate(self) -> float:
-        """Return records per second over the last ten seconds."""
+        """Return records per second over the last ten seconds; of the whole run at its end."""
+        return self._speeds()[0]
+
+    def position_rate(self) -> float:
+        """Return positions (bytes or rows) per second, likewise."""
+        return self._speeds()[1]
+
+    def _speeds(self) -> tuple[float, float]:
         now = self._clock()
         with self._lock:
+            if self._ended is not None:
+                span = self._ended - self._began
+                read = self.positions - self.positions_before
+                return (self.this_run.processed / span, read / span) if span > 0 else (0.0, 0.0)
             while self._recent and now - self._recent[0][0] > WINDOW_SECONDS:
                 self._recent.popleft()
-            span = min(WINDOW_SECONDS, now - self._began)
-            return sum(records for _, records in self._recent) / span if span > 0 else 0.0
+            span = min(WINDOW_SECONDS, now - self._imports_since)
+            if span <= 0:
+                return 0.0, 0.0
+            records = sum(records for _, records, _ in self._recent)
+            return records / span, sum(positions for *_, positions in self._recent) / span
 
     def share(self) -> float:
         """Return the share of the job that is done: by records if they are counted, 0 to 1."""
@@ -160,11 +215,16 @@ class Tally:
         return min(1.0, self.positions / size) if size else float(self.stage == "finished")
 
     def eta_seconds(self) -> float | None:
-        """Return the estimated time to the end; None while total or speed are unknown."""
-        rate = self.rate()
-        if self.total is None or rate <= 0:
-            return None
-        return max(0.0, (self.total - self.totals.processed) / rate)
+        """Return the estimated time to the end; None while the speed is unknown.
+
+        By records once they are counted, before that by the positions of the source.
+        """
+        records, positions = self._speeds()
+        if self.total is not None:
+            left, speed = float(self.total - self.totals.processed), records
+        else:
+            left, speed = float((self.job.size if self.job else 0) - self.positions), positions
+        return max(0.0, left / speed) if speed > 0 else None
 
     def reading(self) -> str:
         """Return the file that is being read; empty if the job has one file only."""
@@ -182,7 +242,7 @@ class Tally:
             processed_items=self.totals.processed,
             successful_items=self.totals.successful,
             failed_items=self.totals.failed,
-            current_stage=self.stage,
+            current_stage="waiting" if self.waiting and not finished else self.stage,
             progress_percentage=round(100 * self.share(), 2),
             records_per_second=0.0 if finished else round(rate, 1),
             eta_seconds=None if finished or eta is None else round(eta, 1),
@@ -212,4 +272,5 @@ class Tally:
             bytes_read=self.positions - self.positions_before,
             chunks=self.chunks,
             chunk_size=self.sizes,
+            waited_seconds=round(self.waited_seconds, 3),
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import tenacity
 
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from batchimport.model import RunOptions
 
 JITTER_SECONDS = 0.25
-Result = TypeVar("Result")
 
 
 def is_retryable(error: BaseException) -> bool:
@@ -48,14 +47,3 @@ def attempts(
         before_sleep=before_sleep,
         reraise=True,
     )
-
-
-def until_it_works(call: Callable[[], Result], on: type[Exception], seconds: float) -> Result:
-    """Call, and call again after an error of class `on`, with growing waits, for up to `seconds`."""
-    patient = tenacity.Retrying(
-        stop=tenacity.stop_after_delay(seconds),
-        wait=tenacity.wait_exponential(multiplier=0.1, max=2),
-        retry=tenacity.retry_if_exception_type(on),
-        reraise=True,
-    )
-    return patient(call)

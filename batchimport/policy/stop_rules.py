@@ -53,6 +53,11 @@ class StopRule:
         self.failures_in_a_row = 0
         self.rejected += result.failed
         self.processed += result.chunk.records
+        if self._is_hopeless():
+            return TooManyRejects(
+                f"none of the first {self.processed:,} records fits",
+                hint="check --delimiter, --schema and --transform; --max-errors 100% goes on anyway",
+            )
         if not self._exceeds_max_errors():
             return None
         return TooManyRejects(
@@ -80,6 +85,13 @@ class StopRule:
         chunks = "1 chunk was" if self.given_up == 1 else f"{self.given_up:,} chunks were"
         reason = f"; the last error: {self.last_failure}" if self.last_failure else ""
         return FatalError(f"{chunks} given up{reason}", hint=_HINT)
+
+    def _is_hopeless(self) -> bool:
+        options = self._options
+        if options.hopeless_after is None or self.processed < options.hopeless_after:
+            return False
+        is_limited = options.max_errors is not None or options.max_errors_share is not None
+        return self.rejected == self.processed and not is_limited
 
     def _exceeds_max_errors(self) -> bool:
         most, share = self._options.max_errors, self._options.max_errors_share

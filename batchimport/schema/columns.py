@@ -69,7 +69,8 @@ def columns_of(
     """Return a column for each property that a schema describes or requires.
 
     Args:
-        exact: Columns, in lower case, whose numbers are kept as JSON text so that no digit is lost.
+        exact: Columns, in lower case, whose numbers and booleans are kept as JSON text, as they are
+            written.
     """
     columns = (
         replace(_column(resolved, name), inferred=inferred)
@@ -78,7 +79,7 @@ def columns_of(
     )
     return tuple(
         replace(column, kind="json")
-        if column.name.lower() in exact and column.kind in ("integer", "number")
+        if column.name.lower() in exact and column.kind in ("integer", "number", "boolean")
         else column
         for column in columns
     )

@@ -5,21 +5,12 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, cast
 
-from batchimport.errors import UsageError
+from batchimport.errors import UsageError, did_you_mean
 from batchimport.sinks.base import SinkOptions
+from batchimport.sinks.registry import SINKS, scheme_of
 
 if TYPE_CHECKING:
     from batchimport.sinks.base import Sink
-
-SINKS = {
-    "sqlite": "batchimport.sinks.sqlite.sink:SqliteSink",
-    "duckdb": "batchimport.sinks.duckdb.sink:DuckdbSink",
-    "parquet": "batchimport.sinks.parquet.sink:ParquetSink",
-    "postgresql": "batchimport.sinks.postgres.sink:PostgresSink",
-    "postgres": "batchimport.sinks.postgres.sink:PostgresSink",
-}
-EXTRAS = {"psycopg": "postgres", "duckdb": "duckdb"}
-"""By driver: the extra of this package that installs it."""
 
 
 def open_sink(address: str, options: SinkOptions = SinkOptions()) -> Sink:
@@ -28,25 +19,27 @@ def open_sink(address: str, options: SinkOptions = SinkOptions()) -> Sink:
     Raises:
         UsageError: If the scheme is unknown, its driver is not installed, or nothing can be there.
     """
-    scheme = address.partition(":")[0].lower()
-    if "://" not in address or scheme not in SINKS:
+    scheme = scheme_of(address)
+    if scheme is None:
+        near = did_you_mean(address.partition(":")[0], SINKS)
         known = ", ".join(f"{name}://" for name in SINKS)
         raise UsageError(
             "not a destination this version knows",
             where=f"--to {redact(address)}",
-            hint=f"an address begins with {known}, such as sqlite:///users.db",
+            hint=f"did you mean {near}://?"
+            if near and "://" in address
+            else f"an address begins with {known}, such as sqlite:///users.db",
         )
-    module, _, name = SINKS[scheme].partition(":")
+    module, _, name = scheme.sink.partition(":")
     try:
         adapter = getattr(import_module(module), name)
     except ImportError as error:
-        extra = EXTRAS.get(str(error.name).partition(".")[0])
-        if extra is None:
+        if scheme.extra is None or str(error.name).startswith("batchimport"):
             raise
         raise UsageError(
-            f"the driver for {scheme} is not installed",
+            f"the driver for {address.partition(':')[0].lower()} is not installed",
             where=f"--to {redact(address)}",
-            hint=f"pip install 'batchimport[{extra}]'",
+            hint=f"pip install 'batchimport[{scheme.extra}]'",
         ) from error
     return cast("Sink", adapter(address, options))
 

@@ -32,12 +32,15 @@ class SinkHints:
             store the chunks in source order.
         preferred_records: Records per transaction that suit it.
         delivery: The promise it can keep, as the summary states it.
+        keeps_order: No chunk may be stored while an earlier one is missing: of rows with the same
+            key the first one must win, in every run.
         rows_outlive_the_ledger: The rows of a job that is forgotten stay where they are.
     """
 
     writers: int
     preferred_records: int
     delivery: str = "exactly-once"
+    keeps_order: bool = False
     rows_outlive_the_ledger: bool = True
 
 
@@ -56,12 +59,18 @@ class SinkOptions:
     dry_run: bool = False
 
 
+CONTENTS, BEGAN_EMPTY, DUPLICATES = "contents", "began_empty", "allow_duplicates"
+"""What a job's configuration holds besides the job, from this version on: size and fingerprint of
+each file; whether its table had no row when it was first claimed; what its user allowed."""
+
+
 @dataclass(frozen=True, slots=True)
 class JobRecord:
     """The job's row in the destination.
 
     Attributes:
-        configuration: The job as it was given, without the address.
+        configuration: The job as it was given, without the address; besides it facts
+            by the names above.
         schema: The JSON Schema in force, inferred or given.
         columns: The columns of the table that the job writes; empty if the source has no records.
         size: Positions of the source.
@@ -69,6 +78,7 @@ class JobRecord:
         epoch: Fencing token: only the claim with the highest may commit.
         rows_before: Rows of the table that no ledger accounts for; None when unknown.
         created_at: Time of the first claim, ISO 8601 in UTC.
+        updated_at: Time of the latest claim, chunk or end that the job's row was written for.
     """
 
     job_id: str
@@ -84,6 +94,7 @@ class JobRecord:
     epoch: int = 0
     rows_before: int | None = None
     created_at: str = ""
+    updated_at: str = ""
     configuration: dict[str, Any] = field(default_factory=dict)
 
 
@@ -199,12 +210,40 @@ class Sink(Protocol):
         """Return the jobs that this destination knows, oldest first."""
         ...
 
+    def first_chunks(self) -> dict[str, Committed]:
+        """Return the chunk at position 0 of each job that has one, by the job's id."""
+        ...
+
+    def identity_of(self, table: str) -> str | None:
+        """Return what all names of one table have in common; None if there is no such table."""
+        ...
+
+    def has_rows(self, table: str) -> bool:
+        """Say whether a table that exists has a row."""
+        ...
+
+    def surplus(self, record: JobRecord) -> int | None:
+        """Return how many rows more the job's table has than the ledgers account for.
+
+        Negative if it has fewer; None if it cannot be known, since others may write to it.
+        """
+        ...
+
     def claim(
-        self, job: Job, record: JobRecord, owner: str, instead_of: Sequence[JobRecord] = ()
+        self,
+        job: Job,
+        record: JobRecord,
+        owner: str,
+        instead_of: Sequence[JobRecord] = (),
+        check: Callable[[], None] = lambda: None,
     ) -> Claim:
         """Make ledger and table ready and take the job with a new epoch.
 
+        All of it is one atomic action, and no two claims on one ledger run at the same time.
+
         Args:
+            check: Called first in that action. It may look at the ledger, which nobody else can
+                claim a job of until the action ends; what it raises ends the claim.
             instead_of: Jobs whose ledgers are forgotten in the same atomic action. Their rows
                 stay, unless the hints or `--if-exists` say otherwise.
 
@@ -224,8 +263,16 @@ class Sink(Protocol):
         """
         ...
 
+    def columns_of(self, table: str) -> frozenset[str]:
+        """Return the names of a table's columns, in lower case; none if it does not exist."""
+        ...
+
     def exact_columns(self, table: str) -> frozenset[str]:
         """Return the columns, in lower case, that hold numbers exactly as they are written."""
+        ...
+
+    def text_columns(self, table: str) -> frozenset[str]:
+        """Return the columns, in lower case, that hold text."""
         ...
 
     def committed(self, job_id: str) -> list[Committed]:

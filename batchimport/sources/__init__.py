@@ -1,4 +1,4 @@
-"""Sources of records: one package for each format; `FORMATS` lists them.
+"""Sources of records: one package for each format; `registry.py` lists them.
 
 Which format a file has is decided by its content first, then by its name.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,8 +16,9 @@ from batchimport.errors import UsageError
 from batchimport.sources.bytes.compression import plain_name
 from batchimport.sources.bytes.file import HEAD_BYTES
 from batchimport.sources.bytes.unpack import open_text
-from batchimport.sources.detect import check_is_text, format_of_text
+from batchimport.sources.detect import check_is_meant, check_is_text, format_of_text
 from batchimport.sources.paths import STANDARD_INPUT, name_of, names_of
+from batchimport.sources.registry import FORMATS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,44 +26,6 @@ if TYPE_CHECKING:
     from batchimport.model import SourceOptions
     from batchimport.sources.base import Source
     from batchimport.sources.bytes.spool import Spool
-
-
-@dataclass(frozen=True, slots=True)
-class Format:
-    """A format of files, and the source that reads it.
-
-    Attributes:
-        source: `module:Class`, imported when it is needed. A text format's class is called with
-            (TextFile, name, options): the text is UTF-8, whatever the file is. A binary format's class
-            is called with (path, name, options).
-        suffixes: Of file names, lower case, without that of a compression.
-        magic: The first bytes of every file of a binary format; None for a text format.
-    """
-
-    source: str
-    suffixes: tuple[str, ...]
-    magic: bytes | None = None
-
-    def open(self, *arguments: Any) -> Source:
-        """Return the source of a file."""
-        module, _, name = self.source.partition(":")
-        source: Source = getattr(import_module(module), name)(*arguments)
-        return source
-
-
-_JSON_LINES = "batchimport.sources.jsonl.source:JsonLinesSource"
-_JSON_VALUES = "batchimport.sources.json.source:JsonValuesSource"
-_DELIMITED = "batchimport.sources.csv.source:DelimitedSource"
-_PARQUET = "batchimport.sources.parquet.source:ParquetSource"
-
-FORMATS = {
-    "jsonl": Format(_JSON_LINES, (".jsonl", ".ndjson")),
-    "json": Format(_JSON_VALUES, (".json",)),
-    "csv": Format(_DELIMITED, (".csv",)),
-    "tsv": Format(_DELIMITED, (".tsv", ".tab")),
-    "parquet": Format(_PARQUET, (".parquet",), magic=b"PAR1"),
-}
-"""All formats by the name that `--format` takes."""
 
 
 def open_source(
@@ -118,16 +81,24 @@ def _open_file(path: str, name: str, options: SourceOptions, unpack_into: Path |
     if options.format is None:
         kind = _binary_format_of(path) or kind
     if kind is not None and FORMATS[kind].magic is not None:
-        return FORMATS[kind].open(path, name, options)
+        return _source_of(kind, path, name, options)
     text = open_text(path, options, kind, unpack_into)
     try:
         head = text.read_at(0, HEAD_BYTES)
         check_is_text(path, kind or "text", head)
         kind = _decide(path, head, kind, options)
-        return FORMATS[kind].open(text, name, replace(options, format=kind))
+        if options.format is None:
+            check_is_meant(path, kind, head)
+        return _source_of(kind, text, name, replace(options, format=kind))
     except BaseException:
         text.close()
         raise
+
+
+def _source_of(kind: str, *arguments: Any) -> Source:
+    module, _, name = FORMATS[kind].source.partition(":")
+    source: Source = getattr(import_module(module), name)(*arguments)
+    return source
 
 
 def _format_by_name(name: str) -> str | None:

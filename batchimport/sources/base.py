@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from batchimport.model import Chunk, FieldError, Position, Reject
 from batchimport.sources.bytes.file import HEAD_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import polars as pl
 
@@ -129,6 +130,19 @@ class Batch:
     digest: str
 
 
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What one file of a source holds.
+
+    Attributes:
+        size: Its positions.
+        fingerprint: Size, head and tail of the text, or of the file if it is a binary one.
+    """
+
+    size: int
+    fingerprint: str
+
+
 class Source(Protocol):
     """One or more files as a sequence of records.
 
@@ -141,21 +155,25 @@ class Source(Protocol):
 
     Attributes:
         name: What users call it.
-        format: `jsonl`, `csv`, `tsv`, `json` or `parquet`; `mixed` if files differ.
+        format: Its name in the registry; `mixed` if files differ.
         size: The position after the last record, fixed when the source was opened.
         fingerprint: Differs if the content differs; cheap: size and hashes of head and tail.
+        contents: What each of its files holds, in order, whatever the files were unpacked from.
         modified: Times of last change and identities of the files; equal if certainly nothing changed.
         declared: JSON Schema that the files themselves declare; None if it must be inferred.
         notes: What was detected and users should know, such as the delimiter.
+        headers: For each file whose first line names the fields of its records: those names.
     """
 
     name: str
     format: str
     size: int
     fingerprint: str
+    contents: tuple[Content, ...]
     modified: str
     declared: dict[str, Any] | None
     notes: tuple[str, ...]
+    headers: Mapping[str, Sequence[str]]
 
     def cut(self, start: Position, limit: int, max_bytes: int) -> Chunk | None:
         """Return the chunk that begins at `start`.
@@ -193,6 +211,17 @@ class Source(Protocol):
 
     def digest(self, chunk: Chunk) -> str:
         """Return the hash of the chunk's bytes: the same as `read` gives, without parsing."""
+        ...
+
+    def head_digests(self, file: int, stops: Iterable[int]) -> dict[int, str]:
+        """Return the hash of the first positions of one file, for each number of them, in one pass.
+
+        The same as `digest` of a chunk that begins where the file begins.
+
+        Args:
+            file: Which of its files, from 0.
+            stops: Numbers of positions, none larger than the file.
+        """
         ...
 
     def count(self) -> int:
@@ -234,6 +263,7 @@ class OneFile(ABC):
     name: str
     size: int
     declared: dict[str, Any] | None = None
+    headers: Mapping[str, Sequence[str]] = MappingProxyType({})
 
     @abstractmethod
     def cut(self, start: Position, limit: int, max_bytes: int) -> Chunk | None:
@@ -290,6 +320,7 @@ class TextSource(OneFile):
         self.name = name
         self.size = text.size
         self.fingerprint, self.modified = text.fingerprint, text.modified
+        self.contents: tuple[Content, ...] = (Content(text.size, text.content),)
         self.notes = text.notes
         self._text = text
         self._max_record_bytes = max_record_bytes
@@ -325,6 +356,11 @@ class TextSource(OneFile):
     def digest(self, chunk: Chunk) -> str:
         """Return the hash of the chunk's bytes."""
         return self._text.digest(chunk.lo, chunk.hi)
+
+    def head_digests(self, file: int, stops: Iterable[int]) -> dict[int, str]:
+        """Return the hash of the first bytes, for each number of them."""
+        del file
+        return self._text.head_digests(stops)
 
     def close(self) -> None:
         """Close the file."""

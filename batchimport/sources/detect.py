@@ -4,23 +4,76 @@ from __future__ import annotations
 
 import json
 import re
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from batchimport.errors import UsageError
+from batchimport.sources.bytes.file import HEAD_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _LOOKS_LIKE = {
     b"PAR1": "a Parquet file",
-    b"PK\x03\x04": "a ZIP archive or an Excel workbook",
-    b"\xd0\xcf\x11\xe0": "an old Excel workbook",
+    b"PK\x03\x04": "a ZIP archive, an Excel workbook or another Office file",
+    b"PK\x05\x06": "an empty ZIP archive",
+    b"PK\x07\x08": "a part of a ZIP archive",
+    b"\xd0\xcf\x11\xe0": "an old Excel workbook or another Office file",
     b"SQLite format 3": "an SQLite database",
-    b"%PDF-": "a PDF document",
+    b"PGDMP\x01": "a dump of pg_dump",
+    b"Obj\x01": "an Avro file",
+    b"ARROW1\x00\x00": "an Arrow file",
+    b"FEA1\x00\x00\x00\x00": "a Feather file",
+    b"\x89HDF": "an HDF5 file",
+    b"\x93NUMPY": "a NumPy array",
+    b"SEQ\x06": "a Hadoop sequence file",
     b"\x7fELF": "a program",
     b"\x89PNG": "a picture",
     b"\xff\xd8\xff": "a picture",
     b"7z\xbc\xaf\x27\x1c": "a 7-Zip archive",
+    b"Rar!\x1a\x07": "a RAR archive",
+    b"MSCF\x00": "a CAB archive",
     b"\x04\x22\x4d\x18": "compressed with lz4",
+    b"\xff\x06\x00\x00sNaPpY": "compressed with snappy",
+    b"LZIP\x01": "compressed with lzip",
+    b"\x1f\x9d": "compressed with compress",
 }
+_TEXTS = {
+    rb"%PDF-": "a PDF document",
+    rb"%!PS": "a PostScript document",
+    rb"\{\\rtf": "an RTF document",
+    rb"GIF8[79]a": "a picture",
+    rb"!<arch>\n": "an archive of ar",
+    rb"0707(01|02|07)[0-9a-fA-F]{40}": "a cpio archive",
+    rb"version https://git-lfs\.github\.com/spec/": "a pointer to a file in Git LFS",
+    rb"(\.\./)*(\.git)?/annex/objects/": "a pointer to a file in git-annex",
+    rb"(?>(?><!--.*?-->)\s*)*+(<!doctype\s+html|<html[\s>]|<head[\s>]|<body[\s>])": "an HTML page",
+    rb"<\?xml\s|<!doctype\s|<!--": "XML",
+    rb"<([A-Za-z_][\w:.-]*)(\s[^<>]*)?(/>|>(?=.*?</\1\s*>))": "XML or HTML",
+}
+"""Patterns at the beginning of a text that is not a table, apart from white space. XML has a tag that
+is closed, unlike the header `<TICKER>,<DATE>` of some exchanges."""
+_SQL = re.compile(
+    rb"""(?:\s++|--[^\n]*(?:\n|\Z)|/\*.*?\*/;?|\\(?:un)?restrict\b[^\n]*)*+
+    (?:insert\s+(?:or\s+\w+\s+)?into\s+\S|replace\s+into\s+\S|copy\s+\S+[^;]*\sfrom\s+stdin
+    |(?:create|drop|alter)\s+(?:or\s+replace\s+|temp(?:orary)?\s+|unique\s+|unlogged\s+)*
+     (?:table|database|schema|type|index|sequence|view|extension|function|role|user)\s+["`\[\w]
+    |begin(?:\s+transaction|\s+work)?\s*;|start\s+transaction\s*;|pragma\s+\w+\s*=
+    |set\s+[@\w.]+\s*(?:=|\sto\s)|use\s+[`"\[]?\w+[`"\]]?\s*;|lock\s+tables\s
+    |select\s+pg_catalog\.)""",
+    re.IGNORECASE | re.DOTALL | re.VERBOSE,
+)
+_YAML_LINE = re.compile(
+    r"\s*(?:-\s+)*(?:[\w./\"'-][^:,;|\t{}\[\]]*:(?:\s.*)?|-(?:\s.*)?|---|\.\.\.|#.*)"
+)
+_YAML_START = re.compile(rb"%YAML\s|---(\s*\n|\s+[#!&])")
+_JSON_START = re.compile(rb"\{\s*(?:\"[^\"\n]*\"\s*:|\})|\[\s*(?:[\[{]|\]\s*\Z)")
+_DELIMITERS = frozenset(",;|\t")
+MAX_LINES = 100
+"""How many lines of a text are looked at."""
+LEAST_LINES = 3
+SHARE_FILLED = 0.8
 _OBJECT_LINES = re.compile(rb"\{[^\n]*\n\s*\{")
 _ARRAY_OF_OBJECTS = re.compile(rb"\[\s*[{\]]")
 _first_value = json.JSONDecoder().raw_decode
@@ -41,12 +94,84 @@ def check_is_text(path: str, kind: str, head: bytes) -> None:
     if head[_TAR] == b"ustar":
         looks_like.append("a tar archive")
     controls = len(_CONTROLS.findall(head))
+    if head.startswith(b"ORC") and controls:  # ORCID may be the name of a column
+        looks_like.append("an ORC file")
     share = _SHARE_OF_CONTROLS if _is_utf8(head) else _SHARE_OF_CONTROLS_WITHOUT_UTF8
     if controls > _MOST_CONTROLS and controls > share * len(head):
         looks_like.append("binary data")
     if looks_like:
         hint = "import the text in it, or what it was exported from, as CSV or JSON lines"
         raise UsageError(f"is {looks_like[0]}, not {kind}", where=path, hint=hint)
+
+
+def check_is_meant(path: str, kind: str, head: bytes) -> None:
+    """Check that a text is plainly not something else than records, such as an error page.
+
+    Called unless `--format` says what it is.
+
+    Raises:
+        UsageError: If it is.
+    """
+    found = _other_text(head)
+    if found is None and kind not in ("json", "jsonl"):
+        found = _other_lines(head)
+    if found is not None:
+        raise UsageError(
+            f"is {found}, not {kind}",
+            where=path,
+            hint="get the file that was meant; if it is this one, say how to read it, such as with "
+            f"--format {'json' if found == 'JSON' else 'csv'}",
+        )
+
+
+def _other_text(head: bytes) -> str | None:
+    """Return what a text is by how it begins, if that is not a table."""
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    for pattern, name in _TEXTS.items():
+        if re.match(pattern, text, re.IGNORECASE | re.DOTALL):
+            return name
+    return "a file of SQL statements" if _SQL.match(text) else None
+
+
+def _other_lines(head: bytes) -> str | None:
+    """Return what a text is by its lines, if that is not a table: JSON, YAML, or fixed width."""
+    text = head.decode(errors="replace").removeprefix("\ufeff")
+    lines = text.splitlines()
+    if len(head) >= HEAD_BYTES:
+        lines = lines[:-1]  # it may be cut off
+    lines = [line for line in lines if line.strip()][:MAX_LINES]
+    if _JSON_START.match(head.removeprefix(b"\xef\xbb\xbf").lstrip()):
+        return "JSON"
+    if _YAML_START.match(head) or _is_yaml(lines):
+        return "YAML"
+    return "text of fixed width" if _has_fixed_width(lines) else None
+
+
+def _is_yaml(lines: Sequence[str]) -> bool:
+    """Say whether each line is a key with its value, or an item of a list."""
+    written = [line for line in lines if not line.lstrip().startswith("#")]
+    keys = [line for line in written if re.search(r":(\s|$)", line)]
+    return len(keys) >= 2 and all(_YAML_LINE.fullmatch(line) for line in written)
+
+
+def _has_fixed_width(lines: Sequence[str]) -> bool:
+    """Say whether at least three lines have columns of text that begin below each other.
+
+    A column begins after a blank in each line, after two in some, and with text in most lines and in
+    the first one.
+    """
+    if len(lines) < LEAST_LINES or not _DELIMITERS.isdisjoint(lines[0]):
+        return False
+    width = max(map(len, lines))
+    padded = [line.ljust(width) for line in lines]
+    for at in range(2, width):
+        if padded[0][at] == " " or any(line[at - 1] != " " for line in padded):
+            continue
+        filled = sum(line[at] != " " for line in padded)
+        gaps = sum(line[at - 2] == " " for line in padded)
+        if filled >= SHARE_FILLED * len(padded) and gaps >= len(padded) / 2:
+            return True
+    return False
 
 
 def _is_utf8(head: bytes) -> bool:

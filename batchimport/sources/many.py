@@ -18,7 +18,7 @@ from batchimport.model import Chunk, Position
 from batchimport.sources.bytes.file import digest_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from batchimport.schema import RecordSchema
     from batchimport.sources.base import Batch, Source
@@ -38,6 +38,7 @@ class ManySource:
         self._names = names
         self._files = _OpenFiles(open_file)
         facts = [self._files.facts(at) for at in range(len(names))]
+        self.contents = tuple(content for fact in facts for content in fact.contents)
         self._ends = _ends([fact.size for fact in facts])
         formats = {fact.format for fact in facts}
         self.name = f"{names[0]} and {len(names) - 1} more"
@@ -45,6 +46,9 @@ class ManySource:
         self.size = self._ends[-1]
         self.fingerprint = "\n".join(fact.fingerprint for fact in facts)
         self.modified = digest_of("\n".join(fact.modified for fact in facts).encode())
+        self.headers: Mapping[str, Sequence[str]] = {
+            name: header for fact in facts for name, header in fact.headers.items()
+        }
         schemas = [fact.declared for fact in facts if fact.declared is not None]
         self.declared = reduce(_merge_schemas, schemas) if len(schemas) == len(facts) else None
         self.notes = _merge_notes(
@@ -78,6 +82,11 @@ class ManySource:
         at, local = self._local(chunk)
         with self._files.use(at) as file:
             return file.digest(local)
+
+    def head_digests(self, file: int, stops: Iterable[int]) -> dict[int, str]:
+        """Return the hash of the first positions of one file, for each number of them."""
+        with self._files.use(file) as source:
+            return source.head_digests(0, stops)
 
     def _local(self, chunk: Chunk) -> tuple[int, Chunk]:
         """Return which file holds a chunk, and the chunk by its positions in that file.

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import glob
 import os
+import re
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
 
 from batchimport.errors import UsageError
 
@@ -14,6 +17,7 @@ if TYPE_CHECKING:
 
 
 STANDARD_INPUT = "-"
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 def find_sources(words: Iterable[str]) -> tuple[str, ...]:
@@ -37,6 +41,8 @@ def _files_of(word: str) -> Iterator[str]:
     if word == STANDARD_INPUT:
         yield word
         return
+    if _URL.match(word) and not os.path.exists(word):  # noqa: PTH110 - takes any string
+        raise _is_a_url(word)
     if not glob.has_magic(word) or os.path.exists(word):  # noqa: PTH110 - takes any string
         yield str(Path(word).absolute())
         return
@@ -45,6 +51,22 @@ def _files_of(word: str) -> Iterator[str]:
     if not matches:
         raise UsageError("no file matches", where=word, hint="check the path and the pattern")
     yield from (str(Path(path).absolute()) for path in matches)
+
+
+def _is_a_url(word: str) -> UsageError:
+    """Return the error that says how to import what a URL names."""
+    url = urlsplit(word)
+    shown = url._replace(netloc=url.netloc.rpartition("@")[2], query="", fragment="").geturl()
+    if url.scheme.lower() == "file":
+        return UsageError("is a URL", where=shown, hint=f"name the path: {unquote(url.path)}")
+    fetch = {"s3": "aws s3 cp {} -", "gs": "gcloud storage cat {}"}
+    command = fetch.get(url.scheme.lower(), "curl -fsSL {}").format(shlex.quote(shown))
+    table = stem_of(url.path)
+    return UsageError(
+        "URLs are not read",
+        where=shown,
+        hint=f"{command} | batchimport run - --table {shlex.quote(table)}",
+    )
 
 
 def stem_of(path: str) -> str:

@@ -88,6 +88,34 @@ def lock_file(descriptor: int, *, wait: bool = False) -> bool:
     return True
 
 
+class OpenedFile:
+    """A file that a database keeps open: is it still the one that its path names?"""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._identity = self._look()
+
+    def check(self) -> None:
+        """Raise if what is written no longer reaches the path.
+
+        Raises:
+            FatalError: If the file was removed, moved or replaced.
+        """
+        if self._look() != self._identity:
+            raise FatalError(
+                "the file was removed, moved or replaced while the job ran",
+                where=str(self._path),
+                hint="put it back and run the same command again, or import again with --restart",
+            )
+
+    def _look(self) -> tuple[int, int] | None:
+        try:
+            found = self._path.stat()
+        except FileNotFoundError:
+            return None
+        return found.st_dev, found.st_ino
+
+
 class TemporaryFile:
     """A file that is not yet in its directory: no other process sees it."""
 

@@ -83,3 +83,15 @@ def test_every_field_of_the_output_is_documented() -> None:
     documented = set(re.findall(r"`(\w+)`", page))
     kinds = (Summary, Counts, ChunkCounts, ChunkSizes, Progress, Reject, FieldError)
     assert {each.name for kind in kinds for each in fields(kind)} - documented == set()
+
+
+def test_the_map_of_the_code_is_right() -> None:
+    """CONTRIBUTING names modules that exist, and the layers that `lint-imports` checks."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    table = text.partition("## Where things are")[2].partition("\n## ")[0]
+    named = re.findall(r"`([\w/]+(?:\.py|/))`", table)
+    assert len(named) > 30
+    places = [ROOT / "batchimport" / name for name in named if name != "batchimport/"]
+    assert [place for place in places if not place.exists()] == []
+    layers = re.findall('"(.+)",', (ROOT / "pyproject.toml").read_text().partition("layers = [")[2])
+    assert "\n".join(["", *layers[: layers.index("errors") + 1], ""]) in text

@@ -21,12 +21,17 @@ SUMMARY_KEYS = {
     "version", "job_id", "status", "sources", "destination", "table", "engine", "delivery",
     "resumed", "total_items", "total_processed", "successful", "failed", "filtered", "this_run",
     "duration_seconds", "records_per_second", "bytes_read", "peak_memory_bytes", "chunks",
-    "chunk_size", "rejects_by_code", "rejects_file", "resume_command", "error",
+    "chunk_size", "rejects_by_code", "rejects_by_field", "rejects_file",
+    "resume_command", "error",
 }  # fmt: skip
 PROGRESS_KEYS = {
     "job_id", "status", "total_items", "processed_items", "successful_items", "failed_items",
     "current_stage", "progress_percentage", "records_per_second", "eta_seconds", "chunk_size",
     "in_flight", "cpu_usage", "memory_usage", "updated_at",
+}  # fmt: skip
+HISTORY_KEYS = {
+    "sources", "destination", "table", "begun_at", "ended_at", "duration_seconds", "runs", "error",
+    "next_command",
 }  # fmt: skip
 REJECT_KEYS = {"record", "source", "line", "byte_offset", "stage", "errors", "raw"}
 
@@ -72,7 +77,7 @@ def test_the_json_contract(workdir: Workdir) -> None:
     assert set(reject) == REJECT_KEYS
     assert set(reject["errors"][0]) == {"code", "field", "message", "value"}
     status = workdir.call("status", "--json")
-    assert set(json.loads(status.out)) == PROGRESS_KEYS
+    assert set(json.loads(status.out)) == PROGRESS_KEYS | HISTORY_KEYS
     assert json.loads(status.out)["progress_percentage"] == 100
     (job,) = json.loads(workdir.call("jobs", "--json").out)
     assert job["job_id"] == summary.summary["job_id"]

@@ -21,6 +21,8 @@ from batchimport.sources.jsonl.source import JsonLinesSource
 from batchimport.sources.parquet.source import ParquetSource
 from batchimport.sources.text_lines import Lines
 from batchimport.state.directory import StateDirectory
+from tests.helpers import toy_source
+from tests.helpers.toy_source import BoxSource, write_boxes
 
 RECORDS = [{"id": at, "name": f"name, {at}"} for at in range(50)]
 LINES = "".join(json.dumps(record) + "\n" for record in RECORDS)
@@ -85,6 +87,23 @@ def _lose_a_row(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ParquetSource, "read", read_less)
 
 
+def _lose_a_box(patch: pytest.MonkeyPatch) -> None:
+    """Take two boxes for one, in cutting and in reading."""
+    cut, starts = BoxSource.cut, toy_source._starts
+
+    def cut_less(self: BoxSource, *arguments: Any) -> Any:
+        chunk = cut(self, *arguments)
+        return chunk and replace(chunk, end=replace(chunk.end, record=chunk.end.record - 1))
+
+    patch.setattr(BoxSource, "cut", cut_less)
+    patch.setattr(toy_source, "_starts", lambda data, at: starts(data, at)[:-1])
+
+
+def _boxes(folder: Path) -> Path:
+    (folder / "a.box").write_bytes(write_boxes([json.dumps(each).encode() for each in RECORDS]))
+    return folder / "a.box"
+
+
 def _csv(*, quote: str) -> bytes:
     rows = [f"{at},{quote}name {at}{quote}" for at in range(50)]
     return "\n".join(["id,name", *rows, ""]).encode()
@@ -121,6 +140,7 @@ CASES: dict[str, tuple[Callable[[Path], Path], Break]] = {
         _lose_an_element,
     ),
     "parquet": (_parquet, _lose_a_row),
+    "box": (_boxes, _lose_a_box),
 }
 
 
@@ -158,5 +178,6 @@ def test_regular_files_are_counted_without_cutting(
     monkeypatch.setattr(Lines, "_whole_records", None)
     monkeypatch.setattr(Elements, "cut", None)
     monkeypatch.setattr(ParquetSource, "cut", None)
+    monkeypatch.setattr(BoxSource, "cut", None)
     assert source.count() == 50
     source.close()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -63,7 +65,7 @@ def test_a_chunk_is_stored_with_its_ledger_row_and_rejects(store: Store) -> None
     result = claim.store(a_request(chunk(0, 4), rows(1, 2), [reject], filtered=1))
     assert (result.successful, result.failed, result.filtered) == (2, 1, 1)
     assert store.rows() == [(1, "user 1"), (2, "user 2")]
-    data = store.rows("CAST(data AS varchar)" if store.kind != "sqlite" else "data")
+    data = store.rows("CAST(data AS varchar)" if store.like != "sqlite" else "data")
     assert data == [('{"a": 1.10}',)] * 2
     (row,) = sink.committed("users-1")
     assert (row.chunk, row.successful, row.failed, row.filtered) == (chunk(0, 4), 2, 1, 1)
@@ -178,13 +180,13 @@ def test_values_come_back_as_they_were(store: Store, kind: Any) -> None:
     given = [{"n": at, "v": value} for at, value in enumerate(VALUES[kind])]
     request = a_request(chunk(0, len(given)), given, columns=columns)
     assert claim.store(request).successful == len(given)
-    column = "CAST(v AS text)" if kind == "json" and store.kind == "postgresql" else "v"
+    column = "CAST(v AS text)" if kind == "json" and store.like == "postgresql" else "v"
     found = [value for _, value in store.rows(f"n, {column}")]
-    if kind == "json" and store.kind == "postgresql":  # jsonb keeps the value, not its spelling
+    if kind == "json" and store.like == "postgresql":  # jsonb keeps the value, not its spelling
         assert json.loads(found[0]) == json.loads(given[0]["v"])
         return
     assert found == VALUES[kind]
-    if store.kind != "sqlite":  # which has neither booleans nor a negative zero
+    if store.like != "sqlite":  # which has neither booleans nor a negative zero
         assert list(map(str, found)) == list(map(str, VALUES[kind]))
 
 
@@ -192,12 +194,12 @@ def test_text_with_a_nul_is_stored_or_rejected(store: Store) -> None:
     """Never cut off at it."""
     sink, claim = store.claimed()
     result = claim.store(a_request(chunk(0, 2), [{"id": 1, "name": "a\0b"}, *rows(2)]))
-    if store.kind == "postgresql":
+    if store.like == "postgresql":
         assert [reject.record for reject in sink.rejects("users-1")] == [0]
         return
     assert result.successful == 2
-    name = "hex(name)" if store.kind == "sqlite" else "name"
-    assert store.rows(f"id, {name}")[0] == (1, "610062" if store.kind == "sqlite" else "a\0b")
+    name = "hex(name)" if store.like == "sqlite" else "name"
+    assert store.rows(f"id, {name}")[0] == (1, "610062" if store.like == "sqlite" else "a\0b")
 
 
 def test_times_and_ids_have_types_of_their_own(store: Store) -> None:
@@ -211,7 +213,7 @@ def test_times_and_ids_have_types_of_their_own(store: Store) -> None:
     request = a_request(chunk(0, 3), given, columns=columns)
     assert claim.store(request).successful == 3
     found = store.rows("date, time, uuid")
-    if store.kind == "sqlite":
+    if store.like == "sqlite":
         assert found == [tuple(each.values()) for each in given]
         return
     assert {str(day) for day, _, _ in found} == {"2024-02-29"}
@@ -234,7 +236,7 @@ def test_keys_without_a_column_are_kept(store: Store) -> None:
     claim.store(a_request(chunk(0, 1), rows(1)))
     claim.store(a_request(chunk(1, 2), [*rows(2), {"id": 3, "_extra": '{"x":1}'}]))
     claim.store(a_request(chunk(3, 1), rows(4)))
-    extra = store.rows("id, CAST(_extra AS varchar)" if store.kind != "sqlite" else "id, _extra")
+    extra = store.rows("id, CAST(_extra AS varchar)" if store.like != "sqlite" else "id, _extra")
     assert [(at, text and json.loads(text)) for at, text in extra] == [
         (1, None),
         (2, None),
@@ -306,7 +308,10 @@ def test_a_job_is_known_again(store: Store) -> None:
     claim.finish("interrupted", 7)
     store.close()
     again = store.open()
-    assert again.jobs() == [replace(claim.record, state="interrupted", total_items=7)]
+    (known,) = again.jobs()
+    ended = {"state": "interrupted", "total_items": 7, "updated_at": known.updated_at}
+    assert known == replace(claim.record, **ended)
+    assert known.updated_at >= known.created_at
     assert [row.chunk for row in again.committed("users-1")] == [chunk(0, 2)]
     resumed = again.claim(job, a_record(job, columns=()), "me")
     record = resumed.record
@@ -420,7 +425,7 @@ def test_keys_that_would_share_a_column_are_refused(database: Store, exists: boo
     if exists:
         database.run("CREATE TABLE users (id INTEGER)")
     columns = (Column("id", "integer"), Column("ID", "integer"))
-    if database.kind == "postgresql" and not exists:
+    if database.like == "postgresql" and not exists:
         database.claimed(columns=columns)
         return
     with pytest.raises(UsageError, match=r"share a column: id, ID|both go into column id"):
@@ -532,7 +537,7 @@ def test_constraints_of_an_existing_table_reject_records(database: Store) -> Non
         "CREATE TABLE log (id INTEGER)",
     ):
         database.run(statement)
-    if database.kind == "sqlite":
+    if database.like == "sqlite":
         database.run(
             "CREATE TRIGGER t AFTER INSERT ON users BEGIN INSERT INTO log VALUES (new.id); END"
         )
@@ -546,7 +551,7 @@ def test_constraints_of_an_existing_table_reject_records(database: Store) -> Non
 @pytest.mark.parametrize("made", ["STORED", "VIRTUAL"])
 def test_a_column_that_is_computed_takes_no_values(database: Store, made: str) -> None:
     """Said before the first chunk, by its name; nobody needs to fill it."""
-    if (database.kind, made) in (("postgresql", "VIRTUAL"), ("duckdb", "STORED")):
+    if (database.like, made) in (("postgresql", "VIRTUAL"), ("duckdb", "STORED")):
         pytest.skip("not in this database")
     data = f"data TEXT GENERATED ALWAYS AS (name) {made}"
     database.run(f"CREATE TABLE users (id INTEGER, name TEXT, {data})")
@@ -633,12 +638,31 @@ def test_a_commit_is_on_disk_whatever_the_default(server: Store, by: str) -> Non
 
 
 def test_a_commit_of_sqlite_is_on_disk(tmp_path: Path) -> None:
-    """With a write-ahead log only `synchronous = FULL` syncs it at each commit."""
+    """EXTRA syncs the log at each commit, and in rollback mode the directory of the journal."""
     store = Store("sqlite", f"sqlite:///{tmp_path / 'users.db'}")
     sink: Any = store.claimed()[0]
-    assert sink.rows("PRAGMA synchronous") == [(2,)]
+    assert sink.rows("PRAGMA synchronous") == [(3,)]
     assert sink.rows("PRAGMA journal_mode") == [("wal",)]
     store.close()
+
+
+@pytest.mark.parametrize("mode", ["delete", "wal"])
+def test_a_file_of_the_user_keeps_its_journal_mode(tmp_path: Path, mode: str) -> None:
+    """Before, during and after the import: only a file that is made here is switched to WAL."""
+    path = tmp_path / "users.db"
+    with closing(sqlite3.connect(path)) as own:
+        own.execute(f"PRAGMA journal_mode = {mode}")
+        own.execute("CREATE TABLE users (id INTEGER, name TEXT, data TEXT)")
+        own.commit()
+    store = Store("sqlite", f"sqlite:///{path}")
+    sink: Any
+    sink, claim = store.claimed()
+    claim.store(a_request(chunk(0, 2), rows(0, 1)))
+    assert sink.rows("PRAGMA journal_mode") == [(mode,)]
+    store.close()
+    with closing(sqlite3.connect(path)) as own:
+        assert own.execute("PRAGMA journal_mode").fetchall() == [(mode,)]
+        assert own.execute("SELECT count(*) FROM users").fetchall() == [(2,)]
 
 
 # -- what only files have ----------------------------------------------------------------------

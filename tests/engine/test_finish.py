@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.helpers.cli import Workdir
 from tests.helpers.tables import query
 
@@ -19,3 +21,20 @@ def test_a_run_with_a_chunk_that_was_given_up_is_interrupted(workdir: Workdir) -
     again = workdir.call(*run)
     assert (again.code, again.summary["this_run"]["processed"]) == (0, 10)
     assert query(workdir.path / "u.db", state) == [("completed",)]
+
+
+@pytest.mark.parametrize("mode", ["error", "ignore"])
+def test_the_first_of_equal_keys_wins_after_a_chunk_was_given_up(
+    workdir: Workdir, mode: str
+) -> None:
+    """A later chunk does not pass it: the next run stores both in order."""
+    ids = [*range(20), *range(10, 20), *range(20, 30)]
+    workdir.lines("u.jsonl", [{"id": number, "at": at} for at, number in enumerate(ids)])
+    run = ["run", "u.jsonl", "--key", "id", "--on-conflict", mode, "--chunk-size", 10, "--json"]
+    ended = workdir.call(*run, "--max-attempts", 1, BATCHIMPORT_FAILPOINTS="before-store=error@2")
+    assert (ended.code, ended.summary["status"]) == (1, "failed")
+    assert ended.summary["error"].startswith("1 chunk was given up; the last error: failpoint")
+    assert query(workdir.path / "u.db", "SELECT max(at) FROM u") == [(9,)]
+    workdir.call(*run)
+    found = query(workdir.path / "u.db", "SELECT id, at FROM u ORDER BY id")
+    assert found == [(at, at) for at in range(20)] + [(at, at + 10) for at in range(20, 30)]

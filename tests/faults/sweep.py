@@ -45,10 +45,10 @@ def write_source(folder: Path, records: int = RECORDS) -> None:
 class Victim:
     """A job in a directory, its runs, and how it ends."""
 
-    def __init__(self, folder: Path, destination: Destination, broken: str = "") -> None:
+    def __init__(self, folder: Path, destination: Destination) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         write_source(folder)
-        self.folder, self.destination, self.broken = folder, destination, broken
+        self.folder, self.destination = folder, destination
         self.kills = self.runs = 0
 
     def run(self, fault: str = "", *more: Any) -> Ended:
@@ -81,7 +81,7 @@ class Victim:
 
     def _run(self, fault: str, *more: Any, limits: Mapping[str, int] | None = None) -> Ended:
         """Run once; check what must hold at all times."""
-        befalls: dict[str, Any] = {"limits": limits or {}, "broken": self.broken}
+        befalls: dict[str, Any] = {"limits": limits or {}}
         befalls |= {"strace": injecting(fault)} if ":" in fault else {"failpoints": fault}
         ended = call(self.folder, *self.words(*more), **befalls)
         self.destination.assert_consistent("users")
@@ -99,10 +99,10 @@ class Victim:
         return Ending(counts, rows, rejects, (self.folder / summary["rejects_file"]).read_bytes())
 
 
-def new_victim(kind: str, folder: Path, request: pytest.FixtureRequest, broken: str = "") -> Victim:
+def new_victim(kind: str, folder: Path, request: pytest.FixtureRequest) -> Victim:
     folder.mkdir(exist_ok=True)
     place = make_destination(kind, folder, lambda: request.getfixturevalue("postgres"))
-    return Victim(folder, place, broken)
+    return Victim(folder, place)
 
 
 def at_passes(points: Sequence[str], passes: Iterable[int]) -> list[str]:

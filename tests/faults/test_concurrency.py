@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
@@ -15,7 +14,7 @@ import pytest
 from batchimport.failpoints import VARIABLE
 from batchimport.sinks.duckdb.file import create_file
 from tests.faults.sweep import Ending, Victim, new_victim
-from tests.helpers.cli import Workdir, environment
+from tests.helpers.cli import COMMAND, Workdir, environment
 from tests.helpers.destinations import Database
 from tests.helpers.forked import Call, call_all
 from tests.helpers.tracing import has_stopped, wait_for
@@ -94,9 +93,8 @@ class Stopped:
     """An owner that was stopped before it stores its second chunk."""
 
     def __init__(self, victim: Victim) -> None:
-        runner = ["-m", "tests.helpers.breaks", victim.broken]
         self.process = subprocess.Popen(
-            [sys.executable, *runner, *map(str, victim.words("--max-parallel", 1))],
+            [*COMMAND, *map(str, victim.words("--max-parallel", 1))],
             cwd=victim.folder,
             env=environment(**{VARIABLE: "before-store=stop@2"}),
             stdout=subprocess.DEVNULL,
@@ -136,14 +134,6 @@ def test_a_stopped_owner_wakes_up_after_a_take_over(
         code, error = stopped.wake_up()
         assert (code, "taken over" in error) == (6, True), error
     assert victim.end() == whole
-
-
-def test_no_epoch_check_is_noticed(tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    """Negative control: a program without the fence does not leave with 6."""
-    victim = new_victim("sqlite", tmp_path / "broken", request, "no-epoch-check")
-    stopped = Stopped(victim)
-    take_over(victim)
-    assert stopped.wake_up()[0] != 6
 
 
 def test_an_orphan_holds_no_lock(workdir: Workdir) -> None:

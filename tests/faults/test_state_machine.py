@@ -1,14 +1,15 @@
-"""Run, kill, resume, edit and forget in any order, against a plain model of what must come of it."""
+"""Run, kill, copy, compress, grow, drop and restart in any order, against a model of the table."""
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import shutil
 from collections import Counter
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import settings
@@ -32,8 +33,24 @@ SCHEMAS = {
     },
 }
 POINTS = ("after-claim", "before-commit", "after-commit", "before-finish", "after-finish")
+NAMES = ("users.jsonl", "copy.jsonl", "users.jsonl.gz")
+WAYS = (
+    "",
+    "--if-source-changed append",
+    "--restart",
+    "--restart --if-exists replace",
+)
 Content = tuple[str, ...]
 """The lines of the source."""
+
+
+class JobKey(NamedTuple):
+    """What one job is known by."""
+
+    name: str
+    content: Content
+    schema: str
+    replaces: bool
 
 
 def accepted(content: Content, schema: str) -> list[int]:
@@ -43,7 +60,11 @@ def accepted(content: Content, schema: str) -> list[int]:
 
 
 class Imports(RuleBasedStateMachine):
-    """One source, one table; the model knows jobs by content and schema."""
+    """One content under several names, one table; the model is the set of records in the table.
+
+    No record may ever be stored twice, for no command asks for that. What is refused changes
+    nothing, and is refused for a reason that the model knows.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,9 +73,11 @@ class Imports(RuleBasedStateMachine):
         self.place = SqliteFile(f"sqlite:///{self.path / 'users.db'}")
         self.content: Content = ()
         self.schema = "loose"
-        self.unfinished: tuple[Content, str] | None = None
-        self.completed: list[tuple[Content, str]] = []
         self.next_id = 0
+        self.table: set[int] = set()
+        self.unfinished: dict[str, JobKey] = {}
+        self.known: set[JobKey] = set()
+        self.done: set[JobKey] = set()
 
     def teardown(self) -> None:
         self._folder.cleanup()
@@ -65,15 +88,16 @@ class Imports(RuleBasedStateMachine):
             (self.path / name).write_text(json.dumps(schema))
         self.append(9)
 
-    # -- what happens to the source and the state ----------------------------------------------
+    # -- what happens to the source, the table and the state -----------------------------------
 
-    @rule(data=st.data(), what=st.sampled_from(["append", "edit", "schema"]))
+    @rule(data=st.data(), what=st.sampled_from(["grow", "rewrite", "schema"]))
     def change(self, data: st.DataObject, what: str) -> None:
         """Make another job of it."""
-        if what == "append":
+        if what == "grow":
             self.append(data.draw(st.integers(1, 6)))
-        elif what == "edit":
-            self.edit(data.draw(st.integers(0, len(self.content) - 1)))
+        elif what == "rewrite":
+            self.content = ()
+            self.append(data.draw(st.integers(1, 9)))
         else:
             self.schema = "strict" if self.schema == "loose" else "loose"
 
@@ -86,30 +110,35 @@ class Imports(RuleBasedStateMachine):
             self.next_id += 1
         self.put((*self.content, *lines))
 
-    def edit(self, at: int) -> None:
-        """Change a record in place."""
-        lines = list(self.content)
-        lines[at] = json.dumps({"id": self.next_id, "word": "edited"})
-        self.next_id += 1
-        self.put(tuple(lines))
-
     def put(self, content: Content) -> None:
+        """Write the content under every name."""
         self.content = content
-        (self.path / "users.jsonl").write_text("".join(line + "\n" for line in content))
+        text = "".join(line + "\n" for line in content).encode()
+        for name in NAMES:
+            body = gzip.compress(text, mtime=0) if name.endswith(".gz") else text
+            (self.path / name).write_bytes(body)
 
     @precondition(lambda self: self.unfinished)
-    @rule()
-    def put_back(self) -> None:
-        """Bring back the file and the schema that the unfinished job began with."""
-        assert self.unfinished
-        self.schema = self.unfinished[1]
-        self.put(self.unfinished[0])
+    @rule(data=st.data())
+    def put_back(self, data: st.DataObject) -> None:
+        """Bring back the content and the schema that an unfinished job began with."""
+        job = self.unfinished[data.draw(st.sampled_from(sorted(self.unfinished)))]
+        self.schema = job.schema
+        self.put(job.content)
+
+    @rule(statement=st.sampled_from(["DROP TABLE IF EXISTS users", "DELETE FROM users"]))
+    def lose_rows(self, statement: str) -> None:
+        """Drop the table, or empty it."""
+        if self.place.fetch("SELECT name FROM sqlite_schema WHERE name = 'users'"):
+            self.place.execute(statement)
+            self.table, self.done = set(), set()
 
     @rule(data=st.data(), what=st.sampled_from(["touch", "forget", "corrupt"]))
     def disturb(self, data: st.DataObject, what: str) -> None:
         """Do what must make no difference."""
         if what == "touch":
-            os.utime(self.path / "users.jsonl", (self.next_id, self.next_id))
+            for name in NAMES:
+                os.utime(self.path / name, (self.next_id, self.next_id))
         elif what == "forget":
             shutil.rmtree(self.path / ".batchimport", ignore_errors=True)
         else:
@@ -124,51 +153,73 @@ class Imports(RuleBasedStateMachine):
 
     # -- runs ----------------------------------------------------------------------------------
 
-    @rule(size=st.integers(1, 7))
-    def run_to_the_end(self, size: int) -> None:
-        """Run, or resume."""
-        self.run(size, "")
+    @rule(name=st.sampled_from(NAMES), size=st.integers(1, 7), way=st.sampled_from(WAYS))
+    def run_to_the_end(self, name: str, size: int, way: str) -> None:
+        """Run, resume, or begin again."""
+        self.run(name, size, way, "")
 
-    @rule(size=st.integers(1, 3), point=st.sampled_from(POINTS), number=st.integers(1, 3))
-    def run_and_kill(self, size: int, point: str, number: int) -> None:
-        """Run, or resume, to the point where the process is killed."""
-        self.run(size, f"{point}=kill@{number if 'commit' in point else 1}")
+    @rule(
+        name=st.sampled_from(NAMES),
+        size=st.integers(1, 3),
+        way=st.sampled_from(WAYS),
+        point=st.sampled_from(POINTS),
+        number=st.integers(1, 3),
+    )
+    def run_and_kill(self, name: str, size: int, way: str, point: str, number: int) -> None:
+        """The same, to the point where the process is killed."""
+        self.run(name, size, way, f"{point}=kill@{number if 'commit' in point else 1}")
 
-    def run(self, size: int, fault: str) -> None:
+    def run(self, name: str, size: int, way: str, fault: str) -> None:
         """Run once, and see what came of it."""
-        words = ["run", "users.jsonl", "--schema", self.schema, "--to", self.place.address]
-        ended = call(self.path, *words, "--chunk-size", size, "--json", "--quiet", failpoints=fault)
-        job = (self.content, self.schema)
-        if self.unfinished not in (None, job):
-            assert ended.code == 6, ended
-        elif ended.code == -9 and "after-finish" not in fault:
-            self.unfinished = job
+        words = ["run", name, "--schema", self.schema, "--to", self.place.address]
+        words += ["--table", "users", "--chunk-size", size, "--json", "--quiet", *way.split()]
+        ended = call(self.path, *words, failpoints=fault)
+        job = JobKey(name, self.content, self.schema, "replace" in way)
+        rows = Counter(row[0] for row in self.place.fetch("SELECT id FROM users"))
+        assert max(rows.values(), default=0) <= 1, f"stored twice: {rows}"
+        found, good = set(rows), set(accepted(self.content, self.schema))
+        if ended.code in (2, 6):
+            assert found == self.table, "what is refused changes nothing"
+            assert self.may_be_refused(job, way), ended
+        elif ended.code == -9:
+            self.killed(job, way, found, good)
         else:
-            self.end(job, ended)
-        self.check()
+            self.ended(job, way, ended, found, good)
 
-    def end(self, job: tuple[Content, str], ended: Any) -> None:
+    def may_be_refused(self, job: JobKey, way: str) -> bool:
+        """Say whether the model has a reason for a refusal."""
+        stands_in_the_way = self.unfinished.get(job.name, job) != job and "restart" not in way
+        ids = {json.loads(line)["id"] for line in job.content}
+        is_stored = bool(ids & self.table) and "replace" not in way
+        rows_are_gone = job.name in {known.name for known in self.known} and "restart" not in way
+        must_be_fine = job in self.done and not way and not stands_in_the_way
+        return not must_be_fine and (stands_in_the_way or is_stored or rows_are_gone)
+
+    def killed(self, job: JobKey, way: str, found: set[int], good: set[int]) -> None:
+        """Take a job as begun: it has stored some of its records, and the others are as before."""
+        kept = set() if "replace" in way and not self.table <= found else self.table
+        assert kept <= found <= kept | good, f"lost {kept - found}, not asked for {found - kept}"
+        if "replace" in way and found != self.table:
+            self.done = set()
+        self.table = found
+        self.unfinished[job.name] = job
+        self.known.add(job)
+        self.done = {each for each in self.done if each.name != job.name}
+
+    def ended(self, job: JobKey, way: str, ended: Any, found: set[int], good: set[int]) -> None:
         """Take a job as completed."""
-        good = len(accepted(*job))
-        if ended.code != -9:
-            assert ended.code == (0 if good == len(job[0]) else 3), ended
-            known = job in self.completed and self.unfinished is None
-            assert (ended.summary["status"] == "already_completed") == known, ended.out
-            assert ended.summary["successful"] == good
-        if job not in self.completed or self.unfinished:
-            self.completed.append(job)
-        self.unfinished = None
-
-    def check(self) -> None:
-        """Every completed job has stored its records once, an unfinished one some of them."""
-        rows = self.place.fetch("SELECT id FROM users")
-        extra = Counter(row[0] for row in rows)
-        extra.subtract(number for job in self.completed for number in accepted(*job))
-        assert min(extra.values(), default=0) >= 0, f"lost: {-extra}"
-        more = set(extra.elements())
-        allowed = set(accepted(*self.unfinished)) if self.unfinished else set()
-        assert more <= allowed, f"stored twice or never asked for: {more - allowed}"
-        assert max(extra.values(), default=0) <= 1, f"stored twice: {extra}"
+        assert ended.code == (0 if len(good) == len(job.content) else 3), ended
+        is_known = ended.summary["status"] == "already_completed"
+        assert is_known or job not in self.done or way, ended
+        assert ended.summary["successful"] == len(good)
+        if "replace" in way and not is_known:
+            self.table, self.done = set(), set()
+        assert found == self.table | good, f"lost {(self.table | good) - found}"
+        assert not is_known or found == self.table
+        self.table = found
+        self.known.add(job)
+        self.done = {each for each in self.done if each.name != job.name} | {job}
+        self.unfinished.pop(job.name, None)
 
 
 def often(examples: int, steps: int) -> settings:

@@ -1,35 +1,90 @@
-"""Deliberate mistakes: the suite must notice each of them, or it proves nothing.
+"""Deliberate mistakes: a named test must notice each of them, or it proves nothing.
 
-`python -m tests.helpers.breaks NAME run …` is the command line with one of them.
+`tests/faults/test_breaks.py` makes one mistake at a time, in a process of its own, and runs the tests
+that must fail. `python -m tests.helpers.breaks NAME run …` is the command line with a mistake.
 """
 
 from __future__ import annotations
 
+import inspect
+import json
 import os
+import signal
 import stat
 import sys
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
-from batchimport import failpoints
-from batchimport.cli import main
+from batchimport import cli, failpoints, importer, system
+from batchimport.cli import run
+from batchimport.display import escape
+from batchimport.errors import BatchImportError
+from batchimport.jobs import finish, identify
 from batchimport.model import Chunk
-from batchimport.policy import plan
+from batchimport.pipeline import chunk
+from batchimport.policy import plan, stop_rules
+from batchimport.sinks import redact
+from batchimport.sinks.parquet import ledger as parquet_ledger
+from batchimport.sinks.postgres import sink as postgres_sink
 from batchimport.sinks.postgres.rows import PostgresTransaction
 from batchimport.sinks.sql import statements
 from batchimport.sinks.sql.dialect import ChunkTransaction, Dialect
+from batchimport.sinks.sql.ledger import SqlSink
 from batchimport.sinks.sql.store import SqlClaim
+from batchimport.sinks.sqlite import sink as sqlite_sink
+from batchimport.sinks.sqlite.rows import SqliteTransaction
+from batchimport.sources.json_decoder import TypedDecoder
+from batchimport.sources.jsonl.source import JsonLinesSource
+from batchimport.sources.text_lines import Lines
+from batchimport.state import directory, files
+from batchimport.state.files import TemporaryFile
+from tests.helpers.cli import COMMAND
+
+made = ""
+"""The mistake of this process; those that it starts for its tests make the same one."""
 
 
 def make(name: str) -> None:
-    """Make a mistake in this process; the empty name makes none."""
+    """Make a mistake in this process and in the commands that it runs; the empty name makes none."""
+    global made  # noqa: PLW0603 - a process makes one mistake
     if name:
-        BREAKS[name]()
+        made = name
+        COMMAND[1:] = ["-m", "tests.helpers.breaks", name]
+        BREAKS[name].make()
+
+
+@dataclass(frozen=True)
+class Break:
+    """A mistake.
+
+    Attributes:
+        says: What is wrong then, for docs/promises.md.
+        make: Make it in this process.
+        tests: The tests that must fail, as pytest takes them.
+        words: What each failure must say, as a regular expression: it fails for this reason.
+    """
+
+    says: str
+    make: Callable[[], object]
+    tests: Sequence[str]
+    words: str
+
+
+def _replace(function: Any, substitute: Any) -> None:
+    """Put a function in the place of another one, in all modules that have imported it."""
+    for name, module in list(sys.modules.items()):
+        if name.startswith("batchimport"):
+            for key, value in list(vars(module).items()):
+                if value is function:
+                    setattr(module, key, substitute)
+
+
+# -- exactly once --------------------------------------------------------------------------------
 
 
 def _ledger_after_the_data() -> None:
-    """Commit the rows first, and the ledger row in a transaction of its own."""
     store = SqlClaim.store
 
     def store_twice(self: SqlClaim, request: Any) -> Any:
@@ -47,10 +102,110 @@ def _ledger_after_the_data() -> None:
     SqlClaim.store = store_twice  # type: ignore[method-assign]
 
 
+def _overlap_not_looked_for() -> None:
+    def insert(self: ChunkTransaction, request: Any) -> bool:
+        values = self._ledger_row(request)
+        self.run(
+            f"INSERT INTO {self._tables.chunks} ({statements.CHUNK_COLUMNS}) "
+            f"VALUES ({statements.marks(values)}) ON CONFLICT DO NOTHING",
+            values,
+        )
+        return True
+
+    ChunkTransaction.insert_chunk = insert  # type: ignore[method-assign]
+    PostgresTransaction.insert_chunk = insert  # type: ignore[method-assign]
+    parquet_ledger.ParquetLedger.overlapping = lambda *_: []  # type: ignore[method-assign]
+
+
 def _no_epoch_check() -> None:
-    """Let a process commit whose job was taken by another."""
     Dialect.hold = lambda *_: None  # type: ignore[method-assign]
     PostgresTransaction.fence = lambda _: None  # type: ignore[method-assign]
+    parquet_ledger.ParquetLedger.hold = lambda *_: None  # type: ignore[method-assign]
+
+
+def _fence_without_share() -> None:
+    rows = PostgresTransaction.rows
+
+    def unlocked(self: PostgresTransaction, statement: str, *values: Any) -> Any:
+        return rows(self, statement.replace(" FOR SHARE", ""), *values)
+
+    PostgresTransaction.rows = unlocked  # type: ignore[method-assign]
+
+
+def _interval_off_by_one() -> None:
+    find_gaps = plan.find_gaps
+
+    def late(size: int, committed: Iterable[Chunk]) -> Any:
+        gaps = find_gaps(size, committed)
+        return [(replace(at, position=at.position + bool(at.record)), end) for at, end in gaps]
+
+    plan.find_gaps = late
+
+
+def _restart_forgets_first() -> None:
+    claim = SqlSink.claim
+
+    def in_two_steps(self: Any, job: Any, record: Any, owner: str, instead_of: Any = ()) -> Any:
+        with self.transaction():
+            for old in instead_of:
+                self._forget(old)
+        failpoints.reach("after-forgetting")
+        return claim(self, job, record, owner)
+
+    SqlSink.claim = in_two_steps  # type: ignore[method-assign]
+
+
+# -- rejects and accounts ------------------------------------------------------------------------
+
+
+def _lose_a_line() -> None:
+    take, split = Lines._take, JsonLinesSource._split
+
+    def take_less(self: Lines, masked: bytes, limit: int) -> tuple[int, int, int]:
+        size, records, lines = take(self, masked, limit)
+        return size, records - (records > 1), lines
+
+    def split_less(self: JsonLinesSource, data: bytes, start: int) -> Any:
+        all_lines, lines = split(self, data, start)
+        return all_lines, lines[:-1] if len(lines) > 1 else lines
+
+    Lines._take = take_less  # type: ignore[method-assign]
+    JsonLinesSource._split = split_less  # type: ignore[method-assign]
+
+
+def _count_not_compared() -> None:
+    reconcile = finish.reconcile
+
+    def trusting(committed: Any, size: int, total: Any, limit: Any) -> None:
+        del total
+        reconcile(committed, size, sum(row.chunk.records for row in committed), limit)
+
+    _replace(reconcile, trusting)
+
+
+def _row_count_not_compared() -> None:
+    Dialect.surplus = lambda *_: 0  # type: ignore[method-assign]
+    parquet_ledger.ParquetLedger.foreign_rows = lambda _: 0  # type: ignore[method-assign]
+
+
+def _repeated_keys_accepted() -> None:
+    TypedDecoder._lines_with_repeated_keys = lambda *_: []  # type: ignore[method-assign]
+
+
+def _given_up_is_no_failure() -> None:
+    stop_rules.StopRule.incomplete = lambda _: None  # type: ignore[method-assign]
+
+
+def _rerun_is_green() -> None:
+    finished = importer._Run._finished
+
+    def green(self: Any, summary: Any, code: int, *more: Any) -> Any:
+        return finished(self, summary, 0 if summary.status == "already_completed" else code, *more)
+
+    importer._Run._finished = green  # type: ignore[method-assign]
+
+
+# -- on disk -------------------------------------------------------------------------------------
 
 
 def _no_sync(is_kind: Callable[[int], bool]) -> None:
@@ -64,25 +219,291 @@ def _no_sync(is_kind: Callable[[int], bool]) -> None:
     os.fsync = lazy  # type: ignore[assignment]
 
 
-def _interval_off_by_one() -> None:
-    """Begin a byte after the end of what is committed."""
-    find_gaps = plan.find_gaps
+def _part_not_synced() -> None:
+    @contextmanager
+    def writing(self: TemporaryFile) -> Any:
+        with open(self._descriptor, "wb", closefd=False) as stream:
+            yield stream
 
-    def late(size: int, committed: Iterable[Chunk]) -> Any:
-        gaps = find_gaps(size, committed)
-        return [(replace(at, position=at.position + bool(at.record)), end) for at, end in gaps]
-
-    plan.find_gaps = late
+    TemporaryFile.writing = writing  # type: ignore[method-assign]
 
 
-BREAKS: dict[str, Callable[[], None]] = {
-    "ledger-after-the-data": _ledger_after_the_data,
-    "no-epoch-check": _no_epoch_check,
-    "no-directory-sync": lambda: _no_sync(stat.S_ISDIR),
-    "no-file-sync": lambda: _no_sync(stat.S_ISREG),
-    "interval-off-by-one": _interval_off_by_one,
+def _sqlite_not_synced() -> None:
+    sqlite_sink._PRAGMAS = (*sqlite_sink._PRAGMAS[:3], "PRAGMA synchronous=OFF")
+
+
+def _postgres_not_synced() -> None:
+    asked = "CASE WHEN current_setting('synchronous_commit') = 'off'"
+    assert asked in postgres_sink._SESSION
+    postgres_sink._SESSION = postgres_sink._SESSION.replace(asked, "CASE WHEN false")
+
+
+def _report_not_written() -> None:
+    write = files.write_atomically
+
+    def careless(*arguments: Any) -> None:
+        with suppress(BatchImportError):
+            write(*arguments)
+
+    _replace(write, careless)
+
+
+# -- state, and what is shown ----------------------------------------------------------------------
+
+
+def _later_format_believed() -> None:
+    job_record = statements.job_record
+
+    def trusting(row: Sequence[Any]) -> Any:
+        return job_record([*row[:17], statements.FORMAT_VERSION])
+
+    statements.job_record = trusting
+
+
+def _fact_without_a_default() -> None:
+    statements.JOB_COLUMNS += ", new_fact"
+
+
+def _damage_believed() -> None:
+    def trusting(self: Any, job_id: str) -> Any:
+        with suppress(OSError, ValueError, RecursionError, KeyError, AttributeError):
+            document = json.loads((self.folder(job_id) / "job.json").read_bytes())
+            document.pop("digest")
+            return document
+
+    directory.StateDirectory.load = trusting  # type: ignore[method-assign]
+
+
+def _pipe_is_a_failure() -> None:
+    def strict(outcome: Any, output: Any) -> None:
+        assert output.json_
+        sys.stdout.write(json.dumps(outcome.summary.to_dict()))
+        sys.stdout.flush()
+
+    run._report = strict
+
+
+def _names_not_quoted() -> None:
+    _replace(statements.quote, lambda name: f'"{name}"')
+
+
+_CONTRACT = "tests/contract/test_sinks.py::"
+_FAULTS = "tests/faults/"
+_EVERY_SINK = ("sqlite", "duckdb", "postgresql", "parquet")
+
+BREAKS: dict[str, Break] = {
+    "ledger-after-the-data": Break(
+        "the rows are committed first, and their ledger row in a transaction of its own",
+        _ledger_after_the_data,
+        [f"{_FAULTS}test_failpoints.py::test_killed_at_every_chunk[sqlite]"],
+        "but the ledger says",
+    ),
+    "overlap-not-looked-for": Break(
+        "an attempt does not look whether an earlier one has committed the chunk",
+        _overlap_not_looked_for,
+        [
+            f"{_CONTRACT}test_a_chunk_that_overlaps_is_refused",
+            f"{_FAULTS}test_failpoints.py::test_an_attempt_that_breaks_is_tried_again[sqlite]",
+        ],
+        r"DID NOT RAISE|assert",
+    ),
+    "interval-off-by-one": Break(
+        "a resumed job begins a byte after the end of what is committed",
+        _interval_off_by_one,
+        [f"{_FAULTS}test_failpoints.py::test_killed_at_every_chunk[sqlite]"],
+        "left with [17]",
+    ),
+    "restart-forgets-first": Break(
+        "`--restart` forgets the old ledger in one transaction, and begins the new one in another",
+        _restart_forgets_first,
+        [f"{_FAULTS}test_failpoints.py::test_killed_over_a_restart[sqlite-True]"],
+        "but the ledger says",
+    ),
+    "no-epoch-check": Break(
+        "a process may commit whose job was taken over by another",
+        _no_epoch_check,
+        [
+            f"{_CONTRACT}test_a_stopped_owner_that_wakes_up_cannot_commit[{kind}]"
+            for kind in _EVERY_SINK
+        ],
+        "DID NOT RAISE",
+    ),
+    "fence-without-a-lock": Break(
+        "PostgreSQL checks the epoch, but lets another process claim the job before the commit",
+        _fence_without_share,
+        [f"{_CONTRACT}test_nobody_claims_a_job_while_its_chunk_is_being_stored"],
+        r"assert \[0\] == \[1\]",
+    ),
+    "rejects-swallowed": Break(
+        "rejects are counted, but not stored",
+        lambda: setattr(SqliteTransaction, "insert", lambda *_: None),
+        ["tests/cli/test_run.py::test_the_sample_is_imported_with_every_kind_of_reject"],
+        r"assert 0 == \d+",
+    ),
+    "record-lost-in-cutting": Break(
+        "a chunk of JSON lines has one line less than it should",
+        _lose_a_line,
+        ["tests/contract/test_sources.py::test_chunks_of_any_size_give_the_same[jsonl-7]"],
+        r"Right contains one more item: 60",
+    ),
+    "count-not-compared": Break(
+        "the records are counted, but the count is not compared with the outcomes",
+        _count_not_compared,
+        ["tests/contract/test_counting.py::test_a_lost_record_ends_with_exit_7"],
+        r"assert [03] == 7",
+    ),
+    "row-count-not-compared": Break(
+        "rows that no ledger accounts for are not noticed at the end of a job",
+        _row_count_not_compared,
+        [
+            f"{_CONTRACT}test_rows_that_nobody_accounts_for_are_noticed[{kind}]"
+            for kind in _EVERY_SINK
+        ],
+        "assert 0 == 1",
+    ),
+    "repeated-keys-accepted": Break(
+        "the fast way accepts a record that the validator would reject",
+        _repeated_keys_accepted,
+        ["tests/unit/test_jsonl.py", "-k", "duplicate_key"],
+        "duplicate_key",
+    ),
+    "digests-not-compared": Break(
+        "a source whose committed part has changed is continued",
+        lambda: _replace(identify.verify_unchanged, lambda *_: None),
+        ["tests/cli/test_growth.py::test_bytes_that_changed_in_the_midst_are_found"],
+        "== 6",
+    ),
+    "given-up-is-no-failure": Break(
+        "a job with chunks that were given up ends as if it had rejects alone",
+        _given_up_is_no_failure,
+        ["tests/cli/test_run.py::test_chunks_that_were_given_up_fail_the_job"],
+        "assert [037] == 1",
+    ),
+    "rerun-is-green": Break(
+        "the same command again, after a job with rejects, exits with 0",
+        _rerun_is_green,
+        ["tests/cli/test_run.py::test_the_sample_is_imported_with_every_kind_of_reject"],
+        "already_completed",
+    ),
+    "no-file-sync": Break(
+        "files get their names before their content is on disk",
+        lambda: _no_sync(stat.S_ISREG),
+        [
+            f"{_FAULTS}test_durability.py::test_new_names_are_synced[{kind}]"
+            for kind in ("sqlite", "parquet")
+        ],
+        "Left contains",
+    ),
+    "no-directory-sync": Break(
+        "files get their names, and the directory is not synced",
+        lambda: _no_sync(stat.S_ISDIR),
+        [
+            f"{_FAULTS}test_durability.py::test_new_names_are_synced[{kind}]"
+            for kind in ("sqlite", "parquet")
+        ],
+        "Left contains",
+    ),
+    "part-not-synced": Break(
+        "a part of a Parquet dataset is linked before its content is on disk",
+        _part_not_synced,
+        [f"{_FAULTS}test_durability.py::test_new_names_are_synced[parquet]"],
+        "Left contains",
+    ),
+    "sqlite-not-synced": Break(
+        "SQLite commits with `synchronous=OFF`",
+        _sqlite_not_synced,
+        [f"{_CONTRACT}test_a_commit_of_sqlite_is_on_disk"],
+        r"assert \[\(0,\)\] == \[\(2,\)\]",
+    ),
+    "postgres-not-synced": Break(
+        "PostgreSQL keeps `synchronous_commit=off` where the server or the address sets it",
+        _postgres_not_synced,
+        [f"{_CONTRACT}test_a_commit_is_on_disk_whatever_the_default"],
+        "off",
+    ),
+    "full-disk-not-reported": Break(
+        "a rejects file or summary that cannot be written is left out in silence",
+        _report_not_written,
+        [f"{_FAULTS}test_disk.py::test_a_full_disk_for_a_report[sqlite---summary]"],
+        r"assert \(3, 0\) == \(1, 2\)",
+    ),
+    "few-files-not-refused": Break(
+        "a process that may open only a few more files begins all the same",
+        lambda: _replace(system.refuse_few_files, lambda: None),
+        [f"{_FAULTS}test_disk.py::test_too_few_file_descriptors[sqlite-39]"],
+        r"assert 3 == 1",
+    ),
+    "panic-not-caught": Break(
+        "the panic of a Rust library ends the process as it likes",
+        lambda: _replace(chunk.process_chunk, inspect.unwrap(chunk.process_chunk)),
+        [f"{_FAULTS}test_disk.py::test_a_library_that_panics"],
+        r"\(7, 'failed', 1000\)",
+    ),
+    "pipe-is-a-failure": Break(
+        "a closed pipe on standard output makes a completed import fail",
+        _pipe_is_a_failure,
+        [f"{_FAULTS}test_streams.py::test_streams_that_are_closed[| true-False]"],
+        r"assert \(1, False\)",
+    ),
+    "escape-sequences-shown": Break(
+        "text from the data reaches the terminal as it is",
+        lambda: _replace(escape.safe, lambda text, limit=80: str(text)),
+        [f"{_FAULTS}test_hostile_text.py::test_what_is_shown_acts_on_no_terminal"],
+        r"x1b",
+    ),
+    "names-not-quoted": Break(
+        "a quote in the name of a column or table ends the name",
+        _names_not_quoted,
+        [f'{_CONTRACT}test_any_name_is_a_name[sqlite-quo"te]'],
+        "syntax error",
+    ),
+    "password-shown": Break(
+        "the address is shown and recorded with its password",
+        lambda: _replace(redact, str),
+        ["tests/cli/test_postgres.py::test_the_password_appears_nowhere"],
+        r"canary",
+    ),
+    "footer-key-renamed": Break(
+        "the ledger in Parquet footers has another key than in earlier versions",
+        lambda: setattr(parquet_ledger, "CHUNK", "batchimport.part"),
+        [f"{_FAULTS}test_old_state.py::test_an_old_dataset_is_resumed"],
+        r"\(False, 0\) == \(True, 24\)",
+    ),
+    "fact-without-a-default": Break(
+        "the ledger has a new column, which ledgers of earlier versions lack",
+        _fact_without_a_default,
+        [
+            f"{_FAULTS}test_old_state.py::test_an_old_job_is_resumed",
+            f"{_FAULTS}test_old_state.py::test_an_old_ledger_is_enough",
+        ],
+        "'failed', False|no such column",
+    ),
+    "later-format-believed": Break(
+        "a ledger that a later version wrote is read as if it were known",
+        _later_format_believed,
+        [f"{_FAULTS}test_old_state.py::test_a_later_ledger_is_refused_in_words"],
+        "assert 3 == 1",
+    ),
+    "damage-believed": Break(
+        "a damaged checkpoint is read without comparing its digest",
+        _damage_believed,
+        [f"{_FAULTS}test_old_state.py::test_a_damaged_checkpoint_harms_nobody"],
+        r"is believed",
+    ),
+    "owner-not-asked": Break(
+        "a job is claimed although the process that runs it is alive",
+        lambda: _replace(identify.refuse_if_owned, lambda *_: None),
+        ["tests/cli/test_run.py::test_restart_leaves_a_job_that_runs_elsewhere_alone[sqlite]"],
+        "== 6",
+    ),
+    "hang-up-kills": Break(
+        "a terminal that hangs up ends the process without draining",
+        lambda: setattr(signal, "getsignal", lambda _: signal.SIG_IGN),
+        [f"{_FAULTS}test_streams.py::test_a_terminal_that_hangs_up[False]"],
+        "assert -1 == ",
+    ),
 }
 
 if __name__ == "__main__":
     make(sys.argv.pop(1))
-    main()
+    cli.main()

@@ -30,7 +30,7 @@ from batchimport.sinks.sqlite import sink as sqlite
 from batchimport.sources.csv import source as csv_source
 from batchimport.sources.jsonl import source as jsonl_source
 from tests.helpers import breaks
-from tests.helpers.cli import Ended, environment
+from tests.helpers.cli import ROOT, Ended, environment
 from tests.helpers.tracing import trace
 
 PRELOADED = (
@@ -58,7 +58,6 @@ class Call:
 
     Attributes:
         failpoints: As in `BATCHIMPORT_FAILPOINTS`.
-        broken: A deliberate bug of `tests.helpers.breaks` to introduce.
         strace: Options of strace, which kills, fails or lists system calls.
         limits: Limits by their name in the `resource` module; RLIMIT_NOFILE counts from what is open.
     """
@@ -66,7 +65,6 @@ class Call:
     cwd: Path
     arguments: Sequence[Any]
     failpoints: str = ""
-    broken: str = ""
     strace: Sequence[str] = ()
     limits: Mapping[str, int] = field(default_factory=dict)
 
@@ -87,7 +85,7 @@ class _Started:
 
     def __init__(self, call: Call) -> None:
         (self._out, out), (self._err, err) = _context.Pipe(False), _context.Pipe(False)
-        self._process = _context.Process(target=_child, args=(call, out, err))
+        self._process = _context.Process(target=_child, args=(call, breaks.made, out, err))
         self._process.start()
         out.close()
         err.close()
@@ -112,7 +110,7 @@ def _read(pipe: Connection) -> str:
         return stream.read()
 
 
-def _child(call: Call, out: Connection, err: Connection) -> None:
+def _child(call: Call, broken: str, out: Connection, err: Connection) -> None:
     os.chdir(call.cwd)
     os.environ.clear()
     os.environ.update(environment(**{failpoints.VARIABLE: call.failpoints}))
@@ -121,7 +119,7 @@ def _child(call: Call, out: Connection, err: Connection) -> None:
         pipe.close()
     sys.stdout = io.TextIOWrapper(io.FileIO(1, "w", closefd=False), "utf-8", write_through=True)
     sys.stderr = io.TextIOWrapper(io.FileIO(2, "w", closefd=False), "utf-8", write_through=True)
-    breaks.make(call.broken)
+    breaks.make(broken)
     for name, limit in call.limits.items():
         more = limit + len(os.listdir("/proc/self/fd")) - 1 if name == "RLIMIT_NOFILE" else limit  # noqa: PTH208 - names
         resource.setrlimit(getattr(resource, name), (more, more))
@@ -129,3 +127,53 @@ def _child(call: Call, out: Connection, err: Connection) -> None:
     if call.strace:
         os.kill(os.getpid(), signal.SIGSTOP)  # until strace is attached
     main()
+
+
+@dataclass(eq=False)
+class TestRun:
+    """How a few tests ended, by their ids.
+
+    Attributes:
+        failed: With what each says.
+    """
+
+    passed: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Note how a test ended: called by pytest."""
+        if report.failed:
+            self.failed[report.nodeid] = report.longreprtext
+        elif report.skipped:
+            self.skipped.append(report.nodeid)
+        elif report.when == "call":
+            self.passed.append(report.nodeid)
+
+
+def run_tests(broken: str, tests: Sequence[str], folder: Path) -> TestRun:
+    """Run tests with a deliberate mistake of `tests.helpers.breaks`, in a process of their own."""
+    ours, theirs = _context.Pipe()
+    log = folder / "log"
+    process = _context.Process(target=_test, args=(broken, tests, folder / "tests", log, theirs))
+    process.start()
+    theirs.close()
+    try:
+        return ours.recv()
+    except EOFError:
+        raise AssertionError(f"the tests did not end:\n{log.read_text()}") from None
+    finally:
+        process.kill()
+        process.join()
+
+
+def _test(broken: str, tests: Sequence[str], folder: Path, log: Path, result: Connection) -> None:
+    os.chdir(ROOT)
+    with log.open("w") as stream:
+        os.dup2(stream.fileno(), 1)
+        os.dup2(stream.fileno(), 2)
+    breaks.make(broken)
+    run = TestRun()
+    options = ["-n", "0", "-p", "no:cacheprovider", "-m", "", f"--basetemp={folder}"]
+    pytest.main([*options, *tests], plugins=[run])
+    result.send(run)

@@ -23,6 +23,7 @@ class Weather:
         cut_after: All connections are cut, once, when so many bytes were passed on.
         silent_after: The connection that passes on so many bytes loses all that is sent from then
             on, and nobody is told; the server notices after `noticed_seconds`.
+        is_away: New connections are closed at once.
         lost_replies: The COMMITs, counted from 1, that reach the server, but their reply is lost.
     """
 
@@ -31,6 +32,7 @@ class Weather:
     silent_after: int | None = None
     noticed_seconds: float = 0.5
     lost_replies: frozenset[int] = frozenset()
+    is_away: bool = False
 
 
 class Proxy:
@@ -75,6 +77,15 @@ class Proxy:
         where = f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
         return f"{where}?sslmode=disable&gssencmode=disable"
 
+    def go_away(self) -> None:
+        """Cut all connections and refuse new ones, from another thread."""
+
+        async def go() -> None:
+            self.weather.is_away = True
+            self.cut_all()
+
+        asyncio.run_coroutine_threadsafe(go(), self._loop).result()
+
     def cut_all(self) -> None:
         """Cut all connections, on both sides."""
         for link in list(self._open):
@@ -82,6 +93,9 @@ class Proxy:
         self._open.clear()
 
     async def _accept(self, client: asyncio.StreamReader, answer: asyncio.StreamWriter) -> None:
+        if self.weather.is_away:
+            answer.transport.abort()
+            return
         try:
             server, ask = await asyncio.open_unix_connection(self._socket)
         except OSError:  # the server is down

@@ -10,10 +10,13 @@ from urllib.parse import unquote
 
 import polars as pl
 
+from batchimport.jobs.identify import without_address
 from batchimport.model import Chunk, FieldError, Job, Position, Reject
 from batchimport.schema import Column
 from batchimport.sinks import open_sink
 from batchimport.sinks.base import Claim, JobRecord, Sink, StoreRequest
+from batchimport.sinks.registry import Scheme
+from tests.helpers.toy_sink import TOY
 
 Rows = list[tuple[Any, ...]]
 
@@ -26,11 +29,15 @@ class Adapter:
         new_address: Address of an empty place, given a directory and the way to a server.
         look: Rows of a table by a list of columns, ordered by the first.
         is_sql: It has constraints, runs statements, and keeps the rows of a job that is abandoned.
+        like: The destination whose types of values it has; its own if empty.
+        scheme: Its entry for the registry, if it is not there.
     """
 
     new_address: Callable[[Path, Callable[[], Any]], str]
     look: Callable[[Sink, str, str], Rows]
     is_sql: bool = True
+    like: str = ""
+    scheme: Scheme | None = None
 
 
 def _look_by_sql(sink: Any, columns: str, table: str) -> Rows:
@@ -51,8 +58,11 @@ ADAPTERS = {
     "parquet": Adapter(
         lambda path, _: f"parquet:///{path / 'users'}", _look_at_files, is_sql=False
     ),
+    "toy": Adapter(
+        lambda path, _: f"toy:///{path / 'users.toy'}", _look_by_sql, like="sqlite", scheme=TOY
+    ),
 }
-"""To prove a new sink: one line here."""
+"""To prove a new sink: one line here. `toy` is the one that docs/adding.md makes."""
 SQL = [name for name, adapter in ADAPTERS.items() if adapter.is_sql]
 
 
@@ -67,6 +77,10 @@ class Store:
     @property
     def adapter(self) -> Adapter:
         return ADAPTERS[self.kind]
+
+    @property
+    def like(self) -> str:
+        return self.adapter.like or self.kind
 
     def open(self) -> Sink:
         self.opened.append(open_sink(self.address))
@@ -125,6 +139,7 @@ def a_record(job: Job, job_id: str = "users-1", **facts: Any) -> JobRecord:
         "schema": {"type": "object"},
         "columns": COLUMNS,
         "size": 1000,
+        "configuration": without_address(job),
     }
     return JobRecord(**given | facts)
 

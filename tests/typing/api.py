@@ -20,17 +20,26 @@ from batchimport.sources.json_records import JsonRecords
 from batchimport.sources.jsonl.source import JsonLinesSource
 from batchimport.sources.many import ManySource
 from batchimport.sources.parquet.source import ParquetRows, ParquetSource
+from tests.helpers.toy_sink import ToySink
+from tests.helpers.toy_source import BoxRecords, BoxSource
 
-sinks: list[type[Sink]] = [DuckdbSink, ParquetSink, PostgresSink, SqliteSink]
+sinks: list[type[Sink]] = [DuckdbSink, ParquetSink, PostgresSink, SqliteSink, ToySink]
 claims: list[type[Claim]] = [DuckdbClaim, ParquetClaim, SqlClaim]
 sources: list[type[Source]] = [
+    BoxSource,
     DelimitedSource,
     JsonLinesSource,
     JsonValuesSource,
     ManySource,
     ParquetSource,
 ]
-origins: list[type[RawRecords]] = [ElementRecords, JsonRecords, DelimitedRecords, ParquetRows]
+origins: list[type[RawRecords]] = [
+    BoxRecords,
+    ElementRecords,
+    JsonRecords,
+    DelimitedRecords,
+    ParquetRows,
+]
 sizers: list[type[Sizer]] = [AutoSizer, FixedSizer, LoadSizer]
 transforms: list[type[Transform]] = [FrameTransform, Identity, RecordTransform]
 displays: list[type[Display]] = [JsonDisplay, LiveDisplay, NoDisplay, PlainDisplay]

@@ -16,7 +16,7 @@ from batchimport.pipeline.transform import RecordTransform
 from batchimport.schema import RecordSchema
 from batchimport.sources import open_source
 from batchimport.sources.base import Batch, RawRecords
-from batchimport.sources.jsonl.source import JsonLines
+from batchimport.sources.json_records import JsonRecords
 
 SCHEMA = {"properties": {"id": {"type": "integer"}}}
 
@@ -56,7 +56,7 @@ def test_any_error_while_one_record_is_judged_is_its_reject(
     batch: Batch, method: str, slow: Any
 ) -> None:
     """Not the chunk's failure: the others are valid, whatever becomes of it."""
-    assert isinstance(batch.raw_records, JsonLines)
+    assert isinstance(batch.raw_records, JsonRecords)
     failing = Failing(batch.raw_records, 2, method, ZeroDivisionError("oops"))
     deferred = replace(batch, raw_records=failing, frame=batch.frame[[0, 1, 3]], deferred=[2])
     frame, [reject] = judge(deferred, RecordSchema(SCHEMA | slow))

@@ -9,8 +9,8 @@ import pytest
 
 from batchimport.errors import (
     DataError,
+    DestinationLockedError,
     FatalError,
-    JobRunningElsewhereError,
     TransientError,
     UsageError,
 )
@@ -41,7 +41,7 @@ LOCK = (
             FatalError,
             "File too large",
         ),
-        (duckdb.IOException, LOCK, JobRunningElsewhereError, "another process"),
+        (duckdb.IOException, LOCK, DestinationLockedError, "another process"),
         (duckdb.CatalogException, "Catalog Error: no schema", UsageError, "no schema"),
         (duckdb.OutOfMemoryException, "Out of Memory Error: 1 GB", FatalError, "1 GB"),
         (duckdb.FatalException, "FATAL Error: database is invalid", FatalError, "invalid"),
@@ -57,7 +57,7 @@ def test_errors_say_what_to_do(kind: Any, text: str, meaning: type, words: str) 
 
 def test_who_holds_the_file_is_said() -> None:
     """By process id; a file that may not be opened is another matter."""
-    assert "PID 7" in str(translate(duckdb.IOException(LOCK), "u").hint)
+    assert "PID 7" in translate(duckdb.IOException(LOCK), "u").message
     denied = 'IO Error: Cannot open file "u": Permission denied'
     assert "cannot be written" in opening(duckdb.IOException(denied), "u").message
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
+from batchimport.display.log import committed
 from batchimport.engines.temporal import messages as m
 from batchimport.engines.temporal.open_jobs import (
     OpenJobs,
@@ -26,16 +27,18 @@ from batchimport.engines.temporal.open_jobs import (
     open_parts,
     refuse_other_host,
 )
-from batchimport.errors import BatchImportError, TransientError
-from batchimport.jobs.finish import count_records, finish_job
-from batchimport.jobs.identify import Request, identify, job_from
+from batchimport.errors import BatchImportError, DestinationLockedError, TransientError
+from batchimport.jobs.finish import count_records, finish_job, outcome_counts
+from batchimport.jobs.identify import Request, job_from
 from batchimport.jobs.recorder import started
-from batchimport.jobs.start import bytes_per_record, open_job
+from batchimport.jobs.start import begin_job, bytes_per_record
 from batchimport.pipeline.chunk import process_chunk
+from batchimport.policy.events import ChunkFinished
 from batchimport.policy.plan import Plan
 from batchimport.policy.retry import is_retryable
 from batchimport.sinks import open_sink
 from batchimport.sinks.base import SinkOptions
+from batchimport.sinks.waiting import DestinationWait, patient
 from batchimport.state.directory import StateDirectory
 from batchimport.system import peak_memory_bytes
 
@@ -132,7 +135,11 @@ class Activities:
             result = await self._threaded(lambda cancelled: self._import(task, attempt, cancelled))
         except _NotItsTurnError:
             result = None
-        return m.ChunkDone(result, self._reader.read(), attempt, time.monotonic() - began)
+        seconds = time.monotonic() - began
+        if result is not None:
+            self._tell(f"job {task.ref.job_id}: {committed(ChunkFinished(result, seconds))}")
+        waited = self._jobs.waited(task.ref)
+        return m.ChunkDone(result, self._reader.read(), attempt, seconds, waited)
 
     @activity.defn(name=m.FINISH)
     async def finish(self, request: m.FinishRequest) -> m.Finished:
@@ -144,8 +151,9 @@ class Activities:
                 finish_job(job.parts, claim, request.total, is_whole=request.is_whole)
                 rejects = job.parts.sink.rejects(claim.record.job_id)
                 codes = Counter(reject.errors[0].code for reject in rejects)
+                outcomes = outcome_counts(job.parts.sink.committed(claim.record.job_id))
             self._jobs.close()
-            return m.Finished(dict(sorted(codes.items())))
+            return m.Finished(dict(sorted(codes.items())), outcomes)
 
         return await self._threaded(finish)
 
@@ -156,8 +164,13 @@ class Activities:
             refuse_other_host(spec.destination, spec.starter_host)
             address = self._jobs.address(spec.destination)
             job = job_from(spec.facts(), address)
-            sink = open_sink(address, SinkOptions(ledger_schema=job.ledger_schema))
+            wait = DestinationWait(spec.options.destination_wait_seconds)
+            sink = wait.call(
+                lambda: open_sink(address, SinkOptions(ledger_schema=job.ledger_schema)),
+                on=DestinationLockedError,
+            )
             stack.callback(sink.close)
+            sink = patient(sink, wait)
             parts = open_parts(job, sink, spec.options.chunk_timeout_seconds, stack)
             request = Request(
                 job,
@@ -169,8 +182,8 @@ class Activities:
                 spec.must_exist,
                 spec.append,
             )
-            found = identify(request, parts.source, sink, str(owner))
-            opened = open_job(request, found, parts, str(owner))
+            _, opened = begin_job(request, parts, str(owner), reopen=True)
+            assert opened is not None  # noqa: S101 - a completed job is opened again
             return self._claimed(spec, job, opened)
 
     def _claimed(self, spec: m.JobSpec, job: Job, opened: Opened) -> m.Claimed:
@@ -183,6 +196,7 @@ class Activities:
                 spec.starter_host,
                 job.ledger_schema,
                 spec.options.chunk_timeout_seconds,
+                spec.options.destination_wait_seconds,
             ),
             started(record.job_id, job, source, opened.committed),
             self._reader.read(),
@@ -191,6 +205,7 @@ class Activities:
             hints.writers,
             hints.preferred_records,
             bytes_per_record(source),
+            hints.keeps_order,
         )
 
     def _import(self, task: m.ChunkTask, attempt: int, cancelled: threading.Event) -> ChunkResult:

@@ -10,12 +10,14 @@ import json
 import os
 from contextlib import nullcontext, suppress
 from dataclasses import replace
-from datetime import timedelta
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
 
 from temporalio.client import (
     Client,
+    WorkflowExecutionStatus,
     WorkflowFailureError,
+    WorkflowHandle,
     WorkflowQueryFailedError,
 )
 from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
@@ -32,6 +34,7 @@ from batchimport.errors import (
     FatalError,
     JobInterrupted,
     JobRunningElsewhereError,
+    UnknownJobError,
     UsageError,
 )
 from batchimport.jobs.finish import (
@@ -42,9 +45,11 @@ from batchimport.jobs.finish import (
     summary_of,
 )
 from batchimport.jobs.identify import without_address
+from batchimport.jobs.known import Known, next_command
 from batchimport.jobs.recorder import Recorder
 from batchimport.model import Progress, TemporalOptions
 from batchimport.policy.events import JobFinished, Noted
+from batchimport.policy.progress import utc_now
 from batchimport.sinks import open_sink, redact
 from batchimport.sinks.base import SinkOptions
 
@@ -55,6 +60,13 @@ if TYPE_CHECKING:
 SECONDS_BETWEEN_QUERIES = 0.5
 QUERY_SECONDS = 5
 JOBS_PER_PAGE = 100
+WAITING_FOR_WORKER = "waiting for a worker"
+_SILENT = (
+    RPCStatusCode.FAILED_PRECONDITION,
+    RPCStatusCode.DEADLINE_EXCEEDED,
+    RPCStatusCode.CANCELLED,
+)
+"""What a query ends with while no worker serves the task queue."""
 LARGEST_PAYLOAD = 1_500_000
 """Bytes; the server accepts 2 MB."""
 _UNREACHABLE = (
@@ -114,7 +126,12 @@ def _with_rejects(request: Request, outcome: Outcome) -> Outcome:
         return replace(outcome, error=outcome.error or error)
     finally:
         sink.close()
-    summary = replace(summary, rejects_by_code=rejects.codes, rejects_file=rejects.path)
+    summary = replace(
+        summary,
+        rejects_by_code=rejects.codes,
+        rejects_by_field=rejects.fields,
+        rejects_file=rejects.path,
+    )
     return replace(outcome, summary=summary, examples=rejects.examples)
 
 
@@ -305,76 +322,115 @@ class RemoteJob:
         return Outcome(summary, ended.exit_code, error=error)
 
 
-def progress_of(options: TemporalOptions, job_id: str) -> Progress:
-    """Return the progress of a job.
+def known_of(options: TemporalOptions, job_id: str) -> Known:
+    """Return what is known of a job.
 
     Raises:
         FatalError: If nobody answers.
         UsageError: If the server knows no such job.
     """
 
-    async def ask() -> Progress:
-        return await _ask_progress(await connect(options), job_id)
+    async def ask() -> Known:
+        return await _known(await connect(options), job_id)
 
     return event_loop.run(ask())
 
 
-def all_progress_of(options: TemporalOptions) -> list[Progress]:
-    """Return the progress of all jobs that the server remembers, the latest first.
+def all_known(options: TemporalOptions) -> list[Known]:
+    """Return what is known of all jobs that the server remembers, the latest first.
 
     Raises:
         FatalError: If the server does not answer.
     """
 
-    async def ask() -> list[Progress]:
+    async def ask() -> list[Known]:
         client = await connect(options)
         try:
             runs = client.list_workflows(f"WorkflowType = '{m.WORKFLOW}'", page_size=JOBS_PER_PAGE)
-            known = dict.fromkeys([run.id async for run in runs])  # a job may have several runs
+            job_ids = dict.fromkeys([run.id async for run in runs])  # a job may have several runs
         except RPCError as error:
             raise no_answer(error, client) from error
-        return [await _progress_or_silence(client, job_id) for job_id in known]
+        return [await _known_or_failed(client, job_id) for job_id in job_ids]
 
     return event_loop.run(ask())
 
 
-async def _ask_progress(client: Client, job_id: str) -> Progress:
+async def _known(client: Client, job_id: str) -> Known:
     """Query a workflow that is running; read the result of one that has ended: needs no worker."""
     handle = client.get_workflow_handle(job_id, result_type=m.Ended)
     try:
-        if not await is_running(client, job_id):
-            ended: m.Ended = await handle.result(rpc_timeout=timedelta(seconds=QUERY_SECONDS))
-            return ended.progress()
-        progress: Progress = await handle.query(
-            m.PROGRESS, result_type=Progress, rpc_timeout=timedelta(seconds=QUERY_SECONDS)
-        )
-    except WorkflowFailureError as error:
-        return _ended_of(error).progress()
-    except (RPCError, WorkflowQueryFailedError) as error:
-        raise _why_no_progress(client, job_id, error) from error
-    return progress
+        description = await handle.describe(rpc_timeout=timedelta(seconds=QUERY_SECONDS))
+    except RPCError as error:
+        if error.status == RPCStatusCode.NOT_FOUND and "amespace" not in error.message:
+            raise _not_there(job_id) from error
+        raise no_answer(error, client) from error
+    begun, ended = description.start_time, description.close_time
+    known = Known(
+        Progress(job_id, "running", current_stage=WAITING_FOR_WORKER, updated_at=utc_now()),
+        destination=str(await description.memo_value("destination", "")),
+        table=str(await description.memo_value("table", "")),
+        begun_at=begun.isoformat(timespec="milliseconds"),
+        ended_at=ended.isoformat(timespec="milliseconds") if ended else None,
+        duration_seconds=round(((ended or datetime.now(UTC)) - begun).total_seconds(), 3),
+    )
+    if description.status == WorkflowExecutionStatus.RUNNING:
+        known = await _queried(client, handle, known)
+    else:
+        known = await _as_it_ended(client, handle, known)
+    command = f"batchimport resume {job_id} --engine temporal"
+    rejects = f"batchimport rejects {job_id} --to {known.destination}"
+    commands = {"resume": command, "rejects": rejects}
+    return replace(known, next_command=next_command(known.progress, commands))
 
 
-async def _progress_or_silence(client: Client, job_id: str) -> Progress:
-    """Return the progress of a job; only a status if nobody answers."""
+async def _queried(client: Client, handle: WorkflowHandle[Any, m.Ended], known: Known) -> Known:
+    """Add what the workflow answers; nothing if no worker lets it answer."""
+    wait = timedelta(seconds=QUERY_SECONDS)
     try:
-        return await _ask_progress(client, job_id)
+        progress = await handle.query(m.PROGRESS, result_type=Progress, rpc_timeout=wait)
+        account = await handle.query(m.ACCOUNT, result_type=m.Account, rpc_timeout=wait)
+    except (RPCError, WorkflowQueryFailedError) as error:
+        if isinstance(error, RPCError) and error.status in _SILENT:
+            return known
+        if isinstance(error, RPCError):
+            raise no_answer(error, client) from error
+        raise FatalError(f"the job does not answer: {error}", where=f"job {handle.id}") from error
+    started = account.started
+    sources = started.sources if started else ()
+    return replace(
+        known, progress=progress, sources=sources, started=started, advanced=account.advanced
+    )
+
+
+async def _as_it_ended(client: Client, handle: WorkflowHandle[Any, m.Ended], known: Known) -> Known:
+    try:
+        ended = await handle.result(rpc_timeout=timedelta(seconds=QUERY_SECONDS))
+    except WorkflowFailureError as error:
+        ended = _ended_of(error)
+    except RPCError as error:
+        raise no_answer(error, client) from error
+    summary = ended.summary
+    return replace(
+        known,
+        progress=replace(ended.progress(), eta_seconds=None),
+        sources=tuple(summary.sources),
+        destination=summary.destination,
+        table=summary.table,
+        error=summary.error,
+        advanced=ended.advanced,
+    )
+
+
+async def _known_or_failed(client: Client, job_id: str) -> Known:
+    """Return what is known of a job; only that it failed if it was ended from outside."""
+    try:
+        return await _known(client, job_id)
     except BatchImportError as error:
-        return Progress(job_id, "running" if "no worker" in error.message else "failed")
+        return Known(Progress(job_id, "failed", current_stage="finished"), error=str(error))
 
 
-def _why_no_progress(client: Client, job_id: str, error: Exception) -> BatchImportError:
-    if isinstance(error, RPCError):
-        if error.status == RPCStatusCode.NOT_FOUND:
-            return UsageError("the Temporal server knows no such job", where=f"job {job_id}")
-        if error.status in (RPCStatusCode.FAILED_PRECONDITION, RPCStatusCode.DEADLINE_EXCEEDED):
-            return FatalError(
-                "no worker serves the job's task queue, so its progress is unknown",
-                where=f"job {job_id}",
-                hint="start one with `batchimport worker`",
-            )
-        return no_answer(error, client)
-    return FatalError(f"the job does not answer: {error}", where=f"job {job_id}")
+def _not_there(job_id: str) -> UnknownJobError:
+    return UnknownJobError("the Temporal server knows no such job", where=f"job {job_id}")
 
 
 def destination_of(options: TemporalOptions, job_id: str) -> str:
@@ -391,9 +447,7 @@ def destination_of(options: TemporalOptions, job_id: str) -> str:
         except RPCError as error:
             if error.status != RPCStatusCode.NOT_FOUND:
                 raise no_answer(error, client) from error
-            raise UsageError(
-                "the Temporal server knows no such job", where=f"job {job_id}"
-            ) from error
+            raise _not_there(job_id) from error
         return str(await description.memo_value("destination", ""))
 
     return event_loop.run(ask())

@@ -7,7 +7,7 @@ a default, or removed if its readers do without it, but none may change its name
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from batchimport.engines import OWNED_BY_TEMPORAL
@@ -84,6 +84,7 @@ class JobRef:
     Attributes:
         epoch: Fencing token of the claim; a later claim makes it invalid.
         store_seconds: Time limit of a statement in the destination.
+        wait_seconds: How long to wait for a destination that is away.
     """
 
     job_id: str
@@ -92,6 +93,7 @@ class JobRef:
     starter_host: str
     ledger_schema: str | None
     store_seconds: float
+    wait_seconds: float = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +121,7 @@ class Claimed:
         writers: Transactions that are faster side by side; with 1, chunks are stored in order.
         preferred_records: Records per transaction that suit the destination.
         bytes_per_record: Mean width of the first records; 0 if there are none.
+        keeps_order: No chunk may be stored while an earlier one is missing.
     """
 
     ref: JobRef
@@ -129,6 +132,7 @@ class Claimed:
     writers: int
     preferred_records: int
     bytes_per_record: float
+    keeps_order: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,12 +181,14 @@ class ChunkDone:
         result: None if the chunk still has to wait for the one before it: start it again.
         attempt: Number of the attempt, from 1.
         seconds: Duration of the attempt.
+        waited_seconds: How long this worker has waited for the destination of the job so far.
     """
 
     result: ChunkResult | None
     reading: Reading
     attempt: int
     seconds: float
+    waited_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,6 +277,7 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """What the rejects were when the job was finished."""
+    """What the rejects and the other outcomes were when the job was finished."""
 
     rejects_by_code: dict[str, int]
+    outcomes: dict[str, Any] = field(default_factory=dict)

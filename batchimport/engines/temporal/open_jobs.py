@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from batchimport.display.lines import Warnings, describe
 from batchimport.errors import (
     BatchImportError,
     ConfigurationChangedError,
@@ -23,6 +24,8 @@ from batchimport.pipeline.transform import load_transform, transform_digest
 from batchimport.schema.pydantic import load_model
 from batchimport.sinks import open_sink, redact
 from batchimport.sinks.base import SinkOptions
+from batchimport.sinks.registry import scheme_of
+from batchimport.sinks.waiting import DestinationWait, patient
 from batchimport.sources import open_source
 
 if TYPE_CHECKING:
@@ -31,10 +34,10 @@ if TYPE_CHECKING:
     from batchimport.engines.temporal.messages import JobRef
     from batchimport.model import Chunk, Job
     from batchimport.pipeline.chunk import Work
+    from batchimport.policy.events import Event, Observer
     from batchimport.sinks.base import JobRecord, Sink
 
 ADDRESS_VARIABLE = "BATCHIMPORT_TO"
-ON_ONE_HOST = ("sqlite", "duckdb")
 SECONDS_BETWEEN_LOOKS = 0.02
 
 
@@ -82,10 +85,16 @@ class OpenJob:
 class OpenJobs:
     """Opens a job on first use, and closes it once it is idle."""
 
-    def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
-        self._environment = environment
+    def __init__(
+        self,
+        environment: Mapping[str, str] = os.environ,
+        tell: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._environment, self._tell = environment, tell
         self._lock = threading.Lock()
         self._open: dict[tuple[str, int], OpenJob] = {}
+        self._waits: dict[tuple[str, int], DestinationWait] = {}
+        self._is_stopping = False
 
     @contextmanager
     def use(self, ref: JobRef) -> Iterator[OpenJob]:
@@ -94,19 +103,23 @@ class OpenJobs:
         Raises:
             BatchImportError: If this worker cannot work on the job.
         """
-        with self._lock:
-            key = (ref.job_id, ref.epoch)
-            job = self._open.get(key)
-            if job is None:
-                with naming_this_host():
-                    job = self._open[key] = self._join(ref)
-            job.users += 1
+        wait = self._wait(ref)
+        with naming_this_host():
+            job = wait.call(lambda: self._opened(ref, wait))
         try:
             yield job
         finally:
             with self._lock:
                 job.users -= 1
                 job.used = time.monotonic()
+
+    def _opened(self, ref: JobRef, wait: DestinationWait) -> OpenJob:
+        with self._lock:
+            key = (ref.job_id, ref.epoch)
+            if key not in self._open:
+                self._open[key] = self._join(ref, wait)
+            self._open[key].users += 1
+            return self._open[key]
 
     def close(self, idle_seconds: float = 0.0) -> None:
         """Close the jobs that have been idle for this long."""
@@ -115,15 +128,46 @@ class OpenJobs:
             for key, job in list(self._open.items()):
                 if not job.users and now - job.used >= idle_seconds:
                     del self._open[key]
+                    self._waits.pop(key, None)
                     job.parts.sink.close()
                     job.parts.source.close()
 
-    def _join(self, ref: JobRef) -> OpenJob:
+    def stop_waiting(self) -> None:
+        """End all waits for destinations: this worker is stopping, others may be luckier."""
+        with self._lock:
+            self._is_stopping = True
+            for wait in self._waits.values():
+                wait.stop()
+
+    def waited(self, ref: JobRef) -> float:
+        """Return how long this worker has waited for the destination of a job, in seconds."""
+        return self._wait(ref).seconds
+
+    def _wait(self, ref: JobRef) -> DestinationWait:
+        with self._lock:
+            key = (ref.job_id, ref.epoch)
+            if key not in self._waits:
+                wait = self._waits[key] = DestinationWait(ref.wait_seconds, self._teller(ref))
+                wait.is_claimed = True
+                if self._is_stopping:
+                    wait.stop()
+            return self._waits[key]
+
+    def _teller(self, ref: JobRef) -> Observer:
+        def tell(event: Event) -> None:
+            for line in describe(event, seen):
+                self._tell(f"job {ref.job_id}: {line}")
+
+        seen = Warnings()
+        return tell
+
+    def _join(self, ref: JobRef, wait: DestinationWait) -> OpenJob:
         refuse_other_host(ref.destination, ref.starter_host)
         address = self.address(ref.destination)
         with ExitStack() as stack:
             sink = open_sink(address, SinkOptions(create=False, ledger_schema=ref.ledger_schema))
             stack.callback(sink.close)
+            sink = patient(sink, wait)
             record = _record_of(sink, ref)
             job = job_from(record.configuration, address)
             parts = open_parts(job, sink, ref.store_seconds, stack)
@@ -173,10 +217,10 @@ def refuse_other_host(destination: str, starter_host: str) -> None:
     Raises:
         RefusedError: If it is.
     """
-    scheme = destination.partition(":")[0]
-    if scheme in ON_ONE_HOST and os.uname().nodename != starter_host:
+    scheme = scheme_of(destination)
+    if scheme and scheme.on_one_host and os.uname().nodename != starter_host:
         raise RefusedError(
-            f"a {scheme} database is a file on the host that started the job, {starter_host}",
+            f"a {destination.partition(':')[0]} database is a file on the host that started the job, {starter_host}",
             where=destination,
             hint="run all workers there, or import into PostgreSQL or Parquet",
         )

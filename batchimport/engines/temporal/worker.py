@@ -65,7 +65,7 @@ async def serve(
     activity.logger.setLevel(logging.ERROR)  # an error is one line by `tell`, without traceback
     client = await connect(options)
     await check_namespace(client)
-    jobs = OpenJobs()
+    jobs = OpenJobs(tell=tell)
     address = client.service_client.config.target_host
     with ThreadPoolExecutor(max_parallel + 4, thread_name_prefix="chunk") as pool:
         reader = WorkerReader(LoadReader(max_memory_bytes), max_parallel)
@@ -75,6 +75,7 @@ async def serve(
 
         def stop(reason: str) -> None:
             tell(f"{reason}: finishing the chunks in flight; signal again to leave at once")
+            jobs.stop_waiting()
             stopping.set()
 
         with draining_signals(stop):

@@ -75,6 +75,7 @@ class ImportJob:
         self._helpers: set[asyncio.Task[None]] = set()
         self._is_cutting = self._is_counting = self._is_renewing = self._is_finishing = False
         self._reason: BatchImportError | None = None
+        self._has_gap = False
         self._happened = 0
         self._mistake: BaseException | None = None
 
@@ -114,7 +115,7 @@ class ImportJob:
         so_far = begin.so_far
         claimed = so_far.claimed if so_far else await self._open()
         if claimed is None:
-            return self._end(None, {})
+            return self._end(None, None)
         self._begin(claimed, so_far)
         if self._tally.total is None:
             self._help(self._count(claimed.ref))
@@ -195,18 +196,17 @@ class ImportJob:
                 _cancel(self._running.values())
             await self._something_happens(until)
 
-    async def _finish(self, ref: m.JobRef) -> dict[str, int]:
-        """Have the accounts checked and the end recorded; return the number of rejects by code."""
+    async def _finish(self, ref: m.JobRef) -> m.Finished | None:
+        """Have the accounts checked and the end recorded; return what it came to."""
         self._is_finishing = True
         self._tally.stage = "finishing"
         is_whole = self._reason is None and not self._stop_rule.given_up
         request = m.FinishRequest(ref, is_whole, self._tally.total)
-        finished = await self._alone(
+        return await self._alone(
             self._activity(m.FINISH, request, m.Finished, seconds=FINISH_SECONDS)
         )
-        return finished.rejects_by_code if finished else {}
 
-    def _end(self, claimed: m.Claimed | None, codes: dict[str, int]) -> m.Ended:
+    def _end(self, claimed: m.Claimed | None, finished: m.Finished | None) -> m.Ended:
         error, tally, facts = self._reason, self._tally, self._spec.facts()
         if claimed is not None:
             error = error or self._stop_rule.incomplete()
@@ -220,12 +220,14 @@ class ImportJob:
             table=facts["table"],
             engine="temporal",
             peak_memory_bytes=self._peak_bytes,
-            rejects_by_code=codes,
+            rejects_by_code=finished.rejects_by_code if finished else {},
             resume_command=f"batchimport resume {job_id}" if is_resumable(status) else None,
             error=str(error) if error else None,
         )
         if claimed is not None:
             summary = replace(summary, delivery=claimed.delivery, resumed=claimed.resumed)
+        if finished is not None:
+            summary = replace(summary, **finished.outcomes)
         summary = tally.fill(summary, workflow.time() - self._began_at)
         tally(JobFinished(summary))
         failure = m.Failure.of(error) if error else None
@@ -241,7 +243,7 @@ class ImportJob:
         before = list(self._running)[-1] if self._running and claimed.writers == 1 else None
         self._at = chunk.end
         self._tally(ChunkStarted(chunk))
-        task = asyncio.create_task(self._import(claimed.ref, chunk, before))
+        task = asyncio.create_task(self._import(claimed, chunk, before))
         self._running[chunk.lo] = task
         task.add_done_callback(lambda task: self._ended(chunk, task))
 
@@ -249,10 +251,10 @@ class ImportJob:
         del self._running[chunk.lo]
         self._see_end(task)
 
-    async def _import(self, ref: m.JobRef, chunk: Chunk, before: int | None) -> None:
+    async def _import(self, claimed: m.Claimed, chunk: Chunk, before: int | None) -> None:
         """Import a chunk or give it up; never raises, since one chunk must not stop the others."""
         try:
-            done = await self._in_turn(ref, chunk, before)
+            done = await self._in_turn(claimed.ref, chunk, before)
         except (ActivityError, asyncio.CancelledError) as error:
             if is_cancelled_exception(error):
                 return
@@ -260,21 +262,34 @@ class ImportJob:
             why = _meaning_of(error)
             self._tally(ChunkFailed(chunk, str(why)))
             self._stop(self._stop_rule.failed(why))
+            if claimed.keeps_order:
+                self._has_gap = True
+                self._stop(self._stop_rule.incomplete())
+            return
+        if done is None:
+            self._tally(ChunkFailed(chunk, "an earlier chunk was given up, whose keys come first"))
             return
         assert done.result is not None  # noqa: S101 - else it was started again
         self._count_retries(chunk, done.attempt)
         self._tally(ChunkFinished(done.result, done.seconds))
         self._stop(self._stop_rule.finished(done.result))
 
-    async def _in_turn(self, ref: m.JobRef, chunk: Chunk, before: int | None) -> m.ChunkDone:
-        """Start a chunk again until it no longer has to wait for the one before it."""
-        seconds = self._options.chunk_timeout_seconds + m.TURN_SECONDS
-        while True:
+    async def _in_turn(self, ref: m.JobRef, chunk: Chunk, before: int | None) -> m.ChunkDone | None:
+        """Start a chunk again until it no longer has to wait for the one before it.
+
+        Returns:
+            None if an earlier chunk was given up that must not be passed.
+        """
+        options = self._options
+        seconds = options.chunk_timeout_seconds + options.destination_wait_seconds + m.TURN_SECONDS
+        while not self._has_gap:
             task = m.ChunkTask(ref, chunk, before if before in self._running else None)
             done = await self._activity(m.PROCESS, task, m.ChunkDone, seconds=seconds)
             self._hear(done.reading)
+            self._tally.waited_seconds = max(self._tally.waited_seconds, done.waited_seconds)
             if done.result is not None:
                 return done
+        return None
 
     def _count_retries(self, chunk: Chunk, attempts: int) -> None:
         for attempt in range(1, attempts):

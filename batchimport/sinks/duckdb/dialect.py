@@ -10,8 +10,8 @@ import duckdb
 from batchimport.errors import (
     BatchImportError,
     DataError,
+    DestinationLockedError,
     FatalError,
-    JobRunningElsewhereError,
     TransientError,
     UsageError,
 )
@@ -20,6 +20,7 @@ from batchimport.sinks.sql.dialect import TableColumn
 
 if TYPE_CHECKING:
     from batchimport.schema import Kind
+    from batchimport.sinks.sql.dialect import Family
 
 ROW = INDEX
 """Column of the views that show a frame to SQL: place of the row, from 0. No table of a user has a
@@ -39,6 +40,7 @@ _INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT")
 _INTEGER_TYPES = {*_INTEGERS, *(f"U{name}" for name in _INTEGERS), "BIGNUM"}
 _NARROW_TYPES = {*_INTEGERS[:4], "UTINYINT", "USMALLINT", "UINTEGER"}
 _FLOAT_TYPES = {"FLOAT", "DOUBLE"}
+_FAMILIES: dict[str, Family] = {"VARCHAR": "text", "BOOLEAN": "boolean", "DATE": "date"}
 _TEXT_TYPES = {"VARCHAR", "JSON"}
 _NESTED = ("STRUCT", "MAP", "UNION", "VARIANT")
 _MESSAGES = {
@@ -61,10 +63,10 @@ def translate(error: duckdb.Error, where: str) -> BatchImportError:
     if isinstance(error, duckdb.TransactionException) and "Could not write" not in text:
         return TransientError(text, where=where)
     if "Could not set lock" in text:
-        return JobRunningElsewhereError(
-            "another process has this database open",
+        return DestinationLockedError(
+            f"another process has this database open: {_holder(text)}",
             where=where,
-            hint=f"DuckDB allows one process: wait for it, or stop it ({_holder(text)})",
+            hint="DuckDB allows one process: wait for it, or stop it",
         )
     if isinstance(error, duckdb.CatalogException):
         return UsageError(f"DuckDB says: {text}", where=where, hint="choose another --table")
@@ -123,11 +125,21 @@ class DuckdbColumn(TableColumn):
         is_wide = self.type_name in _INTEGER_TYPES - _NARROW_TYPES
         return is_wide or self.type_name.startswith("DECIMAL")
 
+    @property
+    def family(self) -> Family:
+        """Say what it holds, as far as DuckDB is to be given it read."""
+        if self.type_name in _NARROW_TYPES:
+            return "integer"
+        is_naive = self.type_name.startswith("TIMESTAMP") and "ZONE" not in self.type_name
+        return "timestamp" if is_naive else _FAMILIES.get(self.type_name, "other")
+
     def takes(self, kind: Kind) -> bool:
         """Say whether values of this kind fit the type. Strings go into every type: it reads them."""
         if self.type_name in _TEXT_TYPES:
             return True
         if kind in ("integer", "number"):
+            if kind == "integer" and self.family in ("boolean", "date"):
+                return True
             is_number = self.type_name in _INTEGER_TYPES | _FLOAT_TYPES
             return is_number or self.type_name.startswith("DECIMAL")
         if kind == "boolean":

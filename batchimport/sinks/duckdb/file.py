@@ -11,7 +11,7 @@ from urllib.parse import unquote
 
 import duckdb
 
-from batchimport.errors import FatalError, UsageError
+from batchimport.errors import FatalError, NoSuchDestinationError, UsageError
 from batchimport.sinks.duckdb.dialect import opening
 from batchimport.state.files import sync_directory, temporary_file
 
@@ -49,7 +49,7 @@ def check_place(path: Path, *, create: bool) -> None:
         FatalError: If it cannot be read.
     """
     if not create and not path.exists():
-        raise UsageError("no such database", where=str(path))
+        raise NoSuchDestinationError("no such database", where=str(path))
     if path.is_dir() or not path.parent.is_dir():
         raise UsageError(
             "is a directory" if path.is_dir() else "its directory does not exist",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from batchimport.sinks.duckdb.dialect import ROW, reading
-from batchimport.sinks.sql.dialect import RECORD, ChunkTransaction
+from batchimport.sinks.sql.dialect import RECORD, ChunkTransaction, Outcomes
 from batchimport.sinks.sql.statements import column_list, quote
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from batchimport.sinks.base import JobRecord
     from batchimport.sinks.duckdb.dialect import Reading
-    from batchimport.sinks.sql.dialect import Dialect, Refused, Target
+    from batchimport.sinks.sql.dialect import Dialect, Target
 
 View = Callable[[pl.DataFrame], "AbstractContextManager[str]"]
 """Shows a frame to SQL, under the name that it gives."""
@@ -36,8 +36,8 @@ class DuckdbTransaction(ChunkTransaction):
         with self._view(frame) as view:
             self.run(f"INSERT INTO {table} ({column_list(frame.columns)}) SELECT * FROM {view}")
 
-    def store_rows(self, frame: pl.DataFrame, offset: int) -> tuple[Refused, int]:
-        """Store all rows; return how many were left out. None may be refused.
+    def store_rows(self, frame: pl.DataFrame, offset: int) -> Outcomes:
+        """Store all rows, none of which may be refused.
 
         Raises:
             DataError: If one is; then the transaction has failed.
@@ -46,13 +46,14 @@ class DuckdbTransaction(ChunkTransaction):
         with self._view(numbered(frame, target)) as view:
             insert = _Statements(target, readings(target), view)
             if target.on_conflict == "ignore":
-                return {}, frame.height - int(self.rows(insert.append_new())[0][0])
+                return Outcomes(ignored=frame.height - int(self.rows(insert.append_new())[0][0]))
             if target.on_conflict == "update":
+                inserted = int(self.rows(insert.count_new())[0][0])
                 self.run(insert.upsert(offset))
                 self.run(insert.remember(offset))
-            else:
-                self.run(insert.append())
-        return {}, 0
+                return Outcomes(updated=frame.height - inserted)
+            self.run(insert.append())
+        return Outcomes()
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,18 @@ class _Statements:
             f"(SELECT 1 FROM {self.target.keys} AS k WHERE {same} AND k.{quote(RECORD)} > fresh.{ROW} + {offset}) "
             f"QUALIFY {ROW} = max({ROW}) OVER (PARTITION BY {key}) OR {self._has_null()} "
             f"ON CONFLICT ({key}) DO UPDATE SET {changes}"
+        )
+
+    def count_new(self) -> str:
+        """Count the rows that an upsert inserts: one for each key that the table has not."""
+        key = column_list(self.target.key)
+        same = " AND ".join(f"old.{quote(name)} = new.{quote(name)}" for name in self.target.key)
+        return (
+            f"WITH fresh AS ({self._fresh()}) SELECT "
+            f"(SELECT count(*) FROM (SELECT DISTINCT {key} FROM fresh "
+            f"WHERE NOT ({self._has_null()})) AS new "
+            f"WHERE NOT EXISTS (SELECT 1 FROM {self.target.name} AS old WHERE {same})) "
+            f"+ (SELECT count(*) FROM fresh WHERE {self._has_null()})"
         )
 
     def remember(self, offset: int) -> str:

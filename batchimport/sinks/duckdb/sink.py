@@ -25,7 +25,8 @@ from batchimport.sinks.duckdb.file import Scratch, Stream, check_place, connect,
 from batchimport.sinks.duckdb.rows import DuckdbTransaction, numbered, readings
 from batchimport.sinks.sql.ledger import SqlSink
 from batchimport.sinks.sql.statements import quote
-from batchimport.sinks.sql.store import SqlClaim
+from batchimport.sinks.sql.store import SqlClaim, without
+from batchimport.state.files import OpenedFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 ROW_GROUP = 122_880
 """Rows that DuckDB compresses and writes as one; smaller transactions write them twice."""
 
+CLOSE_SECONDS = 5.0
 _VIEW = "batchimport_frame"
 
 
@@ -63,6 +65,7 @@ class DuckdbSink(SqlSink):
             self._scratch = Scratch(self.path)
             self.hints = replace(self.hints, delivery=DRY_RUN)
         self._connection = connect(self.path, self._scratch.path if self._scratch else self.path)
+        self._opened_file = OpenedFile(self._scratch.path if self._scratch else self.path)
 
     def create_ledger(self) -> None:
         """Create the ledger's tables, and their schema."""
@@ -72,7 +75,7 @@ class DuckdbSink(SqlSink):
 
     def claim_of(self, record: JobRecord, target: Target) -> DuckdbClaim:
         """Return a claim that finds refused rows in DuckDB's way."""
-        return DuckdbClaim(self, record, target, self.hints)
+        return DuckdbClaim(self, record, target, self.hints_for(target))
 
     # -- the catalogue ------------------------------------------------------------------------
 
@@ -94,6 +97,10 @@ class DuckdbSink(SqlSink):
                 self.place(table),
             )
         )
+
+    def identity_of(self, table: str) -> str | None:
+        """Return schema and name without their case; None if there is no such table."""
+        return self.name(table).lower() if self.exists(table) else None
 
     def columns(self, table: str) -> list[DuckdbColumn]:
         """Return the columns of a table in its order."""
@@ -130,6 +137,7 @@ class DuckdbSink(SqlSink):
                 with suppress(BatchImportError):  # a COMMIT that failed has rolled back
                     self.run("ROLLBACK")
                 raise
+            self._opened_file.check()
 
     @contextmanager
     def chunk_transaction(
@@ -150,7 +158,12 @@ class DuckdbSink(SqlSink):
 
     def close(self) -> None:
         """Close the file; DuckDB then moves what is in its log into it."""
-        self._connection.close()
+        if not self.lock.acquire(timeout=CLOSE_SECONDS):
+            return  # an abandoned attempt uses it: the file is closed with the process
+        try:
+            self._connection.close()
+        finally:
+            self.lock.release()
         if self._scratch is not None:
             self._scratch.remove()
 
@@ -172,31 +185,31 @@ class DuckdbClaim(SqlClaim):
     def store(self, request: StoreRequest) -> ChunkResult:
         """Commit ledger row, rows and rejects in one transaction, or nothing of them."""
         with self._file.lock:
-            target = self._target_of(request.frame)
-            try:
-                self._look_before(request.frame, target)
-                return super().store(request)
-            except DataError:
-                refused = self._refusals(request.frame, target)
-            try:
-                return self._store_without(refused, request)
-            except DataError:
-                return self._store_without(self._try_out(request, target, refused), request)
+            return super().store(request)
 
-    def _store_without(self, refused: Refused, request: StoreRequest) -> ChunkResult:
+    def _commit(self, request: StoreRequest, target: Target) -> ChunkResult:
+        try:
+            self._look_before(request.frame, target)
+            return super()._commit(request, target)
+        except DataError:
+            refused = self._refusals(request.frame, target)
+        try:
+            return self._commit_without(refused, request, target)
+        except DataError:
+            refused = self._try_out(request, target, refused)
+            return self._commit_without(refused, request, target)
+
+    def _commit_without(
+        self, refused: Refused, request: StoreRequest, target: Target
+    ) -> ChunkResult:
         """Store a chunk without the rows that would be refused, which become rejects.
 
         Args:
-            refused: Rows that have no reasons are left out because of `--on-conflict ignore`.
+            refused: Those that have no reasons are left to `--on-conflict ignore`.
         """
-        reasons = {place: refused[place] for place in sorted(refused) if refused[place]}
-        others = replace(
-            request,
-            frame=_without(request.frame, refused),
-            rejects=[*request.rejects, *(request.rejecter(*each) for each in reasons.items())],
-            filtered=request.filtered + len(refused) - len(reasons),
-        )
-        return replace(super().store(others), bisected=bool(reasons))
+        reasons = {place: why for place, why in refused.items() if why}
+        stored = super()._commit(without(request, reasons), target)
+        return replace(stored, bisected=bool(reasons))
 
     def _look_before(self, frame: pl.DataFrame, target: Target) -> None:
         """Look for values that DuckDB would store, but as other ones.
@@ -260,7 +273,3 @@ class DuckdbClaim(SqlClaim):
         finally:
             self._file.run("ROLLBACK")
         return None
-
-
-def _without(frame: pl.DataFrame, refused: Refused) -> pl.DataFrame:
-    return frame[[place for place in range(frame.height) if place not in refused]]

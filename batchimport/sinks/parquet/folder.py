@@ -9,8 +9,10 @@ from __future__ import annotations
 import errno
 import os
 import re
+import sys
 import threading
 import time
+from bisect import bisect_left, insort
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +22,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from batchimport import failpoints
-from batchimport.errors import BatchImportError, FatalError, JobRunningElsewhereError, UsageError
+from batchimport.errors import BatchImportError, DestinationLockedError, FatalError, UsageError
 from batchimport.state.files import (
     lock_file,
     remove_old_temporary_files,
@@ -36,9 +38,12 @@ if TYPE_CHECKING:
 _PART = re.compile(r"part-(.+)-(\d{16})-(\d{16})\.parquet")
 _JOB = re.compile(r"_job-(.+)\.parquet")
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
-LOCK_WAIT_SECONDS = 10.0
-"""A lock is held for milliseconds; longer means that its holder was stopped, or hangs."""
+LOCK_WAIT_SECONDS = 2.0
+"""A lock is held for milliseconds; longer means that its holder was stopped, or hangs. Then the caller
+waits, and says so."""
 SECONDS_BETWEEN_LOOKS = 0.005
+_COARSE_CLOCK = 5
+"""Linux's CLOCK_REALTIME_COARSE, which stamps files; Python has no name for it."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -60,6 +65,9 @@ class Folder:
 
     def __init__(self, path: Path, known_as: Path | None = None) -> None:
         self.path, self._known_as = path, known_as or path
+        self._guard = threading.Lock()
+        self._index: list[Part] = []
+        self._indexed_at: int | None = None
 
     def where(self, path: Path | None = None) -> str:
         """Return the path of the directory, or of a file of it, as the user knows it."""
@@ -81,6 +89,22 @@ class Folder:
         matches = [_PART.fullmatch(path.name) for path in self.files()]
         parts = [Part(match[1], int(match[2]), int(match[3])) for match in matches if match]
         return sorted(part for part in parts if job_id in (None, part.job_id))
+
+    def parts_in(self, job_id: str, lo: int, hi: int) -> list[Part]:
+        """Return the parts of a job that share positions with an interval.
+
+        The directory is listed again only if it was changed since, other than by `add`.
+        """
+        with self._guard:
+            with self.translated():
+                changed_at = self.path.stat().st_mtime_ns
+            has_fraction = changed_at % 1_000_000_000  # else the file system may only know seconds
+            if changed_at != self._indexed_at or not has_fraction:
+                self._index, self._indexed_at = self.parts(), changed_at
+            first = max(0, bisect_left(self._index, Part(job_id, lo, 0)) - 1)
+            last = bisect_left(self._index, Part(job_id, hi, 0), first)
+            found = self._index[first:last]
+        return [part for part in found if part.job_id == job_id and part.hi > lo]
 
     def job_ids(self) -> list[str]:
         """Return the jobs that have a file."""
@@ -141,6 +165,34 @@ class Folder:
                     frame.write_parquet(stream, metadata=footer)
             yield file
 
+    def add(self, file: TemporaryFile, part: Part) -> None:
+        """Publish a part; the lock is held.
+
+        Raises:
+            FileExistsError: If it is there.
+        """
+        with self._guard, self.translated():
+            changed_at = self._await_new_time()
+            file.publish(part.name)
+            if changed_at == self._indexed_at:
+                insort(self._index, part)
+                self._indexed_at = self.path.stat().st_mtime_ns
+
+    def _await_new_time(self) -> int:
+        """Wait until a change gives the directory another modification time; return the present one.
+
+        The kernel's clock for files ticks every few milliseconds. Of two changes within a tick, an
+        index that was read in between would not see the second one.
+        """
+        changed_at = self.path.stat().st_mtime_ns
+        while self._file_clock() <= changed_at < time.time_ns():
+            threading.Event().wait(SECONDS_BETWEEN_LOOKS / 5)
+        return changed_at
+
+    @staticmethod
+    def _file_clock() -> int:
+        return time.clock_gettime_ns(_COARSE_CLOCK) if sys.platform == "linux" else time.time_ns()
+
     def put(self, path: Path, frame: pl.DataFrame, footer: dict[str, str]) -> None:
         """Write a file, over the one that is there; the lock is held."""
         with self.temporary(frame, footer) as file, self.translated():
@@ -150,6 +202,7 @@ class Folder:
     def remove(self, *paths: Path) -> None:
         """Remove files so that a crash does not bring them back; the lock is held."""
         with self.translated():
+            self._await_new_time()
             for path in paths:
                 path.unlink(missing_ok=True)
                 failpoints.reach("during-removal")
@@ -165,7 +218,7 @@ class Folder:
         """Keep every other thread and process from changing the directory.
 
         Raises:
-            JobRunningElsewhereError: If the lock is not free in time.
+            DestinationLockedError: If the lock is not free in time.
         """
         with self.translated():
             descriptor = os.open(self.path, os.O_RDONLY)
@@ -179,7 +232,7 @@ class Folder:
         deadline = time.monotonic() + LOCK_WAIT_SECONDS
         while not lock_file(descriptor):
             if time.monotonic() > deadline:
-                raise JobRunningElsewhereError(
+                raise DestinationLockedError(
                     "another process holds the lock of the directory",
                     where=self.where(),
                     hint="end it if it was stopped, then run the same command again",

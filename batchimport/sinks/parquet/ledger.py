@@ -96,13 +96,13 @@ class ParquetLedger:
         """Return the chunks of a job, in order of position."""
         return [self._chunk(part) for part in self.folder.parts(job_id)]
 
+    def first_chunks(self) -> dict[str, Committed]:
+        """Return the chunk at position 0 of each job that has one, by the job's id."""
+        return {part.job_id: self._chunk(part) for part in self.folder.parts() if part.lo == 0}
+
     def overlapping(self, job_id: str, chunk: Chunk) -> list[Committed]:
         """Return the chunks of a job that share positions with this one."""
-        return [
-            self._chunk(part)
-            for part in self.folder.parts(job_id)
-            if part.lo < chunk.hi and part.hi > chunk.lo
-        ]
+        return [self._chunk(part) for part in self.folder.parts_in(job_id, chunk.lo, chunk.hi)]
 
     def rejects(self, job_id: str) -> Iterator[Reject]:
         """Yield the rejects of a job in order of record."""

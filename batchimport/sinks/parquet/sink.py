@@ -14,7 +14,7 @@ from urllib.parse import unquote
 import polars as pl
 
 from batchimport import failpoints
-from batchimport.errors import UsageError
+from batchimport.errors import NoSuchDestinationError, UsageError
 from batchimport.model import DRY_RUN
 from batchimport.sinks.base import SinkHints, SinkOptions, claimed_again
 from batchimport.sinks.parquet.columns import (
@@ -29,7 +29,7 @@ from batchimport.sinks.parquet.ledger import ParquetLedger, part_footer
 from batchimport.sinks.sql import statements
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from batchimport.model import ChunkResult, Committed, Job, Reject
     from batchimport.sinks.base import JobRecord, StoreRequest
@@ -78,23 +78,59 @@ class ParquetSink:
         """Return the ledger of a job, in order of position."""
         return self._ledger.committed(job_id)
 
+    def first_chunks(self) -> dict[str, Committed]:
+        """Return the chunk at position 0 of each job that has one, by the job's id."""
+        return self._ledger.first_chunks()
+
+    def identity_of(self, table: str) -> str | None:
+        """Return the same for all names: a directory holds one table."""
+        del table
+        return ""
+
+    def has_rows(self, table: str) -> bool:
+        """Say whether the files have a row."""
+        del table
+        return self._folder.rows() > 0
+
+    def surplus(self, record: JobRecord) -> int | None:
+        """Return None: rows leave the directory with their ledger."""
+        del record
+        return None
+
     def is_committed(self, job_id: str, position: int) -> bool:
         """Say whether the ledger has a chunk that begins at this position."""
-        return any(part.lo == position for part in self._folder.parts(job_id))
+        parts = self._folder.parts_in(job_id, position, position + 1)
+        return any(part.lo == position for part in parts)
 
     def rejects(self, job_id: str) -> Iterator[Reject]:
         """Yield the rejects of a job in order of record."""
         return self._ledger.rejects(job_id)
+
+    def columns_of(self, table: str) -> frozenset[str]:
+        """Return the names of the dataset's columns, in lower case; none if there is no file."""
+        del table
+        return frozenset(map(str.lower, self._common_schema()))
 
     def exact_columns(self, table: str) -> frozenset[str]:
         """Return no column: numbers are doubles."""
         del table
         return frozenset()
 
+    def text_columns(self, table: str) -> frozenset[str]:
+        """Return the columns, in lower case, that hold text."""
+        del table
+        schema = self._common_schema()
+        return frozenset(name.lower() for name, dtype in schema.items() if dtype == pl.String)
+
     # -- whose a job is -----------------------------------------------------------------------
 
     def claim(
-        self, job: Job, record: JobRecord, owner: str, instead_of: Sequence[JobRecord] = ()
+        self,
+        job: Job,
+        record: JobRecord,
+        owner: str,
+        instead_of: Sequence[JobRecord] = (),
+        check: Callable[[], None] = lambda: None,
     ) -> ParquetClaim:
         """Make the directory ready and take the job with a new epoch."""
         if job.key or job.on_conflict != "error":
@@ -104,6 +140,7 @@ class ParquetSink:
                 hint="leave it out, or import into a database",
             )
         with self._folder.locked():
+            check()
             self._folder.tidy()
             self._forget_all(instead_of)
             known = self._ledger.job(record.job_id)
@@ -154,6 +191,7 @@ class ParquetSink:
         else:
             is_closed = record.schema.get("additionalProperties") is False
             has_extra = not is_closed or job.transform is not None
+            has_extra &= job.new_columns != "reject"
             schema = new_schema(record.columns, has_extra=has_extra)
         if job.if_exists in ("truncate", "replace"):
             self._empty()
@@ -230,7 +268,7 @@ class ParquetClaim:
                 if known:
                     return statements.already_committed(chunk, known)
                 failpoints.reach("before-commit")
-                file.publish(Part(job.job_id, chunk.lo, chunk.hi).name)
+                self._folder.add(file, Part(job.job_id, chunk.lo, chunk.hi))
         self._folder.sync()
         return result
 
@@ -261,10 +299,10 @@ def _path_of(address: str) -> Path:
 def _check_place(path: Path, *, create: bool) -> None:
     if path.is_dir():
         return
-    if path.exists() or not create:
-        raise UsageError(
-            "is not a directory" if path.exists() else "no such directory", where=str(path)
-        )
+    if path.exists():
+        raise UsageError("is not a directory", where=str(path))
+    if not create:
+        raise NoSuchDestinationError("no such directory", where=str(path))
     if not path.parent.is_dir():
         raise UsageError(
             "the directory above it does not exist",

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
 
 from batchimport.errors import (
     BatchImportError,
     DataError,
+    DestinationAwayError,
     FatalError,
     TransientError,
 )
@@ -18,9 +22,8 @@ from batchimport.model import FieldError
 from batchimport.sinks.sql.dialect import TableColumn
 
 if TYPE_CHECKING:
-    import psycopg
-
     from batchimport.schema import Kind
+    from batchimport.sinks.sql.dialect import Family
 
 TYPES: dict[Kind, str] = {
     "integer": "bigint",
@@ -32,9 +35,14 @@ TYPES: dict[Kind, str] = {
     "uuid": "uuid",
     "json": "jsonb",
 }
-_TRANSIENT = ("08", "40001", "40P01", "53", "57P01", "57P02", "57P03", "57014", "55P03", "25P03")
+_AWAY = ("08", "57P01", "57P02", "57P03")
+_TRANSIENT = ("40001", "40P01", "53", "57014", "55P03", "25P03")
 _DATA = ("22", "23", "54", "P0001")
 """Also a value too large for an index (54), and a trigger that refuses the row (P0001)."""
+NOT_THE_ROW = "^(08|25|40|53|55P|57|58|XX)"
+"""SQLSTATEs of the connection, the server, its disk and memory, and other transactions."""
+RAISED = r"\m(RAISE|ASSERT)$"
+"""The end of the line that says where an error arose, if a function raised it on purpose."""
 _REFUSED = {
     "28": "check user, password and pg_hba.conf",
     "3D": "create the database first, or name another one",
@@ -52,9 +60,18 @@ _CODES = {
     "22001": "too_long",
     "22003": "out_of_range",
     "54000": "too_long",
-    "P0001": "trigger",
+    "44000": "check",
+    "42501": "policy",
 }
-_CATEGORIES: dict[Kind, str] = {"integer": "NS", "number": "NS", "boolean": "BS", "json": "SA"}
+_FAMILIES: dict[str, Family] = {
+    "smallint": "integer",
+    "integer": "integer",
+    "bigint": "integer",
+    "boolean": "boolean",
+    "date": "date",
+    "timestamp without time zone": "timestamp",
+}
+_CATEGORIES: dict[Kind, str] = {"integer": "NSBD", "number": "NS", "boolean": "BS", "json": "SA"}
 """Categories of pg_type that take a kind of column, JSON types apart. Strings go into every type:
 PostgreSQL reads them strictly, and refuses the row if they do not have the type's form."""
 
@@ -66,20 +83,44 @@ def translate(error: psycopg.Error, where: str) -> BatchImportError:
     text = message[0] if message else type(error).__name__
     if state.startswith(_DATA):
         return DataError(text)
+    is_lost = not state and isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
+    if is_lost or (state and state.startswith(_AWAY)):
+        return DestinationAwayError(text, where, was_connected=True)
     if not state or state.startswith(_TRANSIENT):
         return TransientError(text, where=where)
     hint = next((hint for code, hint in _REFUSED.items() if state.startswith(code)), None)
     return FatalError(f"PostgreSQL says: {text} ({state})", where=where, hint=hint)
 
 
-def opening(error: psycopg.Error, where: str) -> BatchImportError:
-    """Return the error of ours that a failed first connection means: nothing is tried again."""
+def is_of_a_row(error: psycopg.Error) -> bool:
+    """Say whether an error may be the fault of a row, whatever code a trigger gave it."""
+    state, context = error.sqlstate, error.diag.context or ""
+    if not state:  # the connection is lost
+        return False
+    is_raised = context.partition("\n")[0].endswith((" RAISE", " ASSERT"))
+    return is_raised or not re.match(NOT_THE_ROW, state)
+
+
+def opening(error: psycopg.Error, address: str, where: str) -> BatchImportError:
+    """Return the error of ours that a failed connection means."""
     ours = translate(error, where)
-    if isinstance(ours, TransientError):
-        lines = [line for line in str(error).strip().splitlines() if line.strip()]
-        reason = lines[-1].strip() if lines else ours.message
-        return FatalError(f"cannot connect: {reason}", where, "check the address and the server")
-    return ours
+    if not isinstance(ours, TransientError):
+        return ours
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    reason = next((line for line in lines if "failed: " in line), ours.message)
+    reason = reason.rpartition("failed: ")[2].removeprefix("FATAL:").strip()
+    hint = "check the address and the server"
+    return DestinationAwayError(f"cannot connect: {reason}", server_of(address), hint)
+
+
+def server_of(address: str) -> str:
+    """Return what users call the server of an address."""
+    given = conninfo_to_dict(address)
+    host = str(
+        given.get("host") or given.get("hostaddr") or os.environ.get("PGHOST") or "localhost"
+    )
+    port = str(given.get("port") or os.environ.get("PGPORT") or "5432")
+    return f"PostgreSQL at {host}:{port}"
 
 
 def reason(state: str, message: str | None, detail: str | None, column: str | None) -> FieldError:
@@ -87,7 +128,8 @@ def reason(state: str, message: str | None, detail: str | None, column: str | No
     key = re.match(r"Key \((.+?)\)=", detail or "")
     field = column or (key[1] if key else "")
     text = ": ".join(part for part in (message, detail) if part)
-    return FieldError(_CODES.get(state, "type"), field, text[:500])
+    code = _CODES.get(state) or ("type" if state.startswith("22") else "trigger")
+    return FieldError(code, field, text[:500])
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +149,11 @@ class PostgresColumn(TableColumn):
         """Say whether it holds numbers of any length exactly as they are written."""
         return self.base == "numeric"
 
+    @property
+    def family(self) -> Family:
+        """Say what it holds, as far as PostgreSQL is to be given it read."""
+        return "text" if self.category == "S" else _FAMILIES.get(self.base, "other")
+
     def takes(self, kind: Kind) -> bool:
         """Say whether values of this kind fit the type; PostgreSQL reads strings strictly."""
         allowed = _CATEGORIES.get(kind)
@@ -124,6 +171,15 @@ CATALOGUE = """
     FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
     WHERE a.attrelid = to_regclass(?) AND a.attnum > 0 AND NOT a.attisdropped
     ORDER BY a.attnum"""
+
+WAYS = """
+    SELECT c.relkind IN ('r', 'p') AND NOT row_security_active(c.oid) AND NOT EXISTS (
+             SELECT 1 FROM pg_rewrite r WHERE r.ev_class = c.oid AND r.ev_type = '3'),
+           EXISTS (SELECT 1 FROM pg_trigger t WHERE t.tgtype & 7 = 7 AND NOT t.tgisinternal
+             AND (t.tgrelid = c.oid OR t.tgrelid IN (SELECT relid FROM pg_partition_tree(c.oid))))
+    FROM pg_class c WHERE c.oid = to_regclass(?)"""
+"""Whether COPY does what INSERT would do (it knows no rules and no policies), and whether the table
+has triggers before rows are inserted, which may leave them out."""
 
 UNIQUE_KEYS = """
     SELECT i.indexrelid::bigint, a.attname

@@ -9,17 +9,24 @@ from __future__ import annotations
 
 import hashlib
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import polars as pl
 import psycopg
 
-from batchimport.errors import DataError
 from batchimport.model import FieldError
 from batchimport.sinks.base import taken_over
-from batchimport.sinks.postgres.dialect import array_literal, reason, translate
+from batchimport.sinks.postgres.dialect import (
+    NOT_THE_ROW,
+    RAISED,
+    WAYS,
+    array_literal,
+    is_of_a_row,
+    reason,
+)
 from batchimport.sinks.sql import statements
-from batchimport.sinks.sql.dialect import RECORD, ChunkTransaction
+from batchimport.sinks.sql.dialect import RECORD, ChunkTransaction, Outcomes
 from batchimport.sinks.sql.statements import column_list, quote
 
 if TYPE_CHECKING:
@@ -29,11 +36,19 @@ if TYPE_CHECKING:
     from batchimport.sinks.postgres.dialect import PostgresColumn
     from batchimport.sinks.sql.dialect import Dialect, Refused, Rows, Target
 
-_REFUSALS = "data_exception OR integrity_constraint_violation OR raise_exception"
-_REFUSALS += " OR program_limit_exceeded"
 FIRST, AFTER = "batchimport_first", "batchimport_after"
 _RANGE = f"at >= {FIRST} AND at < {AFTER}"
-_FIND_COLUMN = f"""
+_ANY = "OTHERS OR query_canceled OR assert_failure"
+_UNCLEAR = "SQLSTATE 'BI001'"
+"""What the function raises to undo what it did."""
+_NOT_THE_ROW = f"""
+    GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT,
+      detail = PG_EXCEPTION_DETAIL, name = COLUMN_NAME, context = PG_EXCEPTION_CONTEXT;
+    IF state ~ '{NOT_THE_ROW}' AND split_part(context, chr(10), 1) !~ '{RAISED}' THEN
+      RAISE;
+    END IF;"""
+"""Errors of the server, the connection or other transactions are raised again."""
+_FIND_COLUMN = """
 CREATE OR REPLACE FUNCTION pg_temp.batchimport_column(place int, names text[], types text[])
 RETURNS text LANGUAGE plpgsql AS $batchimport$
 BEGIN
@@ -41,7 +56,7 @@ BEGIN
     BEGIN
       EXECUTE format('INSERT INTO pg_temp.batchimport_types (%I) SELECT c%s::%s '
         'FROM pg_temp.batchimport_rows WHERE at = $1', names[i], i - 1, types[i]) USING place;
-    EXCEPTION WHEN {_REFUSALS} THEN
+    EXCEPTION WHEN OTHERS THEN
       RETURN names[i];
     END;
   END LOOP;
@@ -49,21 +64,40 @@ BEGIN
 END $batchimport$"""
 
 
-def _isolate_function(statement: str, probe: str) -> str:
-    """Return the function that stores the staged rows, and returns those that are refused.
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """How staged rows are stored.
 
-    Args:
-        statement: Stores the rows from FIRST up to AFTER; as a part of the function, it is planned
-            once per chunk.
-        probe: If not empty, tries a row that the statement leaves out since a later record has
-            written its key, and undoes that: whether a row is refused must not depend on the
-            order in which chunks are committed.
+    Attributes:
+        insert: Stores the rows from FIRST up to AFTER, and sets `changed` to their number, and
+            `fresh` to the number of those that were inserted.
+        shortfall: What rows are that it leaves out without an error: `ignored`, `skipped`, or
+            empty if each must be looked at.
+        probe: Tries a row that was left out so that it is left out by a trigger alone, or breaks
+            the constraint; what it does is undone.
+        otherwise: What a row is that a trigger did not leave out: `ignored` or `updated`.
+    """
+
+    insert: str
+    shortfall: str = "skipped"
+    probe: str = ""
+    otherwise: str = "ignored"
+
+
+def _isolate_function(way: _Way) -> str:
+    """Return the function that stores the staged rows, counts them, and returns the refused ones.
+
+    A row that is refused has its place; the counts of a block have none. Each statement is planned
+    once per chunk. Whether a row is refused must not depend on the order in which chunks are
+    committed: that is tried out even where a later record has written its key.
     """
     # No name in the statement can end the function's body: it would have to hold its own hash.
-    tag = f"$b{hashlib.sha256(statement.encode()).hexdigest()[:16]}$"
+    tag = f"$b{hashlib.sha256((way.insert + way.probe).encode()).hexdigest()[:16]}$"
+    must_look = bool(way.probe)
     return f"""
 CREATE OR REPLACE FUNCTION pg_temp.batchimport_isolate(height int, names text[], types text[])
-RETURNS TABLE (place int, stored bigint, state text, message text, detail text, name text)
+RETURNS TABLE (place int, updated bigint, ignored bigint, skipped bigint,
+               state text, message text, detail text, name text)
 LANGUAGE plpgsql SET enable_seqscan = off AS {tag}
 #variable_conflict use_column
 DECLARE
@@ -71,40 +105,51 @@ DECLARE
   {AFTER} int;
   block_end int;
   changed bigint;
+  fresh bigint;
+  context text;
 BEGIN
   WHILE {FIRST} < height LOOP
     block_end := least({FIRST} + 64, height);
     BEGIN
       {AFTER} := block_end;
-      {statement};
-      GET DIAGNOSTICS changed = ROW_COUNT;
-      IF changed < {AFTER} - {FIRST} AND {bool(probe)} THEN
-        RAISE cardinality_violation;
+      {way.insert};
+      IF changed < {AFTER} - {FIRST} AND {must_look} THEN
+        RAISE {_UNCLEAR};
       END IF;
-      place := NULL; stored := changed;
+      place := NULL; updated := changed - fresh; ignored := 0; skipped := 0;
+      {way.shortfall or "skipped"} := {AFTER} - {FIRST} - changed;
       RETURN NEXT;
-    EXCEPTION WHEN {_REFUSALS} OR cardinality_violation THEN
+    EXCEPTION WHEN {_ANY} THEN
+      {_NOT_THE_ROW}
       WHILE {FIRST} < block_end LOOP
         {AFTER} := {FIRST} + 1;
+        place := NULL; updated := 0; ignored := 0; skipped := 0; changed := 0;
         BEGIN
-          {statement};
-          GET DIAGNOSTICS changed = ROW_COUNT;
-          IF changed = 0 AND {bool(probe)} THEN
-            {probe or "NULL"};
-            RAISE cardinality_violation;
+          {way.insert};
+          IF changed = 0 AND {must_look} THEN
+            changed := -1;
+            {way.probe or "NULL"};
+            GET DIAGNOSTICS changed = ROW_COUNT;
+            RAISE {_UNCLEAR};
           END IF;
-          place := NULL; stored := changed;
+          updated := changed - fresh; {way.shortfall or "skipped"} := 1 - changed;
           RETURN NEXT;
         EXCEPTION
-          WHEN cardinality_violation THEN NULL;
-          WHEN {_REFUSALS} THEN
-            GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT,
-              detail = PG_EXCEPTION_DETAIL, name = COLUMN_NAME;
-            IF name = '' AND (state LIKE '22%' OR state = '23514') THEN
-              name := pg_temp.batchimport_column({FIRST}, names, types);
-            END IF;
-            place := {FIRST}; stored := 0;
+          WHEN {_UNCLEAR} THEN
+            IF changed = 0 THEN skipped := 1; ELSE {way.otherwise} := 1; END IF;
             RETURN NEXT;
+          WHEN {_ANY} THEN
+            {_NOT_THE_ROW}
+            IF {way.otherwise == "ignored"} AND changed = -1 AND state IN ('23505', '23P01') THEN
+              ignored := 1;
+              RETURN NEXT;
+            ELSE
+              IF name = '' AND (state LIKE '22%' OR state = '23514') THEN
+                name := pg_temp.batchimport_column({FIRST}, names, types);
+              END IF;
+              place := {FIRST};
+              RETURN NEXT;
+            END IF;
         END;
         {FIRST} := {AFTER};
       END LOOP;
@@ -134,11 +179,21 @@ class PostgresTransaction(ChunkTransaction):
         self.rows(statement, values)
 
     def insert(self, table: str, frame: pl.DataFrame) -> None:
-        """Copy a frame; null is an empty field, an empty string a quoted one."""
+        """Copy a frame into a table of the ledger."""
+        self._copy(table, frame)
+
+    def _copy(self, table: str, frame: pl.DataFrame) -> int:
+        """Copy a frame; null is an empty field, an empty string a quoted one.
+
+        Returns:
+            How many rows the table has taken: a trigger may leave some out.
+        """
         text = frame.write_csv(include_header=False, quote_style="non_numeric")
         statement = f"COPY {table} ({column_list(frame.columns)}) FROM STDIN (FORMAT csv)"
-        with self._connection.cursor().copy(statement) as copy:
+        cursor = self._connection.cursor()
+        with cursor.copy(statement) as copy:
             copy.write(text)
+        return cursor.rowcount
 
     # -- whose the chunk is --------------------------------------------------------------------
 
@@ -156,63 +211,62 @@ class PostgresTransaction(ChunkTransaction):
         It waits for another attempt that is not yet committed, such as one whose connection was
         lost over its COMMIT, and then learns how that ended.
         """
-        values, chunk = self._ledger_row(request), request.chunk
+        values, chunks = self._ledger_row(request), self._tables.chunks
+        known, key = statements.overlapping(chunks, self._job.job_id, request.chunk, "1")
         return bool(
             self.rows(
-                f"INSERT INTO {self._tables.chunks} ({statements.CHUNK_COLUMNS}) "
-                f"SELECT {statements.marks(values)} WHERE NOT EXISTS "
-                f"(SELECT 1 FROM {self._tables.chunks} WHERE job_id = ? AND lo < ? AND hi > ?) "
+                f"INSERT INTO {chunks} ({statements.CHUNK_COLUMNS}) "
+                f"SELECT {statements.marks(values)} WHERE NOT EXISTS ({known}) "
                 "ON CONFLICT DO NOTHING RETURNING 1",
-                (*values, self._job.job_id, chunk.hi, chunk.lo),
+                (*values, *key),
             )
         )
 
     # -- rows ----------------------------------------------------------------------------------
 
-    def store_rows(self, frame: pl.DataFrame, offset: int) -> tuple[Refused, int]:
-        """Store all rows that the table takes; return the others, and how many were left out."""
+    def store_rows(self, frame: pl.DataFrame, offset: int) -> Outcomes:
+        """Store all rows that the table takes."""
         target = self._target
         frame = self._with_arrays(frame.select(target.frame_names))
         refused = _with_nul(frame)
-        places = (
-            [place for place in range(frame.height) if place not in refused] if refused else None
-        )
-        frame = frame if places is None else frame[places]
-        if target.on_conflict == "error" and self._append(frame):
-            return refused, 0
-        found, stored = self._isolate(frame, offset)
-        ignored = frame.height - len(found) - stored if target.on_conflict == "ignore" else 0
-        refused |= {place if places is None else places[place]: why for place, why in found.items()}
-        return dict(sorted(refused.items())), ignored
+        places = [place for place in range(frame.height) if place not in refused]
+        frame = frame[places] if refused else frame
+        takes_copy, may_skip = self.rows(WAYS, (target.name,))[0]
+        if target.on_conflict == "error" and takes_copy:
+            stored = self._append(frame)
+            if stored is not None:
+                return Outcomes(refused, skipped=frame.height - stored)
+        outcomes = self._isolate(frame, self._way(offset, may_skip=may_skip))
+        refused |= {places[place]: why for place, why in outcomes.refused.items()}
+        return Outcomes(dict(sorted(refused.items())), *outcomes.counts)
 
-    def _append(self, frame: pl.DataFrame) -> bool:
-        """Copy all rows or none; return whether the table took them."""
+    def _append(self, frame: pl.DataFrame) -> int | None:
+        """Copy all rows; return how many the table has taken, None if it has refused one."""
         renamed = frame.rename(
             dict(zip(self._target.frame_names, self._target.table_names, strict=True))
         )
         try:
             with self._connection.transaction():
-                self.insert(self._target.name, renamed)
+                return self._copy(self._target.name, renamed)
         except psycopg.Error as error:
-            if isinstance(translate(error, ""), DataError):
-                return False
+            if is_of_a_row(error):
+                return None
             raise
-        return True
 
-    def _isolate(self, frame: pl.DataFrame, offset: int) -> tuple[Refused, int]:
-        """Return the rows that the table refuses, and how many others are stored."""
+    def _isolate(self, frame: pl.DataFrame, way: _Way) -> Outcomes:
+        """Store the rows that the table takes, block by block."""
         target = self._target
         staged = frame.select(
             pl.col(name).alias(f"c{place}") for place, name in enumerate(frame.columns)
         ).with_row_index("at")
         texts = ", ".join(f"{name} text" for name in staged.columns[1:])
+        typed = ", ".join(f"{quote(own.name)} {own.type_name}" for own in self._columns)
         self.run(f"CREATE TEMP TABLE batchimport_rows (at int PRIMARY KEY, {texts}) ON COMMIT DROP")
-        self.run(
-            "CREATE TEMP TABLE batchimport_types ON COMMIT DROP AS "
-            f"SELECT {column_list(target.table_names)} FROM {target.name} WITH NO DATA"
-        )
+        self.run(f"CREATE TEMP TABLE batchimport_types ({typed}) ON COMMIT DROP")
+        # What is wrong with the statement itself, such as a missing right, is no row's fault.
+        self.run(f"EXPLAIN {self._insert()} {self._conflict()}")
         self.run(_FIND_COLUMN)
-        self.run(_isolate_function(*self._statements(offset)))
+        self.run(_isolate_function(way))
         self.insert("pg_temp.batchimport_rows", staged)
         # Staged text is cast to types without their lengths, which the assignment then checks.
         types = [own.base for own in self._columns]
@@ -221,34 +275,61 @@ class PostgresTransaction(ChunkTransaction):
             (frame.height, target.table_names, types),
         )
         self.run("DROP TABLE pg_temp.batchimport_rows, pg_temp.batchimport_types")
-        refused = {row[0]: [reason(*row[2:])] for row in found if row[0] is not None}
-        return refused, sum(row[1] for row in found)
+        refused: Refused = {row[0]: [reason(*row[4:])] for row in found if row[0] is not None}
+        blocks = [row[1:4] for row in found if row[0] is None]
+        return Outcomes(refused, *(int(sum(counts)) for counts in zip(*blocks, strict=True)))
 
-    def _statements(self, offset: int) -> tuple[str, str]:
-        """Return the statement for a range of staged rows, and its probe; empty if it needs none."""
-        target, key = self._target, self._target.key
-        casts = [f"c{place}::{own.base}" for place, own in enumerate(self._columns)]
-        staged = f"FROM pg_temp.batchimport_rows WHERE {_RANGE}"
-        insert = (
-            f"INSERT INTO {target.name} ({column_list(target.table_names)}) "
-            f"SELECT {', '.join(casts)} {staged}"
-        )
+    def _insert(self, condition: str = "") -> str:
+        """Return the statement that inserts staged rows as values of the table's columns."""
+        casts = ", ".join(f"c{place}::{own.base}" for place, own in enumerate(self._columns))
+        names = column_list(self._target.table_names)
+        staged = f"SELECT {casts} FROM pg_temp.batchimport_rows"
+        return f"INSERT INTO {self._target.name} ({names}) {staged} {condition}"
+
+    def _conflict(self) -> str:
+        """Return the clause that says what becomes of a row whose key is there."""
+        target = self._target
+        key = f"({column_list(target.key)})" if target.key else ""
         if target.on_conflict == "error":
-            return insert, ""
+            return ""
         if target.on_conflict == "ignore":
-            return f"{insert} ON CONFLICT {f'({column_list(key)})' if key else ''} DO NOTHING", ""
-        written = [name for name in target.table_names if name not in key] or key
+            return f"ON CONFLICT {key} DO NOTHING"
+        written = [name for name in target.table_names if name not in target.key] or target.key
         changes = ", ".join(f"{quote(name)} = excluded.{quote(name)}" for name in written)
-        update = f"ON CONFLICT ({column_list(key)}) DO UPDATE SET {changes}"
-        key_casts = ", ".join(casts[target.table_names.index(name)] for name in key)
-        fresh = (
-            f"WITH fresh AS (INSERT INTO {target.keys} AS k ({column_list([*key, RECORD])}) "
-            f"SELECT {key_casts}, {offset} + at {staged} "
-            f"ON CONFLICT ({column_list(key)}) DO UPDATE "
-            f"SET {RECORD} = excluded.{RECORD} WHERE k.{RECORD} < excluded.{RECORD} "
-            f"RETURNING {RECORD} - {offset} AS at)"
+        return f"ON CONFLICT {key} DO UPDATE SET {changes}"
+
+    def _way(self, offset: int, *, may_skip: bool) -> _Way:
+        """Return how staged rows are stored.
+
+        Args:
+            may_skip: The table has triggers that may leave rows out.
+        """
+        target, key, conflict = self._target, self._target.key, self._conflict()
+        insert = self._insert(f"WHERE {_RANGE}")
+        count = "GET DIAGNOSTICS changed = ROW_COUNT; fresh := changed"
+        if target.on_conflict == "error":
+            return _Way(f"{insert}; {count}")
+        if target.on_conflict == "ignore":
+            probe = insert if may_skip else ""
+            return _Way(f"{insert} {conflict}; {count}", "" if probe else "ignored", probe)
+        casts = dict(zip(target.table_names, self._columns, strict=True))
+        key_casts = ", ".join(
+            f"c{target.table_names.index(name)}::{casts[name].base}" for name in key
         )
-        return f"{fresh} {insert} AND at IN (SELECT at FROM fresh) {update}", f"{insert} {update}"
+        record = quote(RECORD)
+        first = (
+            f"WITH first AS (INSERT INTO {target.keys} AS k ({column_list([*key, RECORD])}) "
+            f"SELECT {key_casts}, {offset} + at FROM pg_temp.batchimport_rows WHERE {_RANGE} "
+            f"ON CONFLICT ({column_list(key)}) DO UPDATE "
+            f"SET {record} = excluded.{record} WHERE k.{record} < excluded.{record} "
+            f"RETURNING {record} - {offset} AS at)"
+        )
+        # An updated row has the number of this transaction in xmax, an inserted one has none.
+        stored = f"stored AS ({insert} AND at IN (SELECT at FROM first) {conflict} RETURNING xmax)"
+        counted = (
+            "SELECT count(*), count(*) FILTER (WHERE xmax = 0) INTO changed, fresh FROM stored"
+        )
+        return _Way(f"{first}, {stored} {counted}", "", f"{insert} {conflict}", "updated")
 
     def _with_arrays(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Write JSON arrays as PostgreSQL's, where the column is one."""

@@ -6,16 +6,13 @@ import hashlib
 import queue
 import threading
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
-from psycopg.pq import TransactionStatus
 
 from batchimport.errors import JobRunningElsewhereError
 from batchimport.model import DRY_RUN
-from batchimport.policy.retry import until_it_works
 from batchimport.sinks import redact
 from batchimport.sinks.base import SinkHints, SinkOptions
 from batchimport.sinks.postgres.dialect import (
@@ -29,19 +26,18 @@ from batchimport.sinks.postgres.dialect import (
 from batchimport.sinks.postgres.rows import PostgresTransaction, run
 from batchimport.sinks.sql.ledger import SqlSink
 from batchimport.sinks.sql.statements import quote
-from batchimport.sinks.sql.store import SqlClaim
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from batchimport.model import Job
     from batchimport.sinks.base import JobRecord
     from batchimport.sinks.sql.dialect import Rows, Target
+    from batchimport.sinks.sql.store import SqlClaim
 
 WRITERS = 2
 LOCK_WAIT_SECONDS = 5
 """The server may take this long to notice that a killed client is gone."""
-RECONNECT_SECONDS = 30.0
 _CONNECTION = {
     "application_name": "batchimport",
     "connect_timeout": 10,
@@ -51,6 +47,7 @@ _CONNECTION = {
     "tcp_user_timeout": 60_000,
 }
 """Defaults, unless the address has others: a silent network is noticed within a minute."""
+CLOSE_SECONDS = 5.0
 SECONDS_IDLE = 15
 """A process that is stopped inside a transaction keeps others from its chunk for this long."""
 _SESSION = f"""
@@ -79,36 +76,51 @@ class PostgresSink(SqlSink):
         self._lock = threading.RLock()
         self._lock_keys: list[int] = []
         self._idle: queue.SimpleQueue[psycopg.Connection] = queue.SimpleQueue()
-        self._dry_run = options.dry_run
+        self._dry_run = self._is_in_transaction = options.dry_run
         if self._dry_run:
             self.hints = SinkHints(1, self.hints.preferred_records, DRY_RUN)
-        try:
-            self._main = self._connect()
-            if self._dry_run:
+        self._main = self._connect()
+        if self._dry_run:
+            with self._translated():
                 self._main.execute("BEGIN")
-        except psycopg.Error as error:
-            raise opening(error, self._where) from error
 
     def _connect(self) -> psycopg.Connection:
-        given = conninfo_to_dict(self._address)
-        defaults: dict[str, Any] = {
-            name: value for name, value in _CONNECTION.items() if name not in given
-        }
-        connection = psycopg.connect(self._address, autocommit=True, **defaults)
-        connection.execute(_SESSION)
+        """Open a connection.
+
+        Raises:
+            DestinationAwayError: If the server cannot be reached, or refuses.
+        """
+        try:
+            given = conninfo_to_dict(self._address)
+            defaults: dict[str, Any] = {
+                name: value for name, value in _CONNECTION.items() if name not in given
+            }
+            connection = psycopg.connect(self._address, autocommit=True, **defaults)
+            connection.execute(_SESSION)
+        except psycopg.Error as error:
+            raise opening(error, self._address, self._where) from error
         return connection
 
     # -- whose a job is -----------------------------------------------------------------------
 
     def claim(
-        self, job: Job, record: JobRecord, owner: str, instead_of: Sequence[JobRecord] = ()
+        self,
+        job: Job,
+        record: JobRecord,
+        owner: str,
+        instead_of: Sequence[JobRecord] = (),
+        check: Callable[[], None] = lambda: None,
     ) -> SqlClaim:
         """Make ledger and table ready and take the job with a new epoch."""
         targets = {job.target_hash(), *(old.target_hash for old in instead_of)}
         self._lock_keys = sorted(map(_lock_key, targets))
         with self._lock, self._translated():
             self._take_locks(self._main)
-        return super().claim(job, record, owner, instead_of)
+        return super().claim(job, record, owner, instead_of, check)
+
+    def exclude_claims(self) -> None:
+        """Let one claim at a time into the database, also while its ledger is not there yet."""
+        self.rows("SELECT pg_advisory_xact_lock(?)", (_CLAIMS,))
 
     def _take_locks(self, connection: psycopg.Connection) -> None:
         """Lock the job's target for this process; the server releases it with the connection.
@@ -136,24 +148,26 @@ class PostgresSink(SqlSink):
             self.run(f"CREATE SCHEMA {quote(self.ledger_schema)}")
         super().create_ledger()
 
-    def claim_of(self, record: JobRecord, target: Target) -> SqlClaim:
-        """Return a claim; where rows may refuse each other, its chunks are stored in order.
-
-        With a unique index the order in which rows are stored decides which one is refused.
-        """
-        has_unique_index = self.rows(
-            "SELECT 1 FROM pg_index WHERE indrelid = to_regclass(?) "
-            "AND (indisunique OR indisexclusion)",
-            (target.name,),
+    def is_unique(self, target: Target) -> bool:
+        """Say whether rows of a table may refuse each other, also by an index on expressions."""
+        return bool(
+            self.rows(
+                "SELECT 1 FROM pg_index WHERE indrelid = to_regclass(?) "
+                "AND (indisunique OR indisexclusion)",
+                (target.name,),
+            )
         )
-        hints = replace(self.hints, writers=1) if has_unique_index else self.hints
-        return SqlClaim(self, record, target, hints)
 
     # -- the catalogue ------------------------------------------------------------------------
 
     def exists(self, table: str) -> bool:
         """Say whether a table exists."""
         return self.rows("SELECT to_regclass(?) IS NOT NULL", (self.name(table),))[0][0] is True
+
+    def identity_of(self, table: str) -> str | None:
+        """Return the table's number in the catalogue; None if there is no such table."""
+        number = self.rows("SELECT to_regclass(?)::oid::bigint", (self.name(table),))[0][0]
+        return None if number is None else str(number)
 
     def columns(self, table: str) -> list[PostgresColumn]:
         """Return the columns of a table in its order."""
@@ -177,7 +191,11 @@ class PostgresSink(SqlSink):
     def transaction(self) -> Iterator[None]:
         """Commit at the end what `rows` and `run` do in it, or nothing of it."""
         with self._job_connection() as connection, connection.transaction():
-            yield
+            outer, self._is_in_transaction = self._is_in_transaction, True
+            try:
+                yield
+            finally:
+                self._is_in_transaction = outer
 
     @contextmanager
     def chunk_transaction(
@@ -216,7 +234,7 @@ class PostgresSink(SqlSink):
     def _job_connection(self) -> Iterator[psycopg.Connection]:
         """Lend the connection of the job; outside a transaction it is renewed if it broke."""
         with self._lock, self._translated():
-            if self._main.info.transaction_status != TransactionStatus.INTRANS:
+            if not self._is_in_transaction:  # half of one must not run on another connection
                 self._revive()
             yield self._main
 
@@ -224,7 +242,7 @@ class PostgresSink(SqlSink):
         try:
             self._main.execute("SELECT 1")
         except psycopg.OperationalError:
-            self._main = until_it_works(self._connect, psycopg.OperationalError, RECONNECT_SECONDS)
+            self._main = self._connect()
             if self._lock_keys:
                 self._take_locks(self._main)
 
@@ -239,7 +257,15 @@ class PostgresSink(SqlSink):
         """Close all connections that are not in use."""
         while not self._idle.empty():
             self._idle.get().close()
-        self._main.close()
+        if self._lock.acquire(timeout=CLOSE_SECONDS):
+            try:
+                self._main.close()
+            finally:
+                self._lock.release()
+
+
+_CLAIMS = 0x6261746368696D70
+"""Key of the lock that one claim at a time holds in a database: "batchimp"."""
 
 
 def _lock_key(target_hash: str) -> int:

@@ -1,12 +1,8 @@
 """What a dialect of SQL brings: statements, a catalogue, and a way to store a chunk's rows.
 
 A new SQL destination is a subclass of `SqlSink`, which is a `Dialect`, and one of
-`ChunkTransaction`. Its database needs
-
-- transactions that DDL is a part of: a claim creates ledger and table in one transaction;
-- names in double quotes, `TEXT` in a primary key, and `BIGINT`;
-- `CREATE TABLE IF NOT EXISTS`, `CREATE UNIQUE INDEX IF NOT EXISTS`, `CREATE TABLE … AS SELECT`;
-- `UPDATE … RETURNING`, which is how a claim is checked and held at once.
+`ChunkTransaction`. docs/adding.md lists what the SQL of the base classes needs, and what a dialect
+overrides where its database differs.
 
 Statements have `?` for each parameter, whatever the driver wants.
 """
@@ -15,13 +11,13 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from batchimport.model import INDEX
 from batchimport.sinks.base import taken_over
 from batchimport.sinks.sql import statements
-from batchimport.sinks.sql.statements import LEDGER_TABLES, column_list, quote
+from batchimport.sinks.sql.statements import ADDED_COLUMNS, LEDGER_TABLES, OUTCOME_COLUMNS, quote
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,14 +25,41 @@ if TYPE_CHECKING:
 
     import polars as pl
 
-    from batchimport.model import Chunk, ChunkResult, Committed, FieldError, OnConflict
+    from batchimport.model import Chunk, ChunkResult, Committed, FieldError, NewColumns, OnConflict
     from batchimport.schema import Column, Kind
     from batchimport.sinks.base import JobRecord, StoreRequest
 
 Rows = list[tuple[Any, ...]]
 
+Family = Literal["text", "integer", "number", "boolean", "date", "timestamp", "other"]
+"""What a column of a table holds, as far as cells are read for it; `timestamp` is one without a zone,
+`integer` one of at most 64 bits."""
+
 Refused = dict[int, "list[FieldError]"]
 """Rows that the table refuses, by their 0-based place in the frame, with the reasons."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcomes:
+    """What a table did with the rows of a chunk, counted by the database; the others were inserted.
+
+    Attributes:
+        refused: Rows that the table refuses, with the reasons.
+        updated: Number of rows that changed or replaced a row that was there.
+        ignored: Number of rows that `--on-conflict ignore` left out.
+        skipped: Number of rows that a trigger, a rule or a conflict clause of the table left out.
+    """
+
+    refused: Refused = field(default_factory=dict)
+    updated: int = 0
+    ignored: int = 0
+    skipped: int = 0
+
+    @property
+    def counts(self) -> tuple[int, int, int]:
+        """What the ledger keeps, in the order of `OUTCOME_COLUMNS`."""
+        return self.updated, self.ignored, self.skipped
+
 
 RECORD = INDEX
 """Column of a table of keys: number of the record that wrote the key last. No table of a user has
@@ -70,6 +93,11 @@ class TableColumn(ABC):
         """Say whether it holds numbers of any length exactly as they are written."""
         return False
 
+    @property
+    def family(self) -> Family:
+        """Say what it holds, as far as cells are read for it."""
+        return "other"
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -81,6 +109,8 @@ class Target:
         columns: Each column of a frame with the table's own column that it goes to.
         key: The table's own names of the columns of `--key`.
         keys: Name, as SQL, of the table that knows which record wrote each key last.
+        new_columns: What becomes of keys that it has no column for.
+        missing: Columns of a frame that it does not have.
     """
 
     table: str
@@ -89,6 +119,8 @@ class Target:
     on_conflict: OnConflict
     key: tuple[str, ...]
     keys: str
+    new_columns: NewColumns = "extra"
+    missing: tuple[Column, ...] = ()
 
     @property
     def frame_names(self) -> list[str]:
@@ -124,6 +156,12 @@ class Dialect(ABC):
 
     emptying: ClassVar[str] = "DELETE FROM"
     """What empties a table as a part of a transaction, followed by the table's name."""
+
+    text: ClassVar[str] = "TEXT"
+    """The type of the ledger's strings; some are as long as a record may be."""
+
+    key_text: ClassVar[str] = "TEXT"
+    """The type of the ledger's strings in a primary key: job ids, of at most 128 characters."""
 
     adding: ClassVar[str] = "ADD COLUMN"
     """What adds a column, in ALTER TABLE; it must not fail if another process has added it."""
@@ -168,6 +206,11 @@ class Dialect(ABC):
     def exists(self, table: str) -> bool:
         """Say whether a table exists."""
 
+    def identity_of(self, table: str) -> str | None:
+        """Return what all names of one table have in common; None if there is no such table."""
+        identity = table if self.names_have_case else table.lower()
+        return identity if self.exists(table) else None
+
     @abstractmethod
     def columns(self, table: str) -> Sequence[TableColumn]:
         """Return the columns of a table in its order; none if it does not exist."""
@@ -176,10 +219,24 @@ class Dialect(ABC):
     def unique_keys(self, table: str) -> list[frozenset[str]]:
         """Return each set of columns that a unique index of the table is on."""
 
+    def quote(self, name: str) -> str:
+        """Return an identifier as SQL, whatever characters it has."""
+        return quote(name)
+
+    def column_type(self, column: Column, *, is_key: bool) -> str:
+        """Return the SQL type of a column of a table that is created.
+
+        Args:
+            is_key: The column is a part of `--key`, on which a unique index is made.
+        """
+        del is_key
+        return self.types[column.kind]
+
     def name(self, table: str) -> str:
         """Return a table's name as SQL; a dot separates it from its schema."""
         schema, dot, name = table.partition(".")
-        return f"{quote(schema)}.{quote(name)}" if dot and schema and name else quote(table)
+        parts = (schema, name) if dot and schema and name else (table,)
+        return ".".join(map(self.quote, parts))
 
     def create_keys(self, job_id: str, target: Target) -> None:
         """Create the table that knows which record of the job wrote each key last.
@@ -187,15 +244,23 @@ class Dialect(ABC):
         With it the last record in source order wins, in whatever order chunks are committed. Its
         columns must compare as those of the unique index do.
         """
-        names = column_list(target.key)
+        names = self.column_list(target.key)
         self.run(
             f"CREATE TABLE IF NOT EXISTS {target.keys} AS SELECT {names}, "
-            f"CAST(0 AS BIGINT) AS {quote(RECORD)} FROM {target.name} WHERE 1 = 0"
+            f"CAST(0 AS BIGINT) AS {self.quote(RECORD)} FROM {target.name} WHERE 1 = 0"
         )
-        index = quote(_keys_of(job_id) + "_key")
+        index = self.quote(_keys_of(job_id) + "_key")
         self.run(f"CREATE UNIQUE INDEX IF NOT EXISTS {index} ON {target.keys} ({names})")
 
     # -- what they share -----------------------------------------------------------------------
+
+    def exclude_claims(self) -> None:
+        """Keep other claims out until this transaction ends, where its beginning does not."""
+        return
+
+    def column_list(self, names: Sequence[str]) -> str:
+        """Return quoted names, separated by commas."""
+        return ", ".join(map(self.quote, names))
 
     def in_ledger(self, table: str) -> str:
         """Return the name of a table of the ledger, with its schema."""
@@ -205,9 +270,50 @@ class Dialect(ABC):
         """Return the name, as SQL, of the table of keys of a job."""
         return self.name(self.in_ledger(_keys_of(job_id)))
 
+    def has_rows(self, table: str) -> bool:
+        """Say whether a table that exists has a row."""
+        return bool(self.rows(f"SELECT 1 FROM {self.name(table)} LIMIT 1"))
+
     def count(self, table: str) -> int:
         """Return the number of a table's rows."""
         return int(self.rows(f"SELECT count(*) FROM {self.name(table)}")[0][0])
+
+    def made_table(self, table: str) -> bool:
+        """Say whether a job of the ledger has created a table."""
+        return bool(
+            self.rows(
+                f"SELECT 1 FROM {self.tables.jobs} WHERE lower(table_name) = lower(?) AND "
+                "(made_table = 1 OR made_table IS NULL AND rows_before IS NOT NULL) LIMIT 1",
+                (table,),
+            )
+        )
+
+    def missing_columns(self, table: str) -> list[str]:
+        """Return the columns that a ledger's table lacks since an earlier version created it."""
+        known = {own.name for own in self.columns(self.in_ledger(table))}
+        return [name for name in ADDED_COLUMNS[table] if name not in known]
+
+    def surplus(self, record: JobRecord) -> int | None:
+        """Return how many rows more a job's table has than the ledgers account for.
+
+        It is known where all rows since the table was created or looked at are of imports; else
+        None.
+        """
+        if record.rows_before is None:
+            return None
+        table = str(record.configuration["table"])
+        updated = "0" if "updated" in self.missing_columns(LEDGER_TABLES[1]) else "c.updated"
+        additional, replacing = self.rows(
+            f"SELECT (SELECT count(*) FROM {self.name(table)}) - sum(c.successful), "
+            f"sum(CASE WHEN j.configuration LIKE ? THEN 1 ELSE {updated} END) "
+            f"FROM {self.tables.chunks} c JOIN {self.tables.jobs} j USING (job_id) "
+            "WHERE lower(j.table_name) = lower(?) AND j.created_at >= ?",
+            ('%"on_conflict": "update"%', table, record.created_at),
+        )[0]
+        if replacing:  # one row may stand for several records
+            return None
+        rows = self.count(table) if additional is None else int(additional)
+        return rows - record.rows_before
 
     def hold(self, job: JobRecord) -> None:
         """Make sure that a job is still at this epoch, and keep it so until the transaction ends.
@@ -230,16 +336,13 @@ class ChunkTransaction(ABC):
     # -- what each dialect does its own way ----------------------------------------------------
 
     @abstractmethod
-    def store_rows(self, frame: pl.DataFrame, offset: int) -> tuple[Refused, int]:
+    def store_rows(self, frame: pl.DataFrame, offset: int) -> Outcomes:
         """Store all rows that the table takes.
 
         Args:
             frame: At least one row, with the columns of `target.frame_names`.
             offset: Number of the chunk's first record. With `--on-conflict update` the row at
                 `place` counts as record `offset + place`, and a later record's value stays.
-
-        Returns:
-            The refused rows, and how many others `--on-conflict ignore` left out.
         """
 
     @abstractmethod
@@ -284,24 +387,23 @@ class ChunkTransaction(ABC):
 
     def overlapping(self, chunk: Chunk) -> list[Committed]:
         """Return the ledger rows that share positions with a chunk."""
-        rows = self.rows(
-            f"SELECT {statements.CHUNK_COLUMNS} FROM {self._tables.chunks} "
-            "WHERE job_id = ? AND lo < ? AND hi > ?",
-            (self._job.job_id, chunk.hi, chunk.lo),
-        )
+        columns = f"{statements.CHUNK_COLUMNS}, {', '.join(OUTCOME_COLUMNS)}"
+        query = statements.overlapping(self._tables.chunks, self._job.job_id, chunk, columns)
+        rows = self.rows(*query)
         return list(map(statements.committed, rows))
 
-    def insert_rejects(self, request: StoreRequest, refused: Refused, ignored: int) -> ChunkResult:
+    def insert_rejects(self, request: StoreRequest, outcomes: Outcomes) -> ChunkResult:
         """Insert the rejects of all stages, and correct the counts of the ledger row."""
+        refused, left_out = outcomes.refused, outcomes.ignored + outcomes.skipped
         rejects = [*request.rejects, *(request.rejecter(*each) for each in refused.items())]
         if rejects:
             self.insert(self._tables.rejects, statements.rejects_frame(self._job.job_id, rejects))
-        result = statements.outcome(request, rejects, len(refused), ignored)
-        if refused or ignored:
+        result = statements.outcome(request, rejects, len(refused), left_out)
+        if refused or any(outcomes.counts):
             self.run(
-                f"UPDATE {self._tables.chunks} SET successful = ?, failed = ?, filtered = ? "
-                "WHERE job_id = ? AND lo = ?",
-                (*result.counts, self._job.job_id, request.chunk.lo),
+                f"UPDATE {self._tables.chunks} SET successful = ?, failed = ?, filtered = ?, "
+                "updated = ?, ignored = ?, skipped = ? WHERE job_id = ? AND lo = ?",
+                (*result.counts, *outcomes.counts, self._job.job_id, request.chunk.lo),
             )
         return result
 

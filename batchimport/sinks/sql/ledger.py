@@ -7,15 +7,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from batchimport import failpoints
-from batchimport.sinks.base import SinkHints, claimed_again
+from batchimport.sinks.base import BEGAN_EMPTY, SinkHints, claimed_again
 from batchimport.sinks.sql import statements
 from batchimport.sinks.sql.dialect import Dialect
-from batchimport.sinks.sql.statements import LEDGER_TABLES
+from batchimport.sinks.sql.statements import ADDED_COLUMNS, LEDGER_TABLES, OUTCOME_COLUMNS
 from batchimport.sinks.sql.store import SqlClaim
 from batchimport.sinks.sql.table import find_target, prepare_table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from batchimport.model import Committed, Job, Reject
     from batchimport.sinks.base import JobRecord
@@ -55,11 +55,18 @@ class SqlSink(Dialect):
     def committed(self, job_id: str) -> list[Committed]:
         """Return the ledger of a job, in order of position."""
         rows = self.rows(
-            f"SELECT {statements.CHUNK_COLUMNS} FROM {self.tables.chunks} WHERE job_id = ? "
-            "ORDER BY lo",
+            f"SELECT {statements.CHUNK_COLUMNS}, {self._outcome_columns()} "
+            f"FROM {self.tables.chunks} WHERE job_id = ? ORDER BY lo",
             (job_id,),
         )
         return [statements.committed(row) for row in rows]
+
+    def first_chunks(self) -> dict[str, Committed]:
+        """Return the chunk at position 0 of each job that has one, by the job's id."""
+        rows = self.rows(
+            f"SELECT {statements.CHUNK_COLUMNS} FROM {self.tables.chunks} WHERE lo = 0"
+        )
+        return {row[0]: statements.committed(row) for row in rows}
 
     def is_committed(self, job_id: str, position: int) -> bool:
         """Say whether the ledger has a chunk that begins at this position."""
@@ -81,22 +88,52 @@ class SqlSink(Dialect):
             yield from map(statements.reject, rows)
             last = rows[-1][1]
 
+    def columns_of(self, table: str) -> frozenset[str]:
+        """Return the names of a table's columns, in lower case; none if it does not exist."""
+        return frozenset(own.name.lower() for own in self.columns(table))
+
     def exact_columns(self, table: str) -> frozenset[str]:
         """Return the columns, in lower case, that hold numbers exactly as they are written."""
-        return frozenset(own.name.lower() for own in self.columns(table) if own.is_exact)
+        exact = (own for own in self.columns(table) if own.is_exact or own.family == "text")
+        return frozenset(own.name.lower() for own in exact)
+
+    def text_columns(self, table: str) -> frozenset[str]:
+        """Return the columns, in lower case, that hold text."""
+        return frozenset(own.name.lower() for own in self.columns(table) if own.family == "text")
 
     def _has_ledger(self) -> bool:
         return self.exists(self.in_ledger(LEDGER_TABLES[0]))
 
+    def _outcome_columns(self) -> str:
+        """Return the SQL of a chunk's outcomes: nulls where the ledger is of an earlier version."""
+        missing = self.missing_columns(LEDGER_TABLES[1])
+        return ", ".join(f"NULL AS {name}" if name in missing else name for name in OUTCOME_COLUMNS)
+
+    def _complete_ledger(self) -> None:
+        """Add the columns that a ledger of an earlier version lacks."""
+        for table in ADDED_COLUMNS:
+            for name in self.missing_columns(table):
+                place = self.name(self.in_ledger(table))
+                self.run(f"ALTER TABLE {place} {self.adding} {name} BIGINT")
+
     # -- whose a job is ------------------------------------------------------------------------
 
     def claim(
-        self, job: Job, record: JobRecord, owner: str, instead_of: Sequence[JobRecord] = ()
+        self,
+        job: Job,
+        record: JobRecord,
+        owner: str,
+        instead_of: Sequence[JobRecord] = (),
+        check: Callable[[], None] = lambda: None,
     ) -> SqlClaim:
         """Make ledger and table ready and take the job with a new epoch."""
         with self.transaction():
+            self.exclude_claims()
+            check()
             if not self._has_ledger():
                 self.create_ledger()
+            self._complete_ledger()
+            made_before = self.made_table(job.table)
             for old in instead_of:
                 self._forget(old)
                 failpoints.reach("after-forgetting")
@@ -110,7 +147,7 @@ class SqlSink(Dialect):
             else:
                 # Above that of a process which may still be at work on what is forgotten.
                 epoch = 1 + max((old.epoch for old in instead_of), default=0)
-                record = self._insert_job(job, replace(record, epoch=epoch), owner)
+                record = self._insert_job(job, replace(record, epoch=epoch), owner, made_before)
             target = find_target(self, job, record)
             if target.key and job.on_conflict == "update":
                 self.create_keys(record.job_id, target)
@@ -122,23 +159,50 @@ class SqlSink(Dialect):
 
     def claim_of(self, record: JobRecord, target: Target) -> SqlClaim:
         """Return the claim of a job whose table is known; a dialect may have a class of its own."""
-        return SqlClaim(self, record, target, self.hints)
+        return SqlClaim(self, record, target, self.hints_for(target))
+
+    def hints_for(self, target: Target) -> SinkHints:
+        """Return what suits a table: with a unique key, the order of rows decides which one wins.
+
+        An update knows which record has written a key last, in whatever order chunks are stored.
+        """
+        if not self.is_unique(target):
+            return self.hints
+        keeps_order = target.on_conflict != "update"
+        return replace(self.hints, writers=1, keeps_order=keeps_order)
+
+    def is_unique(self, target: Target) -> bool:
+        """Say whether rows of a table may refuse each other."""
+        return bool(self.unique_keys(target.table))
 
     def create_ledger(self) -> None:
         """Create the ledger's tables, as a part of a transaction."""
-        for statement in statements.create_ledger(*self.tables):
+        types = {"text": self.text, "key_text": self.key_text}
+        for statement in statements.create_ledger(*self.tables, **types):
             self.run(statement)
 
-    def _insert_job(self, job: Job, record: JobRecord, owner: str) -> JobRecord:
+    def _insert_job(self, job: Job, record: JobRecord, owner: str, made_before: bool) -> JobRecord:
+        exists = self.exists(job.table)
         rows_before = prepare_table(self, job, record.columns)
+        made = made_before if exists and job.if_exists != "replace" else bool(record.columns)
         failpoints.reach("after-table")
         now = statements.now()
-        record = replace(record, rows_before=rows_before, created_at=now)
+        empty = not (self.exists(job.table) and self.has_rows(job.table))
+        record = replace(
+            record,
+            rows_before=rows_before,
+            created_at=now,
+            configuration={**record.configuration, BEGAN_EMPTY: empty},
+        )
         values = statements.job_values(record, job.table, owner, now)
         self.run(
             f"INSERT INTO {self.tables.jobs} ({statements.JOB_COLUMNS}) "
             f"VALUES ({statements.marks(values)})",
             values,
+        )
+        self.run(
+            f"UPDATE {self.tables.jobs} SET made_table = ? WHERE job_id = ?",
+            (int(made), record.job_id),
         )
         return record
 

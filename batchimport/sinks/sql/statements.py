@@ -35,27 +35,38 @@ FORMAT_VERSION = 1
 LEDGER_TABLES = ("_batchimport_jobs", "_batchimport_chunks", "_batchimport_rejects")
 
 
-def create_ledger(jobs: str, chunks: str, rejects: str) -> tuple[str, ...]:
-    """Return the statements that create the tables of the ledger, given their names as SQL."""
+def create_ledger(
+    jobs: str, chunks: str, rejects: str, *, text: str, key_text: str
+) -> tuple[str, ...]:
+    """Return the statements that create the tables of the ledger.
+
+    Args:
+        jobs: Name as SQL, as are `chunks` and `rejects`.
+        text: Type of strings.
+        key_text: Type of strings in a primary key.
+    """
     return (
         f"""CREATE TABLE IF NOT EXISTS {jobs} (
-        job_id TEXT NOT NULL PRIMARY KEY, target_hash TEXT NOT NULL, table_name TEXT NOT NULL,
-        source_fingerprint TEXT NOT NULL, source_modified TEXT NOT NULL,
-        config_hash TEXT NOT NULL, configuration TEXT NOT NULL, schema TEXT NOT NULL,
-        columns TEXT NOT NULL, size BIGINT NOT NULL, total_items BIGINT,
-        rows_before BIGINT, state TEXT NOT NULL, epoch BIGINT NOT NULL, owner TEXT NOT NULL,
-        created_at TEXT NOT NULL, heartbeat_at TEXT NOT NULL, format_version BIGINT NOT NULL)""",
+        job_id {key_text} NOT NULL PRIMARY KEY,
+        target_hash {text} NOT NULL, table_name {text} NOT NULL,
+        source_fingerprint {text} NOT NULL, source_modified {text} NOT NULL,
+        config_hash {text} NOT NULL, configuration {text} NOT NULL, schema {text} NOT NULL,
+        columns {text} NOT NULL, size BIGINT NOT NULL, total_items BIGINT,
+        rows_before BIGINT, state {text} NOT NULL, epoch BIGINT NOT NULL, owner {text} NOT NULL,
+        created_at {text} NOT NULL, heartbeat_at {text} NOT NULL, format_version BIGINT NOT NULL,
+        made_table BIGINT)""",
         f"""CREATE TABLE IF NOT EXISTS {chunks} (
-        job_id TEXT NOT NULL, lo BIGINT NOT NULL, hi BIGINT NOT NULL,
+        job_id {key_text} NOT NULL, lo BIGINT NOT NULL, hi BIGINT NOT NULL,
         first_record BIGINT NOT NULL, records BIGINT NOT NULL,
         first_line BIGINT NOT NULL, next_line BIGINT NOT NULL,
         successful BIGINT NOT NULL, failed BIGINT NOT NULL, filtered BIGINT NOT NULL,
-        digest TEXT NOT NULL, epoch BIGINT NOT NULL, attempt BIGINT NOT NULL,
-        committed_at TEXT NOT NULL, PRIMARY KEY (job_id, lo))""",
+        digest {text} NOT NULL, epoch BIGINT NOT NULL, attempt BIGINT NOT NULL,
+        committed_at {text} NOT NULL, updated BIGINT, ignored BIGINT,
+        skipped BIGINT, PRIMARY KEY (job_id, lo))""",
         f"""CREATE TABLE IF NOT EXISTS {rejects} (
-        job_id TEXT NOT NULL, record BIGINT NOT NULL, source TEXT NOT NULL, line BIGINT,
-        byte_offset BIGINT NOT NULL, stage TEXT NOT NULL, errors TEXT NOT NULL,
-        raw TEXT NOT NULL, raw_is_base64 BIGINT NOT NULL, PRIMARY KEY (job_id, record))""",
+        job_id {key_text} NOT NULL, record BIGINT NOT NULL, source {text} NOT NULL, line BIGINT,
+        byte_offset BIGINT NOT NULL, stage {text} NOT NULL, errors {text} NOT NULL,
+        raw {text} NOT NULL, raw_is_base64 BIGINT NOT NULL, PRIMARY KEY (job_id, record))""",
     )
 
 
@@ -68,6 +79,10 @@ CHUNK_COLUMNS = (
     "job_id, lo, hi, first_record, records, first_line, next_line, successful, failed, filtered, "
     "digest, epoch, attempt, committed_at"
 )
+OUTCOME_COLUMNS = ("updated", "ignored", "skipped")
+ADDED_COLUMNS = {LEDGER_TABLES[0]: ("made_table",), LEDGER_TABLES[1]: OUTCOME_COLUMNS}
+"""What a ledger that an earlier version created gets when a job is claimed: null for its rows.
+`made_table` is 1 if the job's table was created by batchimport."""
 REJECT_COLUMNS = "job_id, record, source, line, byte_offset, stage, errors, raw, raw_is_base64"
 
 
@@ -98,6 +113,22 @@ def heartbeat(jobs: str) -> str:
     The write locks the job's row until the transaction ends. Parameters: time, job id, epoch.
     """
     return f"UPDATE {jobs} SET heartbeat_at = ? WHERE job_id = ? AND epoch = ? RETURNING 1"
+
+
+def overlapping(
+    chunks: str, job_id: str, chunk: Chunk, columns: str = CHUNK_COLUMNS
+) -> tuple[str, tuple[Any, ...]]:
+    """Return the query, and its values, for the ledger rows that share positions with a chunk.
+
+    Chunks of a job do not overlap, so none before the last one that begins at `chunk.lo` or earlier
+    can reach into it. Starting there, the primary key finds the rows: the time does not grow with the
+    ledger.
+    """
+    query = (
+        f"SELECT {columns} FROM {chunks} WHERE job_id = ? AND lo < ? AND hi > ? AND lo >= coalesce("
+        f"(SELECT lo FROM {chunks} WHERE job_id = ? AND lo <= ? ORDER BY lo DESC LIMIT 1), ?)"
+    )
+    return query, (job_id, chunk.hi, chunk.lo, job_id, chunk.lo, chunk.lo)
 
 
 def job_values(record: JobRecord, table: str, owner: str, now: str) -> tuple[Any, ...]:
@@ -156,6 +187,7 @@ def job_record(row: Sequence[Any]) -> JobRecord:
         state=row[12],
         epoch=row[13],
         created_at=row[15],
+        updated_at=row[16],
     )
 
 
@@ -181,10 +213,11 @@ def chunk_values(
 
 
 def committed(row: Sequence[Any]) -> Committed:
-    """Return the committed chunk of a row that was selected by `CHUNK_COLUMNS`."""
+    """Return the committed chunk of a row: of `CHUNK_COLUMNS`, and of `OUTCOME_COLUMNS` if any."""
     start = Position(row[1], row[3], row[5])
     end = Position(row[2], row[3] + row[4], row[6])
-    return Committed(Chunk(start, end), row[7], row[8], row[9], row[10])
+    counts = (count or 0 for count in row[14:17])
+    return Committed(Chunk(start, end), row[7], row[8], row[9], row[10], *counts)
 
 
 def rejects_frame(job_id: str, rejects: Sequence[Reject]) -> pl.DataFrame:
@@ -230,20 +263,20 @@ def reject(row: Sequence[Any]) -> Reject:
 
 
 def outcome(
-    request: StoreRequest, rejects: Sequence[Reject], refused: int = 0, ignored: int = 0
+    request: StoreRequest, rejects: Sequence[Reject], refused: int = 0, left_out: int = 0
 ) -> ChunkResult:
     """Return the result of a chunk.
 
     Args:
         rejects: Those of all stages.
         refused: Number of rows that the table refused.
-        ignored: Number of rows that `--on-conflict ignore` left out; they count as filtered.
+        left_out: Number of rows that were left out without an error; they count as filtered.
     """
     return ChunkResult(
         request.chunk,
-        request.frame.height - refused - ignored,
+        request.frame.height - refused - left_out,
         len(rejects),
-        request.filtered + ignored,
+        request.filtered + left_out,
         request.digest,
         bool(refused),
     )

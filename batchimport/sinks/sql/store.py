@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import msgspec
+import polars as pl
+
 from batchimport import failpoints
-from batchimport.model import EXTRA_COLUMN
+from batchimport.model import EXTRA_COLUMN, FieldError
+from batchimport.schema import Column
 from batchimport.sinks.sql import statements
-from batchimport.sinks.sql.table import with_extra_column
+from batchimport.sinks.sql.cells import read
+from batchimport.sinks.sql.dialect import Outcomes
+from batchimport.sinks.sql.table import with_columns
 
 if TYPE_CHECKING:
-    import polars as pl
+    from collections.abc import Mapping, Sequence
 
     from batchimport.model import ChunkResult
     from batchimport.sinks.base import JobRecord, SinkHints, StoreRequest
-    from batchimport.sinks.sql.dialect import Dialect, Target
+    from batchimport.sinks.sql.dialect import Dialect, Refused, Target
 
 
 class SqlClaim:
@@ -32,40 +40,73 @@ class SqlClaim:
         self._database, self._target = database, target
 
     def store(self, request: StoreRequest) -> ChunkResult:
-        """Commit ledger row, rows and rejects in one transaction, or nothing of them.
+        """Commit ledger row, rows and rejects in one transaction, or nothing of them."""
+        return self._commit(*self._placed(request))
+
+    def _commit(self, request: StoreRequest, target: Target) -> ChunkResult:
+        """Store a chunk into a table that has all of its columns.
 
         The ledger row comes first, so that of two attempts at the same chunk the second one waits
         for the first, and then finds the row.
         """
-        target, seconds = self._target_of(request.frame), request.timeout_seconds
+        seconds = request.timeout_seconds
         with self._database.chunk_transaction(self.record, target, seconds) as transaction:
             transaction.fence()
             if not transaction.insert_chunk(request):
                 known = transaction.overlapping(request.chunk)
                 return statements.already_committed(request.chunk, known)
             failpoints.reach("after-ledger-row")
-            refused, ignored = (
+            outcomes = (
                 transaction.store_rows(request.frame, request.chunk.offset)
                 if request.frame.height
-                else ({}, 0)
+                else Outcomes()
             )
             failpoints.reach("after-rows")
-            result = transaction.insert_rejects(request, refused, ignored)
+            result = transaction.insert_rejects(request, outcomes)
             failpoints.reach("before-commit")
         return result
 
-    def _target_of(self, frame: pl.DataFrame) -> Target:
-        """Return the target of a chunk, which alone may have keys that no column was made for."""
-        if EXTRA_COLUMN in frame.columns:
-            return with_extra_column(self._database, self._target)
-        return self._target
+    def _placed(self, request: StoreRequest) -> tuple[StoreRequest, Target]:
+        """Read cells as their columns hold them, and find a place for keys that have no column."""
+        frame, columns, unread = read(request.frame, self._target.columns)
+        request = without(replace(request, frame=frame), unread)
+        target = replace(self._target, columns=columns)
+        frame = with_extra(request.frame, target.missing)
+        request = replace(request, frame=frame)
+        if EXTRA_COLUMN not in frame.columns or EXTRA_COLUMN in target.frame_names:
+            return request, target
+        if target.new_columns == "extra":
+            return request, with_columns(self._database, target, [Column(EXTRA_COLUMN, "json")])
+        extra = frame.get_column(EXTRA_COLUMN)
+        keys = {place: _raw_items(extra[place]) for place in extra.is_not_null().arg_true()}
+        frame, adds = frame.drop(EXTRA_COLUMN), target.new_columns == "add"
+        # A key that differs in case alone from a column is none that could be added.
+        taken = {name.lower() for name in target.table_names}
+        refused = {
+            place: [_unknown(name, items[name]) for name in unknown]
+            for place, items in keys.items()
+            if (unknown := [name for name in items if not adds or name.lower() in taken])
+        }
+        if adds:
+            names = sorted({name for items in keys.values() for name in items})
+            new = [Column(name, "json") for name in names if name.lower() not in taken]
+            target = with_columns(self._database, target, new)
+            frame = frame.with_columns(
+                pl.Series(
+                    column.name,
+                    [keys.get(place, {}).get(column.name) for place in range(frame.height)],
+                    dtype=pl.String,
+                )
+                for column in new
+            )
+        return without(replace(request, frame=frame), refused), target
 
     def finish(self, state: str, total_items: int | None) -> int | None:
         """Record how the run ended; return how many rows too many the table has."""
         job_id, database = self.record.job_id, self._database
         with database.transaction():
             database.hold(self.record)
-            mismatch = self._row_count_mismatch()
+            mismatch = database.surplus(self.record)
             if mismatch:  # never "completed", not even for a moment: the process may be killed
                 state = "interrupted"
             database.run(
@@ -77,22 +118,61 @@ class SqlClaim:
                 database.run(f"DROP TABLE IF EXISTS {database.keys_table(job_id)}")
         return mismatch
 
-    def _row_count_mismatch(self) -> int | None:
-        """Return how many rows more the table has than the ledgers account for; None if unknown.
 
-        It is known where all rows since the table was created or looked at are of imports.
-        """
-        if self.record.rows_before is None:
-            return None
-        tables, target = self._database.tables, self._target
-        additional, upserts = self._database.rows(
-            f"SELECT (SELECT count(*) FROM {target.name}) - sum(c.successful), "
-            f"sum(CASE WHEN j.configuration LIKE ? THEN 1 ELSE 0 END) "
-            f"FROM {tables.chunks} c JOIN {tables.jobs} j USING (job_id) "
-            "WHERE lower(j.table_name) = lower(?) AND j.created_at >= ?",
-            ('%"on_conflict": "update"%', target.table, self.record.created_at),
-        )[0]
-        if upserts:  # by another job: there is one row for a record that is written twice
-            return None
-        rows = self._database.count(target.table) if additional is None else int(additional)
-        return rows - self.record.rows_before
+def without(request: StoreRequest, refused: Refused) -> StoreRequest:
+    """Return a chunk without the rows that are refused, which become rejects."""
+    if not refused:
+        return request
+    kept = [place for place in range(request.frame.height) if place not in refused]
+    made = [request.rejecter(place, refused[place]) for place in sorted(refused)]
+    return replace(
+        request,
+        frame=request.frame[kept],
+        rejects=[*request.rejects, *made],
+        rejecter=lambda place, errors: request.rejecter(kept[place], errors),
+    )
+
+
+def with_extra(frame: pl.DataFrame, missing: Sequence[Column]) -> pl.DataFrame:
+    """Move the values of columns that the table does not have into the column `_extra`."""
+    found = [column for column in missing if column.name in frame.columns]
+    if not found:
+        return frame
+    kinds = {column.name: column.kind for column in found}
+    extra = frame.get_column(EXTRA_COLUMN) if EXTRA_COLUMN in frame.columns else [None] * len(frame)
+    texts = [
+        _joined(row, kinds, text)
+        for row, text in zip(frame.select(list(kinds)).iter_rows(named=True), extra, strict=True)
+    ]
+    frame = frame.drop(list(kinds))
+    if not any(texts):
+        return frame
+    return frame.with_columns(pl.Series(EXTRA_COLUMN, texts, dtype=pl.String))
+
+
+def _joined(row: Mapping[str, object], kinds: Mapping[str, str], extra: str | None) -> str | None:
+    """Return the values of a row as a JSON object, with those that are in `_extra`."""
+    pairs = [extra.strip()[1:-1].strip()] if extra else []
+    for name, value in row.items():
+        if value is not None:
+            text = value if kinds[name] == "json" else json.dumps(value, ensure_ascii=False)
+            pairs.append(f"{json.dumps(name, ensure_ascii=False)}:{text}")
+    pairs = [pair for pair in pairs if pair]
+    return "{" + ",".join(pairs) + "}" if pairs else None
+
+
+def _raw_items(text: str) -> dict[str, str]:
+    """Return the values of a JSON object as they are written, nulls apart."""
+    texts = ((name, bytes(raw).decode()) for name, raw in _decode_items(text).items())
+    return {name: raw for name, raw in texts if raw != "null"}
+
+
+_decode_items = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+def _unknown(name: str, text: str) -> FieldError:
+    message = (
+        "the table has no column for this key: --new-columns add makes one, --new-columns extra "
+        "keeps it in a column _extra"
+    )
+    return FieldError("unknown_key", name, message, text[:200])

@@ -5,16 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from batchimport.errors import UsageError
+from batchimport.errors import UsageError, did_you_mean
 from batchimport.model import EXTRA_COLUMN
-from batchimport.schema import Column
 from batchimport.sinks.sql.dialect import Target
-from batchimport.sinks.sql.statements import column_list, quote
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from batchimport.model import Job
+    from batchimport.model import Job, NewColumns
+    from batchimport.schema import Column
     from batchimport.sinks.base import JobRecord
     from batchimport.sinks.sql.dialect import Dialect, TableColumn
 
@@ -30,7 +29,7 @@ def prepare_table(database: Dialect, job: Job, columns: Sequence[Column]) -> int
             exist.
     """
     if not columns:  # an empty source
-        return None
+        return _empty_table(database, job)
     shared = (
         "" if database.names_have_case else _differing_in_case([column.name for column in columns])
     )
@@ -42,13 +41,11 @@ def prepare_table(database: Dialect, job: Job, columns: Sequence[Column]) -> int
         )
     exists, name = database.exists(job.table), database.name(job.table)
     if exists and job.if_exists == "fail":
-        raise UsageError(
-            "the table exists", where=job.table, hint="--if-exists append, truncate or replace"
-        )
+        raise _exists(job)
     if exists and job.if_exists == "replace":
         database.run(f"DROP TABLE {name}")
     if exists and job.if_exists != "replace":
-        match_columns(database, job.table, columns)
+        match_columns(database, job, columns)
         if job.if_exists == "truncate":
             database.run(f"{database.emptying} {name}")
     else:
@@ -59,13 +56,32 @@ def prepare_table(database: Dialect, job: Job, columns: Sequence[Column]) -> int
     return database.count(job.table) if only_ours else None
 
 
+def _empty_table(database: Dialect, job: Job) -> int | None:
+    """Make an existing table ready for no rows: whatever its columns are, they stay."""
+    if not database.exists(job.table):
+        return None
+    if job.if_exists == "fail":
+        raise _exists(job)
+    if job.if_exists == "append":
+        return None
+    database.run(f"{database.emptying} {database.name(job.table)}")
+    return 0
+
+
+def _exists(job: Job) -> UsageError:
+    return UsageError(
+        "the table exists", where=job.table, hint="--if-exists append, truncate or replace"
+    )
+
+
 def find_target(database: Dialect, job: Job, record: JobRecord) -> Target:
     """Return how the rows of a job get into its table.
 
     Raises:
         UsageError: If the table does not take its columns any more.
     """
-    columns = match_columns(database, job.table, record.columns) if record.columns else ()
+    columns = match_columns(database, job, record.columns) if record.columns else ()
+    taken = {column.name for column, _ in columns}
     own_names = {column.name: own.name for column, own in columns}
     return Target(
         job.table,
@@ -74,37 +90,57 @@ def find_target(database: Dialect, job: Job, record: JobRecord) -> Target:
         job.on_conflict,
         tuple(own_names[name] for name in job.key) if columns else (),
         database.keys_table(record.job_id),
+        _new_columns(database, job),
+        tuple(column for column in record.columns if column.name not in taken),
     )
 
 
-def with_extra_column(database: Dialect, target: Target) -> Target:
-    """Return the target with the column `_extra`, which is added to the table when it is missing."""
-    if EXTRA_COLUMN in target.frame_names:
+def _new_columns(database: Dialect, job: Job) -> NewColumns:
+    """Return what becomes of keys that the table has no column for."""
+    if job.new_columns is not None:
+        return job.new_columns
+    keeps = database.made_table(job.table) or EXTRA_COLUMN in _by_name(database, job.table)
+    return "extra" if keeps else "reject"
+
+
+def with_columns(database: Dialect, target: Target, columns: Sequence[Column]) -> Target:
+    """Return the target with more columns, which are added to the table where they are missing."""
+    new = [column for column in columns if column.name not in target.frame_names]
+    if not new:
         return target
-    with database.transaction():  # of several processes one adds it
+    with database.transaction():  # of several processes one adds them
+        _add_columns(database, target.table, new)
         known = _by_name(database, target.table)
-        if EXTRA_COLUMN not in known:
+    pairs = ((column, known[_folded(database, column.name)]) for column in new)
+    return replace(target, columns=(*target.columns, *pairs))
+
+
+def _add_columns(database: Dialect, table: str, columns: Sequence[Column]) -> None:
+    known = _by_name(database, table)
+    for column in columns:
+        if _folded(database, column.name) not in known:
             database.run(
-                f"ALTER TABLE {target.name} {database.adding} {quote(EXTRA_COLUMN)} "
-                f"{database.types['json']}"
+                f"ALTER TABLE {database.name(table)} {database.adding} {database.quote(column.name)} "
+                f"{database.types[column.kind]}"
             )
-            known = _by_name(database, target.table)
-    extra = (Column(EXTRA_COLUMN, "json"), known[EXTRA_COLUMN])
-    return replace(target, columns=(*target.columns, extra))
+
+
+def _folded(database: Dialect, name: str) -> str:
+    return name if database.names_have_case else name.lower()
 
 
 def match_columns(
-    database: Dialect, table: str, columns: Sequence[Column]
+    database: Dialect, job: Job, columns: Sequence[Column]
 ) -> tuple[tuple[Column, TableColumn], ...]:
     """Pair each column with the existing table's own.
 
     Where names have case, a name that was created without quotes is in lower case and matches
-    whatever the case of ours.
+    whatever the case of ours. With `--new-columns`, missing columns are added or left out.
 
     Raises:
         UsageError: If the table cannot take the columns without changing or losing values.
     """
-    known = database.columns(table)
+    table, known = job.table, database.columns(job.table)
     exact = {own.name: own for own in known}
     folded = {
         own.name.lower(): own
@@ -114,7 +150,12 @@ def match_columns(
     own_of = {
         column.name: exact.get(column.name) or folded.get(column.name.lower()) for column in columns
     }
-    _refuse_missing(table, [name for name, own in own_of.items() if own is None])
+    missing = [column for column in columns if own_of[column.name] is None]
+    if missing and job.new_columns == "add":
+        _add_columns(database, table, missing)
+        return match_columns(database, job, columns)
+    if job.new_columns is None:
+        _refuse_missing(table, [column.name for column in missing], list(exact))
     pairs = [(column, own) for column in columns if (own := own_of[column.name]) is not None]
     taken: dict[str, str] = {}
     for column, own in pairs:
@@ -143,32 +184,42 @@ def _differing_in_case(names: Sequence[str]) -> str:
 
 
 def _create_table(database: Dialect, job: Job, columns: Sequence[Column]) -> None:
-    lines = [f"{quote(column.name)} {database.types[column.kind]}" for column in columns]
+    lines = [
+        f"{database.quote(column.name)} {database.column_type(column, is_key=column.name in job.key)}"
+        for column in columns
+    ]
     if job.key and set(job.key) <= {column.name for column in columns}:
-        lines.append(f"UNIQUE ({column_list(job.key)})")
+        lines.append(f"UNIQUE ({database.column_list(job.key)})")
     database.run(f"CREATE TABLE {database.name(job.table)} ({', '.join(lines)})")
 
 
 def _check_key(database: Dialect, job: Job, columns: Sequence[Column]) -> None:
     unknown = [key for key in job.key if key not in {column.name for column in columns}]
     if unknown:
-        raise UsageError(f"no such column: {', '.join(unknown)}", where="--key")
-    names = {column.name: own.name for column, own in match_columns(database, job.table, columns)}
+        known = [column.name for column in columns]
+        near = did_you_mean(unknown[0], known)
+        hint = f"did you mean {near}?" if near else f"columns: {', '.join(known[:20])}"
+        raise UsageError(f"no such column: {', '.join(unknown)}", where="--key", hint=hint)
+    names = {column.name: own.name for column, own in match_columns(database, job, columns)}
+    _refuse_missing(job.table, [name for name in job.key if name not in names], list(names))
     key = [names[name] for name in job.key]
     if frozenset(key) not in database.unique_keys(job.table):
         raise UsageError(
             f"--key {','.join(key)} needs a unique index on exactly these columns",
             where=job.table,
-            hint=f"CREATE UNIQUE INDEX … ON {database.name(job.table)} ({column_list(key)})",
+            hint=f"CREATE UNIQUE INDEX … ON {database.name(job.table)} ({database.column_list(key)})",
         )
 
 
-def _refuse_missing(table: str, missing: Sequence[str]) -> None:
+def _refuse_missing(table: str, missing: Sequence[str], known: Sequence[str]) -> None:
     if missing:
+        near = did_you_mean(missing[0], known)
         raise UsageError(
             f"the table has no column {', '.join(missing)}",
             where=table,
-            hint="add the columns, choose another --table, or drop the keys with --sql",
+            hint=(f"did you mean {near}? " if near else "")
+            + "--new-columns add makes them, extra keeps their values in a column _extra; or "
+            "choose another --table",
         )
 
 
@@ -196,7 +247,4 @@ def _refuse_unfilled(table: str, unfilled: Sequence[str]) -> None:
 
 
 def _by_name(database: Dialect, table: str) -> dict[str, TableColumn]:
-    return {
-        own.name if database.names_have_case else own.name.lower(): own
-        for own in database.columns(table)
-    }
+    return {_folded(database, own.name): own for own in database.columns(table)}

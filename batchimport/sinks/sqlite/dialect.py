@@ -6,16 +6,18 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from adbc_driver_manager import AdbcStatusCode
+
 from batchimport.errors import (
     BatchImportError,
     DataError,
+    DestinationLockedError,
     FatalError,
-    JobRunningElsewhereError,
-    TransientError,
     UsageError,
 )
 from batchimport.model import FieldError
 from batchimport.sinks.sql.dialect import TableColumn
+from batchimport.system import lock_holders
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from adbc_driver_manager import Error as DriverError
 
     from batchimport.schema import Kind
+    from batchimport.sinks.sql.dialect import Family
 
 TYPES: dict[Kind, str] = {
     "integer": "INTEGER",
@@ -34,6 +37,8 @@ TYPES: dict[Kind, str] = {
     "uuid": "TEXT",
     "json": "TEXT",
 }
+_PREFIX = re.compile(r"^[A-Z_]+: (?:failed to execute query: |Failed to reset statement: )?")
+"""What the driver puts before SQLite's message."""
 _CONSTRAINT = re.compile(r"(UNIQUE|NOT NULL|CHECK|FOREIGN KEY) constraint failed(?:: (.+))?")
 _FATAL = {
     "disk is full": ("the disk is full", "make room, then run the same command again"),
@@ -59,27 +64,27 @@ _STRICT = re.compile(r"cannot store \w+ value in \w+ column (.+)|datatype mismat
 def translate(error: DriverError, path: Path) -> BatchImportError:
     """Return the error of ours that a driver error means.
 
-    It is recognised by SQLite's fixed messages, since the driver passes on no result code.
+    The driver passes on one result code: that of a constraint, which triggers that raise have, too.
+    Their texts are the user's. All others are recognised by SQLite's fixed messages. Of a row that is
+    not the first of several, no code is known.
     """
-    text = str(error)
-    if _CONSTRAINT.search(text) or _STRICT.search(text):
+    text = _PREFIX.sub("", str(error))
+    is_constraint = error.status_code == AdbcStatusCode.INTEGRITY
+    if is_constraint or _CONSTRAINT.match(text) or _STRICT.search(text):
         return DataError(text)
     if "locked" in text or "busy" in text:
-        return TransientError("the database is locked by another program", where=str(path))
+        holders = lock_holders(path, path.with_name(path.name + "-shm"))
+        return DestinationLockedError(
+            f"the database is locked by {' and '.join(holders) or 'another program'}",
+            where=str(path),
+            hint="wait for it, or stop it; --destination-wait says how long a run waits",
+        )
     if "not a database" in text:
         return UsageError("is not an SQLite database", where=str(path), hint="choose another --to")
     for words, (message, hint) in _FATAL.items():
         if words in text:
             return FatalError(message, where=str(path), hint=hint)
     return FatalError(f"SQLite says: {text}", where=str(path))
-
-
-def opening(error: Exception, path: Path) -> BatchImportError:
-    """Return the error of ours that an error at opening means: a lock then is another job's."""
-    ours = error if isinstance(error, BatchImportError) else translate(error, path)  # type: ignore[arg-type]  # the driver's
-    if isinstance(ours, TransientError):
-        return JobRunningElsewhereError(ours.message, str(path), "wait for it, or stop it")
-    return ours
 
 
 _CODES = {
@@ -93,13 +98,23 @@ _CODES = {
 
 def field_error(error: DataError) -> FieldError:
     """Return the reason why a row was refused: code, column, and SQLite's own message."""
-    constraint = _CONSTRAINT.search(error.message)
+    constraint = _CONSTRAINT.match(error.message)
     if not constraint:
-        return FieldError("type", "", error.message[-200:])
+        code = "type" if _STRICT.search(error.message) else "trigger"
+        return FieldError(code, "", error.message[:500])
     (code, message), where = _CODES[constraint[1]], (constraint[2] or "").strip()
     columns = ", ".join(part.strip().rpartition(".")[2] for part in where.split(","))
     field = columns if constraint[1] in ("UNIQUE", "NOT NULL") else ""
     return FieldError(code, field, f"{message} ({constraint[0].strip()})")
+
+
+def is_conflict_in(table: str, error: DataError) -> bool:
+    """Say whether a row has the key of another one of this table, not of one that a trigger fills."""
+    constraint = _CONSTRAINT.match(error.message)
+    if not constraint or constraint[1] != "UNIQUE":
+        return False
+    where = (constraint[2] or "").lower()
+    return where.startswith((f"{table.lower()}.", "index "))
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +122,22 @@ class SqliteColumn(TableColumn):
     """A column of an SQLite table."""
 
     def takes(self, kind: Kind) -> bool:
-        """Say whether values fit: SQLite stores any, but would turn some texts into numbers."""
-        return not (kind in ("string", "json") and is_numeric(self.type_name))
+        """Say whether values fit: SQLite stores any, but would turn some JSON into numbers."""
+        return not (kind == "json" and is_numeric(self.type_name))
+
+    @property
+    def family(self) -> Family:
+        """Say what it is meant to hold, by the rules of affinity and by the names of its type."""
+        declared = self.type_name
+        if "INT" in declared:
+            return "integer"
+        if any(word in declared for word in ("CHAR", "CLOB", "TEXT")):
+            return "text"
+        if "BOOL" in declared:
+            return "boolean"
+        if "DATE" in declared and "TIME" not in declared:
+            return "date"
+        return "number" if is_numeric(declared) else "other"
 
 
 CATALOGUE = """
@@ -124,6 +153,13 @@ UNIQUE_KEYS = """
     WHERE l."unique" AND NOT l.partial AND i.key
     UNION ALL SELECT '', name, 'BINARY', type FROM pragma_table_info({table}) WHERE pk"""
 """Index, column, collation and type of the unique columns; an alias of the rowid has no index."""
+
+
+FOREIGN_KEYS = """
+    SELECT f.id, f."table", f."from", coalesce(f."to", p.name)
+    FROM pragma_foreign_key_list({table}) AS f
+    LEFT JOIN pragma_table_info(f."table") AS p ON p.pk = f.seq + 1 ORDER BY f.id, f.seq"""
+"""Number, parent table, column and the parent's column; by default that of its primary key."""
 
 
 def is_numeric(declared: str) -> bool:

@@ -1,141 +1,402 @@
-"""Rows into an SQLite table: at once if it takes them all, else so that only the refused stay out."""
+"""Rows into an SQLite table: at once if it takes them all, else so that only the refused stay out.
+
+What the table's own conflict clauses and triggers do is obeyed, and counted. A clause or trigger that
+rolls back ends the whole transaction, in which the chunk's ledger row was: then it is begun again.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
 import polars as pl
 
-from batchimport.errors import DataError
-from batchimport.sinks.sql.dialect import RECORD, ChunkTransaction
+from batchimport.errors import BatchImportError, DataError, TransientError
+from batchimport.model import FieldError
+from batchimport.sinks.sql.dialect import RECORD, ChunkTransaction, Outcomes
 from batchimport.sinks.sql.statements import column_list, marks, quote
-from batchimport.sinks.sqlite.dialect import field_error
+from batchimport.sinks.sqlite.dialect import FOREIGN_KEYS, field_error, is_conflict_in, text_literal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Sequence
 
-    from batchimport.sinks.base import JobRecord
-    from batchimport.sinks.sql.dialect import Dialect, Refused, Target
+    from batchimport.sinks.base import JobRecord, StoreRequest
+    from batchimport.sinks.sql.dialect import Dialect, Refused, Rows, Target
 
 SMALL_WINDOW = 64
 """Rows that are tried together after one that was refused."""
+
+
+class Connection(Protocol):
+    """What is asked of the one connection. A statement runs once for each row of a frame."""
+
+    def run_many(self, statement: str, frame: pl.DataFrame) -> None:
+        """Run a statement that returns nothing."""
+        ...
+
+    def select_many(self, statement: str, frame: pl.DataFrame) -> Rows:
+        """Return the rows of all runs."""
+        ...
+
+    def stands(self) -> bool:
+        """Say whether the transaction is still open."""
+        ...
+
+    def begin_again(self) -> None:
+        """Begin another transaction in place of the one that SQLite has ended."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """What the text of a table's definition says about it.
+
+    A word may also stand elsewhere in it: that costs time, and changes nothing.
+
+    Attributes:
+        has_clauses: It may have conflict clauses of its own.
+        may_replace: One of them may replace rows.
+        may_defer: It may have foreign keys that are checked at the commit.
+    """
+
+    has_triggers: bool
+    has_clauses: bool
+    may_replace: bool
+    may_defer: bool
+
+    @staticmethod
+    def of(definitions: Sequence[tuple[Any, ...]]) -> _Table:
+        """Return it, given type and text of all that belongs to the table."""
+        texts = [text.upper() for kind, text in definitions if kind == "table"]
+        words = ("CONFLICT", "REPLACE", "DEFERRED")
+        found = (any(word in text for text in texts) for word in words)
+        return _Table(any(kind == "trigger" for kind, _ in definitions), *found)
 
 
 class SqliteTransaction(ChunkTransaction):
     """A chunk in the transaction of the one connection."""
 
     def __init__(
-        self,
-        database: Dialect,
-        job: JobRecord,
-        target: Target,
-        run_many: Callable[[str, pl.DataFrame], None],
+        self, database: Dialect, job: JobRecord, target: Target, connection: Connection
     ) -> None:
         super().__init__(database, job, target)
-        self._run_many = run_many
-        self._has_triggers = bool(
+        self.connection, self.target = connection, target
+        self.table = _Table.of(
             self.rows(
-                "SELECT 1 FROM sqlite_schema WHERE type = 'trigger' AND lower(tbl_name) = lower(?)",
+                "SELECT type, sql FROM sqlite_schema WHERE sql IS NOT NULL "
+                "AND lower(tbl_name) = lower(?)",
                 (target.table,),
             )
         )
+        self._request: StoreRequest | None = None
+
+    def insert_chunk(self, request: StoreRequest) -> bool:
+        """Insert the ledger row."""
+        self._request = request
+        return super().insert_chunk(request)
 
     def insert(self, table: str, frame: pl.DataFrame) -> None:
         """Insert a frame into a table of the ledger."""
-        self._run_many(_insert(table, frame.columns), frame)
+        self.connection.run_many(_insert(table, frame.columns), frame)
 
-    def store_rows(self, frame: pl.DataFrame, offset: int) -> tuple[Refused, int]:
-        """Store all rows that the table takes; return the others, and how many were left out."""
+    def begin_again(self) -> None:
+        """Begin the transaction again, up to where the chunk's rows come."""
+        self.connection.begin_again()
+        self.fence()
+        if self._request and not super().insert_chunk(self._request):
+            raise TransientError("another process has stored the chunk meanwhile")
+        self.run("SAVEPOINT rows")
+
+    def store_rows(self, frame: pl.DataFrame, offset: int) -> Outcomes:
+        """Store all rows that the table takes."""
         target = self._target
-        frame = frame.select(target.frame_names)
-        statement = _insert(target.name, target.table_names)
-        if target.on_conflict == "error":
-            return self._append(statement, frame), 0
+        names = dict(zip(target.frame_names, target.table_names, strict=True))
+        frame = frame.select(target.frame_names).rename(names)
+        orphans: Refused = {}
+        while True:
+            self.run("SAVEPOINT rows")
+            places = [place for place in range(frame.height) if place not in orphans]
+            outcomes = self._store(frame[places] if orphans else frame, offset)
+            refused = {places[place]: why for place, why in outcomes.refused.items()}
+            found = self._orphans(frame, {*refused, *orphans}) if self.table.may_defer else {}
+            if not found:
+                self.run("RELEASE rows")
+                return Outcomes(dict(sorted((refused | orphans).items())), *outcomes.counts)
+            orphans |= found  # and then those whose parent was one of them
+            self.run("ROLLBACK TO rows")
+            self.run("RELEASE rows")
+
+    def _store(self, frame: pl.DataFrame, offset: int) -> Outcomes:
+        target = self._target
+        statement = _insert(target.name, frame.columns)
+        if target.on_conflict == "update":
+            return self._upsert(statement, frame, offset)
         if target.on_conflict == "ignore":
             key = f"({column_list(target.key)})" if target.key else ""
-            refused, stored = self._isolate(f"{statement} ON CONFLICT {key} DO NOTHING", frame)
-            return refused, frame.height - len(refused) - stored
-        names = dict(zip(target.frame_names, target.table_names, strict=True))
-        return self._upsert(statement, frame.rename(names), offset), 0
+            rows = _Rows(self, f"{statement} ON CONFLICT {key} DO NOTHING", frame)
+            rows.isolate()
+        else:
+            rows = _Rows(self, statement, frame)
+            if self.table.has_triggers:
+                rows.isolate()
+            else:
+                rows.append()
+        return Outcomes(rows.refused, rows.replaced, len(rows.ignored), len(rows.skipped))
 
-    def _append(self, statement: str, frame: pl.DataFrame) -> Refused:
-        """Insert rows; the driver runs one statement a row, so those before a refused one are in.
+    def _upsert(self, statement: str, frame: pl.DataFrame, offset: int) -> Outcomes:
+        """Insert rows or update those of the same key, unless a later record has written it.
 
-        `total_changes` says how many they are. Triggers would blur that count: then row by row.
+        The table of keys gets those of the chunk that the table has. The ones that are new to it
+        afterwards were inserted.
         """
-        refused: Refused = {}
-        step = 1 if self._has_triggers else frame.height
-        place, before = 0, self._changes()
-        while place < frame.height:
-            piece = frame.slice(place, step)
-            try:
-                self._run_many(statement, piece)
-                place += piece.height
-            except DataError as error:
-                after = self._changes()
-                place += 0 if self._has_triggers else after - before
-                before = after
-                refused[place] = [field_error(error)]
-                place += 1
-        return refused
-
-    def _upsert(self, statement: str, frame: pl.DataFrame, offset: int) -> Refused:
-        """Insert rows or update those of the same key, unless a later record has written it."""
         key, keys = self._target.key, self._target.keys
         written = [name for name in frame.columns if name not in key] or key
         changes = ", ".join(f"{quote(name)} = excluded.{quote(name)}" for name in written)
         same = " AND ".join(f"k.{quote(name)} = excluded.{quote(name)}" for name in key)
+        given = " AND ".join(f"{quote(name)} = ?" for name in key)
+        record = quote(RECORD)
         frame = frame.with_columns((pl.int_range(pl.len(), dtype=pl.Int64) + offset).alias(RECORD))
-        refused, _ = self._isolate(
+
+        def remember_those_there() -> None:
+            self.connection.run_many(
+                f"INSERT INTO {keys} SELECT {column_list(key)}, -1 FROM {self._target.name} "
+                f"WHERE {given} ON CONFLICT DO NOTHING",
+                frame.select(key).drop_nulls(),
+            )
+
+        rows = _Rows(
+            self,
             f"{statement} ON CONFLICT ({column_list(key)}) DO UPDATE SET {changes} WHERE "
-            f"coalesce((SELECT {quote(RECORD)} FROM {keys} AS k WHERE {same}), -1) < ?",
+            f"coalesce((SELECT {record} FROM {keys} AS k WHERE {same}), -1) < ?",
             frame,
+            remember_those_there,
         )
-        self._run_many(
-            f"{_insert(keys, [*key, RECORD])} ON CONFLICT ({column_list(key)}) DO UPDATE "
-            f"SET {quote(RECORD)} = max({quote(RECORD)}, excluded.{quote(RECORD)})",
-            frame.filter(~(pl.col(RECORD) - offset).is_in(list(refused)))
-            .select([*key, RECORD])
-            .drop_nulls(),
+        remember_those_there()
+        rows.isolate()
+        stored = frame.filter(~(pl.col(RECORD) - offset).is_in([*rows.refused, *rows.skipped]))
+        named = stored.select([*key, RECORD]).drop_nulls()
+        remember = f"{_insert(keys, named.columns)} ON CONFLICT ({column_list(key)}) DO"
+        before = self.changes()
+        self.connection.run_many(f"{remember} NOTHING", named)
+        inserted = self.changes() - before + stored.height - named.height
+        self.connection.run_many(
+            f"{remember} UPDATE SET {record} = max({record}, excluded.{record})", named
         )
-        return refused
+        return Outcomes(rows.refused, stored.height - inserted, 0, len(rows.skipped))
 
-    def _isolate(self, statement: str, frame: pl.DataFrame) -> tuple[Refused, int]:
-        """Run a statement for each row; return the refused ones, and how many rows changed.
+    def _orphans(self, frame: pl.DataFrame, refused: set[int]) -> Refused:
+        """Return the rows whose parent is not there, now that all rows are: COMMIT names none."""
+        found: Refused = {}
+        at = pl.Series("at", range(frame.height), dtype=pl.Int64)
+        rows = frame.with_columns(at.alias(RECORD)).filter(~at.is_in(list(refused)))
+        for names, parent, parent_names in self._foreign_keys():
+            if not set(names) <= set(frame.columns):
+                continue
+            same = " AND ".join(f"{quote(name)} = ?" for name in parent_names)
+            orphans = self.connection.select_many(
+                f"SELECT ? WHERE NOT EXISTS (SELECT 1 FROM {quote(parent)} WHERE {same})",
+                rows.select([RECORD, *names]).drop_nulls(),
+            )
+            for (place,) in orphans:
+                message = "refers to a row that is not there (FOREIGN KEY constraint failed)"
+                error = FieldError("foreign_key", ", ".join(names), message)
+                found.setdefault(place, []).append(error)
+        return found
 
-        Each step is a savepoint. A window with a refused row is halved; after that row it starts
-        small and doubles, so that a chunk of bad rows takes time in proportion to its size.
-        """
-        refused: Refused = {}
-        changed, place, window = 0, 0, frame.height
-        while place < frame.height:
-            piece = frame.slice(place, 1 if self._has_triggers else window)
-            self._database.run("SAVEPOINT piece")
-            before = self._changes()
-            try:
-                self._run_many(statement, piece)
-            except DataError as error:
-                self._database.run("ROLLBACK TO piece")
-                if piece.height == 1:
-                    refused[place] = [field_error(error)]
-                    place, window = place + 1, SMALL_WINDOW
-                else:
-                    window = piece.height // 2
-            else:
-                place, window = place + piece.height, window * 2
-                changed += self._changed(before)
-            self._database.run("RELEASE piece")
-        return refused, changed
+    def _foreign_keys(self) -> list[tuple[list[str], str, list[str]]]:
+        """Return the columns of each foreign key, its parent table, and the columns there."""
+        rows = self.rows(FOREIGN_KEYS.format(table=text_literal(self._target.table)))
+        keys: dict[int, tuple[list[str], str, list[str]]] = {}
+        for number, parent, name, parent_name in rows:
+            names, _, parent_names = keys.setdefault(number, ([], parent, []))
+            names.append(name)
+            parent_names.append(parent_name)
+        return list(keys.values())
 
-    def _changes(self) -> int:
+    def changes(self) -> int:
+        """Return how many rows this connection has changed, also by triggers."""
         return int(self.rows("SELECT total_changes()")[0][0])
 
-    def _changed(self, before: int) -> int:
-        """Return how many rows changed since; with triggers, by the last row's statement alone."""
-        if self._has_triggers:
-            return int(self.rows("SELECT changes()")[0][0])
-        return self._changes() - before
+
+class _Rows:
+    """The rows of a chunk on their way into the table.
+
+    Args:
+        statement: Stores one row.
+        prepare: What else must be repeated when the transaction is begun again.
+
+    Attributes:
+        replaced: Number of rows in whose place others were, by the table's own clause.
+        ignored: Rows that `--on-conflict ignore` left out.
+        skipped: Rows that a trigger or a clause of the table left out.
+    """
+
+    def __init__(
+        self,
+        transaction: SqliteTransaction,
+        statement: str,
+        frame: pl.DataFrame,
+        prepare: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._transaction, self._frame, self._prepare = transaction, frame, prepare
+        self._connection, self._table = transaction.connection, transaction.table
+        self._target = transaction.target
+        self._statement = statement
+        # With ABORT for all conflicts, each clause is noticed; then the row is tried by its own.
+        self._is_strict = self._table.has_clauses and (
+            self._table.may_replace or not self._table.has_triggers
+        )
+        self._strictly = (
+            statement.replace("INSERT", "INSERT OR ABORT", 1) if self._is_strict else statement
+        )
+        self.refused: Refused = {}
+        self.replaced = 0
+        self.ignored: list[int] = []
+        self.skipped: list[int] = []
+
+    def append(self) -> None:
+        """Insert rows of a table without triggers.
+
+        The driver runs one statement a row, so those before a refused one are in: the number of
+        changes says how many they are.
+        """
+        place, before = 0, self._transaction.changes()
+        while place < self._frame.height:
+            try:
+                self._connection.run_many(self._strictly, self._frame.slice(place))
+            except DataError as error:
+                after = self._transaction.changes()
+                place += after - before
+                if self._is_strict:
+                    self._run("SAVEPOINT piece")
+                self._judge(place, error)
+                if self._is_strict:
+                    self._run("RELEASE piece")
+                before = self._transaction.changes() if self._is_strict else after
+                place += 1
+            else:
+                return
+
+    def isolate(self) -> None:
+        """Run the statement for each row, each window of rows in a savepoint.
+
+        A window with a row that is refused, or whose fate is not clear, is halved; after that row it
+        starts small and doubles, so that a chunk of bad rows takes time in proportion to its size.
+        """
+        place, window = 0, self._frame.height
+        while place < self._frame.height:
+            piece = self._frame.slice(place, window)
+            is_one = piece.height == 1
+            self._run("SAVEPOINT piece")
+            try:
+                left_out = piece.height - self._count(self._strictly, piece)
+            except BatchImportError as error:
+                stands = self._connection.stands()
+                if is_one:
+                    self._judge(place, error, stands=stands)
+                elif stands:
+                    self._run("ROLLBACK TO piece")
+                else:
+                    self._repeat(place)
+                done, window = int(is_one), self._smaller(piece.height, stands=stands)
+            else:
+                if left_out and not is_one and self._is_unclear():
+                    self._run("ROLLBACK TO piece")
+                    done, window = 0, self._smaller(piece.height)
+                else:
+                    self._explain(place, piece, left_out)
+                    done, window = piece.height, window * 2
+            place += done
+            self._run("RELEASE piece")
+
+    @staticmethod
+    def _smaller(height: int, *, stands: bool = True) -> int:
+        if not stands:  # what is done before the next such row is repeated: be sure of it
+            return 1
+        return height // 2 if height > 1 else SMALL_WINDOW
+
+    def _judge(self, place: int, error: BatchImportError, *, stands: bool = True) -> None:
+        """Say what becomes of a row that caused an error by itself: its clauses decide.
+
+        Raises:
+            BatchImportError: If the row is not at fault.
+        """
+        if not isinstance(error, DataError):
+            raise error
+        if stands and self._is_strict:
+            self._run("ROLLBACK TO piece")
+            try:
+                count = self._count(self._statement, self._frame.slice(place, 1))
+            except DataError as own:
+                error, stands = own, self._connection.stands()
+            else:
+                if not count:
+                    self.skipped.append(place)
+                elif is_conflict_in(self._target.table, error):
+                    self.replaced += 1
+                return
+        self.refused[place] = [field_error(error)]
+        if not stands:
+            self._repeat(place)
+        elif self._table.has_triggers or self._is_strict:
+            self._run("ROLLBACK TO piece")  # FAIL leaves what a trigger did before
+
+    def _repeat(self, place: int) -> None:
+        """Begin the transaction again, and repeat what was stored of the rows before this one."""
+        self._transaction.begin_again()
+        self._prepare()
+        kept = [at for at in range(place) if at not in self.refused]
+        if kept:
+            self._connection.run_many(self._statement, self._frame[kept])
+        self._run("SAVEPOINT piece")
+
+    def _count(self, statement: str, piece: pl.DataFrame) -> int:
+        """Run a statement for each row; return how many rows it changed itself, triggers apart."""
+        if self._table.has_triggers:
+            return len(self._connection.select_many(f"{statement} RETURNING 1", piece))
+        before = self._transaction.changes()
+        self._connection.run_many(statement, piece)
+        return min(piece.height, self._transaction.changes() - before)
+
+    def _is_unclear(self) -> bool:
+        """Say whether a row that was left out must be looked at to know why."""
+        return self._table.has_triggers and self._target.on_conflict != "error"
+
+    def _explain(self, place: int, piece: pl.DataFrame, left_out: int) -> None:
+        """Record why rows of a piece were left out without an error."""
+        places = list(range(place, place + left_out))  # which ones matters only if there is one
+        if self._target.on_conflict == "error":
+            self.skipped += places
+        elif self._target.on_conflict == "ignore":
+            skipped = self._table.has_triggers and left_out and not self._is_in_conflict(piece)
+            (self.skipped if skipped else self.ignored).extend(places)
+        elif self._table.has_triggers and left_out and not self._is_outdated(piece):
+            self.skipped += places
+
+    def _is_in_conflict(self, piece: pl.DataFrame) -> bool:
+        """Say whether a row would break a unique constraint, were it not left out."""
+        statement = _insert(self._target.name, piece.columns)
+        self._run("SAVEPOINT probe")
+        try:
+            self._connection.run_many(statement.replace("INSERT", "INSERT OR ABORT", 1), piece)
+        except DataError as error:
+            return is_conflict_in(self._target.table, error)
+        finally:
+            self._run("ROLLBACK TO probe")
+            self._run("RELEASE probe")
+        return False
+
+    def _is_outdated(self, piece: pl.DataFrame) -> bool:
+        """Say whether a later record has written the key of a row."""
+        names = [*self._target.key, RECORD]
+        given = " AND ".join(f"{quote(name)} = ?" for name in self._target.key)
+        later = f"SELECT 1 FROM {self._target.keys} WHERE {given} AND {quote(RECORD)} >= ?"
+        return bool(self._connection.select_many(later, piece.select(names).drop_nulls()))
+
+    def _run(self, statement: str) -> None:
+        self._transaction.run(statement)
 
 
-def _insert(table: str, names: list[str]) -> str:
-    return f"INSERT INTO {table} ({column_list(names)}) VALUES ({marks(names)})"
+def _insert(table: str, names: Iterable[str]) -> str:
+    listed = list(names)
+    return f"INSERT INTO {table} ({column_list(listed)}) VALUES ({marks(listed)})"

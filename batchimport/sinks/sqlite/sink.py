@@ -7,10 +7,11 @@ process (Python's `sqlite3`) would drop the first one's POSIX locks when it clos
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote as url_quote
 from urllib.parse import unquote
 
@@ -20,8 +21,8 @@ from adbc_driver_sqlite import dbapi
 
 from batchimport.errors import (
     BatchImportError,
-    DataError,
     FatalError,
+    NoSuchDestinationError,
     TransientError,
     UsageError,
 )
@@ -35,27 +36,29 @@ from batchimport.sinks.sqlite.dialect import (
     TYPES,
     UNIQUE_KEYS,
     SqliteColumn,
-    opening,
     text_literal,
     translate,
 )
 from batchimport.sinks.sqlite.rows import SqliteTransaction
+from batchimport.state.files import OpenedFile
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from batchimport.sinks.base import JobRecord
     from batchimport.sinks.sql.dialect import Rows, Target
 
-BUSY_SECONDS = 30
+CLOSE_SECONDS = 5.0
+BUSY_SECONDS = 2
+"""SQLite asks for a lock this long; then the caller waits, and says so."""
+Result = TypeVar("Result")
 PREFIX = "sqlite:///"
 _PRAGMAS = (
     f"PRAGMA busy_timeout={BUSY_SECONDS * 1000}",
     "PRAGMA foreign_keys=ON",
-    "PRAGMA journal_mode=WAL",
-    "PRAGMA synchronous=FULL",
+    "PRAGMA synchronous=EXTRA",
 )
-"""A commit is on disk when it returns: in WAL mode that takes FULL."""
+"""A commit is on disk when it returns: in WAL mode that takes FULL, in rollback mode EXTRA."""
 _TRANSACTION = ("BEGIN IMMEDIATE", "COMMIT", ("ROLLBACK",))
 _SAVEPOINT = ("SAVEPOINT chunk", "RELEASE chunk", ("ROLLBACK TO chunk", "RELEASE chunk"))
 """Within the one transaction of a dry run."""
@@ -82,7 +85,7 @@ class SqliteSink(SqlSink):
         self._dry_run = options.dry_run
         self._lock = threading.RLock()
         if not options.create and not self.path.exists():
-            raise UsageError("no such database", where=str(self.path))
+            raise NoSuchDestinationError("no such database", where=str(self.path))
         if self.path.is_dir() or not self.path.parent.is_dir():
             raise UsageError(
                 "is a directory" if self.path.is_dir() else "its directory does not exist",
@@ -91,17 +94,30 @@ class SqliteSink(SqlSink):
             )
         if self._dry_run:
             self.hints = replace(self.hints, delivery=DRY_RUN)
+        self._is_closed = False
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="sqlite")
+        place = self._place(options)
+        self._connection = self._driven(lambda: dbapi.connect(place, autocommit=True))
         try:
-            self._connection = dbapi.connect(self._place(options), autocommit=True)
-            for pragma in _PRAGMAS[:2] if self._dry_run else _PRAGMAS:
-                self.run(pragma)
-            if self._dry_run:
-                self.run("BEGIN IMMEDIATE")
-        except DriverError as error:
-            raise opening(error, self.path) from error
-        except (FatalError, TransientError, DataError) as error:
+            self._set_up()
+        except BatchImportError:
             self.close()
-            raise opening(error, self.path) from error
+            raise
+        self._opened_file = OpenedFile(self.path)
+
+    def _set_up(self) -> None:
+        """Prepare the connection; only a database that is made here gets another journal mode.
+
+        A user's own file stays as it is: its owner may have reasons (a network file system, tools
+        that copy one file), and a mode that is set back at the end would stay set after a kill.
+        """
+        for pragma in _PRAGMAS:
+            self.run(pragma)
+        if self._dry_run:
+            self.run("BEGIN IMMEDIATE")
+        elif self.rows("PRAGMA page_count") == [(0,)]:
+            self.run("PRAGMA journal_mode=WAL")
+        self.rows("SELECT count(*) FROM sqlite_schema")  # is it a database, and can it be read?
 
     def _place(self, options: SinkOptions) -> str:
         if options.dry_run and not self.path.exists():
@@ -132,6 +148,16 @@ class SqliteSink(SqlSink):
     def unique_keys(self, table: str) -> list[frozenset[str]]:
         """Return each set of columns that a unique index of the table is on."""
         return [frozenset(key) for key in self._unique_columns(table)]
+
+    def is_unique(self, target: Target) -> bool:
+        """Say whether rows of a table may refuse each other, also by an index on expressions."""
+        return bool(
+            self.rows(
+                'SELECT 1 FROM pragma_index_list(?) WHERE "unique" '
+                "UNION ALL SELECT 1 FROM pragma_table_info(?) WHERE pk",
+                (target.table, target.table),
+            )
+        )
 
     def _unique_columns(self, table: str) -> list[dict[str, str]]:
         """Return the columns of each unique index with their type and collation, as SQL."""
@@ -168,6 +194,8 @@ class SqliteSink(SqlSink):
                     with suppress(BatchImportError):  # SQLite may have rolled back by itself
                         self.run(statement)
                 raise
+            if not self._dry_run:
+                self._opened_file.check()
 
     @contextmanager
     def chunk_transaction(
@@ -176,13 +204,34 @@ class SqliteSink(SqlSink):
         """Begin a transaction for one chunk; SQLite cannot limit the time of a statement."""
         del seconds
         with self.transaction():
-            yield SqliteTransaction(self, job, target, self.run_many)
+            yield SqliteTransaction(self, job, target, self)
+
+    def stands(self) -> bool:
+        """Say whether the transaction is still open: an error of a statement may have ended it."""
+        try:
+            self.run("BEGIN")
+        except BatchImportError:
+            return True
+        self.run("ROLLBACK")
+        return False
+
+    def begin_again(self) -> None:
+        """Begin another transaction in place of the one that SQLite has ended.
+
+        Raises:
+            FatalError: In a dry run, for the one transaction that it undoes at its end is gone.
+        """
+        self.run("BEGIN IMMEDIATE")
+        if self._dry_run:
+            raise FatalError(
+                "a trigger or conflict clause of the table rolls back, which ends a dry run",
+                where=str(self.path),
+                hint="run it without --dry-run, with a copy of the database",
+            )
 
     def rows(self, statement: str, values: Sequence[Any] = ()) -> Rows:
         """Run a statement and return its rows."""
-        with self._lock, _translated(self.path), self._connection.cursor() as cursor:
-            cursor.execute(statement, tuple(values) if values else None)
-            return pl.DataFrame(cursor.fetch_arrow()).rows()
+        return self._execute(statement, tuple(values) or None, fetches=True)
 
     def run(self, statement: str, values: Sequence[Any] = ()) -> None:
         """Run a statement that returns no rows."""
@@ -190,17 +239,51 @@ class SqliteSink(SqlSink):
             frame = pl.DataFrame([values], orient="row", infer_schema_length=None)
             self.run_many(statement, frame.with_columns(pl.col(pl.Null).cast(pl.Int64)))
             return
-        with self._lock, _translated(self.path), self._connection.cursor() as cursor:
-            cursor.execute(statement, tuple(values) if values else None)
+        self._execute(statement, tuple(values) or None)
 
     def run_many(self, statement: str, frame: pl.DataFrame) -> None:
         """Run a statement once for each row, whose columns are its parameters in order."""
-        with self._lock, _translated(self.path), self._connection.cursor() as cursor:
-            cursor.executemany(statement, frame)
+        self._execute(statement, frame, is_many=True)
+
+    def select_many(self, statement: str, frame: pl.DataFrame) -> Rows:
+        """Run a statement once for each row, and return the rows of all runs."""
+        return self._execute(statement, frame, fetches=True) if frame.height else []
+
+    def _execute(
+        self, statement: str, values: Any, *, is_many: bool = False, fetches: bool = False
+    ) -> Rows:
+        def work() -> Rows:
+            with self._connection.cursor() as cursor:
+                (cursor.executemany if is_many else cursor.execute)(statement, values)
+                return pl.DataFrame(cursor.fetch_arrow()).rows() if fetches else []
+
+        with self._lock:
+            if self._is_closed:  # by a run that ended without waiting for this attempt
+                raise TransientError("the database was closed", where=str(self.path))
+            return self._driven(work)
+
+    def _driven(self, work: Callable[[], Result]) -> Result:
+        """Call the driver, never in the main thread.
+
+        There it handles SIGINT itself, for the time of each call: it asks SQLite to cancel, which
+        answers NOT_IMPLEMENTED, through a pointer that may be freed meanwhile.
+        """
+        with _translated(self.path):
+            if threading.current_thread() is threading.main_thread():
+                return self._thread.submit(work).result()
+            return work()
 
     def close(self) -> None:
-        """Close the file; what is not committed is undone."""
-        self._connection.close()
+        """Close the file, unless a thread still uses it; what is not committed is undone."""
+        if not self._lock.acquire(timeout=CLOSE_SECONDS):
+            return  # an abandoned attempt: the file is closed with the process
+        try:
+            if not self._is_closed:
+                self._is_closed = True
+                self._driven(self._connection.close)
+        finally:
+            self._lock.release()
+            self._thread.shutdown(wait=False)
 
 
 @contextmanager

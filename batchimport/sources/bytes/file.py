@@ -7,16 +7,27 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from batchimport.errors import SourceChangedError, UsageError
+from batchimport.errors import SourceChangedError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 HEAD_BYTES = 64 * 1024
 BLOCK_BYTES = 1024 * 1024
 DIGEST_DIGITS = 32
 LINE_END = frozenset(b"\r\n")
 BOM = b"\xef\xbb\xbf"
+
+
+def _meant(path: Path) -> str:
+    """Return what to do about a file that is not there."""
+    if not path.parent.is_dir():
+        return f"there is no folder {path.parent}"
+    try:
+        near = did_you_mean(path.name, [each.name for each in path.parent.iterdir()])
+    except OSError:
+        near = None
+    return f"did you mean {near}?" if near else "check the path"
 
 
 def digest_of(data: bytes | memoryview) -> str:
@@ -33,6 +44,7 @@ class TextFile:
         size: In bytes.
         begin: Where the text begins: after the byte order mark, if there is one.
         fingerprint: Size, and hashes of the first and the last 64 KiB.
+        content: The fingerprint of the text itself, whatever it was unpacked from.
         modified: Time of last change and inode.
         notes: What was detected and users should know, such as the compression.
     """
@@ -44,7 +56,7 @@ class TextFile:
         try:
             self._handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError as error:
-            raise UsageError("no such file", where=path, hint="check the path") from error
+            raise UsageError("no such file", where=path, hint=_meant(Path(path))) from error
         except OSError as error:
             raise UsageError(f"cannot be read: {error.strerror}", where=path) from error
         if Path(path).is_dir():
@@ -55,12 +67,15 @@ class TextFile:
         status = os.fstat(self._handle)
         self.size = status.st_size
         self.modified = f"{status.st_mtime_ns}-{status.st_ino}"
+        self.fingerprint = self.content = self._fingerprint()
+        self.begin = self._after_byte_order_mark()
+
+    def _fingerprint(self) -> str:
         head, tail = (
             self.read_at(0, HEAD_BYTES),
             self.read_at(max(0, self.size - HEAD_BYTES), HEAD_BYTES),
         )
-        self.fingerprint = f"{self.size}-{digest_of(head)}-{digest_of(tail)}"
-        self.begin = self._after_byte_order_mark()
+        return f"{self.size}-{digest_of(head)}-{digest_of(tail)}"
 
     def _after_byte_order_mark(self) -> int:
         return len(BOM) if self.read_at(0, len(BOM)) == BOM else 0
@@ -101,6 +116,16 @@ class TextFile:
         for block in self.blocks(lo, hi):
             state.update(block)
         return state.hexdigest()[:DIGEST_DIGITS]
+
+    def head_digests(self, stops: Iterable[int]) -> dict[int, str]:
+        """Return the hash of the bytes `[0, stop)` for each stop, in one pass."""
+        state, at, digests = hashlib.sha256(), 0, dict[int, str]()
+        for stop in sorted(set(stops)):
+            for block in self.blocks(at, stop):
+                state.update(block)
+            at = stop
+            digests[stop] = state.hexdigest()[:DIGEST_DIGITS]
+        return digests
 
     def continues(self, fingerprint: str) -> bool:
         """Say whether whole lines were added to the file with this fingerprint.

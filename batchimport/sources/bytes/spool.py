@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import stat
 import sys
 import tempfile
 from contextlib import suppress
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from batchimport.errors import FatalError, UsageError
+from batchimport.policy.preparing import announce, note
 from batchimport.state.files import lock_file
 
 if TYPE_CHECKING:
@@ -117,7 +119,12 @@ def _private_file(folder: Path) -> tuple[int, Path]:
 
 
 def _copy(source: int, target: int, place: Path) -> None:
+    if os.isatty(source):
+        note("standard input is the keyboard: end with Ctrl-D on a line of its own")
+    status = os.fstat(source)
+    total, done = status.st_size if stat.S_ISREG(status.st_mode) else None, 0
     while True:
+        announce("reading standard input", done, total)
         try:
             block = os.read(source, BLOCK_BYTES)
         except BlockingIOError:  # another program has made the pipe non-blocking
@@ -129,6 +136,7 @@ def _copy(source: int, target: int, place: Path) -> None:
             if not block:
                 os.fsync(target)
                 return
+            done += len(block)
             while block:
                 block = block[os.write(target, block) :]
         except OSError as error:

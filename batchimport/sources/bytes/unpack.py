@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import os
 import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from batchimport.errors import FatalError, UsageError
+from batchimport.policy.preparing import metered
 from batchimport.sources.bytes import compression, encoding
 from batchimport.sources.bytes.file import HEAD_BYTES, TextFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from pathlib import Path
 
     from batchimport.model import SourceOptions
 
@@ -57,7 +58,8 @@ def _plain(
     packed = options.compression or compression.compression_of(file.read_at(0, 16)) or "none"
 
     def unpacked() -> Iterator[bytes]:
-        pieces = file.blocks()
+        verb = "decoding" if packed == "none" else "unpacking"
+        pieces = metered(file.blocks(), f"{verb} {Path(file.path).name}", file.size)
         return pieces if packed == "none" else compression.decompress(pieces, packed, file.path)
 
     samples = _samples(file) if packed == "none" else [_head(unpacked())]
@@ -109,6 +111,7 @@ class UnpackedFile(TextFile):
             raise _no_room(error, self.path, folder) from error
         try:
             self.size = self._write(pieces, origin.size, folder)
+            self.content = self._fingerprint()
             self.begin = self._after_byte_order_mark()
         except BaseException:
             self.close()

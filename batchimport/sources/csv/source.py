@@ -49,6 +49,10 @@ class DelimitedSource(TextSource):
         start = self._skip(start, form.preamble)
         self.header, self._body, notes = self._read_header(start, form.header_records)
         self._lines.keeps_blank = len(self.header) == 1
+        if self.header and options.header:
+            self.headers = {name: self.header}
+        if len(self.header) == 1:
+            notes.append(f"read as one column, {self.header[0]!r}: see --delimiter and --format")
         self._layout = Layout(name, self._lines, self._fields, options.max_record_bytes)
         self.notes = (*text.notes, *form.notes, *notes)
         self._tables: dict[RecordSchema, Table] = {}

@@ -13,14 +13,20 @@ import msgspec
 
 from batchimport.errors import SourceChangedError, UsageError
 from batchimport.model import Position
-from batchimport.sources.base import SAMPLE_CHUNK_BYTES, Batch, TextSource, unreadable
+from batchimport.sources.base import (
+    SAMPLE_CHUNK_BYTES,
+    Batch,
+    Content,
+    TextSource,
+    unreadable,
+)
 from batchimport.sources.bytes.file import HEAD_BYTES, digest_of
 from batchimport.sources.json.elements import Elements
 from batchimport.sources.json_decoder import decoder_of
 from batchimport.sources.json_records import JsonRecords, decode_samples
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     import polars as pl
 
@@ -45,6 +51,7 @@ class JsonValuesSource(TextSource):
                 hint="check --format",
             )
         self.size = self._elements.size
+        self.contents = (Content(self.size, text.content),)
         layout = "one JSON array" if is_array else "JSON objects one after the other"
         self.notes = (*text.notes, f"layout: {layout}")
 
@@ -92,6 +99,12 @@ class JsonValuesSource(TextSource):
     def digest(self, chunk: Chunk) -> str:
         """Return the hash of the chunk's bytes."""
         return self._text.digest(chunk.lo, max(chunk.lo, min(chunk.hi, self._text.size)))
+
+    def head_digests(self, file: int, stops: Iterable[int]) -> dict[int, str]:
+        """Return the hash of the first bytes, for each number of them."""
+        ends = {stop: min(stop, self._text.size) for stop in stops}
+        digests = super().head_digests(file, ends.values())
+        return {stop: digests[end] for stop, end in ends.items()}
 
     def count(self) -> int:
         """Count the elements."""

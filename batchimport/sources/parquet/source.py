@@ -14,14 +14,14 @@ import polars as pl
 from batchimport.errors import FatalError, UsageError
 from batchimport.model import Chunk, Position
 from batchimport.schema.infer import DIALECT
-from batchimport.sources.base import Batch, OneFile, unreadable
+from batchimport.sources.base import Batch, Content, OneFile, unreadable
 from batchimport.sources.bytes.file import TextFile
 from batchimport.sources.json_decoder import decode_raw, decoder_of
 from batchimport.sources.json_records import JsonRecords, decode_samples
 from batchimport.sources.parquet.types import as_json, has_no_number, rule_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from batchimport.model import SourceOptions
     from batchimport.schema import Column, RecordSchema
@@ -58,6 +58,7 @@ class ParquetSource(OneFile):
             ) from error
         self.name = name
         self.fingerprint, self.modified = self._file.fingerprint, self._file.modified
+        self.contents: tuple[Content, ...] = (Content(self.size, self._file.content),)
         self._row_bytes = max(1, int(sample.estimated_size()) // max(1, sample.height))
         properties = {column: rule_of(dtype) for column, dtype in self._types.items()}
         self.declared = {
@@ -118,8 +119,17 @@ class ParquetSource(OneFile):
 
     def digest(self, chunk: Chunk) -> str:
         """Return the hash of the share of the file's bytes that is the chunk's share of its rows."""
-        size, rows = self._file.size, max(1, self.size)
-        return self._file.digest(size * chunk.lo // rows, size * chunk.hi // rows)
+        return self._file.digest(self._byte(chunk.lo), self._byte(chunk.hi))
+
+    def head_digests(self, file: int, stops: Iterable[int]) -> dict[int, str]:
+        """Return the hash of the share of the file's bytes that the first rows have."""
+        del file
+        rows = list(stops)
+        digests = self._file.head_digests(map(self._byte, rows))
+        return {stop: digests[self._byte(stop)] for stop in rows}
+
+    def _byte(self, row: int) -> int:
+        return self._file.size * row // max(1, self.size)
 
     def count(self) -> int:
         """Count the values of one column, while `cut` goes by the number of rows in the footer.

@@ -1,0 +1,447 @@
+"""What a table holds already: the content of a new job, by another one; the rows of a known job.
+
+One content goes into one table once. Content is what a file's bytes say, not its name: the ledger has
+a digest of every committed chunk, and a file holds the records of a job if its beginning has the
+digests of that job's chunks. Sources and tables are compared as they are, whatever they are called.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from itertools import accumulate
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from batchimport.errors import AlreadyStoredError, BatchImportError, RowsGoneError
+from batchimport.model import Chunk
+from batchimport.sinks.base import BEGAN_EMPTY, CONTENTS, DUPLICATES
+from batchimport.sources import open_source
+from batchimport.sources.base import Content
+from batchimport.sources.bytes.file import digest_of
+from batchimport.sources.paths import STANDARD_INPUT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from batchimport.model import Committed, Job
+    from batchimport.sinks.base import JobRecord, Sink
+    from batchimport.sources.base import Source
+
+_OPTIONS = {
+    "sql": "--sql",
+    "transform": "--transform",
+    "schema": "--schema",
+    "limit": "--limit",
+    "key": "--key",
+    "on_conflict": "--on-conflict",
+    "if_exists": "--if-exists",
+    "format": "--format",
+    "compression": "--compression",
+    "delimiter": "--delimiter",
+    "quote": "--quote",
+    "encoding": "--encoding",
+    "header": "--no-header",
+    "null_string": "--null-string",
+    "skip_lines": "--skip-lines",
+}
+"""Facts of a job whose difference is worth telling, by the option that sets them."""
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """One file of an earlier job, by its place in that job.
+
+    Attributes:
+        base: Position of the job where the file begins.
+        head: The chunk that begins the file; None if it is not committed.
+    """
+
+    record: JobRecord
+    index: int
+    base: int
+    content: Content
+    head: Committed | None
+
+    def size_of(self, row: Committed) -> int:
+        """Return how far a chunk reaches into the file."""
+        return row.chunk.hi - self.base
+
+    def chunks(self, sink: Sink, size: int) -> list[Committed]:
+        """Return what is committed of the file's first positions."""
+        end = self.base + min(size, self.content.size)
+        return [
+            row
+            for row in sink.committed(self.record.job_id)
+            if self.base <= row.chunk.lo and row.chunk.hi <= end
+        ]
+
+
+# -- the content of a new job ----------------------------------------------------------------------
+
+
+def facts_of(source: Source, *, allow_duplicates: bool) -> dict[str, Any]:
+    """Return what the ledger keeps of a job so that later ones can be compared with it."""
+    contents = [[content.size, content.fingerprint] for content in source.contents]
+    return {CONTENTS: contents, **({DUPLICATES: True} if allow_duplicates else {})}
+
+
+def appends(job: Job) -> bool:
+    """Say whether a job adds rows to those that its table has, without a key to find them again."""
+    return job.if_exists == "append" and (job.on_conflict == "error" or not job.key)
+
+
+def same_table(table: str, sink: Sink, records: Sequence[JobRecord]) -> list[JobRecord]:
+    """Return the jobs that write to a table, by whatever name."""
+    identity = sink.identity_of(table)
+    names = {str(record.configuration.get("table")) for record in records}
+    same = {
+        name
+        for name in names
+        if name == table or (identity is not None and sink.identity_of(name) == identity)
+    }
+    return [record for record in records if record.configuration.get("table") in same]
+
+
+def refuse_stored_content(
+    job: Job,
+    source: Source,
+    sink: Sink,
+    others: Sequence[JobRecord],
+    may_run: Callable[[JobRecord], bool],
+) -> None:
+    """Refuse to append what the table has from another job, or will have.
+
+    Args:
+        others: The jobs on the table that count: not the one that is to begin, nor those that it
+            replaces.
+        may_run: Says whether a job is being imported, or may be.
+
+    Raises:
+        AlreadyStoredError: If so.
+    """
+    if sink.identity_of(job.table) is None or not sink.has_rows(job.table):
+        others = [each for each in others if each.state == "running" and may_run(each)]
+    replacers = _replacers(others)
+    candidates = [record for record in others if _replaced_by(record, replacers) is None]
+    if not candidates:
+        return
+    known = sink.first_chunks()
+    for encoding, records in _by_encoding(candidates).items():
+        files = [file for record in records for file in _files_of(record, sink, known)]
+        with _read_as(encoding, job, source) as text:
+            for index, content in enumerate(text.contents):
+                if content.size:
+                    _Comparison(job, text, index, sink, may_run).refuse(files)
+
+
+class _Comparison:
+    """One file of a new job, compared with the files of earlier ones."""
+
+    def __init__(
+        self,
+        job: Job,
+        source: Source,
+        index: int,
+        sink: Sink,
+        may_run: Callable[[JobRecord], bool],
+    ) -> None:
+        self._job, self._source, self._index = job, source, index
+        self._sink, self._may_run = sink, may_run
+        self._content = source.contents[index]
+        self._base = sum(before.size for before in source.contents[:index])
+
+    def refuse(self, files: Sequence[_File]) -> None:
+        """Refuse the file if an earlier one is its beginning, or it is the beginning of that one.
+
+        Raises:
+            AlreadyStoredError: If so.
+        """
+        size = self._content.size
+        heads = [file.size_of(file.head) for file in files if file.head is not None]
+        stops = {min(stop, size) for stop in heads}  # no further: the file may be large
+        digests = self._source.head_digests(self._index, stops) if heads else {}
+        for file in files:
+            head = file.head
+            if head is None:
+                self._refuse_all_of(file, begins_alike=self._looks_like(file))
+            elif file.size_of(head) <= size:
+                is_same = digests[file.size_of(head)] == head.digest
+                self._refuse_all_of(file, begins_alike=is_same)
+            elif self._begins(file, head, digests[size]):
+                self._refuse(file, head.successful, "this is the beginning of a file that")
+
+    def _looks_like(self, file: _File) -> bool:
+        """Judge a file by size, head and tail while its job has not committed its first chunk."""
+        if file.record.state == "completed" or not file.content.size:
+            return False
+        is_alone = len(self._source.contents) == 1
+        return file.content == self._content or (
+            is_alone and self._source.continues(file.content.fingerprint)
+        )
+
+    def _begins(self, file: _File, head: Committed, digest: str) -> bool:
+        """Say whether this file is the beginning of an earlier one, within its first chunk.
+
+        The ledger cannot tell. The earlier file can, while it is where it was, as it was, and plain.
+        """
+        paths = file.record.configuration.get("sources", ())
+        if self._source.format == "parquet" or file.index >= len(paths):
+            return False
+        try:
+            with Path(paths[file.index]).open("rb") as earlier:
+                data = earlier.read(self._content.size)
+                if digest_of(data) != digest:
+                    return False
+                return digest_of(data + earlier.read(file.size_of(head) - len(data))) == head.digest
+        except (OSError, ValueError):
+            return False
+
+    def _refuse_all_of(self, file: _File, *, begins_alike: bool) -> None:
+        """Refuse if all that is committed of an earlier file is at its place in this one, too."""
+        if not begins_alike:
+            return
+        rows = file.chunks(self._sink, self._content.size)
+        distance = self._base - file.base
+        others = [row for row in rows if row.chunk.lo != file.base or file.head is None]
+        if all(self._source.digest(_moved(row.chunk, distance)) == row.digest for row in others):
+            is_whole = file.content.size == self._content.size
+            is_whole &= file.record.state == "completed"
+            is_whole &= not file.record.configuration.get("limit")
+            subject = self._name if is_whole else f"the beginning of {self._name}"
+            self._refuse(file, sum(row.successful for row in rows), subject)
+
+    @property
+    def _name(self) -> str:
+        is_alone = len(self._source.contents) == 1
+        return "this file" if is_alone else self._source.file_at(self._base)
+
+    def _ways_out(self, record: JobRecord) -> str:
+        ways = ["--if-exists replace starts over", "--allow-duplicates adds them again"]
+        if self._sink.hints.rows_outlive_the_ledger:
+            ways.insert(1, "--key with --on-conflict update repairs")
+        elif record.target_hash == self._job.target_hash():
+            ways.insert(0, "--restart replaces these rows")
+        return "; ".join(ways)
+
+    def _refuse(self, file: _File, rows: int, subject: str) -> None:
+        record, job = file.record, self._job
+        differences = _differences(job, record)
+        about = ", ".join(filter(None, [_ago(record.created_at), differences]))
+        if not rows:
+            if record.state == "running" and self._may_run(record):
+                raise AlreadyStoredError(
+                    f"another job imports {self._name}: {record.job_id} ({about})",
+                    where=job.table,
+                    hint=f"see `batchimport status {record.job_id}`; if that job was killed: "
+                    f"`batchimport resume {record.job_id}`",
+                )
+            return  # nothing of it is in the table
+        hint = self._ways_out(record)
+        if record.state != "completed":
+            hint = f"`batchimport resume {record.job_id}` finishes that job; {hint}"
+        elif not differences and file.content.size < self._content.size:
+            hint = f"--if-source-changed append adds what is new in it; {hint}"
+        raise AlreadyStoredError(
+            f"{subject} is in the table already: {rows_of(rows)} by job {record.job_id} ({about})",
+            where=job.table,
+            hint=hint,
+        )
+
+
+def _differences(job: Job, record: JobRecord) -> str:
+    """Return what is different about an earlier job, as options: `other --schema`."""
+    was, now = record.configuration, asdict(job)
+    options = was.get("options") or {}
+    told = [
+        name
+        for key, name in _OPTIONS.items()
+        if (was | options).get(key, ...) not in (..., *_forms((now | now["options"]).get(key)))
+    ]
+    paths = [] if tuple(was.get("sources", ())) == job.sources else ["path"]
+    return f"other {', '.join([*paths, *told])}" if paths or told else ""
+
+
+def _forms(value: Any) -> tuple[Any, ...]:
+    """Return a value and what it becomes in JSON."""
+    return (value, list(value)) if isinstance(value, tuple) else (value,)
+
+
+def rows_of(number: int) -> str:
+    """Return a number of rows in words: `1 row`."""
+    return f"{number:,} row{'' if number == 1 else 's'}"
+
+
+def _ago(when: str) -> str:
+    """Return how long ago a time of the ledger was, in one unit."""
+    try:
+        seconds = (datetime.now(UTC) - datetime.fromisoformat(when)).total_seconds()
+    except (ValueError, TypeError):
+        return "earlier"
+    for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        if seconds >= length:
+            number = int(seconds // length)
+            return f"{number} {unit}{'s' if number > 1 else ''} ago"
+    return "just now"
+
+
+def _moved(chunk: Chunk, distance: int) -> Chunk:
+    """Return a chunk by its positions in another source."""
+    start, end = chunk.start, chunk.end
+    return Chunk(
+        replace(start, position=start.position + distance),
+        replace(end, position=end.position + distance),
+    )
+
+
+def _files_of(record: JobRecord, sink: Sink, known: dict[str, Committed]) -> list[_File]:
+    """Return the files of an earlier job with the chunks that begin them.
+
+    Args:
+        known: The chunk at position 0 of each job: enough for most jobs, which have one file.
+    """
+    contents, first = _contents_of(record), known.get(record.job_id)
+    if len(contents) == 1 and (first is not None or record.state == "completed"):
+        return [_File(record, 0, 0, contents[0], first)]
+    heads = {row.chunk.lo: row for row in sink.committed(record.job_id)}
+    bases = [0, *accumulate(content.size for content in contents)]
+    return [
+        _File(record, index, bases[index], content, heads.get(bases[index]))
+        for index, content in enumerate(contents)
+        if content.size
+    ]
+
+
+def _contents_of(record: JobRecord) -> list[Content]:
+    """Return what the files of a job hold; earlier versions did not record it."""
+    recorded = record.configuration.get(CONTENTS)
+    if recorded:
+        return [Content(int(size), str(fingerprint)) for size, fingerprint in recorded]
+    fingerprints = record.fingerprint.split("\n")
+    if len(fingerprints) == 1:
+        return [Content(record.size, record.fingerprint)]
+    sizes = [int(each.partition("-")[0]) for each in fingerprints]
+    if sum(sizes) != record.size:  # compressed: where each file begins is not known
+        return [Content(record.size, "")]
+    return [Content(*each) for each in zip(sizes, fingerprints, strict=True)]
+
+
+def _by_encoding(records: Sequence[JobRecord]) -> dict[str | None, list[JobRecord]]:
+    groups: dict[str | None, list[JobRecord]] = {}
+    for record in records:
+        encoding = (record.configuration.get("options") or {}).get("encoding")
+        groups.setdefault(encoding, []).append(record)
+    return groups
+
+
+@contextmanager
+def _read_as(encoding: str | None, job: Job, source: Source) -> Iterator[Source]:
+    """Give the source as another `--encoding` reads it: its bytes are then others, too."""
+    if encoding == job.options.encoding or STANDARD_INPUT in job.sources:
+        yield source
+        return
+    options = replace(job.options, encoding=encoding)
+    try:
+        other = open_source(job.sources, options)
+    except BatchImportError:  # it cannot be read in that way, so it was not
+        yield source
+        return
+    try:
+        yield other
+    finally:
+        other.close()
+
+
+# -- the rows of a known job ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """Rows of a job that its table no longer has.
+
+    Attributes:
+        are_all: None of them is left, so that a new import stores nothing twice.
+    """
+
+    message: str
+    are_all: bool
+
+
+def missing_rows(
+    record: JobRecord, sink: Sink, records: Sequence[JobRecord], *, is_growing: bool = False
+) -> Missing | None:
+    """Return what is missing of the rows that a job stored; None if they are there, as far as known.
+
+    Args:
+        records: All jobs of the destination.
+        is_growing: New records are to be added: others may have taken rows away meanwhile.
+    """
+    committed = sink.committed(record.job_id)
+    imported = sum(row.chunk.records for row in committed)
+    stored = sum(row.successful for row in committed)
+    if record.state == "completed" and imported < (record.total_items or 0):
+        left = f"only {imported:,} of the {record.total_items:,} records of job {record.job_id}"
+        return Missing(f"{left} are left: files are gone", are_all=not imported)
+    if not record.columns or (record.state == "completed" and not stored):
+        return None
+    why = _why_all_are_gone(record, stored, sink, records)
+    if why:
+        return Missing(why, are_all=True)
+    surplus = None if is_growing else sink.surplus(record)
+    if surplus is None or surplus >= 0:
+        return None
+    gone = f"{-surplus:,} of the table's rows are gone"
+    return Missing(f"{gone}, though job {record.job_id} stored {stored:,} in it", are_all=False)
+
+
+def _why_all_are_gone(
+    record: JobRecord, stored: int, sink: Sink, records: Sequence[JobRecord]
+) -> str:
+    """Say why none of the rows of a job can be in its table; nothing if some may be."""
+    table = str(record.configuration.get("table"))
+    whose = f"though job {record.job_id} stored {rows_of(stored)} in it"
+    if sink.identity_of(table) is None:
+        return f"the table is gone, {whose}"
+    if not stored:
+        return ""
+    if not sink.has_rows(table):
+        return f"the table is empty, {whose}"
+    replacer = _replaced_by(record, _replacers(same_table(table, sink, records)))
+    if replacer is None:
+        return ""
+    return (
+        f"what job {record.job_id} stored ({rows_of(stored)}) is gone: the table was empty when "
+        f"job {replacer.job_id} began"
+    )
+
+
+def refuse_missing(missing: Missing | None, table: str) -> None:
+    """Refuse to go on with a job whose rows are not there any more.
+
+    Raises:
+        RowsGoneError: If something is missing.
+    """
+    if missing is not None:
+        restart = "--restart" if missing.are_all else "--restart --if-exists replace"
+        raise RowsGoneError(missing.message, where=table, hint=f"{restart} imports it again")
+
+
+def _replacers(records: Sequence[JobRecord]) -> list[JobRecord]:
+    """Return the jobs that began with an empty table, the latest first."""
+    return sorted(filter(_began_empty, records), key=lambda each: each.created_at, reverse=True)
+
+
+def _replaced_by(record: JobRecord, replacers: Sequence[JobRecord]) -> JobRecord | None:
+    """Return a job that began with an empty table after this one had ended; None if there is none."""
+    latest = next((other for other in replacers if other.job_id != record.job_id), None)
+    if latest is None or record.state == "running":
+        return None
+    ended = record.updated_at or record.created_at
+    return latest if latest.created_at >= ended else None
+
+
+def _began_empty(record: JobRecord) -> bool:
+    """Say whether no row was in the table when a job began; earlier versions did not record it."""
+    empties = record.configuration.get("if_exists") in ("truncate", "replace")
+    return bool(record.configuration.get(BEGAN_EMPTY, empties or record.rows_before == 0))

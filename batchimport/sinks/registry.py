@@ -1,0 +1,91 @@
+"""All destinations, by the scheme of their addresses. To add one: an entry here; see docs/adding.md.
+
+Only facts, so that `--help` can be made from them: an adapter is imported on first use.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import PurePath
+
+
+@dataclass(frozen=True, slots=True)
+class Scheme:
+    """A scheme of addresses, and the sink that it stands for.
+
+    Attributes:
+        sink: `module:Class`, called with (address, SinkOptions).
+        example: An address, for `--help`; empty for a second spelling of a scheme.
+        is_path: After `scheme:///` comes a path; the command line makes it absolute.
+        on_one_host: Only the host that has it can import into it: Temporal's other workers decline.
+        extra: Extra of this package that installs its driver; None if it needs no driver.
+        password_variable: Environment variable that its driver takes a password from.
+        suffixes: Of paths that stand for such an address, in lower case.
+    """
+
+    sink: str
+    example: str
+    is_path: bool = False
+    on_one_host: bool = False
+    extra: str | None = None
+    password_variable: str | None = None
+    suffixes: tuple[str, ...] = ()
+
+
+_POSTGRES = Scheme(
+    "batchimport.sinks.postgres.sink:PostgresSink",
+    "postgresql://user@host/database",
+    extra="postgres",
+    password_variable="PGPASSWORD",  # noqa: S106 - a name
+)
+
+SINKS = {
+    "sqlite": Scheme(
+        "batchimport.sinks.sqlite.sink:SqliteSink",
+        "sqlite:///path",
+        is_path=True,
+        on_one_host=True,
+        suffixes=(".db", ".sqlite", ".sqlite3"),
+    ),
+    "duckdb": Scheme(
+        "batchimport.sinks.duckdb.sink:DuckdbSink",
+        "duckdb:///path",
+        is_path=True,
+        on_one_host=True,
+        extra="duckdb",
+        suffixes=(".duckdb", ".ddb"),
+    ),
+    "parquet": Scheme(
+        "batchimport.sinks.parquet.sink:ParquetSink",
+        "parquet:///directory",
+        is_path=True,
+        suffixes=(".parquet",),
+    ),
+    "postgresql": _POSTGRES,
+    "postgres": replace(_POSTGRES, example=""),
+}
+"""All schemes by their names in lower case."""
+
+
+def scheme_of(address: str) -> Scheme | None:
+    """Return the scheme of an address; None if there is no such scheme."""
+    name, separator, _ = address.partition("://")
+    return SINKS.get(name.lower()) if separator else None
+
+
+def examples() -> str:
+    """Return an address of each kind, as a sentence for `--help`."""
+    paths = ", ".join(known.example for known in SINKS.values() if known.is_path)
+    others = [known.example for known in SINKS.values() if known.example and not known.is_path]
+    slashes = f"{paths} (three slashes: relative path, four: absolute)"
+    endings = ", ".join(known.suffixes[0] for known in SINKS.values() if known.suffixes)
+    return " or ".join([f"{slashes}, a path that ends in {endings}", *others]) + "."
+
+
+def address_of(text: str) -> str:
+    """Return the address that a path stands for by its suffix; an address stays as it is."""
+    suffix = PurePath(text).suffix.lower()
+    for name, scheme in SINKS.items():
+        if suffix in scheme.suffixes and ":" not in text:
+            return f"{name}:///{text}"
+    return text

@@ -1,0 +1,116 @@
+"""Cells read by the type of the column they go to, alike in every database.
+
+A value that cannot be read so refuses its row. What a database reads by itself, and as strictly, is
+left to it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from batchimport.model import FieldError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from batchimport.schema import Column, Kind
+    from batchimport.sinks.sql.dialect import Family, Refused, TableColumn
+
+_TRUE, _FALSE = ("t", "true", "y", "yes", "on", "1"), ("f", "false", "n", "no", "off", "0")
+_INTEGER = r"^[+-]?[0-9]+(?:\.0*)?$"
+_NUMBER = r"^[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?$"
+_DAY = r"^([0-9]{4})(0[1-9]|1[0-2])([0-2][0-9]|3[01])$"
+_MOMENT = r"^([0-9-]+)[Tt ]([0-9]{2}:[0-9]{2})(:[0-9]{2}(?:\.[0-9]{1,9})?)? ?"
+_OFFSET = r"(?:[Zz]|[+-][0-9]{2}(?::?[0-9]{2})?)$"
+
+
+def read(
+    frame: pl.DataFrame, columns: Sequence[tuple[Column, TableColumn]]
+) -> tuple[pl.DataFrame, tuple[tuple[Column, TableColumn], ...], Refused]:
+    """Read the cells of a chunk.
+
+    Returns:
+        The frame and its columns with the kinds that they now have; and the rows with a cell that
+        cannot be read, by their place.
+    """
+    refused: Refused = {}
+    pairs: list[tuple[Column, TableColumn]] = []
+    for column, own in columns:
+        reader = _READERS.get((column.kind, own.family)) if column.name in frame.columns else None
+        if reader is None:
+            pairs.append((column, own))
+            continue
+        kind, read_cells = reader
+        cells = frame.get_column(column.name)
+        values = pl.select(read_cells(pl.lit(cells))).to_series().alias(column.name)
+        for place in (values.is_null() & cells.is_not_null()).arg_true():
+            shown = str(cells[place])[:200]
+            message = f"{shown!r} cannot be read as {own.type_name}"
+            refused.setdefault(place, []).append(FieldError("type", own.name, message, shown))
+        frame = frame.with_columns(values)
+        pairs.append((replace(column, kind=kind), own))
+    return frame, tuple(pairs), refused
+
+
+def _integer(text: pl.Expr) -> pl.Expr:
+    text = text.str.strip_chars()
+    digits = text.str.replace(r"\.0*$", "").str.strip_prefix("+")
+    return pl.when(text.str.contains(_INTEGER)).then(digits).cast(pl.Int64, strict=False)
+
+
+def _whole(number: pl.Expr) -> pl.Expr:
+    # 2**63 is a double, the largest integer below is none.
+    fits = (number == number.floor()) & (number >= -(2.0**63)) & (number < 2.0**63)
+    return pl.when(fits).then(number).cast(pl.Int64, strict=False)
+
+
+def _number(text: pl.Expr) -> pl.Expr:
+    text = text.str.strip_chars()
+    return pl.when(text.str.contains(_NUMBER)).then(text)
+
+
+def _word(text: pl.Expr) -> pl.Expr:
+    text = text.str.strip_chars().str.to_lowercase()
+    is_true = pl.when(text.is_in(_TRUE)).then(pl.lit(value=True))
+    return is_true.when(text.is_in(_FALSE)).then(pl.lit(value=False))
+
+
+def _bit(number: pl.Expr) -> pl.Expr:
+    return pl.when(number.is_in([0, 1])).then(number == 1)
+
+
+def _day(text: pl.Expr) -> pl.Expr:
+    return text.cast(pl.String).str.replace(_DAY, "$1-$2-$3")
+
+
+def _in_utc(text: pl.Expr) -> pl.Expr:
+    """Convert times with an offset to UTC; a column without a zone would drop it."""
+    zoned = text.str.contains(_MOMENT + _OFFSET)
+    short = text.str.replace(r" ?[Zz]$", "+00:00").str.replace(r"([+-][0-9]{2})$", "$1:00")
+    full = short.str.replace(r"([+-][0-9]{2})([0-9]{2})$", "$1:$2")
+    full = full.str.replace(r"^([0-9-]+)[Tt ]([0-9]{2}:[0-9]{2}) ?([+-])", "$1 $2:00$3")
+    full = full.str.replace("[Tt]", " ").str.replace(r" ?([+-][0-9]{2}:[0-9]{2})$", "$1")
+    moment = full.str.to_datetime("%Y-%m-%d %H:%M:%S%.f%:z", time_unit="us", strict=False)
+    finer = full.str.to_datetime("%Y-%m-%d %H:%M:%S%.f%:z", time_unit="ns", strict=False)
+    form = "%Y-%m-%dT%H:%M:%S%.f"
+    is_fine = text.str.contains(r"\.[0-9]{7}")
+    utc = pl.when(is_fine).then(finer.dt.strftime(form)).otherwise(moment.dt.strftime(form))
+    return pl.when(zoned).then(utc).otherwise(text)
+
+
+_READERS: dict[tuple[Kind, Family], tuple[Kind, Callable[[pl.Expr], pl.Expr]]] = {
+    ("string", "integer"): ("integer", _integer),
+    ("number", "integer"): ("integer", _whole),
+    ("string", "number"): ("string", _number),
+    ("string", "boolean"): ("boolean", _word),
+    ("integer", "boolean"): ("boolean", _bit),
+    ("string", "date"): ("string", _day),
+    ("integer", "date"): ("string", _day),
+    ("string", "timestamp"): ("string", _in_utc),
+    ("date-time", "timestamp"): ("string", _in_utc),
+}
+"""By the kind of a frame's column and what the table's column holds: the kind it then has, and how.
+What is not here fits, or is the database's to read."""
