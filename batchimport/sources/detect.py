@@ -65,7 +65,7 @@ _SQL = re.compile(
     re.IGNORECASE | re.DOTALL | re.VERBOSE,
 )
 _YAML_LINE = re.compile(
-    r"\s*(?:-\s+)*(?:[\w./\"'-][^:,;|\t{}\[\]]*:(?:\s.*)?|-(?:\s.*)?|---|\.\.\.|#.*)"
+    r"\s*(?:-\s+)*(?:[\w./\"'-][^:,;|\t{}\[\]]*:(?:\s(?:\s*[\"'].*|(?!.*:\s).*))?|-(?:\s.*)?|---|\.\.\.|#.*)"
 )
 _YAML_START = re.compile(rb"%YAML\s|---(\s*\n|\s+[#!&])")
 _JSON_START = re.compile(rb"\{\s*(?:\"[^\"\n]*\"\s*:|\})|\[\s*(?:[\[{]|\]\s*\Z)")

@@ -199,3 +199,19 @@ def test_a_sample_is_taken_from_all_over(place: Path, indent: int | None) -> Non
     assert min(sample) < 100
     assert max(sample) > 4500
     assert len(set(sample)) == len(sample)
+
+
+@pytest.mark.parametrize("inside", [3, 5000])
+def test_a_separator_inside_of_an_element_separates_nothing(place: Path, inside: int) -> None:
+    """A valid element is read as it is, wherever the separator first occurs in one."""
+    elements = [f'{{"a": {at}}}' for at in range(60_000)]
+    nested = ",\n".join(f'{{"x": {at}}}' for at in range(inside))
+    elements[25_000] = f'{{"a": 25000, "s": [1,\n{nested}]}}'
+    elements[27_000], elements[38_000] = '{"a": [1}', '{"a": 1'
+    place.write_text("[\n" + ",\n".join(elements) + "\n]", encoding="utf-8")
+    schema = {"properties": {"a": {"type": "integer"}}}
+    for limit, max_bytes in ((1000, 1 << 20), (30_000, 1 << 24), (5000, 50_000)):
+        rows, rejects = read_all(place, schema, limit=limit, max_bytes=max_bytes)
+        missing = set(range(60_000)) - {row["a"] for row in rows}
+        assert (len(rows), missing) == (59_998, {27_000, 38_000})
+        assert [reject.record for reject in rejects] == [27_000, 38_000]

@@ -1,9 +1,9 @@
 """Where the elements of a JSON array, or of JSON values one after the other, begin and end.
 
 The rule: an element ends with its brackets, whatever else is wrong with it. If the elements at the head
-and at a few more places are all separated by the same bytes, which contain a line end and occur nowhere
-else, the file is *regular*, and these bytes separate all of its elements: then brackets and quotes that
-are out of order cost one element. In a file that is not regular they cost all that follows.
+and at a few more places are all separated by the same bytes, which contain a line end, the file is
+*regular*: there, an element whose brackets or quotes are out of order, or not closed within `REACH_BYTES`,
+ends where these bytes follow. In a file that is not regular it ends with the file.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
 SPACE = b" \t\r\n"
 HEAD_BYTES = 256 * 1024
+REACH_BYTES = 256 * 1024
+"""How far to look for the end of an element that is perhaps not closed."""
+
 PLACES = 4
 """The head and places further on, which decide whether a file is regular."""
 _space = re.compile(rb"[ \t\r\n]*+").match
@@ -181,7 +185,7 @@ class Elements:
         while True:
             data = self._text.read_at(position, min(wanted, stop - position))
             at_end = position + len(data) == self._text.size
-            spans = self.spans(data, self._begin(position), len(data), at_end=at_end)
+            spans = self.spans(data, self._begin(position), len(data), at_end=at_end, limit=limit)
             if spans.stop or at_end or position + len(data) >= stop or wanted > self._window:
                 return data, _first(spans, limit)
             wanted *= 4
@@ -264,15 +268,20 @@ class Elements:
 
     # -- elements -----------------------------------------------------------------------------
 
-    def spans(self, data: bytes, begin: int, upto: int, *, at_end: bool) -> Spans:
+    def spans(
+        self, data: bytes, begin: int, upto: int, *, at_end: bool, limit: int | None = None
+    ) -> Spans:
         """Return the elements that begin in `[begin, upto)` and whose end is in the data.
 
         Args:
             at_end: The text ends where the data does.
+            limit: That many are enough; there may be more.
         """
         spans = Spans()
         if self._separator is not None:
-            self._separate(data, begin, spans)
+            self._separate(data, begin, spans, limit, is_whole=at_end or upto < len(data))
+            if limit is not None and len(spans.starts) >= limit:
+                return spans
         elif self.is_array:
             _decode(data, begin, spans)
         spans.stop = spans.stop or begin
@@ -283,15 +292,48 @@ class Elements:
             spans.stop = 0  # more data is needed
         return spans
 
-    def _separate(self, data: bytes, begin: int, spans: Spans) -> None:
-        """Add all elements of a regular file but for the last one."""
+    def _separate(
+        self, data: bytes, begin: int, spans: Spans, limit: int | None, *, is_whole: bool
+    ) -> None:
+        """Add all elements of a regular file but for the last one, or as many as are enough.
+
+        Args:
+            is_whole: No element of the data goes on after them.
+        """
         assert self._separator is not None  # noqa: S101 - the caller looked
-        separators = [separator.span() for separator in self._separator.finditer(data, begin)]
-        if separators:
-            start = min(_space(data, begin).end(), separators[0][0])  # type: ignore[union-attr]  # same
-            spans.starts = [start, *(end for _, end in separators[:-1])]
-            spans.ends = [start for start, _ in separators]
-            spans.stop = separators[-1][1]
+        found = self._separator.finditer(data, begin)
+        separators = [separator.span() for separator in islice(found, limit)]
+        if not separators:
+            return
+        start = min(_space(data, begin).end(), separators[0][0])  # type: ignore[union-attr]  # same
+        starts = [start, *(end for _, end in separators[:-1])]
+        ends = [start for start, _ in separators]
+        if _are_elements(data, starts, ends):
+            spans.starts, spans.ends, spans.stop = starts, ends, separators[-1][1]
+            return
+        closed, seen = None, -1
+        # Those inside of an element separate nothing.
+        for end, following in chain(separators, map(re.Match.span, found)):
+            if limit is not None and len(spans.starts) >= limit:
+                return
+            if seen != start:
+                closed, seen = self._closed_at(data, start), start
+                if closed is None and not is_whole and start + REACH_BYTES > len(data):
+                    return
+            if end >= (start if closed is None else closed):
+                spans.add(start, end, following)
+                start = following
+
+    def _closed_at(self, data: bytes, start: int) -> int | None:
+        """Return where the element at `start` is closed, without spaces; None if it is not."""
+        stop = start + REACH_BYTES
+        match = (_ELEMENT if self.is_array else _VALUE).match(data, start, stop)
+        end = match.end() if match else stop
+        if match and (not self.is_array or data[end : end + 1] in (b",", b"]")) and end < stop:
+            return start + len(match[0].rstrip(SPACE))
+        part = data[start:stop]  # the whole truth, which is slow
+        length = element_at(part, 0, is_array=self.is_array, at_end=False)
+        return None if length is None else start + len(part[:length].rstrip(SPACE))
 
     def _walk(self, data: bytes, spans: Spans, upto: int, *, at_end: bool) -> None:
         """Add elements by their brackets, one at a time."""
@@ -372,6 +414,15 @@ def _decode(data: bytes, begin: int, spans: Spans) -> None:
                 spans.add(begin, begin + len(text), begin + len(text) + len(part))
                 begin = spans.stop
         return
+
+
+def _are_elements(data: bytes, starts: list[int], ends: list[int]) -> bool:
+    """Say whether all parts are JSON values."""
+    parts = [data[start:end] for start, end in zip(starts, ends, strict=True)]
+    try:
+        return len(_decode_array(b"[" + b",".join(parts) + b"]")) == len(parts)
+    except (msgspec.DecodeError, RecursionError):
+        return False
 
 
 def _matches(data: bytes, pattern: str) -> bool:
