@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -139,7 +140,7 @@ def a_record(job: Job, job_id: str = "users-1", **facts: Any) -> JobRecord:
         "schema": {"type": "object"},
         "columns": COLUMNS,
         "size": 1000,
-        "configuration": without_address(job),
+        "configuration": json.loads(json.dumps(without_address(job))),
     }
     return JobRecord(**given | facts)
 
