@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from batchimport.schema.vectorise import ColumnRule
 
 Members = Callable[[bytes], Mapping[str, SupportsBytes]]
-"""Returns the raw values of an object; raises ValueError if it is none."""
+"""Returns the raw values of an object; raises ValueError if it is not an object."""
 Keys = tuple[tuple[str, Any], ...]
 """The keys of an object in order, each with the form of its value."""
 Form = Any
@@ -149,7 +149,7 @@ class LinePatterns:
     Args:
         node_of: Returns the schema of a column; None if the schema of a record says more than what its
             properties are, so that only the types of columns count.
-        rule_of: Returns what is left of a column's rule without some words of it; None for nothing.
+        rule_of: Returns what is left of a column's rule without some keywords of it; None for nothing.
     """
 
     def __init__(
@@ -207,20 +207,20 @@ class LinePatterns:
         )
 
     def _value(self, column: Column, form: Form) -> tuple[str, frozenset[str]]:
-        """Return the values of a column with their group, and the words of its rule that they meet."""
+        """Return the values of a column with their group, and the keywords of its rule that they meet."""
         node = self._nodes[column.name]
-        words = _words(node)
-        proven = frozenset(words)
+        keywords = _keywords(node)
+        proven = frozenset(keywords)
         if column.kind == "json":
             text = _proven_value(node, form)
             if text is None:
-                types = _types(words) or frozenset(_ANY)
+                types = _types(keywords) or frozenset(_ANY)
                 text, proven = _any_value(types, form), frozenset()
             value = f"({text})"
         elif column.kind in _SCALARS:
             value, proven = f"({_SCALARS[column.kind]})", frozenset({"type"})
         else:
-            text, proven = _string(words)
+            text, proven = _string(keywords)
             value = f'"({text})"'
         return (f"(?:{value}|null)" if column.nullable else value), proven
 
@@ -286,7 +286,7 @@ def _literal(name: str) -> str:
 
 
 def _is_literal(name: str) -> bool:
-    """Say whether a key is written in one way."""
+    """Return whether a key is written in one way."""
     return json.dumps(name) == json.dumps(name, ensure_ascii=False)
 
 
@@ -296,7 +296,7 @@ def _form(members: Members, raw: bytes, node: Node | None, depth: int = 1) -> Fo
         return None if raw == b"null" else "scalar"
     if raw.startswith(b"["):
         return "array"
-    nests = _words(node).get("properties") or b"{" in raw[1:] or b"[" in raw
+    nests = _keywords(node).get("properties") or b"{" in raw[1:] or b"[" in raw
     if not nests or depth > _DEEPEST:
         return "object"
     return tuple(
@@ -305,17 +305,17 @@ def _form(members: Members, raw: bytes, node: Node | None, depth: int = 1) -> Fo
     )
 
 
-def _words(node: Node | None) -> dict[str, Any]:
+def _keywords(node: Node | None) -> dict[str, Any]:
     """Return what a schema says, apart from annotations."""
     schema = node.schema if node else None
     if not isinstance(schema, dict):
         return {} if schema in (None, True) else {"not": True}
-    return {word: value for word, value in schema.items() if word not in _SILENT}
+    return {keyword: value for keyword, value in schema.items() if keyword not in _SILENT}
 
 
-def _types(words: dict[str, Any]) -> frozenset[str]:
-    """Return the types that a schema allows beside null; none if it does not name them."""
-    given = words.get("type", [])
+def _types(keywords: dict[str, Any]) -> frozenset[str]:
+    """Return the types that a schema allows beside null; an empty set if it does not name them."""
+    given = keywords.get("type", [])
     return frozenset([given] if isinstance(given, str) else given) - {"null"}
 
 
@@ -343,38 +343,38 @@ def _name(form: Form) -> str:
 
 def _proven_value(node: Node | None, form: Form) -> str | None:
     """Return values other than null that are valid by a schema; None if no pattern can tell."""
-    words = _words(node)
-    types = _types(words)
-    if not words.keys() - {"type"}:
-        return _any_value(types or _ANY, form) if types or not words else None
+    keywords = _keywords(node)
+    types = _types(keywords)
+    if not keywords.keys() - {"type"}:
+        return _any_value(types or _ANY, form) if types or not keywords else None
     if types == {"object"}:
-        return _object(node, form, words)
-    if types == {"array"} and node and words.keys() == {"type", "items"}:
+        return _object(node, form, keywords)
+    if types == {"array"} and node and keywords.keys() == {"type", "items"}:
         items = _nullable_value(without_null(node.child("items")), None)
         return None if items is None else _list_of(items)
     if types == {"string"}:
-        text, proven = _string(words, alone=True)
-        return f'"{text}"' if proven >= words.keys() else None
+        text, proven = _string(keywords, alone=True)
+        return f'"{text}"' if proven >= keywords.keys() else None
     return None
 
 
 def _nullable_value(node: Node | None, form: Form) -> str | None:
     """Return values that are valid by a schema, null among them where it is allowed."""
-    words = _words(node)
+    keywords = _keywords(node)
     value = _proven_value(node, form)
-    allowed = words.get("type")
-    is_nullable = not words or (isinstance(allowed, list) and "null" in allowed)
-    is_nullable = is_nullable and words.keys().isdisjoint(("enum", "const"))
+    allowed = keywords.get("type")
+    is_nullable = not keywords or (isinstance(allowed, list) and "null" in allowed)
+    is_nullable = is_nullable and keywords.keys().isdisjoint(("enum", "const"))
     return f"{value}|null" if value is not None and is_nullable else value
 
 
-def _object(node: Node | None, form: Form, words: dict[str, Any]) -> str | None:
+def _object(node: Node | None, form: Form, keywords: dict[str, Any]) -> str | None:
     """Return the objects with an order of keys that are valid by a schema."""
-    declared, required = words.get("properties", {}), words.get("required", [])
-    closed = words.get("additionalProperties", True)
+    declared, required = keywords.get("properties", {}), keywords.get("required", [])
+    closed = keywords.get("additionalProperties", True)
     known = {"type", "properties", "required", "additionalProperties"}
     are_plain = isinstance(declared, dict) and isinstance(required, list)
-    if words.keys() - known or not isinstance(closed, bool) or not are_plain:
+    if keywords.keys() - known or not isinstance(closed, bool) or not are_plain:
         return None
     if not isinstance(form, tuple):
         return None
@@ -402,19 +402,19 @@ def _written(character: str) -> str:
     return f"(?:{re.escape(plain)}|{re.escape(escaped)})"
 
 
-def _string(words: dict[str, Any], *, alone: bool = False) -> tuple[str, frozenset[str]]:
-    """Return strings without their quotes, and the words of a schema that all of them meet.
+def _string(keywords: dict[str, Any], *, alone: bool = False) -> tuple[str, frozenset[str]]:
+    """Return strings without their quotes, and the keywords of a schema that all of them meet.
 
     Args:
         alone: No rule can help afterwards: lengths are counted, too.
     """
-    for word, make in _STRINGS.items():
-        text = make(words[word]) if word in words else None
+    for keyword, make in _STRINGS.items():
+        text = make(keywords[keyword]) if keyword in keywords else None
         if text is not None:
-            return text, frozenset({"type", word})
-    if words.get("format") == "email":
+            return text, frozenset({"type", keyword})
+    if keywords.get("format") == "email":
         return _EMAIL, frozenset({"type"})
-    least, most = words.get("minLength", 0), words.get("maxLength")
+    least, most = keywords.get("minLength", 0), keywords.get("maxLength")
     if least in (0, 1) and most is None:
         return _TEXT + ("+" if least else "*"), frozenset({"type", "minLength"})
     end = least if most is None else most

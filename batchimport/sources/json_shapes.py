@@ -35,16 +35,16 @@ _FAST_SHAPES = 4
 LEAST_LINES = 2000
 """Fewer lines cost less to decode one by one than patterns cost to be made."""
 LEAST_TAKEN = 2
-"""A pattern must take one in so many of the lines whose order of keys it has."""
+"""A pattern must match one in this many of the lines that have its order of keys."""
 _SAMPLE = 500
 """Lines of a chunk that are looked at for new shapes."""
 _RARE = 100
-"""A shape must be that of one line in so many."""
+"""A shape is learned if one line in this many has it."""
 _MOST_TRIED = 100
 _TRIAL = 50_000
 """Lines after which it is decided whether shapes pay."""
 _LEAST_SHARE = 4
-"""They do where they take one line in so many: a line that none takes costs a tenth more."""
+"""They pay if they take one line in this many: a line that no shape takes costs a tenth more."""
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _strings = msgspec.json.Decoder(list[str]).decode
@@ -135,7 +135,7 @@ class Shapes:
         self._seen = self._taken = 0
 
     def suit(self, lines: int) -> bool:
-        """Say whether a chunk of so many lines should be decoded by shapes.
+        """Return whether a chunk with this many lines should be decoded by shapes.
 
         Where keys come in any order, or values nest deeply, most lines have no shape that is known:
         then shapes are given up.

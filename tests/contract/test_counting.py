@@ -13,11 +13,11 @@ import polars as pl
 import pytest
 
 from batchimport import Job, Outcome, Request, import_file
-from batchimport.model import INDEX, SourceOptions
+from batchimport.model import INDEX, Chunk, SourceOptions
 from batchimport.sources import open_source
 from batchimport.sources.csv.records import QuotedLines
 from batchimport.sources.json.elements import Elements
-from batchimport.sources.jsonl.source import JsonLinesSource
+from batchimport.sources.jsonl.source import LineRecords
 from batchimport.sources.parquet.source import ParquetSource
 from batchimport.sources.text_lines import Lines
 from batchimport.state.directory import StateDirectory
@@ -31,18 +31,27 @@ Break = Callable[[pytest.MonkeyPatch], None]
 
 def _lose_a_line(patch: pytest.MonkeyPatch) -> None:
     """Cut and read as if the last line of a chunk were not there."""
-    take, split = Lines._take, JsonLinesSource._split
+    take, init = Lines._take, LineRecords.__init__
 
     def take_less(self: Lines, masked: bytes, limit: int) -> tuple[int, int, int]:
         size, records, lines = take(self, masked, limit)
         return size, records - (records > 1), lines
 
-    def split_less(self: JsonLinesSource, data: bytes, start: int) -> Any:
-        all_lines, lines = split(self, data, start)
-        return all_lines, lines[:-1] if len(lines) > 1 else lines
+    def hold_less(
+        self: LineRecords,
+        name: str,
+        chunk: Chunk,
+        columns: Any,
+        data: bytes,
+        *rest: Any,
+        **more: Any,
+    ) -> None:
+        lines = data.splitlines(keepends=True)
+        less = b"".join(lines[:-1]) if len(lines) > 1 else data
+        init(self, name, chunk, columns, less, *rest, **more)
 
     patch.setattr(Lines, "_take", take_less)
-    patch.setattr(JsonLinesSource, "_split", split_less)
+    patch.setattr(LineRecords, "__init__", hold_less)
 
 
 def _join_two_records(patch: pytest.MonkeyPatch) -> None:

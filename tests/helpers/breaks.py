@@ -36,7 +36,7 @@ from batchimport.sinks.sql.store import SqlClaim
 from batchimport.sinks.sqlite import sink as sqlite_sink
 from batchimport.sinks.sqlite.rows import SqliteTransaction
 from batchimport.sources.json_decoder import TypedDecoder
-from batchimport.sources.jsonl.source import JsonLinesSource
+from batchimport.sources.jsonl.source import LineRecords
 from batchimport.sources.text_lines import Lines
 from batchimport.state import directory, files
 from batchimport.state.files import TemporaryFile
@@ -161,18 +161,27 @@ def _restart_forgets_first() -> None:
 
 
 def _lose_a_line() -> None:
-    take, split = Lines._take, JsonLinesSource._split
+    take, init = Lines._take, LineRecords.__init__
 
     def take_less(self: Lines, masked: bytes, limit: int) -> tuple[int, int, int]:
         size, records, lines = take(self, masked, limit)
         return size, records - (records > 1), lines
 
-    def split_less(self: JsonLinesSource, data: bytes, start: int) -> Any:
-        all_lines, lines = split(self, data, start)
-        return all_lines, lines[:-1] if len(lines) > 1 else lines
+    def hold_less(
+        self: LineRecords,
+        name: str,
+        chunk: Chunk,
+        columns: Any,
+        data: bytes,
+        *rest: Any,
+        **more: Any,
+    ) -> None:
+        lines = data.splitlines(keepends=True)
+        less = b"".join(lines[:-1]) if len(lines) > 1 else data
+        init(self, name, chunk, columns, less, *rest, **more)
 
     Lines._take = take_less  # type: ignore[method-assign]
-    JsonLinesSource._split = split_less  # type: ignore[method-assign]
+    LineRecords.__init__ = hold_less  # type: ignore[method-assign]
 
 
 def _count_not_compared() -> None:
