@@ -326,6 +326,18 @@ def test_no_password_is_in_the_history(site: Site, postgres: PostgresServer) -> 
     assert "canary-7431" not in ended.out + ended.err
 
 
+def test_content_that_the_table_has_is_refused(site: Site) -> None:
+    """By the starter, before a workflow begins; by the worker, where only that one looks."""
+    site.numbered(20)
+    assert site.call("run", "u.jsonl", "--schema", "s.json").code == 0
+    refused = site.call(*site.run_command(), *site.options)
+    assert (refused.code, "is in the table already" in refused.err) == (6, True), refused
+    with site.worker():
+        refused = site.call(*site.run_command("--restart"), *site.options)
+    assert (refused.code, "is in the table already" in refused.err) == (6, True), refused
+    assert "worker on" in refused.err
+
+
 def test_begun_here_and_finished_there(site: Site) -> None:
     """And the other way round: both engines continue from the ledger."""
     site.numbered(300)
