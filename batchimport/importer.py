@@ -10,6 +10,8 @@ import threading
 import time
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from batchimport.display.log import RunLog
@@ -42,6 +44,7 @@ from batchimport.jobs.identify import (
     remembered_rows,
     verify_unchanged,
 )
+from batchimport.jobs.outputs import refuse_overwriting
 from batchimport.jobs.recorder import Recorder, record_failure, started
 from batchimport.jobs.start import (
     Parts,
@@ -52,7 +55,7 @@ from batchimport.jobs.start import (
 )
 from batchimport.jobs.stored import rows_of
 from batchimport.model import hash_of
-from batchimport.pipeline.transform import load_transform
+from batchimport.pipeline.transform import LazyTransform
 from batchimport.policy.events import JobFinished, Preparing, RecordsCounted
 from batchimport.policy.plan import Plan
 from batchimport.policy.preparing import watched_by
@@ -66,6 +69,7 @@ from batchimport.sinks.waiting import DestinationWait, patient
 from batchimport.sources import open_source
 from batchimport.sources.bytes.spool import Spool
 from batchimport.sources.paths import STANDARD_INPUT
+from batchimport.state.directory import StateDirectory
 from batchimport.system import LoadReader, owner_id, peak_memory_bytes, refuse_few_files
 
 if TYPE_CHECKING:
@@ -161,17 +165,22 @@ class _Call:
         """Open source, transform and sink; lock the target unless workers are going to write."""
         request, job = self._request, self._request.job
         with without_panics(), ExitStack() as stack:
-            spool = self._spool(stack) if STANDARD_INPUT in job.sources else None
+            refuse_overwriting(job, {"--rejects": request.options.rejects_path})
+            state = request.state
+            if request.options.dry_run:  # keeps nothing, in the state directory either
+                scratch = stack.enter_context(TemporaryDirectory(prefix="batchimport-"))
+                state = StateDirectory(Path(scratch))
+            spool = self._spool(stack, state) if STANDARD_INPUT in job.sources else None
             with stopping_signals() if request.handle_signals else nullcontext():
-                spool_folder = request.state.path / "spool"
-                source = open_source(job.sources, job.options, spool, unpack_into=spool_folder)
+                folder = state.path / "spool"
+                source = open_source(job.sources, job.options, spool, unpack_into=folder)
             stack.callback(source.close)
             self._request = request = doubtful(request, source)
             self._job_id = self._job_id or new_job_id(job, source)
-            transform = load_transform(job)
+            transform = LazyTransform(job)
             if request.temporal is None:
                 target = f"{job.target_hash()}-{hash_of(redact(job.destination))}"
-                stack.enter_context(request.state.lock(target))
+                stack.enter_context(state.lock(target))
             wait = DestinationWait(request.options.destination_wait_seconds, self.observer)
             with stopping_signals() if request.handle_signals else nullcontext():
                 sink = wait.call(self._open_sink, on=DestinationLockedError)
@@ -194,7 +203,7 @@ class _Call:
                 hint="--restart imports it again",
             ) from error
 
-    def _spool(self, stack: ExitStack) -> Spool:
+    def _spool(self, stack: ExitStack, state: StateDirectory) -> Spool:
         """Read standard input, or find what an earlier run of the job read."""
         request = self._request
         if request.temporal is not None:
@@ -204,9 +213,9 @@ class _Call:
                 hint="write it to a file that every worker can read",
             )
         if request.must_exist and request.job_id:
-            return Spool.of_job(request.state, request.job_id)
+            return Spool.of_job(state, request.job_id)
         with stopping_signals() if request.handle_signals else nullcontext():
-            spool = Spool.of_standard_input(request.state)
+            spool = Spool.of_standard_input(state)
         stack.callback(spool.close)
         return spool
 
@@ -233,6 +242,9 @@ class _Run:
 
     def execute(self) -> Outcome:
         """Run the job to its end."""
+        if not self._request.options.dry_run:
+            own_id = self._request.job_id or new_job_id(self._job, self._source)
+            self._request.state.check(own_id)
         found, opened = begin_job(self._request, self._parts, self._recorder.owner, has_ended)
         if opened is not None:
             outcome = self._import(opened)
@@ -265,7 +277,7 @@ class _Run:
     def _import(self, opened: Opened) -> Outcome:
         record = opened.record
         self._wait.is_claimed = True
-        if self._spool is not None:
+        if self._spool is not None and not self._request.options.dry_run:
             self._spool.keep(record.job_id)
         self._announce(record, opened.committed)
         error: BatchImportError | None = None

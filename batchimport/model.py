@@ -277,7 +277,7 @@ class Job:
     """
 
     sources: tuple[str, ...]
-    destination: str
+    destination: str = field(repr=False)
     table: str
     options: SourceOptions = SourceOptions()
     schema: dict[str, Any] | None = None
@@ -304,6 +304,15 @@ class Job:
             raise UsageError("no source", where="SOURCE", hint="name a file")
         if not self.table:
             raise UsageError("must not be empty", where="--table")
+        texts = {
+            "--to": self.destination,
+            "--table": self.table,
+            "--key": "".join(self.key),
+            "--sql": self.sql or "",
+        }
+        for option, text in texts.items():
+            if text != text.encode(errors="replace").decode():
+                raise UsageError("is not valid UTF-8", where=option)
         _check_choice("--if-exists", self.if_exists, IfExists)
         _check_choice("--on-conflict", self.on_conflict, OnConflict)
         _check_choice("--new-columns", self.new_columns, NewColumns)

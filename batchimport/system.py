@@ -135,13 +135,18 @@ def owner_id() -> str:
 
 
 def owner_is_gone(owner: str) -> bool | None:
-    """Return whether the owner's process has ended; None if it runs on another host."""
-    host, boot, pid, started = owner.rsplit("|", 3)
-    if host != os.uname().nodename:
-        return None
-    if abs(float(boot) - psutil.boot_time()) > 60:
-        return True
+    """Return whether the owner's process has ended.
+
+    None if that is unknown: it runs on another host, or this is no owner's name.
+    """
     try:
+        host, boot, pid, started = owner.rsplit("|", 3)
+        if host != os.uname().nodename:
+            return None
+        if abs(float(boot) - psutil.boot_time()) > 60:
+            return True
         return bool(abs(psutil.Process(int(pid)).create_time() - float(started)) > 1)
     except psutil.NoSuchProcess:
         return True
+    except (ValueError, OverflowError):
+        return None

@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 
 from batchimport import __version__, failpoints
 from batchimport.cli import jobs, rejects, resume, run, schema, status, worker
-from batchimport.cli.options import GroupedCommand, as_command
+from batchimport.cli.options import GroupedCommand, as_command, safe_errors
 from batchimport.display.escape import safe
 from batchimport.display.report import print_error
 from batchimport.errors import (
@@ -35,7 +35,20 @@ _MEANT = {
 
 
 class Commands(TyperGroup):
-    """The commands; one that does not exist is answered with the one that was probably meant."""
+    """The commands; one that does not exist is answered with the one that was probably meant.
+
+    What was typed does not act on the terminal that shows an error.
+    """
+
+    def make_context(self, *arguments: Any, **options: Any) -> Any:
+        """Parse the options before the command."""
+        with safe_errors():
+            return super().make_context(*arguments, **options)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Parse the command's own options, and run it."""
+        with safe_errors():
+            return super().invoke(ctx)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Return the command that the first argument names; end with the usage if there is none."""

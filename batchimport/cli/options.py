@@ -7,7 +7,8 @@ A command takes groups; `as_command` shows Typer the fields of each as options o
 # No `from __future__ import annotations`: Typer reads the annotations while the program runs.
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, fields, is_dataclass
 from functools import partial
@@ -17,6 +18,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args, get_type_hints
 import typer
 from typer.core import TyperCommand
 
+from batchimport.display.escape import safe
 from batchimport.errors import BatchImportError, UsageError, did_you_mean, without_panics
 from batchimport.model import (
     Adaptive,
@@ -273,6 +275,28 @@ class Records:
     ] = None
     sql: Annotated[
         str | None, Option(metavar="QUERY", help="Polars SQL query over the table `records`.")
+    ] = None
+
+
+@dataclass(frozen=True)
+class Code:
+    """The code that a job runs, said again where its record may be another user's."""
+
+    title: ClassVar = "Schema and transform"
+
+    transform: Annotated[
+        str | None,
+        Option(
+            metavar="MODULE:FUNC",
+            help="The job's own, if this user's state does not name it. Default: as recorded.",
+        ),
+    ] = None
+    schema: Annotated[
+        str | None,
+        Option(
+            metavar="MODULE:MODEL",
+            help="The job's own model, if this user's state does not name it. Default: as recorded.",
+        ),
     ] = None
 
 
@@ -540,6 +564,18 @@ def _options_of(group: Any) -> list[inspect.Parameter]:
 def _option(name: str, annotation: Any, default: Any) -> inspect.Parameter:
     kind = inspect.Parameter.KEYWORD_ONLY
     return inspect.Parameter(name, kind, default=default, annotation=annotation)
+
+
+@contextmanager
+def safe_errors() -> Iterator[None]:
+    """Escape what was typed in the message of an error of the parser."""
+    try:
+        yield
+    except Exception as error:
+        if hasattr(error, "format_message"):
+            lines = str(getattr(error, "message", "")).split("\n")
+            error.message = "\n".join(safe(line.replace("\t", "  "), 1000) for line in lines)  # type: ignore[attr-defined]  # of the parser
+        raise
 
 
 _VALUES = {"upsert": "update", "merge": "update", "skip": "ignore", "overwrite": "replace"}

@@ -22,11 +22,12 @@ def rejects(
     state: o.State,
 ) -> None:
     """Show the rejected records, and the reasons."""
+    from batchimport.cli.trust import trusted_address  # noqa: PLC0415 - imports drivers
     from batchimport.sinks import open_sink  # noqa: PLC0415 - imports drivers
     from batchimport.sinks.base import SinkOptions  # noqa: PLC0415 - imports drivers
 
     document = state.directory.load(job) or {}
-    address = ledger.address or document.get("destination")
+    address = trusted_address(job, document, ledger.address)
     if address is None:
         raise UsageError(
             "no such job",

@@ -12,21 +12,31 @@ def resume(
     *,
     ledger: o.Ledger,
     max_errors: o.MaxErrors = None,
+    code: o.Code,
     output: o.Output,
     engine: o.Engine,
     state: o.State,
 ) -> None:
     """Continue an interrupted job with the options that it was started with."""
+    from batchimport.cli.trust import (  # noqa: PLC0415 - imports drivers
+        refuse_foreign_code,
+        trusted_address,
+    )
     from batchimport.engines.lookup import recall  # noqa: PLC0415 - imports drivers
     from batchimport.jobs.identify import Request, job_from  # noqa: PLC0415 - imports Polars
 
     temporal = engine.options(detach=engine.detach)
-    document = state.directory.load(job) or recall(
-        job, ledger.address, temporal, ledger.ledger_schema
-    )
+    document = state.directory.load(job)
+    if document is None:
+        document = recall(job, ledger.address, temporal, ledger.ledger_schema)
+        address = document["destination"]
+    else:
+        address = trusted_address(job, document, ledger.address)
     if engine.engine is None and document.get("temporal"):
         temporal = TemporalOptions(**{**document["temporal"], "detach": engine.detach})
-    recorded = job_from(document["job"], ledger.address or document["destination"])
+    if temporal is None:  # else its workers load it, who refuse any other version
+        refuse_foreign_code(job, document, {"--transform": code.transform, "--schema": code.schema})
+    recorded = job_from(document["job"], str(address))
     if ledger.ledger_schema is not None:
         recorded = replace(recorded, ledger_schema=ledger.ledger_schema)
     known = {each.name for each in fields(RunOptions)}

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -53,7 +54,8 @@ def run(  # noqa: PLR0913 - one parameter per group of options
         handle_signals=True,
         temporal=engine.options(detach=engine.detach),
     )
-    execute(request, output)
+    code = (records.transform or "").rpartition(":")[0]
+    execute(request, output, {"--schema": records.schema, "--transform": code or None})
 
 
 def _job(
@@ -93,15 +95,27 @@ def _job(
     return job
 
 
-def execute(request: "Request", output: o.Output) -> None:
+def execute(
+    request: "Request", output: o.Output, read: Mapping[str, str | None] | None = None
+) -> None:
     """Import, report the outcome, and leave with its exit code.
+
+    Args:
+        read: Files that are read besides the sources, by the option that names them.
 
     Raises:
         BatchImportError: The error that ended the import, for `main` to print.
         typer.Exit: Otherwise.
     """
     from batchimport.importer import import_file  # noqa: PLC0415 - imports Polars
+    from batchimport.jobs.outputs import refuse_overwriting  # noqa: PLC0415 - imports Polars
 
+    outputs = {
+        "--rejects": request.options.rejects_path,
+        "--summary": output.summary,
+        "--log-file": output.log_file,
+    }
+    refuse_overwriting(request.job, outputs, read or {})
     progress = "none" if output.quiet else output.progress
     display = open_display(progress, verbose=output.verbose)
     with log_to(output.log_file), display:

@@ -77,7 +77,12 @@ def recall(
     if destination is None:
         raise unknown(job_id)
     record = recorded_job(job_id, destination, ledger_schema)
-    return {"job": record.configuration, "destination": destination, "options": {}}
+    return {
+        "job": record.configuration,
+        "destination": destination,
+        "options": {},
+        "trusted": False,
+    }
 
 
 def known_by(document: dict[str, Any]) -> Known:
@@ -87,14 +92,17 @@ def known_by(document: dict[str, Any]) -> Known:
     whether the process lives is looked up.
     """
     is_open = document["progress"]["status"] == "running"
+    owner = str(document.get("owner"))
+    is_remote = bool(document.get("temporal")) or owner.startswith(OWNED_BY_TEMPORAL)
+    if is_remote and not document.get("trusted"):  # it may name a server that is not the user's
+        return from_checkpoint(document, has_ended=None)
     if not is_open or not document.get("temporal"):
-        ended = has_ended(str(document.get("owner"))) if is_open else None
-        return from_checkpoint(document, has_ended=ended)
+        return from_checkpoint(document, has_ended=has_ended(owner) if is_open else None)
     recorded = from_checkpoint(document, has_ended=None)
     try:
         asked = ask(TemporalOptions(**document["temporal"]), str(document["job_id"]))
     except BatchImportError:
-        return from_checkpoint(document, has_ended=has_ended(str(document.get("owner"))))
+        return from_checkpoint(document, has_ended=has_ended(owner))
     return replace(
         asked,
         sources=recorded.sources,

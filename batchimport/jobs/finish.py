@@ -74,6 +74,9 @@ def job_command(
         prefix = f"{scheme.password_variable}=... " if address != job.destination else ""
     if prefix or job.ledger_schema or not is_remembered:
         words += ["--to", address]
+        if command == "resume":
+            words += ["--transform", job.transform] if job.transform else []
+            words += ["--schema", job.model] if job.model else []
     if job.ledger_schema:
         words += ["--ledger-schema", job.ledger_schema]
     if state != STATE_PATH:

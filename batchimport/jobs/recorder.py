@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from batchimport.errors import FatalError, RefusedError
+from batchimport.errors import FatalError, RefusedError, UsageError
 from batchimport.jobs.finish import job_command
 from batchimport.jobs.identify import without_address
 from batchimport.jobs.start import has_records
@@ -136,7 +136,10 @@ class Recorder:
 
 def record_failure(request: Request, job_id: str, error: BatchImportError) -> None:
     """Add to the checkpoint of an unfinished job why it could not be continued."""
-    document = request.state.load(job_id) if job_id else None
+    try:
+        document = request.state.load(job_id) if job_id else None
+    except UsageError:  # a link, or another user's
+        return
     if document is None or isinstance(error, RefusedError) or request.options.dry_run:
         return
     if is_resumable(document["progress"]["status"]):

@@ -88,8 +88,8 @@ def judge(batch: Batch, schema: RecordSchema) -> tuple[pl.DataFrame, list[Reject
 
     Records that the vectorised rules accept are valid; the validator judges the deferred ones.
     """
-    accepts = schema.accepts_rows(batch.frame) if schema.vectorised else _validate(batch, schema)
     frame, deferred = batch.frame, batch.deferred
+    accepts = _accepts(batch, schema)
     if not accepts.all():
         also_deferred = frame.filter(~accepts).get_column(INDEX).to_list()
         deferred = sorted([*deferred, *also_deferred])
@@ -107,7 +107,18 @@ def judge(batch: Batch, schema: RecordSchema) -> tuple[pl.DataFrame, list[Reject
             types[EXTRA_COLUMN] = pl.String()
         more = pl.DataFrame(judged_valid, schema=types)
         frame = pl.concat([frame, more], how="diagonal").sort(INDEX)
-    return frame, rejects
+    if batch.valid is None:
+        return frame, rejects
+    if frame.is_empty() and frame.columns == batch.valid.columns:
+        return batch.valid, rejects
+    return pl.concat([batch.valid, frame], how="diagonal").sort(INDEX), rejects
+
+
+def _accepts(batch: Batch, schema: RecordSchema) -> pl.Series:
+    """Return for each row of the frame whether its record is certainly valid."""
+    if batch.frame.is_empty():
+        return pl.Series(dtype=pl.Boolean)
+    return schema.accepts_rows(batch.frame) if schema.vectorised else _validate(batch, schema)
 
 
 def _validate(batch: Batch, schema: RecordSchema) -> pl.Series:

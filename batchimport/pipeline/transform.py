@@ -12,6 +12,7 @@ import re
 import threading
 from abc import ABC, abstractmethod
 from bisect import bisect_left
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol, Self
@@ -32,6 +33,7 @@ from batchimport.pipeline.coerce import (
     typed,
     with_extra,
 )
+from batchimport.pipeline.row_wise import Findings, as_records, depends_on_chunks, inspect_plan
 from batchimport.schema import Column, Kind, RecordSchema, infer_schema
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 
 MAX_CONCURRENT_RECORDS = 100
 """Maximum number of calls of an async function that wait at the same time."""
+_SELECT = re.compile(r"\A\s*select\s+(?!distinct\b|all\b)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +110,17 @@ def load_transform(job: Job) -> Transform:
     return RecordTransform(function)
 
 
+class LazyTransform:
+    """A job's transform, whose code is loaded when records are going to pass through it."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+
+    def bind(self, sample: pl.DataFrame, schema: RecordSchema) -> BoundTransform:
+        """Load it and decide the table's columns."""
+        return load_transform(self._job).bind(sample, schema)
+
+
 def transform_digest(spec: str) -> str:
     """Hash the file of a transform's module: a changed function is another configuration."""
     return user_code.digest(_load_function(spec))
@@ -140,11 +154,12 @@ class FrameTransform:
 
     def bind(self, sample: pl.DataFrame, schema: RecordSchema) -> BoundTransform:
         """Bind to the columns of the function's result for the sample."""
-        bound = _BoundFrameTransform((), schema.columns, self._function)
+        bound = _BoundFrameTransform((), schema.columns, self._function, self._option)
         try:
             result = bound.run(sample)
         except Exception as error:
             raise self._failed(error, [column.name for column in schema.columns]) from error
+        bound.refuse_if_not_row_wise(sample, result)
         kinds = {column.name: column.kind for column in schema.columns}
         return bound.with_columns(
             tuple(
@@ -187,10 +202,12 @@ class _BoundFrameTransform(BoundTransform):
 
     Attributes:
         given: Columns of the records.
+        option: The option that the function came from.
     """
 
     given: tuple[Column, ...]
     function: Callable[[pl.LazyFrame], pl.LazyFrame]
+    option: str = "--transform"
 
     def apply(self, frame: pl.DataFrame) -> Transformed:
         """Call the function; records that make it fail are found by halving the chunk."""
@@ -200,11 +217,14 @@ class _BoundFrameTransform(BoundTransform):
         if failures:
             failed = pl.Series([index for index, _ in failures], dtype=pl.UInt32)
             frame = frame.filter(~pl.col(INDEX).is_in(failed.implode()))
-        if result.height > frame.height:
+        repeats = INDEX in result.columns and result.get_column(INDEX).is_duplicated().any()
+        if repeats or result.height > frame.height:
             raise FatalError(
                 "the transform returned more rows than it was given",
                 hint="one record may become one row or none",
             )
+        if INDEX in result.columns:
+            result = result.sort(INDEX)  # a join may have put them into another order
         _refuse_new_columns(result, self.columns)
         stored = _with_extra(self.columns, result)
         rows = result.select([as_stored(result, column) for column in stored])
@@ -219,11 +239,43 @@ class _BoundFrameTransform(BoundTransform):
 
     def run(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Call the function; its dates and points in time are typed."""
-        parsed = with_extra(frame).with_columns(
+        result: Any = self.function(self._typed(frame).lazy())
+        return result.collect() if isinstance(result, pl.LazyFrame) else pl.DataFrame(result)
+
+    def _typed(self, frame: pl.DataFrame) -> pl.DataFrame:
+        return with_extra(frame).with_columns(
             typed(frame, column) for column in self.given if column.kind in ("date", "date-time")
         )
-        result: Any = self.function(parsed.lazy())
-        return result.collect() if isinstance(result, pl.LazyFrame) else pl.DataFrame(result)
+
+    def refuse_if_not_row_wise(self, sample: pl.DataFrame, result: pl.DataFrame) -> None:
+        """Refuse a function whose results would depend on where chunks are cut.
+
+        Args:
+            result: What it returned for the sample.
+
+        Raises:
+            UsageError: If so.
+        """
+        plan: Any = self.function(as_records(self._typed(sample)))
+        found = inspect_plan(plan) if isinstance(plan, pl.LazyFrame) else Findings(unproven=True)
+        reason = found.reason
+        if reason is None and found.unproven and sample.height > 1:
+            with suppress(Exception):  # fails for some piece: its records will be rejects
+                if depends_on_chunks(self.run, sample):
+                    reason = "its results differ when the records are cut or ordered otherwise"
+        if reason is not None:
+            raise UsageError(
+                f"the transform needs all records at once, but it is called for each chunk: {reason}",
+                where=self.option,
+                hint="treat each record by itself; group, sort and join in the database afterwards",
+            )
+        is_ambiguous = found.reorders or (found.multiplies and found.drops)
+        if is_ambiguous and INDEX not in result.columns:
+            raise UsageError(
+                "after a join nothing says which record a row came from",
+                where=self.option,
+                hint=f"keep the column {INDEX}, such as with select({INDEX!r}, ...)",
+            )
 
     def _isolate(
         self, frame: pl.DataFrame, failures: list[tuple[int, FieldError]]
@@ -371,8 +423,19 @@ def _takes_frames(function: Callable[..., Any]) -> bool:
 
 
 def _sql(query: str) -> Callable[[pl.LazyFrame], pl.LazyFrame]:
+    """Return a query as a function; where possible it also selects which record a row is from."""
+    selecting = _SELECT.sub(f"SELECT {INDEX}, ", query, count=1)
+
     def run(frame: pl.LazyFrame) -> pl.LazyFrame:
-        return pl.SQLContext(records=frame).execute(query)
+        context = pl.SQLContext(records=frame)
+        plain = context.execute(query)
+        names = plain.collect_schema().names()
+        if INDEX not in names:
+            with suppress(pl.exceptions.PolarsError):
+                kept = context.execute(selecting)
+                if kept.collect_schema().names() == [INDEX, *names]:
+                    return kept
+        return plain
 
     return run
 

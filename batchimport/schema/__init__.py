@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import jsonschema_rs
@@ -14,8 +15,15 @@ from batchimport.schema.errors import explain
 from batchimport.schema.expansion import refuse_large
 from batchimport.schema.infer import infer_schema, notes_about
 from batchimport.schema.numbers import INFERRED_HINT
+from batchimport.schema.patterns import LinePatterns
 from batchimport.schema.references import Node, ResolvedSchema, Types, type_name
-from batchimport.schema.vectorise import ColumnRule, accepted, compile_rules, is_vectorisable
+from batchimport.schema.vectorise import (
+    ColumnRule,
+    accepted,
+    compile_rule,
+    compile_rules,
+    is_vectorisable,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -89,19 +97,37 @@ class RecordSchema:
         self.vectorised = is_vectorisable(self._resolved, self.columns) and not self._has_code
         self._rules: Sequence[ColumnRule] = ()
         if self.vectorised:
-            validators = jsonschema_rs.validator_map_for(document, **_STRICT)
-
-            def validator_of(node: Node) -> jsonschema_rs.Validator:
-                return validators[str(self._resolved.pointer(node))]
-
+            self._validators = jsonschema_rs.validator_map_for(document, **_STRICT)
             self.columns = tuple(
                 replace(
                     column,
-                    nullable=validator_of(self._resolved.property(column.name)).is_valid(None),
+                    nullable=self._validator_of(self._resolved.property(column.name)).is_valid(
+                        None
+                    ),
                 )
                 for column in self.columns
             )
-            self._rules = compile_rules(self._resolved, self.columns, validator_of)
+            self._rules = compile_rules(self._resolved, self.columns, self._validator_of)
+
+    def _validator_of(self, node: Node) -> jsonschema_rs.Validator:
+        return self._validators[str(self._resolved.pointer(node))]
+
+    @cached_property
+    def patterns(self) -> LinePatterns:
+        """The patterns of JSON lines that are certainly valid, except for the rules they name.
+
+        If the schema is not vectorised, they only prove that the values fit the columns.
+        """
+        if not self.vectorised:
+            return LinePatterns(self.columns, None, lambda _column, _proven: None)
+        slots = {column: f"c{at}" for at, column in enumerate(self.columns)}
+        return LinePatterns(
+            self.columns,
+            self._resolved.property,
+            lambda column, proven: compile_rule(
+                self._resolved, column, slots[column], self._validator_of, proven
+            ),
+        )
 
     def accepts_rows(self, frame: pl.DataFrame) -> pl.Series:
         """Return for each row whether it is certainly valid, by a schema that is vectorised.

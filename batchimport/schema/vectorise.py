@@ -117,7 +117,7 @@ def accepted(rules: Sequence[ColumnRule], frame: pl.DataFrame) -> pl.Series:
         rows = pl.DataFrame(columns).select(pl.all_horizontal(conditions).alias("ok")).to_series()
     for rule in rules:
         if rule.validator is not None:
-            rows &= rule.accepts(frame.get_column(rule.name))
+            rows &= rule.accepts(frame.get_column(rule.name).alias(rule.slot))
     return rows
 
 
@@ -145,21 +145,40 @@ def compile_rules(
 ) -> list[ColumnRule]:
     """Return the rules of the columns that have any."""
     rules = [
-        _compile(resolved.property(column.name), column, f"c{at}", validator_of)
-        for at, column in enumerate(columns)
+        compile_rule(resolved, column, f"c{at}", validator_of) for at, column in enumerate(columns)
     ]
-    return [rule for rule in rules if rule.expressions or rule.validator is not None]
+    return [rule for rule in rules if rule is not None]
+
+
+def compile_rule(
+    resolved: ResolvedSchema,
+    column: Column,
+    slot: str,
+    validator_of: Callable[[Node], jsonschema_rs.Validator],
+    proven: frozenset[str] = frozenset(),
+) -> ColumnRule | None:
+    """Return the rule of a column; None if it has none.
+
+    Args:
+        proven: Keywords to leave out, since all values meet them.
+    """
+    rule = _compile(resolved.property(column.name), column, slot, validator_of, proven)
+    return rule if rule.expressions or rule.validator is not None else None
 
 
 def _compile(
-    node: Node, column: Column, slot: str, validator_of: Callable[[Node], jsonschema_rs.Validator]
+    node: Node,
+    column: Column,
+    slot: str,
+    validator_of: Callable[[Node], jsonschema_rs.Validator],
+    proven: frozenset[str],
 ) -> ColumnRule:
     schema = without_null(node).schema
     value, expressions = pl.col(slot), list[pl.Expr]()
     if schema is False:
         expressions.append(value.is_null())
     keywords = schema if isinstance(schema, dict) else {}
-    for keyword in keywords.keys() - _IGNORED:
+    for keyword in keywords.keys() - _IGNORED - proven:
         compiled = _expressions(column, value, keyword, keywords[keyword])
         if compiled is None:
             decoder = decoder_of(schema) if column.kind == "json" else None

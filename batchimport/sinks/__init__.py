@@ -6,8 +6,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, cast
 
 from batchimport.errors import UsageError, did_you_mean
+from batchimport.sinks.address import redact
 from batchimport.sinks.base import SinkOptions
 from batchimport.sinks.registry import SINKS, scheme_of
+
+__all__ = ["open_sink", "redact"]
 
 if TYPE_CHECKING:
     from batchimport.sinks.base import Sink
@@ -42,16 +45,3 @@ def open_sink(address: str, options: SinkOptions = SinkOptions()) -> Sink:
             hint=f"pip install 'batchimport[{scheme.extra}]'",
         ) from error
     return cast("Sink", adapter(address, options))
-
-
-def redact(address: str) -> str:
-    """Return an address without its password, in the login or among the options.
-
-    Everything between the first colon and the last `@` goes: a password may contain any character.
-    """
-    scheme, mark, rest = address.partition("://")
-    login, at, place = rest.rpartition("@")
-    place, question, query = place.partition("?")
-    user = login.partition(":")[0]
-    options = "&".join(part for part in query.split("&") if "pass" not in part.lower())
-    return f"{scheme}{mark}{user}{at}{place}{question if options else ''}{options}"

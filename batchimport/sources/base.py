@@ -114,13 +114,15 @@ class LocatedRecords(ABC):
 class Batch:
     """One chunk, read.
 
-    Every record of the chunk is either in `frame` or in `deferred`, never in both.
+    Every record of the chunk is in exactly one of `valid`, `frame` and `deferred`.
 
     Attributes:
         frame: `INDEX` and one column per schema column, for the accepted records: those that certainly
             fit the columns' types.
         deferred: Indices of all other records, ascending; the validator judges them one at a time.
         digest: Hash of the chunk's bytes.
+        valid: A frame like `frame`, for accepted records that are proven valid already: no rule is
+            checked again. None if the source proves nothing.
     """
 
     chunk: Chunk
@@ -128,6 +130,7 @@ class Batch:
     deferred: list[int]
     raw_records: RawRecords
     digest: str
+    valid: pl.DataFrame | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,18 +122,19 @@ class TypedDecoder:
                 text = b"\n".join([b"null" if value is None else value for value in values])
                 if column.kind == "json":
                     keys += _count(text, '":')
-                texts = cells = _json_texts(column.name, text, len(values))
+                texts = cells = _json_texts(text, len(values))
                 if column.kind == "number":
                     cells, fits = numbers_of(texts, exact=True)
                     uncertain += _at(index, fits)
-                series.append(cells)
+                series.append(cells.alias(column.name))
                 if not column.nullable and texts.null_count() > missing:
                     nulls = texts.is_null().arg_true().to_list()
                     uncertain += [index[at] for at in nulls if values[at] is not None]
             else:
-                series.append(pl.Series(column.name, values, dtype=column.dtype))
+                cells = pl.Series(values, dtype=column.dtype)
                 if column.kind == "number":
-                    uncertain += _at(index, surely_fit(series[-1]))
+                    uncertain += _at(index, surely_fit(cells))
+                series.append(cells.alias(column.name))
         return pl.DataFrame(series), keys, uncertain
 
     def _lines_with_repeated_keys(
@@ -167,14 +168,15 @@ def _at(index: Sequence[int], fits: pl.Series | None) -> list[int]:
     return [] if fits is None or fits.all() else [index[at] for at in (~fits).arg_true().to_list()]
 
 
-def _json_texts(name: str, text: bytes, count: int) -> pl.Series:
+def _json_texts(text: bytes, count: int) -> pl.Series:
     """Return raw JSON values, one a line, as text; `null` becomes null.
 
-    Split by Polars, which releases the GIL and refuses what is not UTF-8.
+    Split by Polars, which releases the GIL and refuses what is not UTF-8. The series has no name:
+    methods of a series take a name such as `^x$` for a pattern of names.
     """
     if not count:
-        return pl.Series(name, [], dtype=pl.String)
-    whole = pl.Series(name, [text], dtype=pl.Binary).cast(pl.String)
+        return pl.Series([], dtype=pl.String)
+    whole = pl.Series([text], dtype=pl.Binary).cast(pl.String)
     series = whole.str.split("\n").explode()
     return series.set(series == "null", None)
 

@@ -6,8 +6,6 @@ Shared by all sources whose records are JSON objects; `json_decoder` is the fast
 from __future__ import annotations
 
 import json
-from functools import cached_property
-from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -21,11 +19,10 @@ from batchimport.sources.base import (
     too_long,
     unreadable,
 )
-from batchimport.sources.bytes.file import HEAD_BYTES
 from batchimport.sources.json_decoder import decode_raw, repeated_keys
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
 
     from batchimport.model import Chunk
     from batchimport.schema import Column
@@ -37,35 +34,27 @@ _decode_as_written = msgspec.json.Decoder(float_hook=decimal_of).decode
 class JsonRecords(LocatedRecords):
     """The records of one chunk, one at a time.
 
-    Args:
-        lines: The records, one JSON text each.
+    Attributes:
+        lines: The records, one JSON text each; a subclass sets them, or splits them when first asked.
         too_long: Indices of those that are longer than is allowed.
-        numbers: For each record, the number of its line in the chunk.
-        all_lines: All lines of the chunk, blank ones included.
     """
 
-    def __init__(
-        self,
-        name: str,
-        chunk: Chunk,
-        columns: tuple[Column, ...],
-        lines: Sequence[bytes],
-        too_long: frozenset[int] = frozenset(),
-        numbers: Sequence[int] = (0,),
-        all_lines: Sequence[bytes] = (),
-    ) -> None:
+    lines: list[bytes]
+    too_long: frozenset[int] = frozenset()
+
+    def __init__(self, name: str, chunk: Chunk, columns: tuple[Column, ...]) -> None:
         super().__init__(name, chunk)
         self._columns = columns
-        self._lines = lines
-        self._too_long = too_long
-        self._numbers = numbers
-        self._all_lines = all_lines
+
+    def __len__(self) -> int:
+        """Return the number of records."""
+        return self._chunk.records
 
     def values(self, index: int) -> dict[str, Any]:
         """Return the line's object, if it is one and has no key twice."""
-        if index in self._too_long:
+        if index in self.too_long:
             raise too_long()
-        line = self._lines[index]
+        line = self.lines[index]
         decode_utf8(line)
         try:
             record = _decode(line)
@@ -88,7 +77,7 @@ class JsonRecords(LocatedRecords):
 
     def row(self, index: int) -> dict[str, Any]:
         """Return the values of the columns; nested ones as the JSON text that stands there."""
-        raw = decode_raw(self._lines[index])
+        raw = decode_raw(self.lines[index])
         row: dict[str, Any] = {}
         for column in self._columns:
             if column.name in raw:
@@ -97,18 +86,6 @@ class JsonRecords(LocatedRecords):
             pairs = (f"{json.dumps(key)}:{bytes(value).decode()}" for key, value in raw.items())
             row[EXTRA_COLUMN] = "{" + ",".join(pairs) + "}"
         return row
-
-    def _locate(self, index: int) -> tuple[int | None, int, bytes]:
-        number = self._numbers[index]
-        line = self._lines[index]
-        before = self._lengths[number - 1] + number if number else 0
-        raw = line[:HEAD_BYTES] if index in self._too_long else line
-        return self._chunk.start.line + number, self._chunk.lo + before, raw.removesuffix(b"\r")
-
-    @cached_property
-    def _lengths(self) -> list[int]:
-        """For each line, the bytes of all lines up to its end, without line ends."""
-        return list(accumulate(map(len, self._all_lines)))
 
 
 def _decode(line: bytes) -> Any:

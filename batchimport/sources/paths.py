@@ -76,7 +76,12 @@ def stem_of(path: str) -> str:
 
 def name_of(path: str) -> str:
     """Return what users call a single file."""
-    return "stdin" if path == STANDARD_INPUT else Path(path).name
+    return "stdin" if path == STANDARD_INPUT else _readable(Path(path).name)
+
+
+def _readable(name: str) -> str:
+    """Return a name as text; bytes that are not UTF-8, which no database takes, are escaped."""
+    return os.fsencode(name).decode(errors="backslashreplace")
 
 
 def names_of(paths: Sequence[str]) -> list[str]:
@@ -89,6 +94,6 @@ def names_of(paths: Sequence[str]) -> list[str]:
     while not all(path.is_relative_to(common) for path in files):
         common = common.parent
     return [
-        name if path == STANDARD_INPUT else str(Path(path).relative_to(common))
+        name if path == STANDARD_INPUT else _readable(str(Path(path).relative_to(common)))
         for name, path in zip(names, paths, strict=True)
     ]

@@ -1,7 +1,7 @@
 """The state directory: a checkpoint per job, for `status`, `jobs` and `resume`.
 
 A copy for quick reading; the ledger in the destination is the truth. A damaged file counts as
-missing.
+missing. Nothing in it is opened through a link that another user could have made.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batchimport.errors import FatalError, JobRunningElsewhereError
+from batchimport.errors import FatalError, JobRunningElsewhereError, UsageError
 from batchimport.model import JOB_ID_PATTERN, check_job_id, hash_of
-from batchimport.state.files import lock_file, write_atomically
+from batchimport.state.files import lock_file, open_ours, private_directory, write_atomically
+from batchimport.state.signature import signature
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,6 +31,43 @@ class StateDirectory:
     def __init__(self, path: Path) -> None:
         self.path = path
 
+    def make(self, name: str) -> Path:
+        """Make a folder in the state directory, and return it.
+
+        Raises:
+            UsageError: If it, or the directory, is a link or belongs to another user.
+            OSError: If it cannot be made.
+        """
+        is_new = not self.path.exists()
+        if is_new:
+            private_directory(self.path)
+        ignore = self.path / ".gitignore"
+        if (is_new or self.path.name == STATE_PATH.name) and not ignore.exists():
+            ignore.write_text("*\n", encoding="utf-8")
+        private_directory(self.path / name)
+        self.check(name)
+        return self.path / name
+
+    def check(self, name: str) -> None:
+        """Check that a folder in it, if there is one, was made by this user.
+
+        The directory itself may be a link, and may be root's.
+
+        Raises:
+            UsageError: If not.
+        """
+        if not self.path.exists():
+            return
+        if os.path.lexists(self.path / name):
+            private_directory(self.path / name)
+        owners = {self.path.lstat().st_uid, self.path.stat().st_uid}
+        if not owners <= {os.geteuid(), 0}:
+            raise UsageError(
+                "belongs to another user",
+                where=str(self.path),
+                hint="choose another directory with --state-dir",
+            )
+
     def folder(self, job_id: str) -> Path:
         """Return the folder of a job.
 
@@ -42,19 +80,40 @@ class StateDirectory:
     def save(self, job_id: str, document: dict[str, Any]) -> None:
         """Write the checkpoint of a job."""
         body = json.loads(json.dumps({"format_version": FORMAT_VERSION, **document}, default=str))
+        if body.pop("trusted", True):  # what another user wrote is not signed by being saved again
+            body |= {"signature": signature(hash_of(body, DIGEST_DIGITS))}
         text = json.dumps({"digest": hash_of(body, DIGEST_DIGITS), **body}, indent=1)
-        write_atomically(self.folder(job_id) / "job.json", [text.encode()])
+        folder = self.folder(job_id)
+        try:
+            self.make(job_id)
+        except OSError as error:
+            raise self._unwritable(error) from error
+        write_atomically(folder / "job.json", [text.encode()])
 
     def load(self, job_id: str) -> dict[str, Any] | None:
-        """Return the checkpoint of a job; None if it is missing, damaged, or of another version."""
+        """Return the checkpoint of a job; None if it is missing, damaged, or of another version.
+
+        Its key `trusted` says whether this user wrote it. What another one wrote may be shown, but
+        must not decide which server gets a password, or which code is run.
+
+        Raises:
+            UsageError: If it is a link, or belongs to another user.
+        """
         try:
-            document = json.loads((self.folder(job_id) / "job.json").read_bytes())
+            folder = self.folder(job_id)
+            self.check(job_id)
+            with os.fdopen(open_ours(folder / "job.json", os.O_RDONLY), "rb") as file:
+                document = json.loads(file.read())
         except (OSError, ValueError, RecursionError):
             return None
         if not isinstance(document, dict) or document.get("format_version") != FORMAT_VERSION:
             return None
         digest = document.pop("digest", None)
-        return document if digest == hash_of(document, DIGEST_DIGITS) else None
+        if digest != hash_of(document, DIGEST_DIGITS):
+            return None
+        signed = document.pop("signature", None)
+        expected = signature(hash_of(document, DIGEST_DIGITS))
+        return document | {"trusted": bool(expected) and signed == expected}
 
     def jobs(self) -> list[dict[str, Any]]:
         """Return all checkpoints, the most recently saved first."""
@@ -62,7 +121,8 @@ class StateDirectory:
             names = [entry.name for entry in self.path.iterdir() if entry.is_dir()]
         except OSError:
             return []
-        loaded = [self.load(name) for name in names if JOB_ID_PATTERN.fullmatch(name)]
+        names = [name for name in names if JOB_ID_PATTERN.fullmatch(name)]
+        loaded = [self.load(name) for name in names if not (self.path / name).is_symlink()]
         known = [document for document in loaded if document is not None]
         return sorted(known, key=lambda document: str(document.get("saved_at")), reverse=True)
 
@@ -75,10 +135,7 @@ class StateDirectory:
             FatalError: If the state directory cannot be written.
         """
         try:
-            (self.path / "locks").mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(
-                self.path / "locks" / target, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
-            )
+            descriptor = open_ours(self.make("locks") / target, os.O_RDWR | os.O_CREAT)
         except OSError as error:
             raise self._unwritable(error) from error
         try:

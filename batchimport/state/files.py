@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import glob
 import os
 import secrets
+import stat
 import tempfile
 import time
 from contextlib import contextmanager, suppress
@@ -13,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from batchimport import failpoints
-from batchimport.errors import FatalError
+from batchimport.errors import FatalError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -61,6 +63,49 @@ def write_atomically(path: Path, parts: Iterable[bytes]) -> None:
             where=str(path),
             hint="make room or choose another place, then run the same command again",
         ) from error
+
+
+def private_directory(path: Path) -> None:
+    """Make a folder that only this user may use; an existing one must be a folder of this user.
+
+    Raises:
+        UsageError: If it is a link, or belongs to another user: who made it could read and redirect
+            what is written into it.
+        OSError: If it cannot be made.
+    """
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = path.lstat()
+    if not stat.S_ISDIR(status.st_mode):
+        raise _not_ours(path, "is a link")
+    if status.st_uid != os.geteuid():
+        raise _not_ours(path, "belongs to another user")
+
+
+def open_ours(path: Path, flags: int) -> int:
+    """Open a file for this user alone, and follow no link.
+
+    Raises:
+        UsageError: If it is a link, or belongs to another user.
+        OSError: If it cannot be opened.
+    """
+    try:
+        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise _not_ours(path, "is a link") from error
+        raise
+    if os.fstat(descriptor).st_uid != os.geteuid():
+        os.close(descriptor)
+        raise _not_ours(path, "belongs to another user")
+    return descriptor
+
+
+def _not_ours(path: Path, reason: str) -> UsageError:
+    return UsageError(
+        f"{reason}, and the state of jobs is kept in nothing that another user can redirect",
+        where=str(path),
+        hint="remove it, or choose another directory with --state-dir",
+    )
 
 
 def sync_directory(path: Path) -> None:

@@ -22,7 +22,8 @@ SUMMARY_KEYS = {
     "resumed", "total_items", "total_processed", "successful", "failed", "filtered", "this_run",
     "duration_seconds", "records_per_second", "bytes_read", "peak_memory_bytes", "chunks",
     "chunk_size", "rejects_by_code", "rejects_by_field", "rejects_file",
-    "resume_command", "error",
+    "resume_command", "error", "inserted", "updated", "ignored", "skipped_by_destination",
+    "waited_seconds",
 }  # fmt: skip
 PROGRESS_KEYS = {
     "job_id", "status", "total_items", "processed_items", "successful_items", "failed_items",

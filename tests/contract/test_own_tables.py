@@ -15,7 +15,7 @@ from batchimport.schema import Column
 from batchimport.sinks import open_sink
 from batchimport.sinks.base import Sink, SinkOptions
 from tests.helpers.postgres import PostgresServer
-from tests.helpers.stores import ADAPTERS, SQL, Store, a_record, a_request, chunk
+from tests.helpers.stores import ADAPTERS, Store, a_record, a_request, chunk
 
 SIZES = [1, 3, 100]
 COLUMNS_OF_A_TREE = (Column("id", "integer"), Column("data", "integer"))
@@ -35,7 +35,7 @@ def server(postgres: PostgresServer) -> Iterator[Store]:
     store.close()
 
 
-@pytest.fixture(params=SQL)
+@pytest.fixture(params=["sqlite", "duckdb", "postgresql"])
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     adapter = ADAPTERS[request.param]
     server = lambda: request.getfixturevalue("postgres")  # noqa: E731 - only when it is needed

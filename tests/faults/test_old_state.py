@@ -8,6 +8,7 @@ its own.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sqlite3
 from contextlib import closing
@@ -160,3 +161,45 @@ def test_a_checkpoint_that_is_none(workdir: Workdir, document: str) -> None:
     path.rename(folder / "job.json")
     assert StateDirectory(workdir.path / "state").jobs() == []
     assert json.loads(workdir.call("jobs", "--json", "--state-dir", "state").out) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "epoch = 'x'",
+        "state = 'odd'",
+        "columns = '[{\"nme\": 1}]'",
+        "columns = 'x'",
+        'columns = \'[{"name": "id", "kind": "odd"}]\'',
+        "configuration = '[]'",
+        "size = 'much'",
+    ],
+)
+def test_a_job_that_was_changed_by_hand_is_named(old: Workdir, change: str) -> None:
+    """In plain words, by every command that reads it."""
+    with closing(sqlite3.connect(old.path / "users.db")) as connection:
+        connection.execute(f"UPDATE _batchimport_jobs SET {change}")
+        connection.commit()
+    shutil.rmtree(old.path / ".batchimport")
+    for command in ("resume", "status"):
+        ended = old.call(command, "old", "--to", "sqlite:///users.db")
+        assert ended.code == 1
+        assert "job old: a row of _batchimport_jobs cannot be read" in ended.err
+
+
+@pytest.mark.parametrize("owner", ["x", "a|b|c|d", "temporal:x", "", "|||"])
+def test_an_odd_owner_is_nobody(old: Workdir, owner: str) -> None:
+    """The job is resumed as if its owner's host were unknown."""
+    with closing(sqlite3.connect(old.path / "users.db")) as connection:
+        connection.execute("UPDATE _batchimport_jobs SET owner = ?", (owner,))
+        connection.commit()
+    assert old.call("resume", "old").code == 3
+
+
+@pytest.mark.parametrize("sink", ["sqlite:///u.db", "duckdb:///u.duckdb", "parquet:///u"])
+def test_a_file_name_that_is_not_utf_8(workdir: Workdir, sink: str) -> None:
+    """Its rejects are stored under a name that every database takes."""
+    Path(os.fsdecode(bytes(workdir.path) + b"/u\xff.jsonl")).write_text('{"id": 1}\nbad\n')
+    summary = workdir.run("u*.jsonl", "--to", sink)
+    assert (summary["status"], summary["failed"]) == ("completed_with_rejects", 1)
+    assert workdir.rejects(summary)[0]["source"] == "u\\xff.jsonl"

@@ -31,6 +31,7 @@ from batchimport.sinks.sql import statements
 from batchimport.sinks.sql.dialect import (
     RECORD,
     ChunkTransaction,
+    Family,
     Outcomes,
     Refused,
     Rows,
@@ -51,15 +52,30 @@ CODES = {
     "SQLITE_CONSTRAINT_TRIGGER": "trigger",
 }
 
+FAMILIES: dict[str, Family] = {
+    "INT": "integer",
+    "CHAR": "text",
+    "TEXT": "text",
+    "BOOL": "boolean",
+    "DATE": "date",
+    "REAL": "number",
+}
+"""What a column holds, by a part of its type's name."""
+
 
 @dataclass(frozen=True, slots=True)
 class ToyColumn(TableColumn):
     """A column of a table."""
 
     def takes(self, kind: Kind) -> bool:
-        """Say whether values fit: a number's column would turn some strings into numbers."""
-        return (
-            "TEXT" in self.type_name or "CHAR" in self.type_name or kind not in ("string", "json")
+        """Say whether values fit: a number's column would turn some JSON into numbers."""
+        return kind != "json" or self.family in ("text", "other")
+
+    @property
+    def family(self) -> Family:
+        """Say what it is meant to hold, by the name of its type."""
+        return next(
+            (family for word, family in FAMILIES.items() if word in self.type_name), "other"
         )
 
 

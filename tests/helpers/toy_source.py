@@ -141,8 +141,8 @@ class BoxRecords(JsonRecords):
         too_long: frozenset[int],
         places: Sequence[int],
     ) -> None:
-        super().__init__(name, chunk, columns, bodies, too_long)
-        self._places = places
+        super().__init__(name, chunk, columns)
+        self.lines, self.too_long, self._places = list(bodies), too_long, places
 
     def values(self, index: int) -> dict[str, Any]:
         """Return the object in a box."""
@@ -151,9 +151,9 @@ class BoxRecords(JsonRecords):
         return super().values(index)
 
     def _locate(self, index: int) -> tuple[int | None, int, bytes]:
-        raw = self._lines[index]
+        raw = self.lines[index]
         place = self._places[index] + LENGTH.size
-        return None, place, raw[:HEAD_BYTES] if index in self._too_long else raw
+        return None, place, raw[:HEAD_BYTES] if index in self.too_long else raw
 
 
 def _starts(data: bytes, at: int) -> list[int]:

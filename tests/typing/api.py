@@ -16,8 +16,7 @@ from batchimport.sources.base import RawRecords, Source
 from batchimport.sources.csv.records import DelimitedRecords
 from batchimport.sources.csv.source import DelimitedSource
 from batchimport.sources.json.source import ElementRecords, JsonValuesSource
-from batchimport.sources.json_records import JsonRecords
-from batchimport.sources.jsonl.source import JsonLinesSource
+from batchimport.sources.jsonl.source import JsonLinesSource, LineRecords
 from batchimport.sources.many import ManySource
 from batchimport.sources.parquet.source import ParquetRows, ParquetSource
 from tests.helpers.toy_sink import ToySink
@@ -36,8 +35,8 @@ sources: list[type[Source]] = [
 origins: list[type[RawRecords]] = [
     BoxRecords,
     ElementRecords,
-    JsonRecords,
     DelimitedRecords,
+    LineRecords,
     ParquetRows,
 ]
 sizers: list[type[Sizer]] = [AutoSizer, FixedSizer, LoadSizer]

@@ -455,7 +455,10 @@ def destination_of(options: TemporalOptions, job_id: str) -> str:
 
 def owner_has_ended(text: str) -> bool | None:
     """Say whether the workflow that owns a job has ended; None if the server does not answer."""
-    owner = m.Owner.parse(text)
+    try:
+        owner = m.Owner.parse(text)
+    except TypeError:  # no workflow's name
+        return None
 
     async def ask() -> bool:
         client = await connect(TemporalOptions(owner.address, owner.namespace))

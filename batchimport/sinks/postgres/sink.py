@@ -9,11 +9,10 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Self
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict
 
 from batchimport.errors import FatalError, JobRunningElsewhereError
 from batchimport.model import DRY_RUN
-from batchimport.sinks import redact
+from batchimport.sinks.address import parse_postgres, redact
 from batchimport.sinks.base import SinkHints, SinkOptions
 from batchimport.sinks.postgres.dialect import (
     CATALOGUE,
@@ -93,9 +92,10 @@ class PostgresSink(SqlSink):
 
         Raises:
             DestinationAwayError: If the server cannot be reached, or refuses.
+            UsageError: If the address cannot be read.
         """
+        given = parse_postgres(self._address)
         try:
-            given = conninfo_to_dict(self._address)
             defaults: dict[str, Any] = {
                 name: value for name, value in _CONNECTION.items() if name not in given
             }

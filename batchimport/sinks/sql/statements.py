@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+from contextlib import contextmanager
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -24,14 +25,16 @@ from batchimport.model import (
     Reject,
 )
 from batchimport.schema import Column
+from batchimport.schema.columns import DTYPES
 from batchimport.sinks.base import JobRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from batchimport.sinks.base import StoreRequest
 
 FORMAT_VERSION = 1
+STATES = {"running", "interrupted", "completed", "abandoned"}
 LEDGER_TABLES = ("_batchimport_jobs", "_batchimport_chunks", "_batchimport_rejects")
 
 
@@ -155,12 +158,54 @@ def job_values(record: JobRecord, table: str, owner: str, now: str) -> tuple[Any
     )
 
 
+@contextmanager
+def _reading(row: Sequence[Any], table: str) -> Iterator[None]:
+    """Turn what a row that was changed by hand or is damaged leads to into an error.
+
+    Raises:
+        FatalError: If the row cannot be read.
+    """
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise FatalError(
+            f"a row of {table} cannot be read: it was damaged or changed by hand",
+            where=f"job {row[0]}",
+            hint="restore it from a backup; or delete the job's rows there and in the table, "
+            "and import again",
+        ) from error
+
+
 def job_record(row: Sequence[Any]) -> JobRecord:
     """Return the job of a row that was selected by `JOB_COLUMNS`.
 
     Raises:
-        FatalError: If a later version of batchimport wrote it.
+        FatalError: If a later version of batchimport wrote it, or if it cannot be read.
     """
+    with _reading(row, LEDGER_TABLES[0]):
+        return _checked(_job_record(row))
+
+
+def _checked(record: JobRecord) -> JobRecord:
+    """Check the types of what decides on a job.
+
+    Raises:
+        ValueError: If one is wrong.
+    """
+    optional = [each for each in (record.total_items, record.rows_before) if each is not None]
+    facts: dict[type, list[object]] = {
+        int: [record.epoch, record.size, *optional],
+        str: [record.job_id, record.target_hash, record.fingerprint, record.modified],
+        dict: [record.configuration, record.schema],
+    }
+    are_typed = all(isinstance(fact, kind) for kind, values in facts.items() for fact in values)
+    are_kinds = all(column.kind in DTYPES for column in record.columns)
+    if not (are_typed and are_kinds and record.state in STATES):
+        raise ValueError(record.job_id)
+    return record
+
+
+def _job_record(row: Sequence[Any]) -> JobRecord:
     if row[17] != FORMAT_VERSION:
         raise FatalError(
             f"the ledger has format {row[17]}, this version knows {FORMAT_VERSION}",
@@ -213,11 +258,18 @@ def chunk_values(
 
 
 def committed(row: Sequence[Any]) -> Committed:
-    """Return the committed chunk of a row: of `CHUNK_COLUMNS`, and of `OUTCOME_COLUMNS` if any."""
-    start = Position(row[1], row[3], row[5])
-    end = Position(row[2], row[3] + row[4], row[6])
-    counts = (count or 0 for count in row[14:17])
-    return Committed(Chunk(start, end), row[7], row[8], row[9], row[10], *counts)
+    """Return the committed chunk of a row: of `CHUNK_COLUMNS`, and of `OUTCOME_COLUMNS` if any.
+
+    Raises:
+        FatalError: If it cannot be read.
+    """
+    with _reading(row, LEDGER_TABLES[1]):
+        if not all(isinstance(number, int) for number in row[1:10]):
+            raise ValueError(row)
+        start = Position(row[1], row[3], row[5])
+        end = Position(row[2], row[3] + row[4], row[6])
+        counts = (count or 0 for count in row[14:17])
+        return Committed(Chunk(start, end), row[7], row[8], row[9], row[10], *counts)
 
 
 def rejects_frame(job_id: str, rejects: Sequence[Reject]) -> pl.DataFrame:
@@ -256,10 +308,17 @@ def reject_values(job_id: str, reject: Reject) -> tuple[Any, ...]:
 
 
 def reject(row: Sequence[Any]) -> Reject:
-    """Return the reject of a row that was selected by `REJECT_COLUMNS`."""
-    raw = base64.b64decode(row[7]) if row[8] else row[7].encode()
-    errors = tuple(FieldError(**error) for error in json.loads(row[6]))
-    return Reject(row[1], row[2], row[3], row[4], row[5], errors, raw)
+    """Return the reject of a row that was selected by `REJECT_COLUMNS`.
+
+    Raises:
+        FatalError: If it cannot be read.
+    """
+    with _reading(row, LEDGER_TABLES[2]):
+        raw = base64.b64decode(row[7]) if row[8] else row[7].encode()
+        errors = tuple(FieldError(**error) for error in json.loads(row[6]))
+        if not errors:
+            raise ValueError(row)
+        return Reject(row[1], row[2], row[3], row[4], row[5], errors, raw)
 
 
 def outcome(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Self
 
 from batchimport.errors import FatalError, UsageError
 from batchimport.policy.preparing import announce, note
-from batchimport.state.files import lock_file
+from batchimport.state.files import lock_file, open_ours
 
 if TYPE_CHECKING:
     from batchimport.state.directory import StateDirectory
@@ -60,7 +60,7 @@ class Spool:
         if sys.stdin is None:
             raise UsageError("standard input is closed", hint="pipe something into it")
         try:
-            handle, path = _private_file(state.path / "spool")
+            handle, path = _private_file(state.make("spool"))
         except OSError as error:
             raise _unwritable(error, state.path) from error
         spool = cls(state, path, handle)
@@ -84,7 +84,7 @@ class Spool:
         if path == self.path:
             return
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            self._state.make(job_id)
             self.path.replace(path)
         except OSError as error:
             raise _unwritable(error, path.parent) from error
@@ -108,7 +108,6 @@ class Spool:
 
 def _private_file(folder: Path) -> tuple[int, Path]:
     """Return a new file that only this user may read, locked as long as it is in use."""
-    folder.mkdir(parents=True, exist_ok=True)
     _sweep(folder)
     while True:
         handle, name = tempfile.mkstemp(dir=folder)
@@ -154,8 +153,8 @@ def _unwritable(error: OSError, place: Path) -> FatalError:
 def _sweep(folder: Path) -> None:
     """Remove the files of killed processes, which nobody locks any more."""
     for path in folder.iterdir():
-        with suppress(OSError):
-            handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        with suppress(OSError, UsageError):
+            handle = open_ours(path, os.O_RDWR)
             try:
                 if lock_file(handle):
                     path.unlink()

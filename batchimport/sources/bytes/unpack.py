@@ -17,6 +17,7 @@ from batchimport.errors import FatalError, UsageError
 from batchimport.policy.preparing import metered
 from batchimport.sources.bytes import compression, encoding
 from batchimport.sources.bytes.file import HEAD_BYTES, TextFile
+from batchimport.state.files import private_directory
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -104,7 +105,7 @@ class UnpackedFile(TextFile):
         self.fingerprint, self.modified = origin.fingerprint, origin.modified
         try:
             if folder is not None:
-                folder.mkdir(parents=True, exist_ok=True)
+                private_directory(folder)
             with tempfile.TemporaryFile(dir=folder) as file:
                 self._handle = os.dup(file.fileno())
         except OSError as error:

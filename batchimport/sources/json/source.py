@@ -10,6 +10,7 @@ from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import polars as pl
 
 from batchimport.errors import SourceChangedError, UsageError
 from batchimport.model import Position
@@ -24,11 +25,10 @@ from batchimport.sources.bytes.file import HEAD_BYTES, digest_of
 from batchimport.sources.json.elements import Elements
 from batchimport.sources.json_decoder import decoder_of
 from batchimport.sources.json_records import JsonRecords, decode_samples
+from batchimport.sources.json_shapes import decode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-
-    import polars as pl
 
     from batchimport.model import Chunk, SourceOptions
     from batchimport.schema import Column, RecordSchema
@@ -61,16 +61,12 @@ class JsonValuesSource(TextSource):
 
     def _read(self, chunk: Chunk, schema: RecordSchema) -> Batch:
         data, starts, ends = self._split(chunk)
-        too_long = {
-            at
-            for at, (start, end) in enumerate(zip(starts, ends, strict=True))
-            if end - start > self._max_record_bytes
-        }
-        records = ElementRecords(self.name, chunk, schema.columns, data, starts, ends, too_long)
-        without = frozenset(too_long | records.malformed)
-        whole = b"\n".join(records.lines) if records.is_changed else data
-        accepted, deferred = decoder_of(schema.columns).decode(records.lines, whole, without)
-        return Batch(chunk, accepted, deferred, records, digest_of(data))
+        longest = self._max_record_bytes
+        records = ElementRecords(
+            self.name, chunk, schema.columns, data, starts, ends, longest=longest
+        )
+        valid, frame, deferred = decode(schema, records)
+        return Batch(chunk, frame, deferred, records, digest_of(data), valid)
 
     def _split(self, chunk: Chunk) -> tuple[bytes, list[int], list[int]]:
         """Return the bytes of a chunk, and where its elements begin and end in them."""
@@ -93,7 +89,9 @@ class JsonValuesSource(TextSource):
     def _too_long(
         self, chunk: Chunk, head: bytes, schema: RecordSchema
     ) -> tuple[pl.DataFrame, ElementRecords]:
-        records = ElementRecords(self.name, chunk, schema.columns, head, [0], [len(head)], {0})
+        records = ElementRecords(
+            self.name, chunk, schema.columns, head, [0], [len(head)], longest=0
+        )
         return decoder_of(schema.columns).empty(), records
 
     def digest(self, chunk: Chunk) -> str:
@@ -140,7 +138,10 @@ class ElementRecords(JsonRecords):
     Attributes:
         lines: The elements, each on one line.
         malformed: Elements over several lines that are malformed.
-        is_changed: Some element was rewritten on one line.
+        too_long: Indices of elements that are longer than is allowed, as they stand in the file.
+
+    Args:
+        longest: Maximum number of bytes of an element.
     """
 
     def __init__(
@@ -151,15 +152,37 @@ class ElementRecords(JsonRecords):
         data: bytes,
         starts: Sequence[int],
         ends: Sequence[int],
-        too_long: set[int],
+        *,
+        longest: int,
     ) -> None:
+        super().__init__(name, chunk, columns)
         self._data, self._starts, self._ends = data, starts, ends
         self.malformed: set[int] = set()
         self.lines = [data[start:end] for start, end in zip(starts, ends, strict=True)]
-        self.is_changed = b"\n" in data and any(b"\n" in line for line in self.lines)
-        if self.is_changed:
+        self.too_long = frozenset(
+            at for at, element in enumerate(self.lines) if len(element) > longest
+        )
+        self._is_changed = b"\n" in data and any(b"\n" in line for line in self.lines)
+        if self._is_changed:
             self.lines = [self._on_one_line(at, line) for at, line in enumerate(self.lines)]
-        super().__init__(name, chunk, columns, self.lines, frozenset(too_long))
+
+    @property
+    def data(self) -> bytes:
+        """Bytes that hold all elements, each on one line."""
+        return b"\n".join(self.lines) if self._is_changed else self._data
+
+    @cached_property
+    def texts(self) -> pl.Series | None:
+        """The elements as strings; None if some are not UTF-8."""
+        try:
+            return pl.Series(self.lines, dtype=pl.Binary).cast(pl.String)
+        except pl.exceptions.PolarsError:
+            return None
+
+    @property
+    def excluded(self) -> frozenset[int]:
+        """Indices of elements to defer in any case."""
+        return self.too_long | self.malformed
 
     def _on_one_line(self, index: int, element: bytes) -> bytes:
         if b"\n" not in element:
@@ -179,7 +202,7 @@ class ElementRecords(JsonRecords):
 
     def _locate(self, index: int) -> tuple[int | None, int, bytes]:
         start, end = self._starts[index], self._ends[index]
-        if index in self._too_long:
+        if index in self.too_long:
             end = min(end, start + HEAD_BYTES)
         line = self._chunk.start.line + self._lines_before[index]
         return line, self._chunk.lo + start, self._data[start:end]

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import polars as pl
 
 from batchimport.errors import SourceChangedError
 from batchimport.model import Chunk, Position
 from batchimport.sources.base import Batch, TextSource
-from batchimport.sources.bytes.file import digest_of
+from batchimport.sources.bytes.file import HEAD_BYTES, digest_of
 from batchimport.sources.json_decoder import decoder_of
 from batchimport.sources.json_records import JsonRecords, decode_samples
+from batchimport.sources.json_shapes import decode, split
 from batchimport.sources.text_lines import BLANK, Lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    import polars as pl
-
     from batchimport.model import SourceOptions
-    from batchimport.schema import RecordSchema
+    from batchimport.schema import Column, RecordSchema
     from batchimport.sources.bytes.file import TextFile
+
+_Lines = TypeVar("_Lines", list[bytes], pl.Series)
 
 
 class JsonLinesSource(TextSource):
@@ -45,29 +50,14 @@ class JsonLinesSource(TextSource):
 
     def _read(self, chunk: Chunk, schema: RecordSchema) -> Batch:
         data = self._text.read_at(chunk.lo, chunk.hi - chunk.lo)
-        all_lines, lines = self._split(data, chunk.lo)
-        numbers: Sequence[int] = range(len(lines))
-        if len(lines) != chunk.records:
-            numbers = [number for number, line in enumerate(lines) if line.strip(BLANK)]
-            lines = [lines[number] for number in numbers]
-        if len(lines) != chunk.records:
-            raise SourceChangedError("the file changed while it was read", where=self.name)
-        too_long: frozenset[int] = frozenset()
-        if max(map(len, lines), default=0) > self._max_record_bytes:
-            sizes = enumerate(map(len, lines))
-            too_long = frozenset(at for at, size in sizes if size > self._max_record_bytes)
-        records = JsonRecords(self.name, chunk, schema.columns, lines, too_long, numbers, all_lines)
-        accepted, deferred = decoder_of(schema.columns).decode(lines, data, too_long)
-        return Batch(chunk, accepted, deferred, records, digest_of(data))
+        begin, longest = self._begin_in(chunk), self._max_record_bytes
+        records = LineRecords(self.name, chunk, schema.columns, data, begin, longest=longest)
+        valid, frame, deferred = decode(schema, records)
+        return Batch(chunk, frame, deferred, records, digest_of(data), valid)
 
-    def _split(self, data: bytes, start: int) -> tuple[list[bytes], list[bytes]]:
-        """Return the lines of a chunk, and the same without the byte order mark."""
-        all_lines = lines = data.split(b"\n")
-        if not lines[-1]:
-            lines.pop()
-        if start < self._text.begin:
-            lines = [lines[0][self._text.begin :], *lines[1:]]
-        return all_lines, lines
+    def _begin_in(self, chunk: Chunk) -> int:
+        """Return where the first line of a chunk begins: after the byte order mark, if it is there."""
+        return max(0, self._text.begin - chunk.lo)
 
     def _only_record(self, chunk: Chunk) -> tuple[Position, int]:
         begin = replace(chunk.start, position=max(chunk.lo, self._text.begin))
@@ -78,8 +68,8 @@ class JsonLinesSource(TextSource):
 
     def _too_long(
         self, chunk: Chunk, head: bytes, schema: RecordSchema
-    ) -> tuple[pl.DataFrame, JsonRecords]:
-        records = JsonRecords(self.name, chunk, schema.columns, [head], frozenset({0}))
+    ) -> tuple[pl.DataFrame, LineRecords]:
+        records = LineRecords(self.name, chunk, schema.columns, head, longest=0)
         return decoder_of(schema.columns).empty(), records
 
     def count(self) -> int:
@@ -91,9 +81,105 @@ class JsonLinesSource(TextSource):
 
     def _readable(self, chunk: Chunk) -> Iterator[dict[str, Any]]:
         data = self._text.read_at(chunk.lo, chunk.hi - chunk.lo)
-        _, lines = self._split(data, chunk.lo)
-        return decode_samples(lines)
+        return decode_samples(data[self._begin_in(chunk) :].split(b"\n"))
 
     def continues(self, fingerprint: str) -> bool:
         """Say whether lines were added to the file with this fingerprint."""
         return self._text.continues(fingerprint)
+
+
+class LineRecords(JsonRecords):
+    """The lines of one chunk that are not blank, split only when a record is asked for.
+
+    Args:
+        data: The chunk's bytes.
+        begin: Where its first line begins.
+        longest: Maximum number of bytes of a record.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        chunk: Chunk,
+        columns: tuple[Column, ...],
+        data: bytes,
+        begin: int = 0,
+        *,
+        longest: int,
+    ) -> None:
+        super().__init__(name, chunk, columns)
+        self.data = data
+        self._begin = begin
+        self._longest = longest
+
+    @cached_property
+    def texts(self) -> pl.Series | None:
+        """The records as strings; None if some are not UTF-8.
+
+        Raises:
+            SourceChangedError: If the number of lines is not the chunk's number of records.
+        """
+        texts = split(self.data[self._begin :])
+        if texts is None or len(texts) == len(self):
+            return texts
+        return self._counted(texts.filter(texts.str.strip_chars(BLANK.decode()) != ""))
+
+    @cached_property
+    def lines(self) -> list[bytes]:  # type: ignore[override]  # computed once, then an attribute
+        """The records.
+
+        Raises:
+            SourceChangedError: If the number of lines is not the chunk's number of records.
+        """
+        lines = self._from_begin()
+        if len(lines) != len(self):
+            lines = [lines[number] for number in self._numbers]
+        return self._counted(lines)
+
+    @cached_property
+    def too_long(self) -> frozenset[int]:  # type: ignore[override]  # the same
+        """Indices of records that are longer than is allowed."""
+        if len(self.data) <= self._longest:
+            return frozenset()
+        sizes = enumerate(map(len, self.lines))
+        return frozenset(index for index, size in sizes if size > self._longest)
+
+    @property
+    def excluded(self) -> frozenset[int]:
+        """Indices of records to defer in any case."""
+        return self.too_long
+
+    def _locate(self, index: int) -> tuple[int | None, int, bytes]:
+        number = self._numbers[index]
+        line = self.lines[index]
+        before = self._lengths[number - 1] + number if number else 0
+        raw = line[:HEAD_BYTES] if index in self.too_long else line
+        return self._chunk.start.line + number, self._chunk.lo + before, raw.removesuffix(b"\r")
+
+    @cached_property
+    def _all_lines(self) -> list[bytes]:
+        lines = self.data.split(b"\n")
+        return lines if lines[-1] else lines[:-1]
+
+    def _from_begin(self) -> list[bytes]:
+        """Return all lines, the first one without the byte order mark."""
+        lines = self._all_lines
+        return [lines[0][self._begin :], *lines[1:]] if self._begin and lines else lines
+
+    @cached_property
+    def _numbers(self) -> Sequence[int]:
+        """For each record, the number of its line in the chunk."""
+        if len(self._all_lines) == len(self):
+            return range(len(self))
+        lines = enumerate(self._from_begin())
+        return [number for number, line in lines if line.strip(BLANK)]
+
+    @cached_property
+    def _lengths(self) -> list[int]:
+        """For each line, the bytes of all lines up to its end, without line ends."""
+        return list(accumulate(map(len, self._all_lines)))
+
+    def _counted(self, records: _Lines) -> _Lines:
+        if len(records) != len(self):
+            raise SourceChangedError("the file changed while it was read", where=self._name)
+        return records

@@ -18,7 +18,7 @@ from batchimport.sources.base import Batch, Content, OneFile, unreadable
 from batchimport.sources.bytes.file import TextFile
 from batchimport.sources.json_decoder import decode_raw, decoder_of
 from batchimport.sources.json_records import JsonRecords, decode_samples
-from batchimport.sources.parquet.types import as_json, has_no_number, rule_of
+from batchimport.sources.parquet.types import as_json, has_no_number, rule_of, weight_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -58,6 +58,12 @@ class ParquetSource(OneFile):
             ) from error
         self.name = name
         self.fingerprint, self.modified = self._file.fingerprint, self._file.modified
+        weights = [weight_of(pl.col(column), dtype) for column, dtype in self._types.items()]
+        self._weight = pl.sum_horizontal(pl.lit(0, pl.Int64), *weights).alias("weight")
+        self._is_variable = any(
+            dtype.is_nested() or dtype in (pl.String, pl.Binary, pl.Categorical, pl.Enum)
+            for dtype in self._types.dtypes()
+        )
         self.contents: tuple[Content, ...] = (Content(self.size, self._file.content),)
         self._row_bytes = max(1, int(sample.estimated_size()) // max(1, sample.height))
         properties = {column: rule_of(dtype) for column, dtype in self._types.items()}
@@ -70,13 +76,24 @@ class ParquetSource(OneFile):
     def cut(self, start: Position, limit: int, max_bytes: int) -> Chunk | None:
         """Return the chunk of at most `limit` rows that begins at `start`; None at the end.
 
-        `max_bytes` counts their size in memory.
+        `max_bytes` counts their size once they are decoded.
         """
         left = self.size - start.position
         rows = min(left, limit, max(1, max_bytes // self._row_bytes))
         if rows <= 0:
             return None
+        rows = self._fitting(start.position, rows, max_bytes)
         return Chunk(start, Position(start.position + rows, start.record + rows, 1))
+
+    def _fitting(self, lo: int, rows: int, max_bytes: int) -> int:
+        """Return how many of the rows from `lo` are within `max_bytes`; at least 1."""
+        if rows == 1 or not self._is_variable:
+            return rows
+        try:
+            weights = self._rows.slice(lo, rows).select(self._weight).collect().to_series()
+        except _FAILURES:  # the file is damaged: `read` says where
+            return rows
+        return max(1, int((weights.cum_sum() <= max_bytes).sum()))
 
     def read(self, chunk: Chunk, schema: RecordSchema) -> Batch:
         """Read a chunk as JSON lines, and parse those."""
@@ -185,14 +202,14 @@ class ParquetRows(JsonRecords):
         not_finite: frozenset[int],
         required: frozenset[str],
     ) -> None:
-        super().__init__(name, chunk, columns, lines)
-        self._rows, self._not_finite, self._required = lines, not_finite, required
+        super().__init__(name, chunk, columns)
+        self.lines, self._not_finite, self._required = lines, not_finite, required
 
     def values(self, index: int) -> dict[str, Any]:
         """Return the row as JSON values."""
         if index in self._not_finite:
             raise unreadable("number_out_of_range", "NaN and infinity are not JSON numbers")
-        self._rows[index] = self._without_nulls(self._rows[index])
+        self.lines[index] = self._without_nulls(self.lines[index])
         return super().values(index)
 
     def _without_nulls(self, line: bytes) -> bytes:
@@ -204,4 +221,4 @@ class ParquetRows(JsonRecords):
         return b"{" + b",".join(pairs) + b"}"
 
     def _locate(self, index: int) -> tuple[int | None, int, bytes]:
-        return None, self._chunk.lo + index, self._rows[index]
+        return None, self._chunk.lo + index, self.lines[index]

@@ -11,6 +11,9 @@ from batchimport.schema.columns import as_text
 EXACT_DIGITS = 15
 """Decimals of at most this many digits survive the way to a double and back."""
 
+SCALAR_BYTES = 8
+"""Weight of a number, and of the name of a string."""
+
 
 def rule_of(dtype: pl.DataType) -> dict[str, Any]:
     """Return the JSON Schema of a column of this type; every column may be null."""
@@ -63,6 +66,31 @@ def as_json(value: pl.Expr, dtype: pl.DataType, kind: str = "json") -> pl.Expr:
         return value.cast(pl.Float64)
     plain = dtype.is_integer() or dtype in (pl.Float64, pl.Boolean, pl.String, pl.Null)
     return value if plain else value.cast(pl.String)
+
+
+def weight_of(value: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    """Return about how many bytes each value is once it is decoded.
+
+    A column is small in its file, and even in memory, where a dictionary holds one large value that
+    many rows refer to; as JSON, each row has its own.
+    """
+    if dtype == pl.Binary:
+        weight = value.bin.size() * 4 // 3
+    elif isinstance(dtype, pl.Array):
+        return weight_of(value.arr.to_list(), pl.List(dtype.inner))
+    elif isinstance(dtype, pl.List):
+        weight = value.list.eval(weight_of(pl.element(), _instance(dtype.inner))).list.sum()
+    elif isinstance(dtype, pl.Struct):
+        fields = (
+            weight_of(value.struct.field(field.name), _instance(field.dtype))
+            for field in dtype.fields
+        )
+        weight = pl.sum_horizontal(pl.lit(0, pl.Int64), *fields)
+    elif dtype in (pl.String, pl.Categorical, pl.Enum):
+        weight = value.cast(pl.String).str.len_bytes()
+    else:
+        return pl.lit(SCALAR_BYTES, pl.Int64)
+    return weight.cast(pl.Int64).fill_null(0) + SCALAR_BYTES
 
 
 def _nested_as_json(value: pl.Expr, dtype: pl.DataType) -> pl.Expr:

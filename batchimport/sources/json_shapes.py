@@ -1,0 +1,347 @@
+"""Lines of JSON into typed columns by their shape, most of it without the GIL.
+
+A *shape* is the order of keys that lines have. Shapes are learned from lines that no known shape takes.
+Each has one regular expression (`schema/patterns.py`) that proves a line valid and captures the raw
+text of every value; Polars runs it while other threads hold the GIL. A line that no shape takes may be
+valid all the same: it is left to the decoder of single lines, and to the validator after that.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+import polars as pl
+
+from batchimport.model import INDEX
+from batchimport.schema.numbers import numbers_of
+from batchimport.schema.vectorise import accepted
+from batchimport.sources.json_decoder import decoder_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from batchimport.schema import Column, RecordSchema
+    from batchimport.schema.patterns import Keys, LinePattern
+
+MOST_SHAPES = 16
+MOST_PIECES = 24
+"""Of all shapes: Polars keeps the last 32 expressions that a thread compiled, 1 MB each at most."""
+_FAST_SHAPES = 4
+"""Those that are learned first are in more and faster pieces."""
+LEAST_LINES = 2000
+"""Fewer lines cost less to decode one by one than patterns cost to be made."""
+LEAST_TAKEN = 2
+"""A pattern must take one in so many of the lines whose order of keys it has."""
+_SAMPLE = 500
+"""Lines of a chunk that are looked at for new shapes."""
+_RARE = 100
+"""A shape must be that of one line in so many."""
+_MOST_TRIED = 100
+_TRIAL = 50_000
+"""Lines after which it is decided whether shapes pay."""
+_LEAST_SHARE = 4
+"""They do where they take one line in so many: a line that none takes costs a tenth more."""
+
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_strings = msgspec.json.Decoder(list[str]).decode
+_values = msgspec.json.Decoder(list[msgspec.Raw]).decode
+"""Looks at escapes, too."""
+
+
+@lru_cache(maxsize=16)
+def shapes_of(schema: RecordSchema) -> Shapes:
+    """Return what is known of the shapes of a schema's lines; shared by files and threads."""
+    return Shapes(schema)
+
+
+class Records(Protocol):
+    """The records of one chunk."""
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        ...
+
+    @property
+    def data(self) -> bytes:
+        """Bytes that hold all records, and nothing else with a quote or a colon."""
+        ...
+
+    @property
+    def texts(self) -> pl.Series | None:
+        """The records as strings; None if some are not UTF-8."""
+        ...
+
+    @property
+    def lines(self) -> list[bytes]:
+        """The records as bytes."""
+        ...
+
+    @property
+    def excluded(self) -> frozenset[int]:
+        """Indices of records to defer in any case."""
+        ...
+
+
+def decode(
+    schema: RecordSchema, records: Records
+) -> tuple[pl.DataFrame | None, pl.DataFrame, list[int]]:
+    """Return the rows that are proven valid, the other accepted ones, and the deferred indices.
+
+    Each record is in one of the three; None if no row is proven valid.
+    """
+    shapes, decoder = shapes_of(schema), decoder_of(schema.columns)
+    texts = records.texts if shapes.suit(len(records)) else None
+    if texts is None:
+        return None, *decoder.decode(records.lines, records.data, records.excluded)
+    excluded = sorted(records.excluded)
+    if excluded:
+        texts = texts.clone().scatter(excluded, None)
+    rows, left = shapes.decode(texts)
+    frame, deferred = rows.clear(), excluded
+    if left.any():
+        rest = texts.filter(left)
+        places = left.arg_true().cast(pl.UInt32).filter(rest.is_not_null())
+        lines = [text.encode() for text in rest.drop_nulls()]
+        frame, others = decoder.decode(lines, b"\n".join(lines), frozenset())
+        frame = frame.with_columns(places.gather(frame.get_column(INDEX)).alias(INDEX))
+        deferred = sorted([*excluded, *places.gather(others).to_list()])
+    if schema.vectorised:
+        return rows, frame, deferred
+    return None, pl.concat([rows, frame]).sort(INDEX), deferred
+
+
+def split(data: bytes) -> pl.Series | None:
+    """Return the lines of a text; None if it is not UTF-8."""
+    try:
+        whole = pl.Series([data.removesuffix(b"\n")], dtype=pl.Binary).cast(pl.String)
+    except pl.exceptions.PolarsError:
+        return None
+    return whole.str.split("\n").explode()
+
+
+class Shapes:
+    """The shapes that lines of one schema have had so far."""
+
+    def __init__(self, schema: RecordSchema) -> None:
+        self._patterns = schema.patterns
+        self._columns = schema.columns
+        self._lock = threading.Lock()
+        self._known: tuple[LinePattern, ...] = ()
+        self._tried: set[Keys] = set()
+        self._seen = self._taken = 0
+
+    def suit(self, lines: int) -> bool:
+        """Say whether a chunk of so many lines should be decoded by shapes.
+
+        Where keys come in any order, or values nest deeply, most lines have no shape that is known:
+        then shapes are given up.
+        """
+        pays = self._seen < _TRIAL or self._taken * _LEAST_SHARE >= self._seen
+        return pays and lines >= LEAST_LINES
+
+    @property
+    def known(self) -> tuple[LinePattern, ...]:
+        """The patterns in use, those with most keys first."""
+        return self._known
+
+    def decode(self, lines: pl.Series) -> tuple[pl.DataFrame, pl.Series]:
+        """Return the rows of lines that a shape takes, and which lines are left.
+
+        Args:
+            lines: Null where a line is not to be looked at.
+        """
+        chunk = _Chunk(lines, self._columns)
+        known = self._known
+        chunk.take(known)
+        left = int(chunk.left.sum())
+        if left * _RARE > len(lines) and self._learn(lines.filter(chunk.left)) != known:
+            chunk.take([pattern for pattern in self._known if pattern not in known])
+            left = int(chunk.left.sum())
+        with self._lock:
+            self._seen += len(lines)
+            self._taken += len(lines) - left
+        return chunk.rows(), chunk.left
+
+    def _learn(self, lines: pl.Series) -> tuple[LinePattern, ...]:
+        """Learn the shapes that are most frequent in some lines; return all that are known."""
+        with self._lock:
+            sample = lines.gather_every(len(lines) // _SAMPLE + 1).drop_nulls().to_list()
+            examples = sorted(self._by_keys(sample).items(), key=lambda item: -len(item[1]))
+            for keys, found in examples:
+                is_full = max(len(self._known) - MOST_SHAPES, len(self._tried) - _MOST_TRIED) >= 0
+                if is_full or len(found) * _RARE < len(sample):
+                    break
+                if keys not in self._tried:
+                    self._tried.add(keys)
+                    compact = len(self._known) >= _FAST_SHAPES
+                    self._try(self._patterns.pattern(keys, compact=compact), found)
+            return self._known
+
+    def _by_keys(self, lines: Sequence[str]) -> dict[Keys, list[str]]:
+        examples: dict[Keys, list[str]] = defaultdict(list)
+        for line in lines:
+            try:
+                examples[self._patterns.keys_of(_members, line.encode())].append(line)
+            except (ValueError, RecursionError):
+                continue
+        return examples
+
+    def _try(self, pattern: LinePattern | None, lines: list[str]) -> None:
+        """Add a pattern, if it takes enough of the lines whose order of keys it has."""
+        if pattern is None or pattern.pieces in (each.pieces for each in self._known):
+            return
+        if sum(len(each.pieces) for each in [*self._known, pattern]) > MOST_PIECES:
+            return
+        _, matched = _capture(pattern, pl.Series(lines))
+        if matched.sum() * LEAST_TAKEN >= len(lines):
+            known = sorted([*self._known, pattern], key=lambda each: -len(each.columns))
+            self._known = tuple(known)
+
+
+class _Chunk:
+    """Lines on their way through the shapes.
+
+    Attributes:
+        left: Lines that no shape has taken yet.
+    """
+
+    def __init__(self, lines: pl.Series, columns: tuple[Column, ...]) -> None:
+        self._lines = lines
+        self._columns = columns
+        self._index = pl.int_range(len(lines), dtype=pl.UInt32, eager=True).alias(INDEX)
+        self._with_key: dict[str, pl.Series] = {}
+        self._frames: list[pl.DataFrame] = []
+        self.left = pl.repeat(value=True, n=len(lines), dtype=pl.Boolean, eager=True)
+
+    def take(self, patterns: Sequence[LinePattern]) -> None:
+        """Try some patterns on the lines that are left.
+
+        A search for the keys that not all of them have is cheaper than a match that fails late.
+        """
+        shared = (
+            set[str].intersection(*(set(each.optional) for each in patterns)) if patterns else ()
+        )
+        for pattern in patterns:
+            chosen = self.left
+            for key in pattern.optional:
+                if key not in shared:
+                    chosen = chosen & self._having(key)
+            if chosen.any():
+                self._match(pattern, chosen)
+
+    def _having(self, key: str) -> pl.Series:
+        if key not in self._with_key:
+            found = self._lines.str.contains(key, literal=True)
+            self._with_key[key] = found.fill_null(value=False)
+        return self._with_key[key]
+
+    def _match(self, pattern: LinePattern, chosen: pl.Series) -> None:
+        lines = self._lines.filter(chosen)
+        index = self._index.filter(chosen)
+        groups, matched = _capture(pattern, lines)
+        if not matched.all():
+            lines, index = lines.filter(matched), index.filter(matched)
+            groups = [group.filter(matched) for group in groups]
+        if index.is_empty():
+            return
+        frame, fits = _decode(pattern, lines, groups, self._columns)
+        frame.insert_column(0, index)
+        fits &= accepted(pattern.rules, frame)
+        if not fits.all():
+            frame = frame.filter(fits)
+        self._frames.append(frame)
+        self.left = self.left.scatter(frame.get_column(INDEX), values=False)
+
+    def rows(self) -> pl.DataFrame:
+        """Return the rows of all lines that were taken, in order."""
+        if len(self._frames) == 1:
+            return self._frames[0]
+        empty = pl.DataFrame(
+            schema={INDEX: pl.UInt32(), **{c.name: c.dtype for c in self._columns}}
+        )
+        return pl.concat([empty, *self._frames]).sort(INDEX)
+
+
+def _capture(pattern: LinePattern, lines: pl.Series) -> tuple[list[pl.Series], pl.Series]:
+    """Return the raw values of each column, and which lines match."""
+    groups: list[pl.Series] = []
+    matched = lines.is_not_null()
+    for regex, cut in zip(pattern.pieces, [*pattern.cuts, ""], strict=True):
+        piece = lines
+        if cut:
+            piece, lines = lines.str.splitn(cut, 2).struct.unnest().get_columns()
+        shown, *values = piece.str.extract_groups(regex).struct.unnest().get_columns()
+        matched &= shown.is_not_null()
+        groups += values
+    return groups, matched
+
+
+def _decode(
+    pattern: LinePattern, lines: pl.Series, groups: list[pl.Series], columns: tuple[Column, ...]
+) -> tuple[pl.DataFrame, pl.Series]:
+    """Return the columns of lines that matched, and which rows certainly are what is written."""
+    fits = pl.repeat(value=True, n=len(lines), dtype=pl.Boolean, eager=True)
+    escaped = lines.str.contains("\\", literal=True).arg_true()
+    series: dict[str, pl.Series] = {}
+    for column, raw in zip(pattern.columns, groups, strict=True):
+        if column.kind == "integer":
+            values = raw.cast(pl.Int64)
+        elif column.kind == "boolean":
+            values = raw == "true"
+        elif column.kind == "number":
+            values, are_exact = numbers_of(raw, exact=column.inferred)
+            fits = fits if are_exact is None else fits & are_exact
+            if not column.inferred:
+                # One by one, `-0` is decoded as an integer, which has no sign; here it is -0.0.
+                fits &= (raw != "-0").fill_null(value=True)
+        else:
+            values, broken = _unescape(raw, escaped, is_json=column.kind == "json")
+            fits = fits.scatter(broken, values=False) if broken else fits
+        series[column.name] = values.alias(column.name)
+    missing = pl.Series([None])
+    for column in columns:
+        if column.name not in series:
+            nulls = missing.cast(column.dtype).new_from_index(0, len(lines))
+            series[column.name] = nulls.alias(column.name)
+    return pl.DataFrame([series[column.name] for column in columns]), fits
+
+
+def _unescape(raw: pl.Series, lines: pl.Series, *, is_json: bool) -> tuple[pl.Series, list[int]]:
+    """Return strings with their escapes decoded, and where one is malformed.
+
+    Args:
+        lines: Where to look.
+        is_json: The values stay as they are written.
+    """
+    if lines.is_empty():
+        return raw, []
+    found = raw.gather(lines).str.contains("\\", literal=True).fill_null(value=False)
+    places = lines.filter(found)
+    if places.is_empty():
+        return raw, []
+    given = raw.gather(places).to_list()
+    quote = "" if is_json else '"'
+    decode: Callable[[str], list[Any]] = _values if is_json else _strings
+    broken: list[int] = []
+    try:
+        values = decode(f"[{quote}{f'{quote},{quote}'.join(given)}{quote}]")
+    except ValueError:
+        values = [_one(decode, f"{quote}{text}{quote}") for text in given]
+        broken = [
+            place for place, value in zip(places.to_list(), values, strict=True) if value is None
+        ]
+    if is_json:
+        return raw, broken
+    return raw.clone().scatter(places, pl.Series(values, dtype=pl.String)), broken
+
+
+def _one(decode: Callable[[str], list[Any]], text: str) -> Any:
+    """Decode one value; None if it is malformed."""
+    try:
+        return decode(f"[{text}]")[0]
+    except ValueError:
+        return None

@@ -1,0 +1,93 @@
+"""What is shown of an address has no password, and is the same place."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from psycopg.conninfo import conninfo_to_dict
+
+from batchimport.errors import UsageError
+from batchimport.sinks import open_sink, redact
+from tests.helpers.cli import environment
+
+READABLE = [
+    "postgresql://u:CANARY@h/d",
+    "postgres://u:CANARY@/d",
+    "postgresql://:CANARY@h/d",
+    "postgresql://u:CAN%40ARY@h:5432/d?sslmode=require",
+    "postgresql://us%40er:CANARY@h/d",
+    "postgresql://u:CAN?ARY@h/d",
+    "postgresql:///d?host=127.0.0.1&user=u&password=CAN@ARY",
+    "postgresql://h/d?p%61ssword=CANARY",
+    "postgresql://h:5432/d?user=u&password=CAN@ARY",
+    "postgresql://u:CANARY@a:1,b:2/d?target_session_attrs=any",
+    "postgresql://u:CANARY@[::1]:5/d",
+    "postgresql://u:CANARY@%2Ftmp/d",
+    "postgresql:///d?host=@abstract&user=u&password=CANARY",
+    "postgresql://h/d?sslpassword=CANARY&sslcert=c.pem",
+    "postgresql://u:CANARY@h/d?options=-c%20search_path%3Dx",
+]
+UNREADABLE = [
+    "postgresql://u:CAN@ARY@h/d",
+    "postgresql://u:CAN/ARY@h/d",
+    "postgresql://u:12/CANARY@h/d",
+    "postgresql://u:CANARY",
+    "postgresql://u%3ACANARY@h/d",
+    "postgresql://u:CAN?x@ARY@h/d",
+    "postgresql://u:CAN ARY@h/d",
+    "postgresql://u:CAN%zzARY@h/d",
+    "postgresql//u:CANARY@h/d",
+    "postgres:u:CANARY@h/d",
+    "host=h password=CANARY",
+    "POSTGRESQL://u:CANARY@h/d",
+    "mysql://u:CANARY@h/d",
+    "postgresql://h/d?password=CANARY&nonsense=1",
+]
+
+
+def parts(address: str) -> dict[str, str]:
+    known = conninfo_to_dict(address)
+    return {name: str(value) for name, value in known.items() if "password" not in name}
+
+
+@pytest.mark.parametrize("address", READABLE)
+def test_only_the_password_is_gone(address: str) -> None:
+    """As libpq understands the address."""
+    shown = redact(address)
+    assert not any(part in shown for part in ("CAN", "ARY"))
+    assert conninfo_to_dict(shown) == parts(address)
+    assert redact(shown) == shown
+
+
+@pytest.mark.parametrize("address", UNREADABLE)
+def test_nothing_is_shown_of_what_cannot_be_read(address: str) -> None:
+    """Nor in the error that refuses it, nor in that error's causes."""
+    assert not any(part in redact(address) for part in ("CAN", "ARY", "u:", "12"))
+    with pytest.raises(UsageError) as caught:
+        open_sink(address)
+    error = caught.value
+    seen = f"{error} {error.hint} {error.__cause__!r} {error.__context__!r}"
+    assert not any(part in seen for part in ("CAN", "ARY"))
+
+
+@pytest.mark.parametrize(
+    "address", ["sqlite:////a/b:c@d.db", "duckdb:///x@y", "parquet:///p?q", "postgresql://u@h/d"]
+)
+def test_an_address_without_a_password_is_shown_as_it_is(address: str) -> None:
+    """Also a path with the marks of a login."""
+    assert redact(address) == address
+
+
+def test_without_psycopg_only_the_scheme_is_shown() -> None:
+    """A host that has no driver cannot take the address apart."""
+    code = (
+        "import sys; sys.modules['psycopg'] = None\n"
+        "from batchimport.sinks import redact\n"
+        "print(redact('postgresql://u:CANARY@h/d'))"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, env=environment()
+    )
+    assert ended.stdout == "postgresql://…\n"
