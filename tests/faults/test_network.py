@@ -138,3 +138,12 @@ def test_a_server_that_crashes_under_load(
         assert found[key] == expected[key]
     place.assert_consistent("users")
     assert place.ending("users") == PostgresDatabase(addresses[0]).ending("users")
+
+
+def test_a_lost_reply_to_the_claim(far: Victim, proxy: Proxy, whole: Ending) -> None:
+    """The claim is made again: the job is known by then, and is the same one."""
+    proxy.weather.lost_replies = frozenset({1})
+    ended = far.run("", *HASTE)
+    assert proxy.cuts == 1
+    assert ended.summary["chunks"]["retried"] == 0
+    assert far.end() == whole

@@ -118,8 +118,8 @@ class PostgresSink(SqlSink):
         """Make ledger and table ready and take the job with a new epoch."""
         targets = {job.target_hash(), *(old.target_hash for old in instead_of)}
         self._lock_keys = sorted(map(_lock_key, targets))
-        with self._lock, self._translated():
-            self._take_locks(self._main)
+        with self._job_connection() as connection:
+            self._take_locks(connection)
         return super().claim(job, record, owner, instead_of, check)
 
     def exclude_claims(self) -> None:
