@@ -107,8 +107,8 @@ def test_extra_keys_survive_a_model_with_code(tmp_path: Path) -> None:
     ("spec", "message"),
     [
         ("tests.helpers.models:Plan", "neither a file nor a pydantic model"),
-        ("tests.helpers.models:Nobody", "cannot load"),
-        ("tests.helpers.nowhere:User", "cannot load"),
+        ("tests.helpers.models:Nobody", "tests.helpers.models has no Nobody"),
+        ("tests.helpers.nowhere:User", "there is no module tests.helpers.nowhere"),
         ("no/such/file.json", "cannot be read"),
     ],
 )
