@@ -262,6 +262,7 @@ class _Run:
         Raises:
             RefusedError: If a process is running the job, or the source has changed.
         """
+        refuse_few_records(self._request, self._source)
         if self._request.restart:
             return None, None
         owner = self._recorder.owner
@@ -269,7 +270,6 @@ class _Run:
         if found.completed is not None:
             return self._already_completed(found.completed), found.completed.job_id
         if found.known is None:
-            refuse_few_records(self._request, self._source)
             return None, None
         refuse_if_owned(found.known, self._sink, owner)
         return None, found.known.job_id

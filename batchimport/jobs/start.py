@@ -112,6 +112,7 @@ def begin_job(
             content already, or its rows are gone.
         UsageError: If the table cannot take the records.
     """
+    refuse_few_records(request, parts.source)
     for _ in range(LOOKS):
         found = identify(request, parts.source, parts.sink, owner, has_ended)
         if found.completed is not None and not reopen:
@@ -144,8 +145,6 @@ def _open(
         _LedgerChangedError: If the ledger is not as it was when the job was found.
     """
     known = found.known
-    if known is None:
-        refuse_few_records(request, parts.source)
     record, bound = (known, None) if known else _describe(request, parts)
     if record.job_id not in {each.job_id for each in found.instead_of}:
         refuse_if_owned(record, parts.sink, owner, has_ended)

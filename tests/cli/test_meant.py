@@ -123,6 +123,8 @@ def test_too_few_records_are_refused(workdir: Workdir) -> None:
     workdir.write("u.csv", "id,name\n3,Eve\n4,Kim\n")
     workdir.run("u.csv", "--if-exists", "truncate", "--min-records", "2")
     assert names_of_rows(workdir) == ["Eve", "Kim"]
+    again = workdir.call("run", "u.csv", "--if-exists", "truncate", "--min-records", "3")
+    assert again.code == 6, "a completed job is no excuse"
 
 
 def test_a_source_that_had_only_a_header_may_grow(workdir: Workdir) -> None:
