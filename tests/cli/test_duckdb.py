@@ -111,7 +111,7 @@ def test_a_chunk_of_bad_rows_is_linear(workdir: Workdir) -> None:
 
 
 def test_an_open_database_is_refused(workdir: Workdir) -> None:
-    """Exit 6, in words, while another process has the file open; nothing is waited for."""
+    """Exit 6, with who has the file open, once `--destination-wait` is over."""
     path = workdir.path / "u.duckdb"
     holder = subprocess.Popen(
         [
@@ -126,7 +126,8 @@ def test_an_open_database_is_refused(workdir: Workdir) -> None:
     assert holder.stdout
     assert holder.stdout.readline() == "open\n"
     workdir.lines("u.jsonl", [{"id": 1}])
-    ended = workdir.call("run", "u.jsonl", "--to", "duckdb:///u.duckdb", "--json")
+    run = ("run", "u.jsonl", "--to", "duckdb:///u.duckdb", "--json")
+    ended = workdir.call(*run, "--destination-wait", "0")
     holder.communicate("\n")
     assert (ended.code, ended.summary["status"]) == (6, "refused")
     assert f"PID {holder.pid}" in ended.err
