@@ -36,6 +36,7 @@ def run(main: Coroutine[Any, Any, _Result]) -> _Result:
         return await task
 
     with ThreadPoolExecutor(1, thread_name_prefix="event-loop") as pool:
+        pool.submit(int).result()  # a pool that is interrupted as it starts its thread joins none
         try:
             return pool.submit(asyncio.run, cancellable()).result()
         except BaseException:
