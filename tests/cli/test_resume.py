@@ -102,7 +102,7 @@ def test_rejects_are_read_from_the_ledger(stopped: Workdir) -> None:
             "postgresql://db/x?user=u&password=secret",
             None,
             ".batchimport",
-            "PGPASSWORD=... batchimport resume j-1 --to 'postgresql://db/x?user=u'",
+            "PGPASSWORD=... batchimport resume j-1 --to postgresql://u@db/x",
         ),
     ],
 )
