@@ -242,7 +242,10 @@ def test_a_chunk_of_bad_rows_is_linear(workdir: Workdir, address: str) -> None:
         (lambda a: a.replace("postgres:", f"nobody:{PASSWORD}"), "nobody"),
         (lambda a: f"postgresql://u:{PASSWORD}@localhost:1/x", "cannot connect"),
         (lambda a: f"postgresql://localhost:1/x?password={PASSWORD}", "cannot connect"),
-        (lambda a: f"postgresql://u:{PASSWORD}@localhost:bad/x", "not an address that libpq understands"),
+        (
+            lambda a: f"postgresql://u:{PASSWORD}@localhost:bad/x",
+            "not an address that libpq understands",
+        ),
     ],
 )
 def test_a_place_that_is_none_is_one_line(

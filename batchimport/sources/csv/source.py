@@ -106,7 +106,7 @@ class DelimitedSource(TextSource):
             names.pop()
         if width not in (0, len(names)):
             fields = f"most records have {width} fields, the header has {len(names)}"
-            if self._form.is_even and abs(width - len(names)) == 1:
+            if self._form.is_even and width > 1 and abs(width - len(names)) == 1:
                 remarks.append(
                     f"{fields}: its names are given from the left (check them, or name the columns "
                     "yourself with --no-header)"
