@@ -230,8 +230,6 @@ class _Search:
         stored = remembered_rows(request, job_id, other_ledger=bool(self._jobs))
         if not stored or request.allow_duplicates:
             return
-        if sink.owner(job_id) is not None:  # a restart was killed as it removed the job's files
-            return
         is_there = sink.identity_of(job.table) is not None and sink.has_rows(job.table)
         if is_there and sink.hints.rows_outlive_the_ledger:
             if appends(job):

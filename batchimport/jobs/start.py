@@ -155,6 +155,11 @@ def _open(
         if _seen(parts, record, parts.sink.jobs()) != _seen(parts, record, found.jobs):
             raise _LedgerChangedError
 
+    if not request.options.dry_run:
+        for (
+            replaced
+        ) in found.instead_of:  # else a kill as its files go would look like a lost ledger
+            request.state.forget(replaced.job_id)
     failpoints.reach("before-claim")
     claim = parts.sink.claim(parts.job, record, owner, found.instead_of, check)
     failpoints.reach("after-claim")

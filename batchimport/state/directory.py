@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,6 +89,11 @@ class StateDirectory:
         except OSError as error:
             raise self._unwritable(error) from error
         write_atomically(folder / "job.json", [text.encode()])
+
+    def forget(self, job_id: str) -> None:
+        """Remove the checkpoint of a job; the other files in its folder stay."""
+        with suppress(OSError):
+            (self.folder(job_id) / "job.json").unlink()
 
     def load(self, job_id: str) -> dict[str, Any] | None:
         """Return the checkpoint of a job; None if it is missing, damaged, or of another version.
