@@ -272,7 +272,7 @@ class Job:
         key: Columns that identify a row.
         new_columns: What becomes of a record's keys that the table has no column for; None: they are
             kept in `_extra` in a table that batchimport made, else the record is rejected.
-        limit: Import only so many records from the beginning; None: all.
+        limit: Number of records to import, from the beginning; None imports all.
         ledger_schema: Database schema of the ledger's tables; part of the address.
     """
 
@@ -362,7 +362,7 @@ class RunOptions:
         max_errors_share: The same as a share of the processed records, 0 to 1.
         rejects_path: File for the rejects; None: in the state directory.
         dry_run: Import as usual, but keep nothing.
-        hopeless_after: Stop if so many records are processed and every one of them was rejected,
+        hopeless_after: Stop once this many records are processed and all of them were rejected,
             unless `max_errors` or its share says how many may be; None: never.
         min_records: Refuse to begin a job whose source has fewer records; None: any number.
         destination_wait_seconds: How long the job waits for a destination that is away or locked.

@@ -99,7 +99,7 @@ def _already(summary: Summary, ended_at: str | None) -> str:
 
 
 def _outcome(summary: Summary) -> tuple[str, Style]:
-    """Return the outcome in words; that nothing was stored is not that everything was."""
+    """Return the text and style of the outcome; a run that stored nothing is not called complete."""
     words, style = _OUTCOMES.get(summary.status, (summary.status, QUIET))
     if summary.failed and summary.failed == summary.total_processed:
         return f"{words.partition(':')[0]}: no record fits: is this the right schema?", TROUBLE

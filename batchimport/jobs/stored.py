@@ -269,7 +269,7 @@ def _forms(value: Any) -> tuple[Any, ...]:
 
 
 def rows_of(number: int) -> str:
-    """Return a number of rows in words: `1 row`."""
+    """Return a number of rows as text, such as `1 row` or `2,939 rows`."""
     return f"{number:,} row{'' if number == 1 else 's'}"
 
 

@@ -62,7 +62,7 @@ def _integer(text: pl.Expr) -> pl.Expr:
 
 
 def _whole(number: pl.Expr) -> pl.Expr:
-    # 2**63 is a double, the largest integer below is none.
+    # 2**63 is exact as a double; the largest 64-bit integer, one below it, is not.
     fits = (number == number.floor()) & (number >= -(2.0**63)) & (number < 2.0**63)
     return pl.when(fits).then(number).cast(pl.Int64, strict=False)
 

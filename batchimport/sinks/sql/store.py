@@ -80,7 +80,7 @@ class SqlClaim:
         extra = frame.get_column(EXTRA_COLUMN)
         keys = {place: _raw_items(extra[place]) for place in extra.is_not_null().arg_true()}
         frame, adds = frame.drop(EXTRA_COLUMN), target.new_columns == "add"
-        # A key that differs in case alone from a column is none that could be added.
+        # A key that differs from a column only in case cannot be added as a column.
         taken = {name.lower() for name in target.table_names}
         refused = {
             place: [_unknown(name, items[name]) for name in unknown]
