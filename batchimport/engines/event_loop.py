@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
 
 _Result = TypeVar("_Result")
+_SIGNAL_POLL_SECONDS = 0.5
 
 
 def run(main: Coroutine[Any, Any, _Result]) -> _Result:
@@ -38,7 +39,11 @@ def run(main: Coroutine[Any, Any, _Result]) -> _Result:
     with ThreadPoolExecutor(1, thread_name_prefix="event-loop") as pool:
         pool.submit(int).result()  # a pool that is interrupted as it starts its thread joins none
         try:
-            return pool.submit(asyncio.run, cancellable()).result()
+            future = pool.submit(asyncio.run, cancellable())
+            # A signal that arrives just before the wait does not end it: hence short waits.
+            while not wait([future], timeout=_SIGNAL_POLL_SECONDS).done:
+                pass
+            return future.result()
         except BaseException:
             interrupted.set()
             for loop, task in started:
