@@ -1,12 +1,13 @@
 """Addresses of destinations, and what of them may be shown: never a password.
 
-An address is taken apart by the library that connects with it, not by a pattern: what libpq takes for a
-password is one, however it is written. Where an address cannot be taken apart, nothing of it is shown
-but the scheme.
+The registry says who takes an address apart. Those of PostgreSQL are taken apart by the library that
+connects with them, not by a pattern: what libpq takes for a password is one, however it is written. Where
+an address cannot be taken apart, nothing of it is shown but the scheme.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode
 
@@ -16,7 +17,6 @@ from batchimport.sinks.registry import scheme_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-POSTGRES = frozenset({"postgresql", "postgres"})
 HIDDEN = "…"
 
 
@@ -31,8 +31,15 @@ def redact(address: str) -> str:
     scheme, known_scheme = _scheme_name(address), scheme_of(address)
     if known_scheme is not None and known_scheme.is_path:
         return address
-    if scheme not in POSTGRES:
+    if known_scheme is None or not known_scheme.redact:
         return f"{scheme}://{HIDDEN}" if scheme else HIDDEN
+    module, _, name = known_scheme.redact.partition(":")
+    return str(getattr(import_module(module), name)(address))
+
+
+def redact_postgres(address: str) -> str:
+    """Return an address of PostgreSQL without its passwords."""
+    scheme = _scheme_name(address)
     try:
         known = parse_postgres(address)
     except (UsageError, ImportError):

@@ -21,6 +21,7 @@ class Scheme:
         extra: Extra of this package that installs its driver; None if it needs no driver.
         password_variable: Environment variable that its driver takes a password from.
         suffixes: Of paths that stand for such an address, in lower case.
+        redact: `module:function` that returns an address without its password; it needs no driver.
     """
 
     sink: str
@@ -30,6 +31,7 @@ class Scheme:
     extra: str | None = None
     password_variable: str | None = None
     suffixes: tuple[str, ...] = ()
+    redact: str = ""
 
 
 _POSTGRES = Scheme(
@@ -37,6 +39,14 @@ _POSTGRES = Scheme(
     "postgresql://user@host/database",
     extra="postgres",
     password_variable="PGPASSWORD",  # noqa: S106 - a name
+    redact="batchimport.sinks.address:redact_postgres",
+)
+_MYSQL = Scheme(
+    "batchimport.sinks.mysql.sink:MysqlSink",
+    "mysql://user@host/database",
+    extra="mysql",
+    password_variable="MYSQL_PWD",  # noqa: S106 - a name
+    redact="batchimport.sinks.mysql.address:redact",
 )
 
 SINKS = {
@@ -63,6 +73,8 @@ SINKS = {
     ),
     "postgresql": _POSTGRES,
     "postgres": replace(_POSTGRES, example=""),
+    "mysql": _MYSQL,
+    "mariadb": replace(_MYSQL, example=""),
 }
 """All schemes by their names in lower case."""
 

@@ -21,6 +21,7 @@ from batchimport.errors import FatalError, JobRunningElsewhereError, UsageError
 from batchimport.model import Reject
 from batchimport.schema import Column
 from batchimport.sinks.base import Sink
+from batchimport.sinks.mysql.sink import MysqlSink
 from batchimport.sinks.postgres import sink as postgres_sink
 from batchimport.sinks.postgres.sink import PostgresSink
 from tests.helpers.cli import environment
@@ -190,7 +191,7 @@ def test_values_come_back_as_they_were(store: Store, kind: Any) -> None:
         assert json.loads(found[0]) == json.loads(given[0]["v"])
         return
     assert found == VALUES[kind]
-    if store.like != "sqlite":  # which has neither booleans nor a negative zero
+    if store.like not in ("sqlite", "mysql"):  # which have no booleans; SQLite no negative zero
         assert list(map(str, found)) == list(map(str, VALUES[kind]))
 
 
@@ -221,7 +222,8 @@ def test_times_and_ids_have_types_of_their_own(store: Store) -> None:
         assert found == [tuple(each.values()) for each in given]
         return
     assert {str(day) for day, _, _ in found} == {"2024-02-29"}
-    assert {moment.isoformat() for _, moment, _ in found} == {"2024-02-29T10:00:00+00:00"}
+    zone = "" if store.like == "mysql" else "+00:00"  # its columns have none; they are in UTC
+    assert {moment.isoformat() for _, moment, _ in found} == {f"2024-02-29T10:00:00{zone}"}
     assert {str(each) for _, _, each in found} == {uid}
 
 
@@ -254,6 +256,8 @@ def test_keys_without_a_column_are_kept(store: Store) -> None:
 )
 def test_any_name_is_a_name(store: Store, name: str) -> None:
     """Tables and columns are quoted."""
+    if (store.like, name) == ("mysql", "💥"):
+        pytest.skip("its names have no characters of four bytes")
     columns = (Column(name, "integer"),)
     _, claim = store.claimed(store.job(table=name), columns=columns)
     assert claim.store(a_request(chunk(0, 1), [{name: 1}], columns=columns)).successful == 1
@@ -266,9 +270,11 @@ def test_any_name_is_a_name(store: Store, name: str) -> None:
 
 
 def lose_locks(sink: Sink) -> None:
-    """Let PostgreSQL release a sink's locks, as if its connection had been lost."""
+    """Let a server release a sink's locks, as if its connection had been lost."""
     if isinstance(sink, PostgresSink):
         sink.run("DO $$ BEGIN PERFORM pg_advisory_unlock_all(); END $$")
+    if isinstance(sink, MysqlSink):
+        sink.rows("SELECT RELEASE_ALL_LOCKS()")
 
 
 def test_a_stopped_owner_that_wakes_up_cannot_commit(store: Store) -> None:

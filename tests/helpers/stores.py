@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from batchimport.schema import Column
 from batchimport.sinks import open_sink
 from batchimport.sinks.base import Claim, JobRecord, Sink, StoreRequest
 from batchimport.sinks.registry import Scheme
+from tests.helpers import mariadb
 from tests.helpers.toy_sink import TOY
 
 Rows = list[tuple[Any, ...]]
@@ -46,6 +48,15 @@ def _look_by_sql(sink: Any, columns: str, table: str) -> Rows:
     return rows
 
 
+def _look_by_mysql(sink: Any, columns: str, table: str) -> Rows:
+    columns = re.sub(r"CAST\((\w+) AS (?:varchar|text)\)", r"CAST(\1 AS char)", columns)
+    columns = re.sub(
+        '"((?:[^"]|"")*)"', lambda name: sink.quote(name[1].replace('""', '"')), columns
+    )
+    rows: Rows = sink.rows(f"SELECT {columns} FROM {sink.name(table)} ORDER BY 1")
+    return rows
+
+
 def _look_at_files(sink: Any, columns: str, table: str) -> Rows:
     del table
     frame = pl.scan_parquet(f"{sink._folder.path}/*.parquet")
@@ -56,6 +67,7 @@ ADAPTERS = {
     "sqlite": Adapter(lambda path, _: f"sqlite:///{path / 'users.db'}", _look_by_sql),
     "duckdb": Adapter(lambda path, _: f"duckdb:///{path / 'users.duckdb'}", _look_by_sql),
     "postgresql": Adapter(lambda _, server: str(server().new_database()), _look_by_sql),
+    "mysql": Adapter(lambda *_: mariadb.server().new_database(), _look_by_mysql),
     "parquet": Adapter(
         lambda path, _: f"parquet:///{path / 'users'}", _look_at_files, is_sql=False
     ),

@@ -1,0 +1,104 @@
+"""A real MariaDB server, and an empty database in it for each test that asks."""
+
+from __future__ import annotations
+
+import atexit
+import itertools
+import shutil
+import subprocess
+import tempfile
+from contextlib import closing
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pymysql
+import pytest
+
+from batchimport.sinks.mysql.address import parse
+from tests.helpers.tracing import wait_for
+
+_numbers = itertools.count(1)
+_ABSENT = "MariaDB is not installed: apt-get install mariadb-server"
+
+
+class MariadbServer:
+    """A server on a Unix socket in a directory of its own."""
+
+    def __init__(self, path: Path) -> None:
+        self.socket = path / "socket"
+        common = ["--no-defaults", "--user=root", f"--datadir={path / 'data'}"]
+        subprocess.run(
+            ["mariadb-install-db", *common, "--auth-root-authentication-method=normal"],
+            check=True,
+            capture_output=True,
+        )
+        with (path / "log").open("wb") as log:
+            self._process = subprocess.Popen(
+                ["mariadbd", *common, f"--socket={self.socket}", "--skip-networking"]
+                # Tests kill processes, never the machine: what the kernel has is safe.
+                + ["--innodb-flush-method=nosync", "--innodb-buffer-pool-size=64M"]
+                + ["--character-set-server=latin1"],  # what is made must not depend on it
+                stdout=log,
+                stderr=log,
+            )
+        wait_for(self.is_up)
+
+    def is_up(self) -> bool:
+        """Say whether it takes connections."""
+        ping = ["mariadb-admin", "--no-defaults", "--user=root", f"--socket={self.socket}", "ping"]
+        return subprocess.run(ping, capture_output=True, check=False).returncode == 0
+
+    def new_database(self) -> str:
+        """Return the address of an empty database."""
+        name = f"test{next(_numbers)}"
+        execute(f"mysql://root@/?unix_socket={self.socket}", f"CREATE DATABASE {name}")
+        return f"mysql://root@/{name}?unix_socket={self.socket}"
+
+    def stop(self) -> None:
+        self._process.terminate()
+        self._process.wait()
+
+
+@cache
+def server() -> MariadbServer:
+    """Return the server of this process, which is started by the first test that needs it.
+
+    Not in pytest's own directory: the path of a socket is short.
+    """
+    if shutil.which("mariadbd") is None:
+        pytest.skip(_ABSENT)
+    path = Path(tempfile.mkdtemp(prefix="batchimport-mariadb-"))
+    started = MariadbServer(path)
+
+    def end() -> None:
+        started.stop()
+        shutil.rmtree(path, ignore_errors=True)
+
+    atexit.register(end)
+    return started
+
+
+def _connect(address: str) -> Any:
+    known = parse(address)
+    return pymysql.connect(
+        user=known.user,
+        database=known.database or None,
+        unix_socket=known.socket,
+        autocommit=True,
+        charset="utf8mb4",
+        init_command="SET SESSION sql_mode = 'STRICT_ALL_TABLES,ANSI_QUOTES'",
+    )
+
+
+def fetch(address: str, statement: str) -> list[tuple[Any, ...]]:
+    """Return the rows of a query; names may be in double quotes."""
+    with closing(_connect(address)) as connection, connection.cursor() as cursor:
+        cursor.execute(statement)
+        return list(cursor.fetchall())
+
+
+def execute(address: str, *statements: str) -> None:
+    """Run statements."""
+    for statement in statements:
+        fetch(address, statement)
