@@ -17,6 +17,7 @@ POINTS = (
     "during-removal",  # one file of several of a forgotten job is deleted
     "after-forgetting",  # --restart has deleted the old ledger; the transaction is open
     "after-table",  # table created, truncated or replaced; the claim's transaction is open
+    "before-renaming",  # the claim is committed; its table has not its name yet (MySQL)
     "after-claim",
     "before-store",  # a chunk is ready to be stored
     "after-ledger-row",

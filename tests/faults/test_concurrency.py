@@ -15,7 +15,7 @@ from batchimport.failpoints import VARIABLE
 from batchimport.sinks.duckdb.file import create_file
 from tests.faults.sweep import Ending, Victim, new_victim
 from tests.helpers.cli import COMMAND, Workdir, environment
-from tests.helpers.destinations import Database
+from tests.helpers.destinations import Database, MysqlDatabase
 from tests.helpers.forked import Call, call_all
 from tests.helpers.tracing import has_stopped, wait_for
 
@@ -27,6 +27,7 @@ from tests.helpers.tracing import has_stopped, wait_for
         "postgresql",
         pytest.param("duckdb", marks=pytest.mark.slow),
         pytest.param("parquet", marks=pytest.mark.slow),
+        pytest.param("mysql", marks=pytest.mark.slow),
     ],
 )
 def kind(request: pytest.FixtureRequest) -> str:
@@ -117,6 +118,8 @@ def take_over(victim: Victim) -> Any:
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
             "WHERE application_name = 'batchimport' AND datname = current_database()"
         )
+    if isinstance(victim.destination, MysqlDatabase):
+        victim.destination.cut()
     victim.destination.hand_over()
     return victim.run("", "--state-dir", "elsewhere")
 

@@ -50,6 +50,8 @@ def place(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> Destinat
 
 def otherwise(address: str) -> str:
     """Return the same address in other words."""
+    if address.startswith("mysql:"):
+        return address.replace("mysql:", "mariadb:", 1)
     if "postgresql" in address:
         return address.replace("127.0.0.1", "localhost")
     scheme, path = address.split(":///")

@@ -18,6 +18,7 @@ KILLING = {
     "duckdb": ("pwrite64", "write", "fsync", "unlink"),
     "parquet": ("write", "fsync", "linkat", "rename", "unlink"),
     "postgresql": ("sendto", "recvfrom", "rename", "fsync"),
+    "mysql": ("sendto", "recvfrom", "memfd_create"),
 }
 FAILING = {
     "sqlite": ("pwrite64:error=ENOSPC", "fsync:error=EIO"),

@@ -14,9 +14,12 @@ from typing import Any
 import duckdb
 import polars as pl
 import psycopg
+import pymysql
+from pymysql.constants import ER
 
 from batchimport.sinks.parquet.sink import ParquetSink
 from batchimport.sinks.sql.statements import LEDGER_TABLES
+from tests.helpers import mariadb
 from tests.helpers.stores import ADAPTERS
 
 Rows = list[tuple[Any, ...]]
@@ -144,6 +147,25 @@ class PostgresDatabase(Database):
             connection.execute(statement)  # type: ignore[call-overload]
 
 
+class MysqlDatabase(Database):
+    def fetch(self, statement: str) -> Rows:
+        try:
+            return mariadb.fetch(self.address, statement)
+        except pymysql.ProgrammingError as error:
+            if error.args[0] != ER.NO_SUCH_TABLE:
+                raise
+            return []
+
+    def execute(self, statement: str) -> None:
+        mariadb.execute(self.address, statement)
+
+    def cut(self) -> None:
+        """End all connections to the database."""
+        others = "SELECT id FROM information_schema.processlist WHERE db = DATABASE() AND id <> "
+        for (number,) in self.fetch(others + "CONNECTION_ID()"):
+            self.execute(f"KILL {number}")
+
+
 class ParquetFolder(Destination):
     """A directory; its ledger is in footers, which only the sink can read."""
 
@@ -187,6 +209,7 @@ KINDS: dict[str, type[Destination]] = {
     "postgresql": PostgresDatabase,
     "duckdb": DuckdbFile,
     "parquet": ParquetFolder,
+    "mysql": MysqlDatabase,
 }
 """Every sink that the sweeps run over."""
 

@@ -24,6 +24,7 @@ from batchimport import failpoints, importer
 from batchimport.cli import main, run
 from batchimport.display import lines, report
 from batchimport.sinks.duckdb import sink as duckdb
+from batchimport.sinks.mysql import sink as mysql
 from batchimport.sinks.parquet import sink as parquet
 from batchimport.sinks.postgres import sink as postgres
 from batchimport.sinks.sqlite import sink as sqlite
@@ -42,6 +43,7 @@ PRELOADED = (
     duckdb,
     parquet,
     postgres,
+    mysql,
     csv_source,
     jsonl_source,
     pytest,

@@ -102,7 +102,8 @@ class SqlSink(Dialect):
         return frozenset(own.name.lower() for own in self.columns(table) if own.family == "text")
 
     def _has_ledger(self) -> bool:
-        return self.exists(self.in_ledger(LEDGER_TABLES[0]))
+        # The last one that is made: a database that commits each of them may have only the first.
+        return self.exists(self.in_ledger(LEDGER_TABLES[-1]))
 
     def _outcome_columns(self) -> str:
         """Return the SQL of a chunk's outcomes: nulls where the ledger is of an earlier version."""
