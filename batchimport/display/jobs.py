@@ -156,7 +156,7 @@ def _place(job: dict[str, Any]) -> str:
     """Return database and table in few characters: `users.db/users`, `shop@db/users`."""
     scheme, _, rest = str(job["destination"]).partition("://")
     rest = rest.partition("?")[0]
-    if scheme.startswith("postgres"):
+    if scheme.startswith(("postgres", "mysql", "mariadb")):
         host, _, database = rest.rpartition("@")[2].partition("/")
         place = f"{database}@{host}" if host else database
     else:

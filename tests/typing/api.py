@@ -8,6 +8,7 @@ from batchimport.policy.sizing import AutoSizer, FixedSizer, LoadSizer, Sizer
 from batchimport.schema import RecordSchema
 from batchimport.sinks.base import Claim, Sink
 from batchimport.sinks.duckdb.sink import DuckdbClaim, DuckdbSink
+from batchimport.sinks.mysql.sink import MysqlSink
 from batchimport.sinks.parquet.sink import ParquetClaim, ParquetSink
 from batchimport.sinks.postgres.sink import PostgresSink
 from batchimport.sinks.sql.store import SqlClaim
@@ -22,7 +23,7 @@ from batchimport.sources.parquet.source import ParquetRows, ParquetSource
 from tests.helpers.toy_sink import ToySink
 from tests.helpers.toy_source import BoxRecords, BoxSource
 
-sinks: list[type[Sink]] = [DuckdbSink, ParquetSink, PostgresSink, SqliteSink, ToySink]
+sinks: list[type[Sink]] = [DuckdbSink, ParquetSink, MysqlSink, PostgresSink, SqliteSink, ToySink]
 claims: list[type[Claim]] = [DuckdbClaim, ParquetClaim, SqlClaim]
 sources: list[type[Source]] = [
     BoxSource,

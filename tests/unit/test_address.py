@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from batchimport.errors import UsageError
 from batchimport.sinks import open_sink, redact
+from batchimport.sinks.mysql import address as mysql
 from tests.helpers.cli import environment
 
 READABLE = [
@@ -42,8 +44,29 @@ UNREADABLE = [
     "postgres:u:CANARY@h/d",
     "host=h password=CANARY",
     "POSTGRESQL://u:CANARY@h/d",
-    "mysql://u:CANARY@h/d",
+    "db2://u:CANARY@h/d",
     "postgresql://h/d?password=CANARY&nonsense=1",
+    "mysql://u:CAN@ARY@h/d",
+    "mysql://u:CAN/ARY@h/d",
+    "mysql://u:CAN?ARY@h/d",
+    "mysql://u:CAN#ARY@h/d",
+    "mysql://u:12/CANARY@h/d",
+    "mysql://u:12?CANARY@h/d",
+    "mysql://u:CANARY",
+    "mysql://u%3ACANARY@h/d",
+    "mariadb://h/d?password=CANARY",
+    "mysql:u:CANARY@h/d",
+]
+MYSQL = [
+    ("mysql://u:CANARY@h/d", "mysql://u@h/d"),
+    ("MySQL://:CANARY@h:3306/d", "mysql://h:3306/d"),
+    ("mariadb://us%40er:CAN%40ARY@[::1]:5/d", "mariadb://us%40er@[::1]:5/d"),
+    ("mysql://u:CAN%zzARY@h/a%2Fb", "mysql://u@h/a%2Fb"),
+    (
+        "mysql://u:CANARY@/d?unix_socket=/run/s.sock&ssl_ca=a%26b",
+        "mysql://u@/d?unix_socket=/run/s.sock&ssl_ca=a%26b",
+    ),
+    ("mysql://u:@h/d", "mysql://u@h/d"),
 ]
 
 
@@ -61,6 +84,16 @@ def test_only_the_password_is_gone(address: str) -> None:
     assert redact(shown) == shown
 
 
+@pytest.mark.parametrize(("address", "shown"), MYSQL)
+def test_only_the_password_of_mysql_is_gone(address: str, shown: str) -> None:
+    """As its sink understands the address."""
+    assert redact(address) == shown
+    assert redact(shown) == shown
+    known = mysql.parse(address)
+    assert mysql.parse(shown) == replace(known, password="")
+    assert "CAN" not in repr(known)
+
+
 @pytest.mark.parametrize("address", UNREADABLE)
 def test_nothing_is_shown_of_what_cannot_be_read(address: str) -> None:
     """Nor in the error that refuses it, nor in that error's causes."""
@@ -73,7 +106,8 @@ def test_nothing_is_shown_of_what_cannot_be_read(address: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "address", ["sqlite:////a/b:c@d.db", "duckdb:///x@y", "parquet:///p?q", "postgresql://u@h/d"]
+    "address",
+    ["sqlite:////a/b:c@d.db", "duckdb:///x@y", "parquet:///p?q", "postgresql://u@h/d", "mysql://h"],
 )
 def test_an_address_without_a_password_is_shown_as_it_is(address: str) -> None:
     """Also a path with the marks of a login."""

@@ -105,7 +105,8 @@ def parse(address: str) -> Address:
 def redact(address: str) -> str:
     """Return an address without its password; nothing but the scheme if it cannot be taken apart."""
     try:
-        return parse(address).without_password()
+        known = parse(address)
+        return known.without_password() if known.password or ":@" in address else address
     except UsageError:
         return f"{address.partition('://')[0]}://{HIDDEN}"
 
