@@ -155,7 +155,7 @@ def test_a_dry_run_adds_no_column(server: Store) -> None:
 
 TABLE = """CREATE TABLE users (nr INTEGER AUTO_INCREMENT PRIMARY KEY, id SMALLINT UNIQUE,
     name VARCHAR(5) NOT NULL, price DECIMAL(6, 2), mood ENUM('sad', 'ok'), born DATE, at DATETIME,
-    big BIGINT UNSIGNED, flag BIT(1), doc JSON, plain VARCHAR(9) CHARACTER SET latin1,
+    big BIGINT UNSIGNED, flag {flag}, doc JSON, plain VARCHAR(9) CHARACTER SET latin1,
     team INTEGER REFERENCES teams (id), CHECK (id <> 13))"""
 GOOD = {"id": 1, "name": "Zoë", "price": "1234.50", "mood": "ok", "born": "2024-02-29", "team": "1"}
 GOOD |= {"at": "2024-02-29 10:00:00", "big": "18446744073709551615", "flag": "yes", "doc": "[1]"}
@@ -194,7 +194,8 @@ def test_the_table_decides_whichever_way_rows_take(
     setting("local_infile", files)
     server.run("CREATE TABLE teams (id INTEGER PRIMARY KEY)")
     server.run("INSERT INTO teams VALUES (1)")
-    server.run(TABLE)
+    # A column of bits is never loaded: the text of a number would be its digits' bits.
+    server.run(TABLE.format(flag="BIT(1)" if size == 4 else "BOOLEAN"))
     server.run(
         "CREATE TRIGGER t BEFORE INSERT ON users FOR EACH ROW IF new.name = 'stop' THEN "
         "SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'no'; END IF"

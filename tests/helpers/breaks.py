@@ -26,6 +26,9 @@ from batchimport.model import Chunk
 from batchimport.pipeline import chunk
 from batchimport.policy import plan, stop_rules
 from batchimport.sinks import redact
+from batchimport.sinks.mysql.rows import MysqlTransaction
+from batchimport.sinks.mysql.session import Session as MysqlSession
+from batchimport.sinks.mysql.sink import MysqlSink
 from batchimport.sinks.parquet import ledger as parquet_ledger
 from batchimport.sinks.postgres import sink as postgres_sink
 from batchimport.sinks.postgres.rows import PostgresTransaction
@@ -112,7 +115,17 @@ def _overlap_not_looked_for() -> None:
         )
         return True
 
+    def insert_ignoring(self: MysqlTransaction, request: Any) -> bool:
+        values = self._ledger_row(request)
+        self.run(
+            f"INSERT IGNORE INTO {self._tables.chunks} ({statements.CHUNK_COLUMNS}) "
+            f"VALUES ({statements.marks(values)})",
+            values,
+        )
+        return True
+
     ChunkTransaction.insert_chunk = insert  # type: ignore[method-assign]
+    MysqlTransaction.insert_chunk = insert_ignoring  # type: ignore[method-assign]
     PostgresTransaction.insert_chunk = insert  # type: ignore[method-assign]
     parquet_ledger.ParquetLedger.overlapping = lambda *_: []  # type: ignore[method-assign]
 
@@ -120,6 +133,8 @@ def _overlap_not_looked_for() -> None:
 def _no_epoch_check() -> None:
     Dialect.hold = lambda *_: None  # type: ignore[method-assign]
     PostgresTransaction.fence = lambda _: None  # type: ignore[method-assign]
+    MysqlSink.hold = lambda *_: None  # type: ignore[method-assign]
+    MysqlTransaction.fence = lambda _: None  # type: ignore[method-assign]
     parquet_ledger.ParquetLedger.hold = lambda *_: None  # type: ignore[method-assign]
 
 
@@ -130,6 +145,20 @@ def _fence_without_share() -> None:
         return rows(self, statement.replace(" FOR SHARE", ""), *values)
 
     PostgresTransaction.rows = unlocked  # type: ignore[method-assign]
+
+
+def _mysql_fence_unlocked() -> None:
+    rows = MysqlTransaction.rows
+
+    def unlocked(self: MysqlTransaction, statement: str, *values: Any) -> Any:
+        return rows(self, statement.replace("LOCK IN SHARE MODE", ""), *values)
+
+    MysqlTransaction.rows = unlocked  # type: ignore[method-assign]
+
+
+def _mysql_warnings_ignored() -> None:
+    load = MysqlSession.load
+    MysqlSession.load = lambda *given: load(*given) or True  # type: ignore[method-assign]
 
 
 def _interval_off_by_one() -> None:
@@ -299,8 +328,9 @@ def _names_not_quoted() -> None:
 
 
 _CONTRACT = "tests/contract/test_sinks.py::"
+_MYSQL = "tests/contract/test_mysql.py::"
 _FAULTS = "tests/faults/"
-_EVERY_SINK = ("sqlite", "duckdb", "postgresql", "parquet")
+_EVERY_SINK = ("sqlite", "duckdb", "postgresql", "parquet", "mysql")
 
 BREAKS: dict[str, Break] = {
     "ledger-after-the-data": Break(
@@ -425,6 +455,18 @@ BREAKS: dict[str, Break] = {
         _sqlite_not_synced,
         [f"{_CONTRACT}test_a_commit_of_sqlite_is_on_disk"],
         r"assert \[\(0,\)\] == \[\(3,\)\]",
+    ),
+    "mysql-fence-without-a-lock": Break(
+        "MySQL checks the epoch, but lets another process claim the job before the commit",
+        _mysql_fence_unlocked,
+        [f"{_MYSQL}test_nobody_claims_a_job_while_its_chunk_is_being_stored"],
+        r"assert \[0\] == \[1\]",
+    ),
+    "mysql-warnings-ignored": Break(
+        "what MySQL changes or leaves out as it loads rows is taken for stored",
+        _mysql_warnings_ignored,
+        [f"{_MYSQL}test_the_table_decides_whichever_way_rows_take[100-1]"],
+        "assert",
     ),
     "postgres-not-synced": Break(
         "PostgreSQL keeps `synchronous_commit=off` where the server or the address sets it",
