@@ -134,7 +134,10 @@ class Ledger:
     to: Annotated[str | None, Address(help=f"{examples()} Default: as recorded.")] = None
     ledger_schema: Annotated[
         str | None,
-        Option(metavar="NAME", help="PostgreSQL, DuckDB, MySQL: database schema of the ledger's tables."),
+        Option(
+            metavar="NAME",
+            help="PostgreSQL, DuckDB, MySQL: database schema of the ledger's tables.",
+        ),
     ] = None
 
     @property

@@ -29,11 +29,12 @@ if TYPE_CHECKING:
     from batchimport.sinks.mysql.session import Session
     from batchimport.sinks.sql.dialect import Dialect, Refused, Rows, Target
 
-LARGE_WINDOW, SMALL_WINDOW = 2000, 8
+LARGE_WINDOW, SMALL_WINDOW = 1000, 8
 """Rows that are inserted together, at most, and after one that was refused."""
 PACKET_SHARE = 0.9
 """Of the longest statement that the server takes: the rest is for what is around the rows."""
-UPDATED = "@batchimport_updated"
+ROW, FOUND = "@batchimport_at", "@batchimport_found"
+"""Variables of the session: the row that is being stored, from 1; rows that were in conflict."""
 _Failure = tuple[int | None, pymysql.MySQLError]
 """Which of the rows was refused, if that is known, and why."""
 _WHOLE = r"^\s*[+-]?[0-9]+(?:\.0*)?\s*$"
@@ -181,9 +182,9 @@ class MysqlTransaction(ChunkTransaction):
         """
         limit, found, size = int(self.session.packet_bytes * PACKET_SHARE), list[str](), 0
         for row in given[first : first + window]:
-            # Four bytes are the longest character, so that most rows need not be encoded.
+            # Most rows need not be encoded to know how long they are.
             length = len(row) if row.isascii() else len(row.encode())
-            size += length + 1
+            size += length + 80  # what numbers it, and the comma
             if size > limit:
                 break
             found.append(row)
@@ -225,79 +226,113 @@ class _Rows:
         self._indexes = self._unique_indexes()
         self._refused: Refused = {}
         self._updated = self._ignored = 0
+        self._clause, self._notes, self._may_note = "", False, False
 
     def store(self) -> Outcomes:
         """Store all rows that the table takes, and count what became of the others."""
-        mode, quote = self._target.on_conflict, self._database.quote
         key = self._target.key
         only_key = all(set(names) == set(key) for names in self._indexes.values())
+        mode, window = self._target.on_conflict, LARGE_WINDOW
+        # A statement that takes rows in conflict would let triggers act for them.
+        self._may_note = mode != "update" and not self._has_triggers()
         if mode == "update":
-            written = [name for name in self._target.table_names if name not in key] or key
-            changes = [f"{quote(name)} = VALUES({quote(name)})" for name in written]
-            first = quote(key[0])
-            # Evaluated once for each row whose key is there; it changes nothing.
-            count = f"{first} = IF(({UPDATED} := {UPDATED} + 1), {first}, {first})"
-            self._isolate(
-                f"ON DUPLICATE KEY UPDATE {', '.join([*changes, count])}",
-                LARGE_WINDOW if only_key and not self._is_overtaken() else 0,
-            )
+            self._clause = self._conflict(f"{FOUND} + 1", self._changes())
+            window = LARGE_WINDOW if only_key and not self._is_overtaken() else 0
+        elif mode == "ignore" and (only_key or not key) and self._may_note:
+            self._clause = self._conflict(f"{FOUND} + 1")
+        self._isolate(window)
+        if mode == "update":
             self._remember()
-        elif mode == "ignore" and (only_key or not key) and not self._has_update_triggers():
-            name = quote(self._target.table_names[0])
-            self._isolate(f"ON DUPLICATE KEY UPDATE {name} = {name}")
-        else:
-            self._isolate("")
         return Outcomes(self._refused, self._updated, self._ignored)
 
-    def _isolate(self, clause: str, window: int = LARGE_WINDOW) -> None:
+    def _changes(self) -> list[str]:
+        """Return how a row is updated whose key is there."""
+        key, quote = self._target.key, self._database.quote
+        written = [name for name in self._target.table_names if name not in key] or key
+        return [f"{quote(name)} = VALUES({quote(name)})" for name in written]
+
+    def _conflict(self, found: str, changes: Sequence[str] = ()) -> str:
+        """Return the clause for a row that is in conflict with another.
+
+        Args:
+            found: What `FOUND` becomes. It is evaluated once for each of them.
+        """
+        names = self._target.table_names
+        indexed = [name for index in self._indexes.values() for name in index if name in names]
+        own = self._database.quote([*indexed, *names][0])
+        unchanged = f"{own} = IF(({FOUND} := {found}) IS NULL, {own}, {own})"
+        return f"ON DUPLICATE KEY UPDATE {', '.join([*changes, unchanged])}"
+
+    def _isolate(self, largest: int) -> None:
         """Insert rows, so that only those stay out that the table refuses.
 
         Args:
-            window: Rows of a statement at most; 0 looks at the key of each row first.
+            largest: Rows of a statement at most; 0 looks at the key of each row first.
         """
-        place, largest = 0, window
-        if self._counts(clause):
-            self._session.run(f"SET {UPDATED} = 0")
+        place, window = 0, largest
         while place < len(self._given):
             rows = self._transaction.packet(self._given, place, max(window, 1))
-            failure = self._try(rows, clause) if largest else self._try_one(place)
+            failure = self._try(place, rows) if largest else self._try_one(place)
             if failure is None:
                 place, window = place + len(rows), min(largest, 2 * window)
                 continue
             at, error = failure
-            if at is None:
+            if number_of(error) in UNIQUE and self._may_note and not self._clause:
+                # From here on, since there may be many of them. It costs time for each row.
+                self._clause, self._notes = self._conflict(f"concat({FOUND}, ' ', {ROW})"), True
+            elif at is None:
                 window = len(rows) // 2
-            elif at and self._try(rows[:at], clause) is not None:
+            elif at and self._try(place, rows[:at]) is not None:
                 window = at  # what was taken before is not any more: a trigger decides otherwise
             else:
                 self._judge(place + at, error)
                 place, window = place + at + 1, min(largest, max(SMALL_WINDOW, 2 * at))
 
-    def _counts(self, clause: str) -> bool:
-        """Say whether a statement with this clause counts the rows that it updates."""
-        return bool(clause) and self._target.on_conflict == "update"
-
-    def _try(self, rows: Sequence[str], clause: str) -> _Failure | None:
+    def _try(self, place: int, rows: Sequence[str]) -> _Failure | None:
         """Insert rows; if that fails, return why, and nothing is inserted."""
+        if self._clause:
+            self._session.execute(f"SET {ROW} = 0, {FOUND} = {0 if not self._notes else repr('')}")
+        if self._notes:
+            numbered = (
+                # The server evaluates it for each row before it stores the row.
+                f"(CASE WHEN ({ROW} := {ROW} + 1) THEN {first} END{row[1 + len(first) :]}"
+                for row, first in zip(rows, self._cells[0][place : place + len(rows)], strict=True)
+            )
+            rows = list(numbered)
         try:
-            self._session.execute(f"{self._into}{','.join(rows)} {clause}")
+            self._session.execute(f"{self._into}{','.join(rows)} {self._clause}")
         except pymysql.MySQLError as error:
             if not is_of_a_row(error):
                 raise
-            at = 0 if len(rows) == 1 else self._session.refused_row()
-            if self._counts(clause):
-                self._session.run(f"SET {UPDATED} = {self._updated}")
-            return at, error
-        if self._counts(clause):
-            self._updated = int(self._session.run(f"SELECT {UPDATED}")[0][0])
-        elif clause:
-            self._ignored += len(rows) - self._session.affected
+            return (0 if len(rows) == 1 else self._session.refused_row()), error
+        if self._clause:
+            self._account(place, self._session.execute(f"SELECT {FOUND}")[0][0])
         return None
 
+    def _account(self, place: int, found: str | int) -> None:
+        """Say what became of the rows of a statement that were in conflict.
+
+        Args:
+            found: Their numbers from 1, if they were noted; else how many they were.
+        """
+        if self._notes:
+            for at in map(int, str(found).split()):
+                # By itself, so that the server says which index is in conflict.
+                failure = self._try_one(place + at - 1)
+                if failure is not None:
+                    self._judge(place + at - 1, failure[1])
+        elif self._target.on_conflict == "update":
+            self._updated += int(found)
+        else:
+            self._ignored += int(found)
+
     def _try_one(self, place: int) -> _Failure | None:
-        """Insert or update a row by its key; if that fails, return why."""
+        """Insert a row, or update that of its key; if that fails, return why."""
         try:
-            self._upsert_one(place)
+            if self._target.on_conflict == "update":
+                self._upsert_one(place)
+            else:
+                self._session.execute(self._into + self._given[place])
         except pymysql.MySQLError as error:
             if not is_of_a_row(error):
                 raise
@@ -327,7 +362,7 @@ class _Rows:
         is_there = same and self._is_there(place)
         cells = zip(self._target.table_names, (cells[place] for cells in self._cells), strict=True)
         quote, key = self._database.quote, self._target.key
-        changes = ", ".join(f"{quote(n)} = {v}" for n, v in cells if n not in key or len(key) == 0)
+        changes = ", ".join(f"{quote(name)} = {value}" for name, value in cells if name not in key)
         later = same and self._session.execute(
             f"SELECT 1 FROM {self._target.keys} WHERE {same} "
             f"AND {quote(RECORD)} > {self._offset + self._places[place]}"
@@ -386,11 +421,10 @@ class _Rows:
                 found.setdefault(row[2], []).append(row[4] or "")
         return found
 
-    def _has_update_triggers(self) -> bool:
-        """Say whether an update that changes nothing would not be without effect."""
+    def _has_triggers(self) -> bool:
         return bool(
             self._session.run(
-                "SELECT 1 FROM information_schema.triggers WHERE event_manipulation = 'UPDATE' "
+                "SELECT 1 FROM information_schema.triggers WHERE event_manipulation <> 'DELETE' "
                 "AND event_object_schema = coalesce(?, DATABASE()) AND event_object_table = ?",
                 place_of(self._target.table),
             )
