@@ -52,6 +52,7 @@ def page(report: Mapping[str, Any]) -> str:
         _rejects(report["rejects"]),
         _columns(report),
         _configuration(report),
+        _examples(report["rejects"]),
         tag("footer", f"Made by batchimport on {_time(report['made_at'])}."),
     )
     page = tag("html", tag("head", head), tag("body", tag("main", body)), lang="en")
@@ -306,12 +307,17 @@ def _rejects(rejects: Mapping[str, Any] | None) -> Html | None:
         tag("p", words),
         _table(("#errors", "field", "reason", "*"), rows),
         _rest(rejects["errors_of_other_reasons"], "errors for other reasons"),
-        tag("h3", "Examples"),
-        *map(_examples, reasons),
     )
 
 
-def _examples(reason: Mapping[str, Any]) -> Html:
+def _examples(rejects: Mapping[str, Any] | None) -> Html | None:
+    """Return rejected records; at the end of the page, since they are long."""
+    if not rejects or not rejects["reasons"]:
+        return None
+    return together(tag("h2", "Rejected records"), *map(_examples_of, rejects["reasons"]))
+
+
+def _examples_of(reason: Mapping[str, Any]) -> Html:
     name = f"{reason['field'] or '(record)'}: {reason['code']}"
     shown = reason["examples"]
     of = f"{len(shown)} of {reason['count']:,}" if reason["count"] > len(shown) else str(len(shown))
@@ -323,7 +329,7 @@ def _examples(reason: Mapping[str, Any]) -> Html:
         for each in shown
     ]
     summary = tag("summary", name, " ", tag("span", f"({of})", class_="quiet"))
-    return tag("details", summary, _table(("where", "what, and the record"), rows), open="open")
+    return tag("details", summary, _table(("@where", "what, and the record"), rows), open="open")
 
 
 def _columns(report: Mapping[str, Any]) -> Html | None:
@@ -379,10 +385,11 @@ def _facts(facts: Sequence[tuple[str, object]]) -> Html:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> Html:
-    """Return a table; a `#` before a title makes a column of numbers, `*` one of bars."""
-    classes = ["number" if name[0] == "#" else "wide" if name == "*" else None for name in head]
+    """Return a table; `#` before a title makes a column of numbers, `*` one of bars, `@` of places."""
+    kinds = {"#": "number", "*": "bars", "@": "place"}
+    classes = [kinds.get(name[0]) for name in head]
     titles = (
-        tag("th", name.lstrip("#*"), class_=kind, scope="col")
+        tag("th", name.lstrip("#*@"), class_=kind, scope="col")
         for name, kind in zip(head, classes, strict=True)
     )
     lines_ = (
