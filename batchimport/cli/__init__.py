@@ -132,7 +132,6 @@ app = typer.Typer(
     help="Import files of millions of records into a database: every record stored exactly once, "
     "or in the rejects with the reason.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},

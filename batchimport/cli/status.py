@@ -23,7 +23,12 @@ SECONDS_BETWEEN_LOOKS = 1.0
 
 def status(
     job: Annotated[
-        str | None, typer.Argument(metavar="JOB", help="Job id. Default: the latest job.")
+        str | None,
+        typer.Argument(
+            metavar="JOB",
+            help="Job id. Default: the latest job.",
+            autocompletion=o.complete_job,
+        ),
     ] = None,
     *,
     watch: Annotated[
