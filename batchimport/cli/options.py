@@ -17,9 +17,9 @@ from typing import Annotated, Any, ClassVar, Literal, get_args, get_type_hints
 import typer
 from typer.core import TyperCommand
 
+from batchimport.cli.completion import formats, job_ids
 from batchimport.errors import BatchImportError, UsageError, did_you_mean, without_panics
 from batchimport.model import (
-    JOB_ID_PATTERN,
     Adaptive,
     Compression,
     IfExists,
@@ -34,7 +34,6 @@ from batchimport.sources.registry import FORMATS
 from batchimport.state.directory import STATE_PATH, StateDirectory
 
 _UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "ki": 1024, "mi": 1024**2, "gi": 1024**3}
-_WORDS = re.compile(r"[a-z ]+")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmg]i?|)b?", re.IGNORECASE)
 
 
@@ -105,28 +104,9 @@ Sources = Annotated[
         metavar="SOURCE", help="Files to import: paths, quoted patterns, - for standard input."
     ),
 ]
-
-
-def complete_job(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
-    """Return the ids of known jobs that begin so, the latest first, each with its state.
-
-    Shells evaluate what they get, and the state may have come with the data: only words pass.
-    """
-    directory = StateDirectory(Path(ctx.params.get("state_dir") or STATE_PATH))
-    found = []
-    for document in directory.jobs():
-        job_id = str(document.get("job_id"))
-        state = str(document.get("progress", {}).get("status")).replace("_", " ")
-        if job_id.startswith(incomplete) and JOB_ID_PATTERN.fullmatch(job_id):
-            found.append((job_id, state if _WORDS.fullmatch(state) else ""))
-    return found
-
-
 JobId = Annotated[
     str,
-    typer.Argument(
-        metavar="JOB", help="Job id; see `batchimport jobs`.", autocompletion=complete_job
-    ),
+    typer.Argument(metavar="JOB", help="Job id; see `batchimport jobs`.", autocompletion=job_ids),
 ]
 MaxErrors = Annotated[
     str | None,
@@ -215,9 +195,7 @@ class Reading:
         str | None,
         Option(
             metavar=f"<{'|'.join(FORMATS)}>",
-            autocompletion=lambda incomplete: [
-                name for name in FORMATS if name.startswith(incomplete)
-            ],
+            autocompletion=formats,
             help="Format of the source. Default: by name and content.",
         ),
     ] = None

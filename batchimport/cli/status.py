@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from batchimport.cli import options as o
+from batchimport.cli.completion import job_ids
 from batchimport.display import open_display
 from batchimport.display.jobs import show_status
 from batchimport.errors import BatchImportError, NoSuchDestinationError, UnknownJobError
@@ -27,7 +28,7 @@ def status(
         typer.Argument(
             metavar="JOB",
             help="Job id. Default: the latest job.",
-            autocompletion=o.complete_job,
+            autocompletion=job_ids,
         ),
     ] = None,
     *,
