@@ -209,7 +209,7 @@ def _delays(report: Mapping[str, Any], end: float) -> list[Html]:
         chart = bars({"retries": spans}, end)
         figures.append(_figure(chart, "attempts that failed and were repeated"))
     if waits:
-        chart = bars({"waits": waits}, end, "{:,.0f} s".format)
+        chart = bars({"waits": waits}, end, "{:,g} s".format)
         figures.append(_figure(chart, "waits for the destination"))
     return figures
 

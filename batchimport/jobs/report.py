@@ -139,7 +139,7 @@ def report_of(
         "notes": list(notes),
         "job": _job(known, accounts, clock.total),
         "accounts": accounts,
-        "runs": clock.runs(committed, events),
+        "runs": _runs(known, clock.runs(committed, events)),
         "timeline": _timeline(clock, committed),
         "samples": _samples(clock, events),
         "events": _events(clock, events),
@@ -167,6 +167,13 @@ def _job(known: Known, accounts: dict[str, Any], seconds: float) -> dict[str, An
         else percentage,
         "duration_seconds": max(known.duration_seconds or 0.0, round(seconds, 3)) or None,
     }
+
+
+def _runs(known: Known, runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the runs; how a completed job ended is known without its events."""
+    if runs and runs[-1]["status"] is None and known.progress.status.startswith("completed"):
+        runs[-1]["status"] = known.progress.status
+    return runs
 
 
 def _accounts(known: Known, ledger: LedgerFacts | None) -> dict[str, Any]:
@@ -283,8 +290,8 @@ class WorkClock:
                 "seconds": round(end - start, 3),
                 "chunks": chunks[number],
                 "records": records[number],
-                "status": ended.get(number, {}).get("status"),
-                "error": ended.get(number, {}).get("error"),
+                "status": _cut(ended.get(number, {}).get("status")),
+                "error": _cut(ended.get(number, {}).get("error")),
             }
             for number, (start, end) in enumerate(zip(self._starts, self._ends, strict=True))
         ]

@@ -164,9 +164,16 @@ def read_timeline(state: StateDirectory, job_id: str) -> list[dict[str, Any]]:
         for line in _read(state.folder(job_id) / NAME).splitlines():
             with suppress(ValueError, RecursionError):
                 event = json.loads(line)
-                if isinstance(event, dict) and isinstance(event.get("at"), str):
+                if _is_event(event):
                     events.append(event)
     return sorted(events, key=lambda event: str(event["at"]))
+
+
+def _is_event(event: object) -> bool:
+    if not isinstance(event, dict):
+        return False
+    are_plain = not any(isinstance(value, dict | list) for value in event.values())
+    return are_plain and all(isinstance(event.get(name), str) for name in ("at", "event"))
 
 
 def _read(path: Path) -> bytes:
