@@ -394,6 +394,15 @@ class MysqlSink(SqlSink):
             )[0][0]
         )
 
+    def table_names(self) -> list[str]:
+        """Return the names of the tables, to suggest one: with the database, unless it is this one."""
+        rows = self.rows(
+            "SELECT IF(table_schema = DATABASE(), table_name, concat(table_schema, '.', table_name)) "
+            "FROM information_schema.tables WHERE table_type = 'BASE TABLE' AND table_schema NOT IN "
+            "('mysql', 'sys', 'performance_schema', 'information_schema') LIMIT 10000"
+        )
+        return [str(name) for (name,) in rows]
+
     def columns(self, table: str) -> list[MysqlColumn]:
         """Return the columns of a table in its order; none if it does not exist."""
         return self._columns_of(self.name(table))
