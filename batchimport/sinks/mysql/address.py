@@ -10,6 +10,7 @@ from urllib.parse import quote, unquote
 from batchimport.errors import UsageError
 
 HIDDEN = "…"
+LAST_PORT = 65_535
 PARAMETERS = frozenset(
     {"unix_socket", "ssl_ca", "ssl_cert", "ssl_key", "ssl_verify_identity"}
     | {"connect_timeout", "read_default_file"}
@@ -91,6 +92,11 @@ def parse(address: str) -> Address:
     if unknown:
         known = ", ".join(sorted(PARAMETERS))
         raise _wrong(address, "an unknown parameter", f"known ones are {known}")
+    if (
+        not parameters.get("connect_timeout", "1").isdecimal()
+        or int(match["port"] or 1) > LAST_PORT
+    ):
+        raise _wrong(address, "a port or a timeout is no number", f"ports end at {LAST_PORT}")
     return Address(
         match["scheme"].lower(),
         user,

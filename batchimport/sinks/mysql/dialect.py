@@ -88,6 +88,8 @@ _HINTS = {
     1143: "grant the user what it needs",
     1227: "grant the user what it needs",
     1698: "check user and password; MYSQL_PWD may hold the password",
+    1059: "names have at most 64 characters: rename the key with --transform or --sql",
+    1166: "rename the key with --transform or --sql",
     1071: "make the table yourself, with shorter key columns: strings of --key get "
     f"{KEY_CHARACTERS} characters each",
     1117: "name the columns that you want in a --schema: other keys are kept in the column _extra",

@@ -106,6 +106,14 @@ class Session:
             connect_timeout=int(address.parameters.get("connect_timeout", "10")),
             **options,
         )
+        try:
+            self._set_up()
+        except pymysql.MySQLError:
+            self._connection.close()
+            raise
+
+    def _set_up(self) -> None:
+        """Ask the server what it can, and set the session."""
         self.affected = self.warnings = 0
         version, allowed, self.packet_bytes, flush = self.run(
             "SELECT version(), @@local_infile, @@max_allowed_packet, "

@@ -38,6 +38,7 @@ from batchimport.sinks.mysql.dialect import (
     number_of,
     opening,
     place_of,
+    text_of,
     translate,
 )
 from batchimport.sinks.mysql.rows import MysqlTransaction
@@ -59,6 +60,8 @@ if TYPE_CHECKING:
 WRITERS = 2
 CLOSE_SECONDS = 5.0
 CLAIM_WAIT_SECONDS = 30
+SAME_COLUMN = 1060
+"""The server sees no difference between some names, such as those with and without accents."""
 NO_SUCH_TABLE = frozenset({1146, 1049})
 _CHANGING = ("INSERT", "UPDATE", "DELETE")
 
@@ -258,8 +261,16 @@ class MysqlSink(SqlSink):
         """
         if not self._dry_run:
             self._side = self._side or self._connect()
-            with self._translated():
+            try:
                 self._side.run(statement)
+            except pymysql.MySQLError as error:
+                if number_of(error) == SAME_COLUMN and statement.startswith("CREATE"):
+                    raise UsageError(
+                        f"two keys would share a column: {text_of(error)}",
+                        where=self._where,
+                        hint="rename one of them with --transform or --sql",
+                    ) from error
+                raise translate(error, self._where) from error
             return
         table = re.match(r"ALTER TABLE (?:`[^`]+`\.)?`_batchimport", statement)
         if statement.startswith("ALTER") and not table:
