@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import atexit
+import getpass
 import itertools
+import os
 import shutil
 import subprocess
 import tempfile
@@ -19,6 +21,8 @@ from batchimport.sinks.mysql.address import parse
 from tests.helpers.tracing import wait_for
 
 _numbers = itertools.count(1)
+_PATH = os.pathsep.join([os.environ["PATH"], "/usr/sbin", "/usr/local/sbin"])
+"""Servers are not on every user's own."""
 _ABSENT = "MariaDB is not installed: apt-get install mariadb-server"
 
 
@@ -27,7 +31,7 @@ class MariadbServer:
 
     def __init__(self, path: Path) -> None:
         self.socket = path / "socket"
-        common = ["--no-defaults", "--user=root", f"--datadir={path / 'data'}"]
+        common = ["--no-defaults", f"--user={getpass.getuser()}", f"--datadir={path / 'data'}"]
         subprocess.run(
             ["mariadb-install-db", *common, "--auth-root-authentication-method=normal"],
             check=True,
@@ -35,7 +39,12 @@ class MariadbServer:
         )
         with (path / "log").open("wb") as log:
             self._process = subprocess.Popen(
-                ["mariadbd", *common, f"--socket={self.socket}", "--skip-networking"]
+                [
+                    shutil.which("mariadbd", path=_PATH) or "",
+                    *common,
+                    f"--socket={self.socket}",
+                    "--skip-networking",
+                ]
                 # Tests kill processes, never the machine: what the kernel has is safe.
                 + ["--innodb-flush-method=nosync", "--innodb-buffer-pool-size=64M"]
                 + ["--character-set-server=latin1"],  # what is made must not depend on it
@@ -66,7 +75,7 @@ def server() -> MariadbServer:
 
     Not in pytest's own directory: the path of a socket is short.
     """
-    if shutil.which("mariadbd") is None:
+    if shutil.which("mariadbd", path=_PATH) is None:
         pytest.skip(_ABSENT)
     path = Path(tempfile.mkdtemp(prefix="batchimport-mariadb-"))
     started = MariadbServer(path)
