@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import getpass
 import itertools
 import os
@@ -23,6 +22,7 @@ from tests.helpers.tracing import wait_for
 _numbers = itertools.count(1)
 _PATH = os.pathsep.join([os.environ["PATH"], "/usr/sbin", "/usr/local/sbin"])
 """Servers are not on every user's own."""
+_UNTIL_THE_PIPE_ENDS = 'path=$1; shift; "$@" & cat; kill $!; wait; rm -rf "$path"'
 _ABSENT = "MariaDB is not installed: apt-get install mariadb-server"
 
 
@@ -37,20 +37,18 @@ class MariadbServer:
             check=True,
             capture_output=True,
         )
-        with (path / "log").open("wb") as log:
-            self._process = subprocess.Popen(
-                [
-                    shutil.which("mariadbd", path=_PATH) or "",
-                    *common,
-                    f"--socket={self.socket}",
-                    "--skip-networking",
-                ]
-                # Tests kill processes, never the machine: what the kernel has is safe.
-                + ["--innodb-flush-method=nosync", "--innodb-buffer-pool-size=64M"]
-                + ["--character-set-server=latin1"],  # what is made must not depend on it
-                stdout=log,
-                stderr=log,
-            )
+        command = [shutil.which("mariadbd", path=_PATH) or "", *common]
+        command += [f"--socket={self.socket}", "--skip-networking", "--innodb-buffer-pool-size=64M"]
+        # Tests kill processes, never the machine: what the kernel has is safe.
+        command += ["--innodb-flush-method=nosync"]
+        command += ["--character-set-server=latin1"]  # what is made must not depend on it
+        # It ends with this process, however that ends: then the pipe is closed.
+        self._life = subprocess.Popen(
+            ["sh", "-c", _UNTIL_THE_PIPE_ENDS, "sh", str(path), *command],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         wait_for(self.is_up)
 
     def is_up(self) -> bool:
@@ -64,10 +62,6 @@ class MariadbServer:
         execute(f"mysql://root@/?unix_socket={self.socket}", f"CREATE DATABASE {name}")
         return f"mysql://root@/{name}?unix_socket={self.socket}"
 
-    def stop(self) -> None:
-        self._process.terminate()
-        self._process.wait()
-
 
 @cache
 def server() -> MariadbServer:
@@ -78,14 +72,7 @@ def server() -> MariadbServer:
     if shutil.which("mariadbd", path=_PATH) is None:
         pytest.skip(_ABSENT)
     path = Path(tempfile.mkdtemp(prefix="batchimport-mariadb-"))
-    started = MariadbServer(path)
-
-    def end() -> None:
-        started.stop()
-        shutil.rmtree(path, ignore_errors=True)
-
-    atexit.register(end)
-    return started
+    return MariadbServer(path)
 
 
 def _connect(address: str) -> Any:
