@@ -167,7 +167,7 @@ def _merge_schemas(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]
     for name, rule in other["properties"].items():
         known = rules.setdefault(name, rule)
         if known != rule:
-            types = {known.get("type", [""])[0], rule["type"][0]}
+            types = {each.get("type", [""])[0] for each in (known, rule)}
             is_number = types == {"integer", "number"}
             rules[name] = {"type": ["number", "null"]} if is_number else {}
     return {**one, "properties": rules}
