@@ -52,6 +52,7 @@ from batchimport.jobs.start import (
     bytes_per_record,
     doubtful,
     refuse_few_records,
+    refuse_large_blocks,
 )
 from batchimport.jobs.stored import rows_of
 from batchimport.model import hash_of
@@ -70,7 +71,13 @@ from batchimport.sources import open_source
 from batchimport.sources.bytes.spool import Spool
 from batchimport.sources.paths import STANDARD_INPUT
 from batchimport.state.directory import StateDirectory
-from batchimport.system import LoadReader, owner_id, peak_memory_bytes, refuse_few_files
+from batchimport.system import (
+    LoadReader,
+    memory_limit,
+    owner_id,
+    peak_memory_bytes,
+    refuse_few_files,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -175,6 +182,7 @@ class _Call:
                 folder = state.path / "spool"
                 source = open_source(job.sources, job.options, spool, unpack_into=folder)
             stack.callback(source.close)
+            refuse_large_blocks(source, memory_limit(request.options.max_memory_bytes))
             self._request = request = doubtful(request, source)
             self._job_id = self._job_id or new_job_id(job, source)
             transform = LazyTransform(job)
@@ -310,6 +318,7 @@ class _Run:
             preferred=hints.preferred_records,
             writers=hints.writers,
             bytes_per_record=bytes_per_record(self._source),
+            block_bytes=self._source.block_bytes,
         )
         stop_rule = StopRule(options, totals.failed, totals.processed)
         counter = threading.Thread(target=self._count, name="count", daemon=True)

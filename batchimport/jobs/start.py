@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from batchimport import failpoints
+from batchimport.display.units import data_size
 from batchimport.errors import JobRunningElsewhereError, RefusedError, UsageError
 from batchimport.jobs.identify import (
     identify,
@@ -21,6 +22,7 @@ from batchimport.model import EXTRA_COLUMN, Position
 from batchimport.pipeline.chunk import Work, judge
 from batchimport.pipeline.transform import Identity
 from batchimport.policy.preparing import announce
+from batchimport.policy.sizing import BASE_BYTES
 from batchimport.schema import Column, RecordSchema, infer_schema
 from batchimport.schema.pydantic import load_model
 from batchimport.sinks.base import JobRecord
@@ -203,6 +205,22 @@ def refuse_few_records(request: Request, source: Source) -> None:
                 hint="nothing was changed; get the whole file, or lower --min-records",
             )
         at = chunk.end
+
+
+def refuse_large_blocks(source: Source, limit_bytes: int) -> None:
+    """Refuse a source whose records cannot be read within the memory limit.
+
+    Raises:
+        UsageError: If so.
+    """
+    if source.block_bytes + BASE_BYTES > limit_bytes:
+        raise UsageError(
+            f"has a page of {data_size(source.block_bytes)} when it is decompressed, and"
+            f" --max-memory is {data_size(limit_bytes)}",
+            where=source.name,
+            hint=f"raise it to {data_size(source.block_bytes + 2 * BASE_BYTES)}, or write the file"
+            " with smaller pages",
+        )
 
 
 def has_records(source: Source) -> bool:

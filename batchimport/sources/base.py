@@ -166,6 +166,9 @@ class Source(Protocol):
         declared: JSON Schema that the files themselves declare; None if it must be inferred.
         notes: What was detected and users should know, such as the delimiter.
         headers: For each file whose first line names the fields of its records: those names.
+        block_bytes: Memory that reading even one record takes, where records are compressed in blocks:
+            the size of the largest block once it is decompressed. 0 if there are no blocks, or if all
+            are small.
     """
 
     name: str
@@ -177,6 +180,7 @@ class Source(Protocol):
     declared: dict[str, Any] | None
     notes: tuple[str, ...]
     headers: Mapping[str, Sequence[str]]
+    block_bytes: int
 
     def cut(self, start: Position, limit: int, max_bytes: int) -> Chunk | None:
         """Return the chunk that begins at `start`.
@@ -267,6 +271,7 @@ class OneFile(ABC):
     size: int
     declared: dict[str, Any] | None = None
     headers: Mapping[str, Sequence[str]] = MappingProxyType({})
+    block_bytes: int = 0
 
     @abstractmethod
     def cut(self, start: Position, limit: int, max_bytes: int) -> Chunk | None:

@@ -14,6 +14,7 @@ import pytest
 
 from batchimport.display.report import reject_lines
 from batchimport.errors import FatalError, UsageError
+from batchimport.jobs.start import refuse_large_blocks
 from batchimport.model import Position, SourceOptions
 from batchimport.schema import RecordSchema
 from batchimport.sources import open_source
@@ -283,6 +284,29 @@ def test_damage_in_the_midst_stops_the_job(tmp_path: Path) -> None:
         FatalError, match=r"a.parquet rows 10,000 to 20,000: the Parquet file is dam"
     ):
         source.read(chunk, RecordSchema({}))
+    source.close()
+
+
+def test_chunks_are_cut_by_the_decoded_size_of_their_rows(tmp_path: Path) -> None:
+    """A small head promises nothing, nor does a dictionary that holds one large value once."""
+    path = write(tmp_path, s=["a"] * 100 + ["b" * 100_000] * 100)
+    source = open_source([str(path)], SourceOptions())
+    at, sizes = Position(), []
+    while chunk := source.cut(at, 1000, 1_000_000):
+        sizes.append(chunk.records)
+        at = chunk.end
+    source.close()
+    assert (sum(sizes), max(sizes[1:])) == (200, 9)
+
+
+def test_a_page_that_does_not_fit_into_memory_is_refused(tmp_path: Path) -> None:
+    """By its decompressed size, before anything is begun; a few KB may be gigabytes."""
+    path = write(tmp_path, s=["x" * 50_000_000 + str(at) for at in range(4)])
+    assert path.stat().st_size < 100_000
+    source = open_source([str(path)], SourceOptions())
+    with pytest.raises(UsageError, match=r"has a page of 200 MB .* --max-memory is 300 MB"):
+        refuse_large_blocks(source, 300_000_000)
+    refuse_large_blocks(source, 500_000_000)
     source.close()
 
 

@@ -206,6 +206,7 @@ class Activities:
             hints.preferred_records,
             bytes_per_record(source),
             hints.keeps_order,
+            source.block_bytes,
         )
 
     def _import(self, task: m.ChunkTask, attempt: int, cancelled: threading.Event) -> ChunkResult:

@@ -19,6 +19,7 @@ from batchimport.sources.parquet.thrift import (
     MalformedError,
     Struct,
     decode,
+    decode_first,
     encode,
 )
 
@@ -44,6 +45,10 @@ _LOGICAL: dict[int, Meaning] = {12: "json", 14: "uuid"}
 _TIME_UNITS: dict[int, Meaning] = {1: "time-ms", 2: "time-us", 3: "time-ns"}
 _DECIMAL, _TIME, _VARIANT = 5, 7, 16
 MAX_PRECISION = 38
+SMALL_BYTES = 16 << 20
+"""A column of this size in a group of rows needs no look at its pages."""
+HEADER_BYTES = 64 << 10
+"""How much of a page is read for its header."""
 _PAGES = (9, 11)
 """Fields that say where the pages of a column begin: data, dictionary."""
 _ELSEWHERE = (8, 10, 12, 14, 15, 16)
@@ -187,9 +192,31 @@ class Footer:
         )
         return b"".join([*parts, footer, len(footer).to_bytes(4, "little"), MAGIC])
 
+    def largest_page(self) -> int:
+        """Return the size of the largest page once it is decompressed; 0 if none can be large."""
+        columns = (
+            column[3][1]
+            for group in self.groups
+            for column in group.columns
+            if column[3][1][6][1] > SMALL_BYTES
+        )
+        return max((size for facts in columns for size in self._pages(facts)), default=0)
+
+    def _pages(self, facts: Struct) -> Iterator[int]:
+        """Yield the decompressed size of each page of a column, as far as they can be followed."""
+        try:
+            at = _start(facts)
+            stop = at + facts[7][1]
+            while at < stop:
+                page, length = decode_first(self._read_at(at, HEADER_BYTES))
+                yield page[2][1]
+                at += length + page[3][1]
+        except (LookupError, TypeError, ValueError, OverflowError, OSError):
+            return  # the file is damaged: who reads the page says so
+
     def _moved(self, facts: Struct, at: int) -> bytes:
         """Return the pages of a column, and change its facts to those of pages at another place."""
-        start = min(facts[field][1] for field in _PAGES if field in facts and facts[field][1] > 0)
+        start = _start(facts)
         for field in _PAGES:
             if field in facts:
                 facts[field] = (I64, facts[field][1] - start + at)
@@ -198,6 +225,11 @@ class Footer:
         if facts[1][1] == _INT96:
             facts[1] = (I32, _FIXED_BYTES)
         return self._read_at(start, facts[7][1])
+
+
+def _start(facts: Struct) -> int:
+    """Return where the pages of a column begin."""
+    return int(min(facts[each][1] for each in _PAGES if each in facts and facts[each][1] > 0))
 
 
 def _groups(groups: list[Struct]) -> Iterator[Group]:

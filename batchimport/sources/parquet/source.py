@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from batchimport.model import SourceOptions
     from batchimport.schema import Column, RecordSchema
 
-ROWS_TO_WEIGH = 1000
 Errors = dict[int, list[FieldError]]
 """What is wrong with rows, by their index in a chunk."""
 _check = msgspec.json.Decoder(msgspec.Raw).decode
@@ -64,7 +63,6 @@ class ParquetSource(OneFile):
             self._rows = Rows(self._file, self._footer)
             self._types = self._rows.types
             self.size = self._footer.rows
-            sample = self._rows.read(0, min(ROWS_TO_WEIGH, self.size))
         except _FAILURES as error:
             self._file.close()
             reason = str(error).partition("\n")[0]
@@ -81,10 +79,10 @@ class ParquetSource(OneFile):
         known = {column: dtype for column, dtype in self._types.items() if dtype is not None}
         self._variable = [column for column, dtype in known.items() if _is_variable(dtype)]
         weights = [weight_of(pl.col(column), known[column]) for column in self._variable]
-        fixed = SCALAR_BYTES * (len(known) - len(weights))
-        self._weight = pl.sum_horizontal(pl.lit(fixed, pl.Int64), *weights).alias("weight")
+        self._fixed = SCALAR_BYTES * (len(known) - len(weights))
+        self._weight = pl.sum_horizontal(pl.lit(self._fixed, pl.Int64), *weights).alias("weight")
         self.contents: tuple[Content, ...] = (Content(self.size, self._file.content),)
-        self._row_bytes = max(1, int(sample.estimated_size()) // max(1, sample.height))
+        self.block_bytes = self._footer.largest_page()
         nodes = self._footer.columns
         self.declared = {
             "$schema": DIALECT,
@@ -100,11 +98,24 @@ class ParquetSource(OneFile):
         `max_bytes` counts their size once they are decoded.
         """
         left = self.size - start.position
-        rows = min(left, limit, max(1, max_bytes // self._row_bytes))
-        if rows <= 0:
+        if left <= 0:
             return None
+        rows = self._expected(start.position, min(left, limit), max_bytes)
         rows = self._fitting(start.position, rows, max_bytes)
         return Chunk(start, Position(start.position + rows, start.record + rows, 1))
+
+    def _expected(self, lo: int, limit: int, max_bytes: int) -> int:
+        """Return how many of the rows from `lo` fit by what the footer says of sizes; at least 1."""
+        rows, at = 0, self._rows.group_at(lo)
+        while rows < limit:
+            group = self._footer.groups[at]
+            row_bytes = max(1, self._fixed, group.plain_bytes // max(1, group.rows))
+            there = min(limit - rows, group.first + group.rows - lo - rows)
+            taken = min(there, max_bytes // row_bytes)
+            rows, max_bytes, at = rows + taken, max_bytes - taken * row_bytes, at + 1
+            if taken < there:
+                break
+        return max(1, rows)
 
     def _fitting(self, lo: int, rows: int, max_bytes: int) -> int:
         """Return how many of the rows from `lo` are within `max_bytes`; at least 1."""

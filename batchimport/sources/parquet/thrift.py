@@ -25,8 +25,18 @@ def decode(data: bytes) -> Struct:
     Raises:
         MalformedError: If there is none.
     """
+    return decode_first(data)[0]
+
+
+def decode_first(data: bytes) -> tuple[Struct, int]:
+    """Return the struct that begins the data, and its length.
+
+    Raises:
+        MalformedError: If there is none.
+    """
+    reader = _Reader(data)
     try:
-        return _Reader(data).struct(0)
+        return reader.struct(0), reader.position
     except (IndexError, OverflowError) as error:
         raise MalformedError("it ends too soon") from error
 
@@ -34,6 +44,10 @@ def decode(data: bytes) -> Struct:
 class _Reader:
     def __init__(self, data: bytes) -> None:
         self._data, self._at = data, 0
+
+    @property
+    def position(self) -> int:
+        return self._at
 
     def _varint(self) -> int:
         data, at = self._data, self._at

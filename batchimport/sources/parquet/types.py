@@ -313,8 +313,10 @@ def weight_of(value: pl.Expr, dtype: pl.DataType) -> pl.Expr:
             for field in dtype.fields
         )
         weight = pl.sum_horizontal(pl.lit(0, pl.Int64), *fields)
-    elif dtype in (pl.String, pl.Categorical, pl.Enum):
-        weight = value.cast(pl.String).str.len_bytes()
+    elif dtype == pl.String:
+        weight = value.str.len_bytes()
+    elif isinstance(dtype, pl.Categorical | pl.Enum):
+        weight = value.cat.len_bytes()
     else:
         return pl.lit(SCALAR_BYTES, pl.Int64)
     return weight.cast(pl.Int64).fill_null(0) + SCALAR_BYTES
