@@ -244,7 +244,8 @@ def _first_chunk(source: Source) -> Chunk | None:
 
 def _work(parts: Parts, schema: RecordSchema, bound: BoundTransform, claim: Claim) -> Work:
     transform = bound.with_columns(claim.record.columns)
-    return Work(parts.source, schema, transform, claim, parts.store_seconds)
+    updates = parts.job.on_conflict == "update"
+    return Work(parts.source, schema, transform, claim, parts.store_seconds, updates)
 
 
 def _recorded_schema(record: JobRecord, job: Job) -> RecordSchema:

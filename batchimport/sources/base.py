@@ -17,7 +17,7 @@ from batchimport.model import Chunk, FieldError, Position, Reject
 from batchimport.sources.bytes.file import HEAD_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     import polars as pl
 
@@ -85,12 +85,21 @@ class RawRecords(Protocol):
         """Return the reject of a record: its place and its original bytes."""
         ...
 
+    def keys(self, index: int) -> Collection[str] | None:
+        """Return the keys that a valid record has; None if all records have all columns."""
+        ...
+
 
 class LocatedRecords(ABC):
     """Raw records whose rejects name file, line, byte and the original bytes."""
 
     def __init__(self, name: str, chunk: Chunk) -> None:
         self._name, self._chunk = name, chunk
+
+    def keys(self, index: int) -> Collection[str] | None:
+        """Return that all records have all columns: an empty cell is null."""
+        del index
+        return None
 
     @abstractmethod
     def _locate(self, index: int) -> tuple[int | None, int, bytes]:

@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
-from batchimport.model import INDEX
+from batchimport.model import ABSENT, INDEX
 from batchimport.sinks.base import taken_over
 from batchimport.sinks.sql import statements
 from batchimport.sinks.sql.statements import ADDED_COLUMNS, LEDGER_TABLES, OUTCOME_COLUMNS, quote
@@ -131,6 +131,14 @@ class Target:
     def table_names(self) -> list[str]:
         """Names of the same columns in the table."""
         return [own.name for _, own in self.columns]
+
+    def absent_in(self, frame: pl.DataFrame) -> dict[str, str]:
+        """Return the table's columns that some row of a frame leaves alone, and which column says so."""
+        return {
+            own.name: ABSENT + column.name
+            for column, own in self.columns
+            if ABSENT + column.name in frame.columns
+        }
 
 
 class LedgerTables(NamedTuple):

@@ -10,7 +10,7 @@ import msgspec
 import polars as pl
 
 from batchimport import failpoints
-from batchimport.model import EXTRA_COLUMN, FieldError
+from batchimport.model import ABSENT, EXTRA_COLUMN, FieldError
 from batchimport.schema import Column
 from batchimport.sinks.sql import statements
 from batchimport.sinks.sql.cells import read
@@ -41,7 +41,11 @@ class SqlClaim:
 
     def store(self, request: StoreRequest) -> ChunkResult:
         """Commit ledger row, rows and rejects in one transaction, or nothing of them."""
-        return self._commit(*self._placed(request))
+        placed, target = self._placed(request)
+        if target.on_conflict == "update":
+            frame = _marked(placed.frame, set(request.frame.columns), target)
+            placed = replace(placed, frame=frame)
+        return self._commit(placed, target)
 
     def _commit(self, request: StoreRequest, target: Target) -> ChunkResult:
         """Store a chunk into a table that has all of its columns.
@@ -117,6 +121,23 @@ class SqlClaim:
             if state == "completed":
                 database.run(f"DROP TABLE IF EXISTS {database.keys_table(job_id)}")
         return mismatch
+
+
+def _marked(frame: pl.DataFrame, known: set[str], target: Target) -> pl.DataFrame:
+    """Add columns that no record has; what came into the frame late is absent where it is null.
+
+    Args:
+        known: Columns that the frame had before.
+    """
+    lacking = [name for name in target.frame_names if name not in frame.columns]
+    frame = frame.with_columns(pl.lit(None, dtype=pl.String).alias(name) for name in lacking)
+    late = {name for name in target.frame_names if name not in known}
+    return frame.with_columns(
+        (pl.lit(value=True) if name in late else pl.col(ABSENT + name)).alias(ABSENT + name)
+        & pl.col(name).is_null()
+        for name in target.frame_names
+        if name in late or ABSENT + name in known
+    )
 
 
 def without(request: StoreRequest, refused: Refused) -> StoreRequest:

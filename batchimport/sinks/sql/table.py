@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from batchimport.errors import UsageError, did_you_mean
 from batchimport.model import EXTRA_COLUMN
+from batchimport.schema import Column
 from batchimport.sinks.sql.dialect import Target
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from batchimport.model import Job, NewColumns
-    from batchimport.schema import Column
     from batchimport.sinks.base import JobRecord
     from batchimport.sinks.sql.dialect import Dialect, TableColumn
 
@@ -81,6 +81,9 @@ def find_target(database: Dialect, job: Job, record: JobRecord) -> Target:
         UsageError: If the table does not take its columns any more.
     """
     columns = match_columns(database, job, record.columns) if record.columns else ()
+    if columns and job.on_conflict == "update":  # a row that is there has what no record has
+        unfilled = _unfilled(database.columns(job.table), columns)
+        columns = (*columns, *((Column(own.name, "string"), own) for own in unfilled))
     taken = {column.name for column, _ in columns}
     own_names = {column.name: own.name for column, own in columns}
     return Target(
@@ -167,10 +170,17 @@ def match_columns(
                 hint="rename one of them with --transform or --sql",
             )
         taken[own.name] = column.name
-    _refuse_unfilled(
-        table, [own.name for own in known if not own.is_filled and own.name not in taken]
-    )
+    if job.on_conflict != "update":
+        _refuse_unfilled(table, [own.name for own in _unfilled(known, pairs)])
     return tuple(pairs)
+
+
+def _unfilled(
+    known: Sequence[TableColumn], pairs: Sequence[tuple[Column, TableColumn]]
+) -> list[TableColumn]:
+    """Return the table's columns that must have a value, and that no record has."""
+    taken = {own.name for _, own in pairs}
+    return [own for own in known if not own.is_filled and own.name not in taken]
 
 
 def _differing_in_case(names: Sequence[str]) -> str:
