@@ -21,7 +21,6 @@ from batchimport.engines.lookup import has_ended
 from batchimport.engines.signals import draining_signals, stopping_signals
 from batchimport.errors import (
     BatchImportError,
-    DestinationLockedError,
     NoSuchDestinationError,
     RowsGoneError,
     UsageError,
@@ -66,7 +65,7 @@ from batchimport.schema import notes_about
 from batchimport.schema.diagnose import likely_mistakes
 from batchimport.sinks import open_sink, redact
 from batchimport.sinks.base import SinkOptions
-from batchimport.sinks.waiting import DestinationWait, patient
+from batchimport.sinks.waiting import NOT_YET_OPEN, DestinationWait, patient
 from batchimport.sources import open_source
 from batchimport.sources.bytes.spool import Spool
 from batchimport.sources.paths import STANDARD_INPUT
@@ -191,7 +190,7 @@ class _Call:
                 stack.enter_context(state.lock(target))
             wait = DestinationWait(request.options.destination_wait_seconds, self.observer)
             with stopping_signals() if request.handle_signals else nullcontext():
-                sink = wait.call(self._open_sink, on=DestinationLockedError)
+                sink = wait.call(self._open_sink, on=NOT_YET_OPEN)
             stack.callback(sink.close)
             seconds = request.options.chunk_timeout_seconds
             parts = Parts(job, source, transform, patient(sink, wait), seconds)

@@ -157,7 +157,7 @@ def match_columns(
     if missing and job.new_columns == "add":
         _add_columns(database, table, missing)
         return match_columns(database, job, columns)
-    if job.new_columns is None:
+    if len(missing) == len(columns):  # another table, or another file, was meant
         _refuse_missing(table, [column.name for column in missing], list(exact))
     pairs = [(column, own) for column in columns if (own := own_of[column.name]) is not None]
     taken: dict[str, str] = {}
