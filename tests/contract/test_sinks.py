@@ -451,6 +451,32 @@ def test_keys_that_would_share_a_column_are_refused(database: Store, exists: boo
         database.claimed(columns=columns)
 
 
+def test_names_that_the_database_cuts_are_not_merged(database: Store) -> None:
+    """PostgreSQL keeps 63 bytes: a long key has a column, two of the same beginning are refused."""
+    one, other = (Column("ü" * 31 + name, "integer") for name in ("-one", "-other"))
+    frame = pl.DataFrame({one.name: [1], other.name: [2]})
+    request = a_request(chunk(0, 1), rows(1))
+    _, claim = database.claimed(columns=(one,))
+    assert claim.store(replace(request, frame=frame.select(one.name))).counts == (1, 0, 0)
+    database.close()
+    _, claim = database.claimed(database.job(table="more"), "more-1", columns=(one,))
+    assert claim.store(replace(request, frame=frame.select(one.name))).counts == (1, 0, 0)
+    database.close()
+    if database.like != "postgresql":
+        return
+    with pytest.raises(UsageError, match="are equal in 63 bytes would share a column"):
+        database.claimed(database.job(table="both"), "both-1", columns=(one, other))
+    with pytest.raises(UsageError, match="the name has 70 bytes, and 63 are kept"):
+        database.claimed(database.job(table="t" * 70), "long-1")
+    database.close()
+    _, claim = database.claimed(
+        database.job(table="more", new_columns="add"), "more-2", columns=(one,)
+    )
+    extra = pl.Series("_extra", [json.dumps({other.name: 3})])
+    given = replace(request, frame=frame.select(one.name).with_columns(extra))
+    assert claim.store(given).counts == (0, 1, 0)
+
+
 def test_a_later_format_is_not_touched(database: Store) -> None:
     """A ledger that a later version wrote stops this one."""
     sink, _ = database.claimed()

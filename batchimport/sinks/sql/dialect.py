@@ -162,6 +162,9 @@ class Dialect(ABC):
     names_have_case: ClassVar[bool] = True
     """Two columns may differ in case alone."""
 
+    longest_name: ClassVar[int | None] = None
+    """How many bytes of a name the database keeps; the rest is cut off. None: all of them."""
+
     emptying: ClassVar[str] = "DELETE FROM"
     """What empties a table as a part of a transaction, followed by the table's name."""
 
@@ -230,6 +233,15 @@ class Dialect(ABC):
     def quote(self, name: str) -> str:
         """Return an identifier as SQL, whatever characters it has."""
         return quote(name)
+
+    def shortened(self, name: str) -> str:
+        """Return what the database keeps of a name."""
+        return name.encode()[: self.longest_name].decode(errors="ignore")
+
+    def folded(self, name: str) -> str:
+        """Return what all names that the database takes for one have in common."""
+        name = self.shortened(name)
+        return name if self.names_have_case else name.lower()
 
     def column_type(self, column: Column, *, is_key: bool) -> str:
         """Return the SQL type of a column of a table that is created.

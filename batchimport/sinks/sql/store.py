@@ -84,16 +84,24 @@ class SqlClaim:
         extra = frame.get_column(EXTRA_COLUMN)
         keys = {place: _raw_items(extra[place]) for place in extra.is_not_null().arg_true()}
         frame, adds = frame.drop(EXTRA_COLUMN), target.new_columns == "add"
-        # A key that differs from a column only in case cannot be added as a column.
-        taken = {name.lower() for name in target.table_names}
+        # A key that differs from a column only in case, or beyond what is kept of a name, cannot be
+        # added as a column.
+        place_of = {
+            name: self._database.shortened(name).lower()
+            for items in keys.values()
+            for name in items
+        }
+        taken = dict.fromkeys((name.lower() for name in target.table_names), "")
+        for name in sorted(place_of):
+            taken.setdefault(place_of[name], name)
         refused = {
             place: [_unknown(name, items[name]) for name in unknown]
             for place, items in keys.items()
-            if (unknown := [name for name in items if not adds or name.lower() in taken])
+            if (unknown := [name for name in items if not adds or taken[place_of[name]] != name])
         }
         if adds:
-            names = sorted({name for items in keys.values() for name in items})
-            new = [Column(name, "json") for name in names if name.lower() not in taken]
+            names = sorted(name for name in place_of if taken[place_of[name]] == name)
+            new = [Column(name, "json") for name in names]
             target = with_columns(self._database, target, new)
             frame = frame.with_columns(
                 pl.Series(

@@ -28,17 +28,10 @@ def prepare_table(database: Dialect, job: Job, columns: Sequence[Column]) -> int
         UsageError: If it cannot take the columns, has no unique index on the key, or must not
             exist.
     """
+    _refuse_long_name(database, job.table)
     if not columns:  # an empty source
         return _empty_table(database, job)
-    shared = (
-        "" if database.names_have_case else _differing_in_case([column.name for column in columns])
-    )
-    if shared:
-        raise UsageError(
-            f"keys that differ only in case would share a column: {shared}",
-            where=job.table,
-            hint="rename one of them with --transform or --sql",
-        )
+    _refuse_shared(database, job.table, [column.name for column in columns])
     exists, name = database.exists(job.table), database.name(job.table)
     if exists and job.if_exists == "fail":
         raise _exists(job)
@@ -114,22 +107,18 @@ def with_columns(database: Dialect, target: Target, columns: Sequence[Column]) -
     with database.transaction():  # of several processes one adds them
         _add_columns(database, target.table, new)
         known = _by_name(database, target.table)
-    pairs = ((column, known[_folded(database, column.name)]) for column in new)
+    pairs = ((column, known[database.folded(column.name)]) for column in new)
     return replace(target, columns=(*target.columns, *pairs))
 
 
 def _add_columns(database: Dialect, table: str, columns: Sequence[Column]) -> None:
     known = _by_name(database, table)
     for column in columns:
-        if _folded(database, column.name) not in known:
+        if database.folded(column.name) not in known:
             database.run(
                 f"ALTER TABLE {database.name(table)} {database.adding} {database.quote(column.name)} "
                 f"{database.types[column.kind]}"
             )
-
-
-def _folded(database: Dialect, name: str) -> str:
-    return name if database.names_have_case else name.lower()
 
 
 def match_columns(
@@ -150,9 +139,8 @@ def match_columns(
         for own in known
         if not database.names_have_case or own.name == own.name.lower()
     }
-    own_of = {
-        column.name: exact.get(column.name) or folded.get(column.name.lower()) for column in columns
-    }
+    kept = {column.name: database.shortened(column.name) for column in columns}
+    own_of = {name: exact.get(short) or folded.get(short.lower()) for name, short in kept.items()}
     missing = [column for column in columns if own_of[column.name] is None]
     if missing and job.new_columns == "add":
         _add_columns(database, table, missing)
@@ -183,14 +171,30 @@ def _unfilled(
     return [own for own in known if not own.is_filled and own.name not in taken]
 
 
-def _differing_in_case(names: Sequence[str]) -> str:
-    """Return two names that differ only in case; empty if there are none."""
+def _refuse_long_name(database: Dialect, table: str) -> None:
+    """Refuse a table whose name would be cut: another one may have the same beginning."""
+    for part in table.split("."):
+        if database.shortened(part) != part:
+            raise UsageError(
+                f"the name has {len(part.encode())} bytes, and {database.longest_name} are kept",
+                where=table,
+                hint="choose a shorter one with --table",
+            )
+
+
+def _refuse_shared(database: Dialect, table: str, names: Sequence[str]) -> None:
+    """Refuse names that the database takes for one."""
     seen: dict[str, str] = {}
     for name in names:
-        if name.lower() in seen:
-            return f"{seen[name.lower()]}, {name}"
-        seen[name.lower()] = name
-    return ""
+        other = seen.setdefault(database.folded(name), name)
+        if other != name:
+            is_cut = database.shortened(name) != name or database.shortened(other) != other
+            how = f"are equal in {database.longest_name} bytes" if is_cut else "differ only in case"
+            raise UsageError(
+                f"keys that {how} would share a column: {other}, {name}",
+                where=table,
+                hint="rename one of them with --transform or --sql",
+            )
 
 
 def _create_table(database: Dialect, job: Job, columns: Sequence[Column]) -> None:
@@ -257,4 +261,4 @@ def _refuse_unfilled(table: str, unfilled: Sequence[str]) -> None:
 
 
 def _by_name(database: Dialect, table: str) -> dict[str, TableColumn]:
-    return {_folded(database, own.name): own for own in database.columns(table)}
+    return {database.folded(own.name): own for own in database.columns(table)}
