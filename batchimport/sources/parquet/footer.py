@@ -8,6 +8,7 @@ one group of rows, in which such values are declared to be the bytes or numbers 
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -112,6 +113,24 @@ class Group:
     columns: Sequence[Struct]
 
 
+_FAULTS = (LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    """Turn what a footer leads to that lacks something, or has it in another type, into an error.
+
+    Raises:
+        MalformedError: If so.
+    """
+    try:
+        yield
+    except MalformedError:
+        raise
+    except _FAULTS as error:
+        raise MalformedError("its footer lacks what each file has") from error
+
+
 class Footer:
     """What the footer says.
 
@@ -131,14 +150,12 @@ class Footer:
         if tail[4:] != MAGIC or length + TAIL_BYTES > size:
             raise MalformedError("it does not end as one")
         facts = decode(read_at(size - TAIL_BYTES - length, length))
-        try:
+        with _reading():
             self._elements: list[Struct] = facts[2][1][1]
             self.rows = int(facts[3][1])
             root, rest = _tree(self._elements, 0)
             groups: list[Struct] = facts[4][1][1]
-            self.groups = tuple(_groups(groups))
-        except (LookupError, TypeError, ValueError, RecursionError) as error:
-            raise MalformedError("its footer lacks what each file has") from error
+            self.groups = tuple(_groups(groups, size - TAIL_BYTES - length))
         if rest != len(self._elements):
             raise MalformedError("its footer has more columns than it names")
         self.columns = {node.name: node for node in root.children}
@@ -168,28 +185,26 @@ class Footer:
         Raises:
             MalformedError: If the footer does not say where the column is.
         """
-        first, root = 1, self._elements[0]
-        while _text(self._elements[first]) != name:
-            first = _tree(self._elements, first)[1]
-        elements = self._elements[first : _tree(self._elements, first)[1]]
-        parts, columns = [MAGIC], []
-        try:
+        with _reading():
+            first, root = 1, self._elements[0]
+            while _text(self._elements[first]) != name:
+                first = _tree(self._elements, first)[1]
+            elements = self._elements[first : _tree(self._elements, first)[1]]
+            parts, columns = [MAGIC], []
             for column in group.columns:
                 facts: Struct = dict(column[3][1])
                 if facts[3][1][1][0].decode() == name:
                     parts.append(self._moved(facts, sum(map(len, parts))))
                     columns.append({2: (I64, 0), 3: (STRUCT, facts)})
-        except (LookupError, TypeError, ValueError, OverflowError) as error:
-            raise MalformedError("its footer does not say where a column is") from error
-        rows = (I64, group.rows)
-        footer = encode(
-            {
-                1: self._version,
-                2: (LIST, (STRUCT, [root | {5: (I32, 1)}, *map(_plain, elements)])),
-                3: rows,
-                4: (LIST, (STRUCT, [{1: (LIST, (STRUCT, columns)), 2: (I64, 0), 3: rows}])),
-            }
-        )
+            rows = (I64, group.rows)
+            footer = encode(
+                {
+                    1: self._version,
+                    2: (LIST, (STRUCT, [root | {5: (I32, 1)}, *map(_plain, elements)])),
+                    3: rows,
+                    4: (LIST, (STRUCT, [{1: (LIST, (STRUCT, columns)), 2: (I64, 0), 3: rows}])),
+                }
+            )
         return b"".join([*parts, footer, len(footer).to_bytes(4, "little"), MAGIC])
 
     def largest_page(self) -> int:
@@ -211,7 +226,7 @@ class Footer:
                 page, length = decode_first(self._read_at(at, HEADER_BYTES))
                 yield page[2][1]
                 at += length + page[3][1]
-        except (LookupError, TypeError, ValueError, OverflowError, OSError):
+        except (*_FAULTS, OSError):
             return  # the file is damaged: who reads the page says so
 
     def _moved(self, facts: Struct, at: int) -> bytes:
@@ -232,10 +247,15 @@ def _start(facts: Struct) -> int:
     return int(min(facts[each][1] for each in _PAGES if each in facts and facts[each][1] > 0))
 
 
-def _groups(groups: list[Struct]) -> Iterator[Group]:
+def _groups(groups: list[Struct], stop: int) -> Iterator[Group]:
+    """Yield the groups of rows, all of whose pages must end at `stop` or before."""
     first = 0
     for facts in groups:
         columns: list[Struct] = facts[1][1][1]
+        for column in columns:
+            start, length = _start(column[3][1]), column[3][1][7][1]
+            if not start <= start + length <= stop:
+                raise MalformedError("its footer names a place that is not in the file")
         plain_bytes = sum(column[3][1][6][1] for column in columns)
         yield Group(first, int(facts[3][1]), plain_bytes, columns)
         first += int(facts[3][1])
