@@ -153,12 +153,18 @@ class ParquetSource(OneFile):
                 if kinds.get(values.name) != "string"
                 and (found := json_texts(values, nodes[values.name])) is not None
             }
+            errors = self._errors(rows)
             texts = rows.select(
-                as_json(pl.col(name), dtype, nodes[name], kinds.get(name, "json")).alias(name)
+                as_json(
+                    pl.col(name),
+                    dtype,
+                    nodes[name],
+                    kinds.get(name, "json"),
+                    is_sayable=not errors,
+                ).alias(name)
                 for name, dtype in rows.schema.items()
                 if name not in json_columns
             )
-            errors = self._errors(rows)
         except _FAILURES as error:
             raise _damaged(self.name, lo, hi, str(error).partition("\n")[0]) from error
         buffer = io.BytesIO()
@@ -171,13 +177,17 @@ class ParquetSource(OneFile):
         return lines, errors
 
     def _errors(self, rows: pl.DataFrame) -> Errors:
+        """Return what JSON cannot express, by the index of its row."""
+        found = {
+            name: expression.alias(name)
+            for name, dtype in rows.schema.items()
+            if (expression := beyond(pl.col(name), dtype, self._footer.columns[name])) is not None
+        }
         errors: Errors = {}
-        for name, dtype in rows.schema.items():
-            found = beyond(pl.col(name), dtype, self._footer.columns[name])
-            if found is not None:
-                cannot = rows.select(found.alias(name)).to_series()
-                for at in cannot.arg_true().to_list():
-                    errors.setdefault(at, []).append(error_beyond(name, dtype))
+        for cannot in rows.select(found.values()):
+            for at in cannot.arg_true().to_list():
+                error = error_beyond(cannot.name, rows.schema[cannot.name])
+                errors.setdefault(at, []).append(error)
         return errors
 
     def digest(self, chunk: Chunk) -> str:

@@ -88,22 +88,28 @@ def json_texts(values: pl.Series, node: Node | None) -> pl.Series | None:
 
 
 def as_json(
-    value: pl.Expr, dtype: pl.DataType, node: Node | None = None, kind: str = "json"
+    value: pl.Expr,
+    dtype: pl.DataType,
+    node: Node | None = None,
+    kind: str = "json",
+    *,
+    is_sayable: bool = False,
 ) -> pl.Expr:
     """Return values as Polars writes them in JSON without loss; null what JSON has no word for.
 
     Args:
         node: What the footer says of them; None if it is unknown.
         kind: What the schema wants; a long decimal is a number only where one is wanted.
+        is_sayable: `beyond` has found nothing.
     """
     value, dtype = _simplified(value, dtype)
     if isinstance(dtype, pl.Decimal):
         is_number = _is_exact(dtype) or kind in ("integer", "number")
         return value.cast(pl.Float64 if is_number else pl.String)
     if dtype.is_nested():
-        return _nested_as_json(value, dtype, node)
+        return _nested_as_json(value, dtype, node, is_sayable=is_sayable)
     if _is_time(dtype, node):
-        return _time_as_text(value, dtype, node)
+        return _time_as_text(value, dtype, node, is_sayable=is_sayable)
     if dtype == pl.Binary:
         return _bytes_as_text(value, node)
     if dtype.is_float():
@@ -121,21 +127,27 @@ def _simplified(value: pl.Expr, dtype: pl.DataType) -> tuple[pl.Expr, pl.DataTyp
     return value, dtype
 
 
-def _nested_as_json(value: pl.Expr, dtype: pl.DataType, node: Node | None) -> pl.Expr:
+def _nested_as_json(
+    value: pl.Expr, dtype: pl.DataType, node: Node | None, *, is_sayable: bool
+) -> pl.Expr:
     if isinstance(dtype, pl.List):
         inner = node.element() if node else None
-        return value.list.eval(as_json(pl.element(), _instance(dtype.inner), inner))
+        return value.list.eval(
+            as_json(pl.element(), _instance(dtype.inner), inner, is_sayable=is_sayable)
+        )
     if isinstance(dtype, pl.Map):
         (_, key, key_node), (_, inner_type, inner) = _fields(dtype, node)
         entry = pl.element().struct
         pair = pl.struct(
-            as_json(entry.field("key"), key, key_node).cast(pl.String).alias("key"),
-            as_json(entry.field("value"), inner_type, inner).alias("value"),
+            as_json(entry.field("key"), key, key_node, is_sayable=is_sayable)
+            .cast(pl.String)
+            .alias("key"),
+            as_json(entry.field("value"), inner_type, inner, is_sayable=is_sayable).alias("value"),
         )
         values = _dtype_of(as_json(pl.col(""), inner_type, inner), inner_type)
         return value.map.entries().list.eval(pair).cast(pl.Map(pl.String, values))
     fields = [
-        as_json(value.struct.field(name), inner, below).alias(name)
+        as_json(value.struct.field(name), inner, below, is_sayable=is_sayable).alias(name)
         for name, inner, below in _fields(dtype, node)
     ]
     return pl.when(value.is_not_null()).then(pl.struct(fields))
@@ -195,7 +207,9 @@ def _is_time(dtype: pl.DataType, node: Node | None) -> bool:
     return dtype.is_temporal() or meaning == "int96" or meaning.startswith("time-")
 
 
-def _time_as_text(value: pl.Expr, dtype: pl.DataType, node: Node | None) -> pl.Expr:
+def _time_as_text(
+    value: pl.Expr, dtype: pl.DataType, node: Node | None, *, is_sayable: bool
+) -> pl.Expr:
     """Return points in time in ISO 8601; what it cannot express as a text that says what it is."""
     if dtype == pl.Duration:
         return as_text(value, dtype)
@@ -212,12 +226,14 @@ def _time_as_text(value: pl.Expr, dtype: pl.DataType, node: Node | None) -> pl.E
         )
         text = pl.when(count == _UNITS[unit]).then(pl.lit("24:00:00")).otherwise(time)
     else:
-        inside = pl.when(_is_sayable(value, dtype, node)).then(value)
+        inside = value if is_sayable else pl.when(_is_sayable(value, dtype, node)).then(value)
         text, count, unit = as_text(inside, dtype), value.to_physical(), "days since 1970"
         if isinstance(dtype, pl.Datetime):
             unit = f"{dtype.time_unit} since 1970"
             is_legacy = node is not None and node.meaning == "utc" and not dtype.time_zone
-            text += pl.lit("Z" if is_legacy else "")
+            text = text + pl.lit("Z") if is_legacy else text
+    if is_sayable:
+        return text
     forever = _FOREVER[pl.Int32 if dtype == pl.Date else pl.Int64]
     return (
         pl.when(_is_sayable(value, dtype, node))
