@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import jsonschema_rs
 
-from batchimport.model import FieldError
-from batchimport.schema.columns import DTYPES, Column, Kind, columns_of
+from batchimport.model import FieldError, Kind
+from batchimport.schema.columns import DTYPES, Column, columns_of
 from batchimport.schema.diagnose import MALFORMED, malformed
 from batchimport.schema.errors import explain
 from batchimport.schema.expansion import refuse_large

@@ -42,6 +42,12 @@ MISSING = frozenset(
 LEAST_NUMBERS = 3
 
 
+class Words(str):
+    """A cell that is not a number in its file, though it would be one in others."""
+
+    __slots__ = ()
+
+
 def infer_schema(records: Iterable[dict[str, Any]], *, text: bool = False) -> dict[str, Any]:
     """Return a schema that accepts the records.
 
@@ -147,6 +153,8 @@ def _type_of(value: Any) -> str:
 
 
 def _type_of_text(value: str) -> str:
+    if isinstance(value, Words):
+        return "string"
     number = value.strip(" \t")
     if _INTEGER.fullmatch(number):
         return "integer"

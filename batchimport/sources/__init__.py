@@ -18,7 +18,7 @@ from batchimport.sources.bytes.file import HEAD_BYTES
 from batchimport.sources.bytes.unpack import open_text
 from batchimport.sources.detect import check_is_meant, check_is_text, format_of_text
 from batchimport.sources.paths import STANDARD_INPUT, name_of, names_of
-from batchimport.sources.registry import FORMATS
+from batchimport.sources.registry import FORMATS, spelled
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -85,9 +85,9 @@ def _open_file(path: str, name: str, options: SourceOptions, unpack_into: Path |
     text = open_text(path, options, kind, unpack_into)
     try:
         head = text.read_at(0, HEAD_BYTES)
-        check_is_text(path, kind or "text", head)
+        check_is_text(path, kind or "text", _without_controls(head, options.delimiter))
         kind = _decide(path, head, kind, options)
-        if options.format is None:
+        if options.format is None and options.delimiter is None:
             check_is_meant(path, kind, head)
         return _source_of(kind, text, name, replace(options, format=kind))
     except BaseException:
@@ -124,6 +124,12 @@ def _decide(path: str, head: bytes, kind: str | None, options: SourceOptions) ->
     if detected == "json":
         raise UsageError("is JSON, but not an object a line", where=path, hint="--format json")
     return "jsonl"
+
+
+def _without_controls(head: bytes, delimiter: str | None) -> bytes:
+    """Return the head of a file without a delimiter that looks like binary data."""
+    mark = spelled(delimiter)
+    return head.replace(mark.encode(), b",") if mark else head
 
 
 def _mode(path: str) -> int:

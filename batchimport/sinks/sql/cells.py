@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from batchimport.schema import Column, Kind
     from batchimport.sinks.sql.dialect import Family, Refused, TableColumn
 
-_TRUE, _FALSE = ("t", "true", "y", "yes", "on", "1"), ("f", "false", "n", "no", "off", "0")
+_TRUE = ("t", "true", "y", "yes", "on", "1", "ja", "j", "oui", "si", "sí")
+_FALSE = ("f", "false", "n", "no", "off", "0", "nein", "non")
 _INTEGER = r"^[+-]?[0-9]+(?:\.0*)?$"
 _NUMBER = r"^[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?$"
 _DAY = r"^([0-9]{4})(0[1-9]|1[0-2])([0-2][0-9]|3[01])$"
