@@ -25,7 +25,6 @@ def schema(
 ) -> None:
     """Infer a JSON Schema of the records and print it, to edit and to pass to --schema."""
     from batchimport.jobs.start import infer  # noqa: PLC0415 - imports Polars
-    from batchimport.schema import notes_about  # noqa: PLC0415 - imports Polars
     from batchimport.sources import open_source  # noqa: PLC0415 - imports Polars
 
     records = o.parse_infer_records(infer_rows)
@@ -35,10 +34,10 @@ def schema(
         spool = _read_standard_input(stack) if STANDARD_INPUT in paths else None
         source = open_source(paths, options, spool)
         stack.callback(source.close)
-        document = infer(source, records)
-        for note in (*source.notes, *notes_about(document)):
+        inferred = infer(source, records, options)
+        for note in (*source.notes, *inferred.notes, *inferred.report):
             typer.echo(safe(note, 200), err=True)
-    typer.echo(_layout(document))
+    typer.echo(_layout(inferred.document))
 
 
 def _read_standard_input(stack: ExitStack) -> Spool:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from batchimport.model import FieldError
+from batchimport.schema.booleans import read_words
+from batchimport.schema.moments import epoch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -19,8 +21,6 @@ if TYPE_CHECKING:
     from batchimport.schema import Column, Kind
     from batchimport.sinks.sql.dialect import Family, Refused, TableColumn
 
-_TRUE = ("t", "true", "y", "yes", "on", "1", "ja", "j", "oui", "si", "sí")
-_FALSE = ("f", "false", "n", "no", "off", "0", "nein", "non")
 _INTEGER = r"^[+-]?[0-9]+(?:\.0*)?$"
 _NUMBER = r"^[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?$"
 _DAY = r"^([0-9]{4})(0[1-9]|1[0-2])([0-2][0-9]|3[01])$"
@@ -73,12 +73,6 @@ def _number(text: pl.Expr) -> pl.Expr:
     return pl.when(text.str.contains(_NUMBER)).then(text)
 
 
-def _word(text: pl.Expr) -> pl.Expr:
-    text = text.str.strip_chars().str.to_lowercase()
-    is_true = pl.when(text.is_in(_TRUE)).then(pl.lit(value=True))
-    return is_true.when(text.is_in(_FALSE)).then(pl.lit(value=False))
-
-
 def _bit(number: pl.Expr) -> pl.Expr:
     return pl.when(number.is_in([0, 1])).then(number == 1)
 
@@ -102,15 +96,20 @@ def _in_utc(text: pl.Expr) -> pl.Expr:
     return pl.when(zoned).then(utc).otherwise(text)
 
 
+def _of_epoch(number: pl.Expr) -> pl.Expr:
+    return epoch(number.cast(pl.String)).str.strip_suffix("Z")
+
+
 _READERS: dict[tuple[Kind, Family], tuple[Kind, Callable[[pl.Expr], pl.Expr]]] = {
     ("string", "integer"): ("integer", _integer),
     ("number", "integer"): ("integer", _whole),
     ("string", "number"): ("string", _number),
-    ("string", "boolean"): ("boolean", _word),
+    ("string", "boolean"): ("boolean", read_words),
     ("integer", "boolean"): ("boolean", _bit),
     ("string", "date"): ("string", _day),
     ("integer", "date"): ("string", _day),
     ("string", "timestamp"): ("string", _in_utc),
+    ("integer", "timestamp"): ("string", _of_epoch),
     ("date-time", "timestamp"): ("string", _in_utc),
 }
 """By the kind of a frame's column and what the table's column holds: the kind it then has, and how.

@@ -144,7 +144,7 @@ def _forms(texts: Sequence[str]) -> list[NumberForm]:
         for point, mark in product(".,", ["", *there])
         if point != mark and (point in there or mark)
     ]
-    return [form for form in forms if all(form.plain(text) is not None for text in texts)]
+    return [form for form in forms if all(map(form.matches, texts))]
 
 
 def _proves(form: NumberForm, texts: Sequence[str]) -> bool:

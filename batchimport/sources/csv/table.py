@@ -22,6 +22,7 @@ import polars as pl
 
 from batchimport.model import EXTRA_COLUMN, INDEX, FieldError
 from batchimport.schema import type_name
+from batchimport.schema.booleans import FALSE, TRUE
 from batchimport.schema.numbers import integer_of, number_of, numbers_of
 from batchimport.sources.base import UnreadableRecordError, unreadable
 from batchimport.sources.csv.grammar import (
@@ -461,13 +462,11 @@ def _text(record: bytes) -> str | None:
 _NUMBER = r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?"
 _number = re.compile(_NUMBER).fullmatch
 _json_number = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?").fullmatch
-_TRUE = ("true", "t", "yes", "y", "on", "1", "ja", "j", "oui", "si", "sí")
-_FALSE = ("false", "f", "no", "n", "off", "0", "nein", "non")
 _TRUE_FORMS, _FALSE_FORMS = (
     [form for word in words for form in {word, word.title(), word.upper()}]
-    for words in (_TRUE, _FALSE)
+    for words in (TRUE, FALSE)
 )
-_BOOLEANS = dict.fromkeys(_TRUE, True) | dict.fromkeys(_FALSE, False)
+_BOOLEANS = dict.fromkeys(TRUE, True) | dict.fromkeys(FALSE, False)
 
 
 def value_of(text: str, types: Types, numbers: NumberForm = PLAIN_NUMBERS) -> Any:
