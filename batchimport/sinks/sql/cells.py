@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _INTEGER = r"^[+-]?[0-9]+(?:\.0*)?$"
 _NUMBER = r"^[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?$"
+_NUMBERS = r"^\s*[0-9]{1,2}[./-][0-9]{1,2}[./-][0-9]{2,4}"
+_HINT = "; say how it is written: --date-format"
 _DAY = r"^([0-9]{4})(0[1-9]|1[0-2])([0-2][0-9]|3[01])$"
 _MOMENT = r"^([0-9-]+)[Tt ]([0-9]{2}:[0-9]{2})(:[0-9]{2}(?:\.[0-9]{1,9})?)? ?"
 _OFFSET = r"(?:[Zz]|[+-][0-9]{2}(?::?[0-9]{2})?)$"
@@ -49,7 +51,8 @@ def read(
         values = pl.select(read_cells(pl.lit(cells))).to_series().alias(column.name)
         for place in (values.is_null() & cells.is_not_null()).arg_true():
             shown = str(cells[place])[:200]
-            message = f"{shown!r} cannot be read as {own.type_name}"
+            hint = _HINT if own.family in ("date", "timestamp", "instant") else ""
+            message = f"{shown!r} cannot be read as {own.type_name}{hint}"
             refused.setdefault(place, []).append(FieldError("type", own.name, message, shown))
         frame = frame.with_columns(values)
         pairs.append((replace(column, kind=kind), own))
@@ -78,7 +81,12 @@ def _bit(number: pl.Expr) -> pl.Expr:
 
 
 def _day(text: pl.Expr) -> pl.Expr:
-    return text.cast(pl.String).str.replace(_DAY, "$1-$2-$3")
+    return _with_clear_order(text.cast(pl.String).str.replace(_DAY, "$1-$2-$3"))
+
+
+def _with_clear_order(text: pl.Expr) -> pl.Expr:
+    """Refuse dates that a database would read by its own order of day and month."""
+    return pl.when(~text.str.contains(_NUMBERS)).then(text)
 
 
 def _in_utc(text: pl.Expr) -> pl.Expr:
@@ -93,11 +101,15 @@ def _in_utc(text: pl.Expr) -> pl.Expr:
     form = "%Y-%m-%dT%H:%M:%S%.f"
     is_fine = text.str.contains(r"\.[0-9]{7}")
     utc = pl.when(is_fine).then(finer.dt.strftime(form)).otherwise(moment.dt.strftime(form))
-    return pl.when(zoned).then(utc).otherwise(text)
+    return pl.when(zoned).then(utc).otherwise(_with_clear_order(text))
+
+
+def _instant(number: pl.Expr) -> pl.Expr:
+    return epoch(number.cast(pl.String))
 
 
 def _of_epoch(number: pl.Expr) -> pl.Expr:
-    return epoch(number.cast(pl.String)).str.strip_suffix("Z")
+    return _instant(number).str.strip_suffix("Z")
 
 
 _READERS: dict[tuple[Kind, Family], tuple[Kind, Callable[[pl.Expr], pl.Expr]]] = {
@@ -110,6 +122,8 @@ _READERS: dict[tuple[Kind, Family], tuple[Kind, Callable[[pl.Expr], pl.Expr]]] =
     ("integer", "date"): ("string", _day),
     ("string", "timestamp"): ("string", _in_utc),
     ("integer", "timestamp"): ("string", _of_epoch),
+    ("string", "instant"): ("string", _with_clear_order),
+    ("integer", "instant"): ("string", _instant),
     ("date-time", "timestamp"): ("string", _in_utc),
 }
 """By the kind of a frame's column and what the table's column holds: the kind it then has, and how.
