@@ -333,6 +333,10 @@ class Job:
             raise UsageError(
                 "cannot be combined with --transform", where="--sql", hint="choose one of the two"
             )
+        if self.schema is not None and self.options.types:
+            raise UsageError(
+                "cannot be combined with --schema, which says the types", where="--type"
+            )
         if self.on_conflict == "update" and not self.key:
             raise UsageError(
                 "needs a key to find the row to update",

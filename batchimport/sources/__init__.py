@@ -19,7 +19,6 @@ from batchimport.sources.bytes.unpack import open_text
 from batchimport.sources.detect import check_is_meant, check_is_text, format_of_text
 from batchimport.sources.paths import STANDARD_INPUT, name_of, names_of
 from batchimport.sources.registry import FORMATS, spelled
-from batchimport.sources.shape import ShapedSource
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from batchimport.model import SourceOptions
     from batchimport.sources.base import Source
     from batchimport.sources.bytes.spool import Spool
+    from batchimport.sources.shape import ShapedSource
 
 
 def open_source(
@@ -60,6 +60,8 @@ def open_source(
 
 
 def _shaped(source: Source, options: SourceOptions) -> ShapedSource:
+    from batchimport.sources.shape import ShapedSource  # noqa: PLC0415 - imports Polars
+
     try:
         return ShapedSource(source, options)
     except BaseException:

@@ -15,7 +15,7 @@ from batchimport.sources.csv.grammar import Dialect, FieldReader, without_end
 from batchimport.sources.csv.header import join_names
 from batchimport.sources.csv.numbers import PLAIN_NUMBERS
 from batchimport.sources.csv.records import DelimitedRecords, Layout, QuotedLines
-from batchimport.sources.csv.table import Table, fitted
+from batchimport.sources.csv.table import ABSENT, Table, fitted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -220,7 +220,10 @@ class DelimitedSource(TextSource):
                 continue
             cells = fitted(cells, len(self.header), pads=self._form.pads, trails=self._trails)
             if len(cells) == len(self.header):
-                texts = (None if text in nulls and not quoted else text for text, quoted in cells)
+                texts = (
+                    None if cell is ABSENT or (cell[0] in nulls and not cell[1]) else cell[0]
+                    for cell in cells
+                )
                 yield dict(zip(self.header, map(self._as_number, texts), strict=True))
 
     def _as_number(self, text: str | None) -> str | None:
