@@ -123,7 +123,8 @@ def _columns(event: JobStarted) -> list[str]:
     shown = event.columns[:MOST_COLUMNS]
     left = len(event.columns) - len(shown)
     more = [f"  … and {left} more columns (`batchimport schema` shows all)"] if left else []
-    title = f"columns, inferred from {event.looked_at:,} records:"
+    records = "1 record" if event.looked_at == 1 else f"{event.looked_at:,} records"
+    title = f"columns, inferred from {records}:"
     return [title, *(f"  {safe(line, 160)}" for line in shown), *more]
 
 

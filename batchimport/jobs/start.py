@@ -51,6 +51,8 @@ SAMPLE_FOR_TRANSFORM = 1000
 SAMPLE_BYTES = 4 << 20
 LOADED_AT, DETECTED = "loaded_at", "detected"
 """Facts of a job in its configuration: when it began, and how its files are written."""
+UNKNOWN_BEFORE = {"numbers": {"decimal": ".", "thousands": ""}, "trails": False}
+"""What versions that kept no such facts did not look for."""
 MAX_NAMES = 5
 """How many names of columns an error shows."""
 
@@ -217,7 +219,10 @@ def join_job(record: JobRecord, parts: Parts) -> Work:
 
 def _read_as_recorded(parts: Parts, record: JobRecord) -> None:
     """Read the source in the way that was detected when the job began, whatever would be detected now."""
-    parts.source.adopt(record.configuration.get(DETECTED) or {})
+    known = record.configuration.get(DETECTED)
+    if known is None:
+        known = {name: facts | UNKNOWN_BEFORE for name, facts in parts.source.detected.items()}
+    parts.source.adopt(known)
 
 
 def refuse_few_records(request: Request, source: Source) -> None:

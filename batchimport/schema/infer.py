@@ -44,6 +44,7 @@ MISSING = frozenset(
 
 LEAST_NUMBERS = 3
 WIDEST_NAME = 30
+_FORMATTED = ("date", "date-time", "uuid")
 _WORDS = {
     "integer": "integers",
     "long": "integers beyond 53 bits",
@@ -111,7 +112,7 @@ class Inference:
         doubts = (
             f"column {name}: {doubt}"
             for name, rule in document["properties"].items()
-            if (known := self._columns.get(name)) and (doubt := known.doubt(rule))
+            if (known := self._columns.get(name)) and (doubt := known.doubt(name, rule))
         )
         return (*notes_about(document, self._given), *doubts)
 
@@ -122,8 +123,9 @@ class Inference:
         lines = []
         for name, rule in document["properties"].items():
             evidence = self._columns.get(name)
-            why = evidence.why(self.records) if evidence else "not seen"
-            lines.append(f"{name:{width}}  {kind_in_words(rule):9}  {why}".rstrip())
+            kind = kind_in_words(rule)
+            why = evidence.why(self.records, kind) if evidence else "not seen"
+            lines.append(f"{name:{width}}  {kind:9}  {why}")
         return tuple(lines)
 
 
@@ -224,7 +226,7 @@ class _Evidence:
         """Return how the values may be written, if all are dates."""
         return self._order.ways if self._order.seen == self.types.total() else []
 
-    def doubt(self, rule: dict[str, Any]) -> str:
+    def doubt(self, name: str, rule: dict[str, Any]) -> str:
         """Return what could not be decided about a column that became text."""
         if rule != {"type": ["string", "null"]}:
             return ""
@@ -232,7 +234,7 @@ class _Evidence:
         if len(ways) > 1:
             return f"dates whose day and month cannot be told apart are text (--date-format {ways[0]!r})"
         if ways and "%H" in ways[0]:
-            return "times without a zone are text (--type COLUMN=date-time reads them)"
+            return f"times without a zone are text (--type {name}=date-time reads them)"
         numbers = self.types["integer"] + self.types["number"]
         others = self.types.total() - numbers - self.types["power"]
         if numbers and self.missing and others == self.missing.total():
@@ -242,12 +244,17 @@ class _Evidence:
             )
         return ""
 
-    def why(self, records: int) -> str:
+    def why(self, records: int, kind: str) -> str:
         """Return what was seen, the most frequent first, with an example of the rarest."""
+        words = (
+            _WORDS | {"string": {"uuid": "UUIDs"}.get(kind, f"{kind}s")}
+            if kind in _FORMATTED
+            else _WORDS
+        )
         seen = self.types.most_common()
         if not seen:
             return f"{records:,} null"
-        parts = [f"{count:,} {_WORDS[kind]}" for kind, count in seen]
+        parts = [f"{count:,} {words[each]}" for each, count in seen]
         if len(seen) > 1:
             parts[-1] += f", such as {str(self.examples[seen[-1][0]])[:40]!r}"
         nulls = records - self.types.total()

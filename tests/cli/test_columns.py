@@ -66,16 +66,24 @@ def test_a_resumed_job_reads_and_stamps_as_it_began(workdir: Workdir) -> None:
     assert stamps["2001-02-03T04:05:06Z"] >= 30
 
 
-def test_a_job_of_an_earlier_version_is_detected_anew(workdir: Workdir) -> None:
-    """It has no such facts in its ledger."""
-    workdir.write("u.csv", DAYS)
+def test_a_job_of_an_earlier_version_goes_on_as_it_began(workdir: Workdir) -> None:
+    """Without such facts in its ledger, marks of numbers and the last delimiter mean nothing."""
+    workdir.write("u.csv", "a;b;c\n" + "1,5;1.234;x\n" * 40)
     command = ("run", "u.csv", "--to", "sqlite:///u.db", "--json", "--chunk-size", 10)
     assert workdir.call(*command, BATCHIMPORT_FAILPOINTS="after-commit=kill@1").code < 0
     with closing(sqlite3.connect(workdir.path / "u.db")) as database:
         (text,) = database.execute("SELECT configuration FROM _batchimport_jobs").fetchone()
         facts = json.loads(text)
         del facts["detected"], facts["loaded_at"], facts["options"]["decimal"]
-        database.execute("UPDATE _batchimport_jobs SET configuration = ?", (json.dumps(facts),))
+        kinds = {"a": "string", "b": "number", "c": "string"}
+        schema = {"properties": {name: {"type": [kind, "null"]} for name, kind in kinds.items()}}
+        database.execute(
+            "UPDATE _batchimport_jobs SET configuration = ?, schema = ?",
+            (json.dumps(facts), json.dumps(schema)),
+        )
+        database.execute("DELETE FROM _batchimport_chunks")
+        database.execute("DELETE FROM u")
         database.commit()
     ended = workdir.call(*command)
     assert (ended.code, ended.summary["successful"]) == (0, 40), ended.err
+    assert rows(workdir, "SELECT DISTINCT b FROM u") == [("1.234",)]

@@ -73,6 +73,15 @@ def test_columns_that_contradict_each_other_are_text(write: Any) -> None:
     assert read_all(path, decimal=",")[0][0] == {"a": 1.5, "b": "1.25"}
 
 
+def test_a_list_in_quotes_is_no_number(write: Any) -> None:
+    """Where a comma is the delimiter, only more than one kind of mark proves a decimal comma."""
+    path = write('a,b\n"3,12","1.234,5"\n"1,7","2,5"\n')
+    assert read_all(path)[0][0] == {"a": 3.12, "b": 1234.5}
+    path = write('a,b\n"3,12",x\n"1,7",y\n')
+    assert read_all(path)[0][0] == {"a": "3,12", "b": "x"}
+    assert "--decimal ," in notes(path)
+
+
 def test_a_number_of_another_form_is_rejected(write: Any) -> None:
     """Not read as another number."""
     schema = {"properties": {"a": {"type": "number"}, "b": {"type": "integer"}}}
@@ -291,5 +300,5 @@ def test_the_report_says_why_a_column_has_its_type(write: Any) -> None:
     assert report == (
         "id  integer    3 integers",
         "n   string     1 decimals, 1 texts, such as 'abc', 1 null",
-        "d   date       3 texts",
+        "d   date       3 dates",
     )

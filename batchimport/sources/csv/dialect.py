@@ -117,7 +117,12 @@ def detect_format(head: str, options: SourceOptions, *, is_whole: bool) -> CsvFo
         detected = replace(detected, dialect=replace(detected.dialect, skipinitialspace=True))
     header = detected.header
     preamble = header.preamble + (declared is not None) if options.skip_lines is None else 0
-    numbers, remarks = find_form(_columns(detected), options.decimal, options.thousands)
+    numbers, remarks = find_form(
+        _columns(detected),
+        options.decimal,
+        options.thousands,
+        delimiter=detected.dialect.delimiter,
+    )
     notes = _notes(
         detected,
         preamble,

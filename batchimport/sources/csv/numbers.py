@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 _MARKS = (",", ".", "'", " ", "_", "\u00a0", "\u202f", "\u2019")
 _WRITTEN = re.compile(rf"[+-]?[0-9]*(?:[{''.join(_MARKS)}][0-9]+)*")
-_GROUPED = re.compile(r"[+-]?[1-9][0-9]{0,2}(?:[.,][0-9]{3})+")
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,11 @@ PLAIN_NUMBERS = NumberForm()
 
 
 def find_form(
-    columns: Mapping[str, Sequence[str]], decimal: str | None, thousands: str | None
+    columns: Mapping[str, Sequence[str]],
+    decimal: str | None,
+    thousands: str | None,
+    *,
+    delimiter: str,
 ) -> tuple[NumberForm, tuple[str, ...]]:
     """Return the form of the numbers in a text, and what users should know about it.
 
@@ -90,6 +93,7 @@ def find_form(
     Args:
         columns: Texts of the cells, by the names of the columns.
         decimal: What the user says; `thousands` likewise.
+        delimiter: Of the text; where it is a comma, `"3,12"` may be a list.
     """
     if thousands is not None:
         return NumberForm(decimal or ("," if thousands == "." else "."), thousands), ()
@@ -103,9 +107,11 @@ def find_form(
             continue
         forms = [form for form in _forms(texts) if decimal in (None, form.decimal)]
         sure = [form for form in forms if _proves(form, texts)]
+        if delimiter == "," and decimal is None:
+            sure = [form for form in sure if form.decimal == "." or form.thousands]
         if len(sure) == 1:
             proven.setdefault(sure[0], name)
-        elif "," in "".join(texts) and all(map(_GROUPED.fullmatch, texts)):
+        elif any("," in text for text in texts) and forms:
             doubtful.append(name)
     return _choose(proven, doubtful, decimal)
 
@@ -130,8 +136,8 @@ def _choose(
         )
     elif form.is_plain and doubtful:
         notes.append(
-            f"column {doubtful[0]}: a comma before three digits may separate thousands or decimals; "
-            "it is text (--thousands , or --decimal ,)"
+            f"column {doubtful[0]}: commas in numbers may separate thousands, decimals, or values; "
+            "they are text (--thousands , or --decimal ,)"
         )
     return form, tuple(notes)
 
