@@ -6,7 +6,7 @@ They are added to valid records before the transform, so that it sees them; a sc
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING
 
 import polars as pl
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from batchimport.model import Kind, SourceOptions
     from batchimport.sources.base import Batch
 
-What = Literal["file", "record", "line", "loaded_at", "job"]
 _KINDS: dict[str, Kind] = {"record": "integer", "line": "integer", "loaded_at": "date-time"}
 
 
@@ -66,19 +65,13 @@ class Additions:
         return frame.with_columns(values)
 
     def _values(self, what: str, indices: pl.Series, batch: Batch) -> pl.Series:
-        if what == "record":
-            return indices.cast(pl.Int64) + batch.chunk.offset
-        if what == "line":
-            lines = [batch.raw_records.reject(index, "store", ()).line for index in indices]
-            return pl.Series(lines, dtype=pl.Int64)
-        value: str | None = what
-        if what == "file":
-            first = indices.head(1).to_list()
-            value = batch.raw_records.reject(first[0], "store", ()).source if first else None
-        elif what in get_args(What):
-            value = self.job_id if what == "job" else self.loaded_at
-        else:
-            value = _constant(what)
+        if what in ("file", "record", "line"):
+            name = "source" if what == "file" else what
+            rejects = (batch.raw_records.reject(index, "store", ()) for index in indices)
+            places = [getattr(reject, name) for reject in rejects]
+            return pl.Series(places, dtype=pl.String if what == "file" else pl.Int64)
+        own = {"job": self.job_id, "loaded_at": self.loaded_at}
+        value = own.get(what) or _constant(what)
         return pl.Series([value], dtype=pl.String).new_from_index(0, len(indices))
 
 

@@ -7,6 +7,7 @@ names; where nothing is changed, by the job's schema, without any cost.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +43,7 @@ class Shape:
         self._kept = options.columns
         self.types: dict[str, Kind] = pairs_of("--type", options.types)  # type: ignore[assignment]  # checked
         self.formats = options.date_formats
+        self._readings: dict[tuple[RecordSchema, bool], _Reading | None] = {}
         date_formats(options.date_formats)  # refuses what is none
 
     @property
@@ -95,6 +97,21 @@ class Shape:
             if new is not None:
                 shaped[new] = value
         return shaped
+
+    def read(
+        self, schema: RecordSchema, read: Callable[[RecordSchema], Batch], *, is_text: bool
+    ) -> Batch:
+        """Return the records of a chunk under the keys that they are asked to have.
+
+        Args:
+            read: Reads the chunk by a schema of the source's own keys.
+            is_text: The source's values are cells of delimited text.
+        """
+        known = (schema, is_text)
+        if known not in self._readings:
+            self._readings[known] = _reading(self, schema, is_text=is_text)
+        reading = self._readings[known]
+        return read(schema) if reading is None else reading.shaped(read(reading.schema))
 
     def describe(self, document: dict[str, Any], seen: Iterable[str]) -> dict[str, Any]:
         """Return the schema of records whose keys were renamed, in the order and of the types asked for.
@@ -156,7 +173,6 @@ class ShapedSource:
         self.cut, self.digest, self.count = source.cut, source.digest, source.count
         self.head_digests, self.continues = source.head_digests, source.continues
         self.file_at, self.close = source.file_at, source.close
-        self._readings: dict[RecordSchema, _Reading | None] = {}
         self._take()
 
     def _take(self) -> None:
@@ -202,16 +218,9 @@ class ShapedSource:
 
     def read(self, chunk: Chunk, schema: RecordSchema) -> Batch:
         """Read and parse a chunk."""
-        if schema not in self._readings:
-            self._readings[schema] = _reading(self.shape, schema, is_text=self._is_text)
-        reading = self._readings[schema]
-        if reading is None:
-            return self._source.read(chunk, schema)
-        return reading.shaped(self._source.read(chunk, reading.schema))
-
-    @property
-    def _is_text(self) -> bool:
-        return self.format in FORMATS and FORMATS[self.format].is_untyped
+        is_text = self.format in FORMATS and FORMATS[self.format].is_untyped
+        read = partial(self._source.read, chunk)
+        return self.shape.read(schema, read, is_text=is_text)
 
 
 def _reading(shape: Shape, schema: RecordSchema, *, is_text: bool) -> _Reading | None:
