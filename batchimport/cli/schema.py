@@ -37,7 +37,9 @@ def schema(
         inferred = infer(source, records, options)
         for note in (*source.notes, *inferred.notes, *inferred.report):
             typer.echo(safe(note, 200), err=True)
-    typer.echo(_layout(inferred.document))
+    document = dict(inferred.document)
+    document.pop("x-ignored", None)  # a note of the job to itself
+    typer.echo(_layout(document))
 
 
 def _read_standard_input(stack: ExitStack) -> Spool:
