@@ -248,6 +248,11 @@ class SourceOptions:
         for name in ("null_string", "date_formats", "rename", "columns", "types", "add_columns"):
             if isinstance(given := getattr(self, name), list):  # as JSON has it
                 object.__setattr__(self, name, tuple(given))
+        if self.ragged == "reject":  # as without the option
+            object.__setattr__(self, "ragged", None)
+        for option, text in (("--comment", self.comment), ("--records", self.records)):
+            if text == "":
+                raise UsageError("must not be empty", where=option)
         if self.has_header and not self.header:
             raise UsageError("is the opposite of --no-header", where="--header")
         check_choice("--compression", self.compression, Compression)
@@ -258,6 +263,10 @@ class SourceOptions:
         if self.thousands is not None and self.thousands == self.decimal:
             raise UsageError("is the same as --decimal", where="--thousands")
         check_choice("--ragged", self.ragged, Ragged)
+        self._check_keys()
+
+    def _check_keys(self) -> None:
+        """Check what is said about the records' keys."""
         for name, kind in pairs_of("--type", self.types).items():
             check_choice(f"--type {name}", kind, Kind)
         renamed = list(pairs_of("--rename", self.rename).values())

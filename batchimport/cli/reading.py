@@ -16,7 +16,7 @@ from batchimport.sources.registry import FORMATS
 
 
 @dataclass(frozen=True)
-class Shaping:
+class Keys:
     """What the keys of the records become."""
 
     title: ClassVar = "Columns"
@@ -38,14 +38,6 @@ class Shaping:
             "date, date-time, uuid or json; may be repeated.",
         ),
     ] = None
-    add_column: Annotated[
-        list[str] | None,
-        Option(
-            metavar="NAME=WHAT",
-            help="Add a column: file, record (number, from 0), line, loaded_at (when the job began), "
-            "job (its id), or any other text as a constant; may be repeated.",
-        ),
-    ] = None
     flatten: Annotated[
         bool,
         Option("--flatten", help="JSON: keys of nested objects become columns outer.inner."),
@@ -55,6 +47,20 @@ class Shaping:
     def names(self) -> tuple[str, ...]:
         """The columns to import."""
         return tuple(name.strip() for name in self.columns.split(",")) if self.columns else ()
+
+
+@dataclass(frozen=True)
+class Shaping(Keys):
+    """What the keys of the records become, and the columns that are added to them."""
+
+    add_column: Annotated[
+        list[str] | None,
+        Option(
+            metavar="NAME=WHAT",
+            help="Add a column: file, record (number, from 0), line, loaded_at (when the job began), "
+            "job (its id), or any other text as a constant; may be repeated.",
+        ),
+    ] = None
 
 
 @dataclass(frozen=True)
@@ -139,7 +145,7 @@ class Reading:
     ] = None
     max_record_bytes: Annotated[str, Size(help="Longer records are rejected.")] = "16MiB"
 
-    def options(self, shape: Shaping | None = None) -> SourceOptions:
+    def options(self, shape: Keys) -> SourceOptions:
         """Return the options of the sources.
 
         Args:
@@ -148,7 +154,6 @@ class Reading:
         Raises:
             UsageError: If one is not valid.
         """
-        shape = shape or Shaping()
         nulls = self.null_string or []
         return SourceOptions(
             format=self.format,
@@ -171,5 +176,5 @@ class Reading:
             rename=tuple(shape.rename or ()),
             columns=shape.names,
             types=tuple(shape.type_ or ()),
-            add_columns=tuple(shape.add_column or ()),
+            add_columns=tuple(shape.add_column or ()) if isinstance(shape, Shaping) else (),
         )

@@ -10,7 +10,7 @@ from typing import Any
 import typer
 
 from batchimport.cli import options as o
-from batchimport.cli.reading import Reading, Shaping
+from batchimport.cli.reading import Keys, Reading
 from batchimport.display.escape import safe
 from batchimport.sources.bytes.spool import Spool
 from batchimport.sources.paths import STANDARD_INPUT, find_sources
@@ -21,14 +21,14 @@ _UNSEEN = re.compile("[\\x7f-\\x9f\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069]"
 
 
 def schema(
-    sources: o.Sources, *, infer_rows: o.InferRows = "10000", reading: Reading, shaping: Shaping
+    sources: o.Sources, *, infer_rows: o.InferRows = "10000", reading: Reading, keys: Keys
 ) -> None:
     """Infer a JSON Schema of the records and print it, to edit and to pass to --schema."""
     from batchimport.jobs.start import infer  # noqa: PLC0415 - imports Polars
     from batchimport.sources import open_source  # noqa: PLC0415 - imports Polars
 
     records = o.parse_infer_records(infer_rows)
-    options = reading.options(shaping)
+    options = reading.options(keys)
     paths = find_sources(sources)
     with ExitStack() as stack:
         spool = _read_standard_input(stack) if STANDARD_INPUT in paths else None

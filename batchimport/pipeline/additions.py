@@ -13,7 +13,7 @@ import polars as pl
 from batchimport.errors import UsageError
 from batchimport.model import INDEX
 from batchimport.rules import pairs_of
-from batchimport.schema import Column
+from batchimport.schema.columns import RESERVED, Column
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,6 +49,8 @@ class Additions:
         """
         known = {column.name for column in columns}
         for name, _ in self.wanted:
+            if name in RESERVED:
+                raise UsageError(f"a column cannot be called {name}", where="--add-column")
             if name in known:
                 raise UsageError(
                     f"the records have a key {name} themselves",

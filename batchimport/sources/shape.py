@@ -135,7 +135,7 @@ class Shape:
         ignored = [old for old in seen if self.key(old) is None]
         types = {name: rule_of(kind, self.formats) for name, kind in self.types.items()}
         kept = [name for name in self._kept or rules if name in rules]
-        properties = {name: types.get(name, rules[name]) for name in kept}
+        properties = {name: _typed(rules[name], types.get(name)) for name in kept}
         return document | {"properties": properties} | ({"x-ignored": ignored} if ignored else {})
 
     def order(self, document: Any) -> Any:
@@ -151,6 +151,13 @@ class Shape:
             "x-ignored": [self.old(name) for name in rules if name not in ordered],
         }
         return document | {key: value for key, value in changed.items() if value or key in document}
+
+
+def _typed(inferred: dict[str, Any], given: dict[str, Any] | None) -> dict[str, Any]:
+    """Return the rule of a column; what was found to mean null stays so under another type."""
+    if given is None:
+        return inferred
+    return given | ({"x-missing": inferred["x-missing"]} if "x-missing" in inferred else {})
 
 
 def _check_there(option: str, name: str, there: Sequence[str]) -> None:

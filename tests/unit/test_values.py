@@ -106,7 +106,9 @@ def test_ragged_records_are_padded(write: Any) -> None:
     rows, rejects = read_all(path, ragged="pad", null_string="-")
     assert rows == [{"a": 1, "b": 2}, {"a": 3}, {"a": 4, "b": 5, "c": 6}, {"a": 1, "b": 2, "c": 3}]
     assert codes(rejects) == ["too_many_fields"]
-    path_of_deferred = write('a,b,c\n"q",r,s\nx\x01,y\n', "d.csv")  # what has \x01 is read by itself
+    path_of_deferred = write(
+        'a,b,c\n"q",r,s\nx\x01,y\n', "d.csv"
+    )  # what has \x01 is read by itself
     rows, _ = read_all(path_of_deferred, ragged="pad", null_string="-")
     assert rows[1:] == [{"a": "x\x01", "b": "y"}]
     assert codes(read_all(path)[1]) == ["too_few_fields"] * 2 + ["too_many_fields"] * 2
