@@ -18,7 +18,7 @@ from batchimport.jobs.identify import (
     without_address,
 )
 from batchimport.jobs.stored import facts_of, same_table
-from batchimport.model import EXTRA_COLUMN, Position
+from batchimport.model import EXTRA_COLUMN, Position, hash_of
 from batchimport.pipeline.additions import additions
 from batchimport.pipeline.chunk import Work, judge
 from batchimport.pipeline.transform import Identity
@@ -34,7 +34,7 @@ from batchimport.sources.registry import FORMATS
 from batchimport.system import owner_is_gone
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from batchimport.jobs.identify import Found, Request
     from batchimport.model import Chunk, Committed, Job, SourceOptions
@@ -219,10 +219,19 @@ def join_job(record: JobRecord, parts: Parts) -> Work:
 
 def _read_as_recorded(parts: Parts, record: JobRecord) -> None:
     """Read the source in the way that was detected when the job began, whatever would be detected now."""
-    known = record.configuration.get(DETECTED)
-    if known is None:
-        known = {name: facts | UNKNOWN_BEFORE for name, facts in parts.source.detected.items()}
-    parts.source.adopt(known)
+    forms, source = record.configuration.get(DETECTED), parts.source
+    if forms is None:
+        source.adopt({name: facts | UNKNOWN_BEFORE for name, facts in source.detected.items()})
+    else:
+        source.adopt({name: facts for facts, names in forms for name in names})
+
+
+def _by_form(detected: Mapping[str, dict[str, Any]]) -> list[tuple[dict[str, Any], list[str]]]:
+    """Return each way in which files are written once, with the names of the files."""
+    forms: dict[str, tuple[dict[str, Any], list[str]]] = {}
+    for name, facts in detected.items():
+        forms.setdefault(hash_of(facts), (facts, []))[1].append(name)
+    return list(forms.values())
 
 
 def refuse_few_records(request: Request, source: Source) -> None:
@@ -331,7 +340,10 @@ def _describe(request: Request, parts: Parts) -> tuple[JobRecord, BoundTransform
         size=source.size,
         configuration=without_address(job)
         | facts_of(source, allow_duplicates=request.allow_duplicates)
-        | {LOADED_AT: f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", DETECTED: source.detected},
+        | {
+            LOADED_AT: f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
+            DETECTED: _by_form(source.detected),
+        },
     )
     return record, bound, inferred
 

@@ -96,9 +96,7 @@ class Inference:
         self._given = tuple(each.text for each in formats)
         self.records = 0
         for record in records:
-            if text and not self._columns and not any(record.values()):
-                self.records -= 1  # it only names the columns
-            self.records += 1
+            self.records += not text or any(record.values())  # an empty one only names the columns
             for name, value in record.items():
                 known = self._columns.get(name)
                 if known is None:

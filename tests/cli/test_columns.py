@@ -51,8 +51,9 @@ def test_a_resumed_job_reads_and_stamps_as_it_began(workdir: Workdir) -> None:
     with closing(sqlite3.connect(workdir.path / "u.db")) as database:
         (text,) = database.execute("SELECT configuration FROM _batchimport_jobs").fetchone()
         facts = json.loads(text)
-        assert facts["detected"]["u.csv"]["pads"] is False
-        facts["detected"]["u.csv"]["pads"] = True
+        [(form, names)] = facts["detected"]
+        assert (form["pads"], names) == (False, ["u.csv"])
+        form["pads"] = True
         facts["loaded_at"] = "2001-02-03T04:05:06Z"
         database.execute("UPDATE _batchimport_jobs SET configuration = ?", (json.dumps(facts),))
         database.commit()
