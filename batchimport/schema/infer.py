@@ -96,7 +96,8 @@ class Inference:
         self._given = tuple(each.text for each in formats)
         self.records = 0
         for record in records:
-            self.records += not text or any(record.values())  # an empty one only names the columns
+            if not text or any(value is not None for value in record.values()):
+                self.records += 1  # an empty one may only name the columns
             for name, value in record.items():
                 known = self._columns.get(name)
                 if known is None:
@@ -116,11 +117,11 @@ class Inference:
 
     def report(self, document: dict[str, Any]) -> tuple[str, ...]:
         """Return a line for each column of such a schema: name, type, why, nulls."""
-        names = list(document["properties"])
+        names = list(document["properties"]) if self.records else []
         width = min(max(map(len, names), default=0), WIDEST_NAME)
         lines = []
-        for name, rule in document["properties"].items():
-            evidence = self._columns.get(name)
+        for name in names:
+            rule, evidence = document["properties"][name], self._columns.get(name)
             kind = kind_in_words(rule)
             why = evidence.why(self.records, kind) if evidence else "not seen"
             lines.append(f"{name:{width}}  {kind:9}  {why}")
