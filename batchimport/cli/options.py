@@ -17,6 +17,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args, get_type_hints
 import typer
 from typer.core import TyperCommand
 
+from batchimport.cli.completion import job_ids
 from batchimport.errors import BatchImportError, UsageError, did_you_mean, without_panics
 from batchimport.model import (
     Adaptive,
@@ -100,7 +101,10 @@ Sources = Annotated[
         metavar="SOURCE", help="Files to import: paths, quoted patterns, - for standard input."
     ),
 ]
-JobId = Annotated[str, typer.Argument(metavar="JOB", help="Job id; see `batchimport jobs`.")]
+JobId = Annotated[
+    str,
+    typer.Argument(metavar="JOB", help="Job id; see `batchimport jobs`.", autocompletion=job_ids),
+]
 MaxErrors = Annotated[
     str | None,
     Option(

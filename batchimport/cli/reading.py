@@ -4,6 +4,7 @@
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
+from batchimport.cli.completion import formats
 from batchimport.cli.options import Number, Option, Size, parse_size
 from batchimport.model import (
     Compression,
@@ -73,6 +74,7 @@ class Reading:
         str | None,
         Option(
             metavar=f"<{'|'.join(FORMATS)}>",
+            autocompletion=formats,
             help="Format of the source. Default: by name and content.",
         ),
     ] = None
