@@ -10,6 +10,7 @@ import polars as pl
 from batchimport import failpoints
 from batchimport.errors import BatchImportError, without_panics
 from batchimport.model import ABSENT, EXTRA_COLUMN, INDEX, ChunkResult, FieldError, Reject
+from batchimport.pipeline.additions import NOTHING, Additions
 from batchimport.pipeline.coerce import changed
 from batchimport.sinks.base import StoreRequest
 from batchimport.sources.base import UnreadableRecordError
@@ -33,7 +34,6 @@ class Work:
 
     Attributes:
         store_seconds: Maximum time of one statement in the destination; None for no limit.
-        updates: Rows are updated: a key that a record lacks leaves its column alone.
     """
 
     source: Source
@@ -41,7 +41,7 @@ class Work:
     transform: BoundTransform
     claim: Claim
     store_seconds: float | None = None
-    updates: bool = False
+    additions: Additions = NOTHING
 
 
 @without_panics()
@@ -60,11 +60,12 @@ def process_chunk(
     """
     batch = work.source.read(chunk, work.schema)
     frame, rejects = judge(batch, work.schema)
-    done = work.transform.apply(frame)
+    done = work.transform.apply(work.additions.add_to(frame, batch))
     rejects += [
         batch.raw_records.reject(index, "transform", [error]) for index, error in done.failures
     ]
-    rows = _with_absent(done, batch) if work.updates else done.frame
+    updates = work.claim.record.configuration.get("on_conflict") == "update"
+    rows = _with_absent(done, batch) if updates else done.frame
     before_store()
 
     def reject_row(row: int, errors: Sequence[FieldError]) -> Reject:
