@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 
 from batchimport import __version__, failpoints
 from batchimport.cli import jobs, rejects, resume, run, schema, status, worker
-from batchimport.cli.options import GroupedCommand, as_command
+from batchimport.cli.command import GroupedCommand, as_command
 from batchimport.display.escape import safe
 from batchimport.display.report import print_error
 from batchimport.errors import (
