@@ -31,7 +31,7 @@ class ResumeKeywords(TypedDict, total=False):
     schema: str | PathLike[str] | Mapping[str, Any] | type[Any] | None
     transform: str | Callable[..., Any] | None
     max_errors: str | int | None
-    json_: bool | None
+    json: bool | None
     summary: str | PathLike[str] | None
     progress: Literal["auto", "rich", "plain", "json", "none"] | None
     exit_zero_on_rejects: bool | None
@@ -65,7 +65,7 @@ class RunKeywords(TypedDict, total=False):
     encoding: str | None
     delimiter: str | None
     quote: str | None
-    has_header: bool | None
+    header: bool | None
     no_header: bool | None
     null_string: str | Sequence[str] | Mapping[str, Any] | None
     skip_lines: int | None
@@ -92,7 +92,7 @@ class RunKeywords(TypedDict, total=False):
     destination_wait: float | None
     max_errors: str | int | None
     rejects: str | PathLike[str] | None
-    json_: bool | None
+    json: bool | None
     summary: str | PathLike[str] | None
     progress: Literal["auto", "rich", "plain", "json", "none"] | None
     exit_zero_on_rejects: bool | None

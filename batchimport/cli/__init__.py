@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from batchimport import __version__, failpoints
-from batchimport.cli import jobs, rejects, resume, run, schema, status, worker
+from batchimport.cli import init, jobs, rejects, resume, run, schema, status, worker
 from batchimport.cli.command import GroupedCommand, as_command
 from batchimport.display.escape import safe
 from batchimport.display.report import print_error
@@ -86,6 +86,7 @@ EXAMPLES = {
         "batchimport run users.jsonl",
         "batchimport run 'logs/*.csv.gz' --to postgresql://db/shop --table logs --key id",
         "curl -fsSL URL | batchimport run - --table users --schema users.schema.json",
+        "batchimport run --config nightly.toml",
     ),
     "resume": (
         "batchimport resume users-1a2b3c4d",
@@ -106,6 +107,11 @@ EXAMPLES = {
         "batchimport rejects users-1a2b3c4d",
         "batchimport rejects users-1a2b3c4d --raw > rejected.jsonl",
         "batchimport rejects users-1a2b3c4d --json | jq .errors",
+    ),
+    "init": (
+        "batchimport init users.jsonl",
+        "batchimport init users.csv --to postgresql://db/shop --key id -o users.toml",
+        "batchimport run --config job.toml",
     ),
     "schema": (
         "batchimport schema users.jsonl > users.schema.json",
@@ -133,7 +139,7 @@ app = typer.Typer(
 )
 for command in (
     *(run.run, resume.resume, status.status, jobs.jobs),
-    *(rejects.rejects, schema.schema, worker.worker),
+    *(rejects.rejects, schema.schema, init.init, worker.worker),
 ):
     examples = "\n".join(f"  {line}" for line in EXAMPLES[command.__name__])
     epilog = f"\b\nExamples:\n{examples}"

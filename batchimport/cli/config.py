@@ -6,6 +6,7 @@ of them.
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from dataclasses import dataclass, field
@@ -61,10 +62,24 @@ def choose(
     return [job for name, job in jobs.items() if not names or name in names]
 
 
+def refuse_secret(address: str, where: str) -> None:
+    """Refuse an address that has a password.
+
+    Raises:
+        UsageError: If so.
+    """
+    if has_secret(address):
+        raise UsageError(
+            "a password does not belong in a file",
+            where,
+            hint="leave it out: set PGPASSWORD, use ~/.pgpass, or set BATCHIMPORT_TO instead",
+        )
+
+
 class _File:
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._folder = path.absolute().parent
+        self._folder = Path(os.path.abspath(path)).parent  # noqa: PTH100 - links stay, .. goes
         where = f"--config {path}"
         try:
             self._text = path.read_text(encoding="utf-8")
@@ -117,7 +132,7 @@ class _File:
     def _value(self, known: Setting, value: Any, where: str) -> Any:
         value = convert(known, value, where)
         if known.kind is Path:
-            return self._folder / value
+            return Path(self._path_of(value))
         if known.name == "to":
             return self._address(value, where)
         if known.name == "schema":
@@ -127,16 +142,11 @@ class _File:
 
     def _address(self, value: str, where: str) -> str:
         address = address_of(value)
-        if has_secret(address):
-            raise UsageError(
-                "a password does not belong in a file",
-                where,
-                hint="leave it out: set PGPASSWORD, use ~/.pgpass, or set BATCHIMPORT_TO instead",
-            )
+        refuse_secret(address, where)
         scheme, _, path = address.partition(":///")
         known = scheme_of(address)
         if known is not None and known.is_path and path:
-            return f"{scheme}:///{self._folder / path}"
+            return f"{scheme}:///{self._path_of(path)}"
         return address
 
     def _code(self, value: str) -> str:
@@ -145,7 +155,7 @@ class _File:
         return f"{self._path_of(module)}:{name}" if separator and module.endswith(".py") else value
 
     def _path_of(self, text: str) -> str:
-        return str(self._folder / text)
+        return os.path.normpath(self._folder / text)
 
     def _where(self, key: str, job: str | None) -> str:
         """Return the place of a key: the file and, where it can be found, the line."""

@@ -21,21 +21,29 @@ _UNSEEN = re.compile("[\\x7f-\\x9f\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069]"
 
 def schema(sources: o.Sources, *, infer_rows: o.InferRows = "10000", reading: o.Reading) -> None:
     """Infer a JSON Schema of the records and print it, to edit and to pass to --schema."""
+    text, notes = inferred(find_sources(sources), infer_rows, reading)
+    for note in notes:
+        typer.echo(safe(note, 200), err=True)
+    typer.echo(text)
+
+
+def inferred(
+    paths: tuple[str, ...], infer_rows: str, reading: o.Reading
+) -> tuple[str, tuple[str, ...]]:
+    """Return the JSON Schema of the records of some files, and what users should know about it."""
     from batchimport.jobs.start import infer  # noqa: PLC0415 - imports Polars
     from batchimport.schema import notes_about  # noqa: PLC0415 - imports Polars
     from batchimport.sources import open_source  # noqa: PLC0415 - imports Polars
 
     records = o.parse_infer_records(infer_rows)
     options = reading.options()
-    paths = find_sources(sources)
     with ExitStack() as stack:
         spool = _read_standard_input(stack) if STANDARD_INPUT in paths else None
         source = open_source(paths, options, spool)
         stack.callback(source.close)
         document = infer(source, records)
-        for note in (*source.notes, *notes_about(document)):
-            typer.echo(safe(note, 200), err=True)
-    typer.echo(_layout(document))
+        notes = (*source.notes, *notes_about(document))
+    return _layout(document), notes
 
 
 def _read_standard_input(stack: ExitStack) -> Spool:

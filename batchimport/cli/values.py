@@ -84,7 +84,11 @@ def settings() -> dict[str, Setting]:
             annotation, option = get_args(hints[each.name])
             kinds = [kind for kind in get_args(annotation) if kind is not NoneType]
             is_union = NoneType in get_args(annotation)
-            flags = [flag for flag in option.param_decls or () if flag.startswith("--")]
+            declared = (
+                option.default,
+                *(option.param_decls or ()),
+            )  # the first is where Typer has it
+            flags = [str(flag) for flag in declared if str(flag).startswith("--")]
             name = flags[0].removeprefix("--").replace("-", "_") if flags else each.name
             found[name] = Setting(
                 name,
