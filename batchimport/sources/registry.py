@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from batchimport.plugins import register
+
 
 @dataclass(frozen=True, slots=True)
 class Format:
@@ -38,3 +40,5 @@ FORMATS = {
     ),
 }
 """All formats by their names."""
+
+register("batchimport.sources", FORMATS, Format)
