@@ -12,7 +12,13 @@ import typer
 
 from batchimport.cli import options as o
 from batchimport.cli.command import Typed
-from batchimport.cli.values import PREFIX, Run, from_environment, run_from
+from batchimport.cli.values import (
+    PREFIX,
+    Run,
+    from_environment,
+    misspelt_variables,
+    run_from,
+)
 from batchimport.display import open_display
 from batchimport.display.escape import safe
 from batchimport.display.log import log_to
@@ -49,6 +55,8 @@ def run(
     typed: Typed,
 ) -> None:
     """Import files as one job; if the same job was interrupted, continue it."""
+    for name, near in () if asked.output.quiet else misspelt_variables():
+        typer.echo(f"{safe(name, 100)} is no option; did you mean {near}?", err=True)
     config = config or os.environ.get(f"{PREFIX}CONFIG") or None
     if config is None:
         _run_one(sources or [], asked)

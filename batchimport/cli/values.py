@@ -18,6 +18,8 @@ from batchimport.cli import options as o  # noqa: TC001 - read while the program
 from batchimport.errors import UsageError, did_you_mean
 
 PREFIX = "BATCHIMPORT_"
+_OTHERS = (f"{PREFIX}TO_", f"{PREFIX}CONFIG", f"{PREFIX}FAILPOINTS")
+"""Variables that mean something else."""
 _TRUE, _FALSE = frozenset({"1", "true", "yes", "on"}), frozenset({"0", "false", "no", "off"})
 _SYNONYMS = {"upsert": "update", "merge": "update", "skip": "ignore", "overwrite": "replace"}
 """Words of other tools for values of our options."""
@@ -134,6 +136,14 @@ def from_environment(group: type[Any] | None = None) -> dict[str, Any]:
         if wanted is None or known.field in wanted
         if (text := os.environ.get(known.variable))
     }
+
+
+def misspelt_variables() -> list[tuple[str, str]]:
+    """Return variables of the environment that set no option, with those that were probably meant."""
+    known = [each.variable for each in settings().values()]
+    others = [name for name in os.environ if name.startswith(PREFIX) and name not in known]
+    near = [(name, did_you_mean(name, known)) for name in others if not name.startswith(_OTHERS)]
+    return [(name, other) for name, other in near if other is not None]
 
 
 def run_from(*layers: Mapping[str, Any]) -> Run:

@@ -60,16 +60,22 @@ def writer_of(sources: Any, check: Callable[[], None]) -> tuple[str, Callable[[P
 def _frame_of(thing: Any) -> pl.DataFrame | pl.LazyFrame | None:
     if isinstance(thing, pl.DataFrame | pl.LazyFrame):
         return thing
-    if type(thing).__module__.partition(".")[0] == "pandas" and hasattr(thing, "columns"):
-        try:
+    is_pandas = type(thing).__module__.partition(".")[0] == "pandas" and hasattr(thing, "columns")
+    try:
+        if is_pandas:
             has_index = any(name is not None for name in thing.index.names)
             return pl.from_pandas(thing, include_index=has_index)
-        except ImportError as error:
-            raise UsageError(
-                "frames of pandas are read by pyarrow", WHERE, "pip install pyarrow"
-            ) from error
-    if hasattr(thing, "__arrow_c_stream__") or hasattr(thing, "__arrow_c_array__"):
-        return pl.DataFrame(thing)
+        if hasattr(thing, "__arrow_c_stream__") or hasattr(thing, "__arrow_c_array__"):
+            return pl.DataFrame(thing)
+    except ImportError as error:
+        raise UsageError(
+            "frames of pandas are read by pyarrow", WHERE, "pip install pyarrow"
+        ) from error
+    except Exception as error:
+        text = " ".join(str(error).split())
+        raise UsageError(
+            f"the frame cannot be read: {text}", WHERE, "give each column one type"
+        ) from error
     return None
 
 
