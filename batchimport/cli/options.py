@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import typer
 
+from batchimport.cli.completion import formats, job_ids
 from batchimport.errors import UsageError
 from batchimport.model import (
     Adaptive,
@@ -99,7 +100,10 @@ Sources = Annotated[
         metavar="SOURCE", help="Files to import: paths, quoted patterns, - for standard input."
     ),
 ]
-JobId = Annotated[str, typer.Argument(metavar="JOB", help="Job id; see `batchimport jobs`.")]
+JobId = Annotated[
+    str,
+    typer.Argument(metavar="JOB", help="Job id; see `batchimport jobs`.", autocompletion=job_ids),
+]
 MaxErrors = Annotated[
     str | None,
     Option(
@@ -186,6 +190,7 @@ class Reading:
         str | None,
         Option(
             metavar=f"<{'|'.join(FORMATS)}>",
+            autocompletion=formats,
             help="Format of the source. Default: by name and content.",
         ),
     ] = None
