@@ -32,8 +32,8 @@ from batchimport.errors import (
 from batchimport.policy import events
 
 if TYPE_CHECKING:
-    from batchimport.api import aimport_file, import_file, jobs, rejects, resume, status
-    from batchimport.result import JobStatus, Result
+    from batchimport.api import aimport_file, import_file, jobs, rejects, report, resume, status
+    from batchimport.result import JobStatus, Report, Result
 
 __version__ = "0.1.0"
 __all__ = [
@@ -47,6 +47,7 @@ __all__ = [
     "JobStatus",
     "RecordsRejectedError",
     "RefusedError",
+    "Report",
     "Result",
     "RowsGoneError",
     "SourceChangedError",
@@ -58,6 +59,7 @@ __all__ = [
     "import_file",
     "jobs",
     "rejects",
+    "report",
     "resume",
     "status",
 ]
@@ -65,9 +67,10 @@ __all__ = [
 
 _LOADED_ON_USE = {
     **dict.fromkeys(
-        ("aimport_file", "import_file", "jobs", "rejects", "resume", "status"), "batchimport.api"
+        ("aimport_file", "import_file", "jobs", "rejects", "report", "resume", "status"),
+        "batchimport.api",
     ),
-    **dict.fromkeys(("JobStatus", "Result"), "batchimport.result"),
+    **dict.fromkeys(("JobStatus", "Report", "Result"), "batchimport.result"),
 }
 
 

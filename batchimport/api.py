@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from batchimport import importer
 from batchimport.cli.config import choose, read_config
-from batchimport.cli.options import Ledger
+from batchimport.cli.options import Ledger, State
 from batchimport.cli.recorded import Place, continued, look, look_at_all, refuse_changed, sink_of
+from batchimport.cli.report import data_of
 from batchimport.cli.request import files_read, is_object, name_and_digest, request_for
 from batchimport.cli.trust import Code
 from batchimport.cli.values import convert, find, from_environment, run_from, settings
@@ -32,7 +33,7 @@ from batchimport.errors import (
 from batchimport.jobs.identify import Objects
 from batchimport.jobs.outputs import refuse_overwriting
 from batchimport.policy.interrupter import Interrupter
-from batchimport.result import JobStatus, Result
+from batchimport.result import JobStatus, Report, Result
 from batchimport.schema.pydantic import RecordModel
 from batchimport.state.files import write_atomically
 
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
     from batchimport.cli.config import ConfiguredJob
     from batchimport.cli.options import Output
+    from batchimport.cli.values import Run
     from batchimport.jobs.finish import Outcome
     from batchimport.jobs.identify import Request
     from batchimport.keywords import PlaceKeywords, ResumeKeywords, RunKeywords
@@ -153,11 +155,13 @@ class _Call:
             **self._objects,
             interrupter=self.interrupter,
         )
+        self._request = request
         return perform(request, self._run.output, self._on_event, files_read(self._run))
 
     def finished(self, outcome: Outcome, *, raise_on_rejects: bool) -> Result:
         """Return the result, or raise what ended the run."""
-        return result_of(outcome, self._run.output, raise_on_rejects=raise_on_rejects)
+        place = _place_of(self._request, self._run)
+        return result_of(outcome, place, self._run.output, raise_on_rejects=raise_on_rejects)
 
 
 def _checked(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -219,8 +223,17 @@ def perform(
     return outcome
 
 
-def result_of(outcome: Outcome, output: Output, *, raise_on_rejects: bool) -> Result:
+def _place_of(request: Request, run: Run) -> Place:
+    """Return where the job of a request is known, from any directory."""
+    ledger = Ledger(request.job.destination, request.job.ledger_schema)
+    return Place(ledger, run.engine, State(run.state.state_dir.absolute()))
+
+
+def result_of(outcome: Outcome, place: Place, output: Output, *, raise_on_rejects: bool) -> Result:
     """Return the result of an outcome.
+
+    Args:
+        place: Where the job is known.
 
     Raises:
         BatchImportError: The error that ended the run.
@@ -228,7 +241,7 @@ def result_of(outcome: Outcome, output: Output, *, raise_on_rejects: bool) -> Re
         RecordsRejectedError: If that was asked for, and records were rejected.
     """
     is_fine = outcome.exit_code == 3 and output.exit_zero_on_rejects
-    result = Result.of(outcome, 0 if is_fine else outcome.exit_code)
+    result = Result.of(outcome, place, 0 if is_fine else outcome.exit_code)
     error = outcome.error
     if error is None and result.failed and raise_on_rejects:
         error = RecordsRejectedError(
@@ -279,7 +292,8 @@ def resume(
         )
         refuse_changed(request, digests)
         outcome = perform(request, run.output, on_event)
-        return result_of(outcome, run.output, raise_on_rejects=raise_on_rejects)
+        place = _place_of(request, run)
+        return result_of(outcome, place, run.output, raise_on_rejects=raise_on_rejects)
 
 
 def _named_again(
@@ -330,6 +344,17 @@ def rejects(job: str, **options: Unpack[PlaceKeywords]) -> Iterator[dict[str, An
     with _with_hints(), without_panics(), sink_of(job, place.ledger, place.state) as sink:
         for reject in sink.rejects(job):
             yield reject.to_dict()
+
+
+def report(job: str, **options: Unpack[PlaceKeywords]) -> Report:
+    """Return the report of a job, running or ended.
+
+    Raises:
+        UnknownJobError: If it is not known.
+    """
+    with _with_hints():
+        place = _place(options)
+        return Report(data_of(job, place.ledger, place.state))
 
 
 def _place(options: Mapping[str, Any]) -> Place:

@@ -6,16 +6,20 @@ import html
 import json
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
+from batchimport.cli.report import data_of
 from batchimport.errors import FatalError
 from batchimport.model import Progress, Summary
+from batchimport.state.files import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from os import PathLike
 
     import polars as pl
 
+    from batchimport.cli.recorded import Place
     from batchimport.jobs.finish import Outcome
     from batchimport.jobs.known import Known
 
@@ -29,16 +33,21 @@ class Result(Summary):
     """
 
     exit_code: int = 0
+    _place: Place | None = field(default=None, compare=False)
     _rejects_path: Path | None = field(default=None, compare=False)
 
     @classmethod
-    def of(cls, outcome: Outcome, exit_code: int | None = None) -> Self:
-        """Return the result of an outcome."""
+    def of(cls, outcome: Outcome, place: Place, exit_code: int | None = None) -> Self:
+        """Return the result of an outcome.
+
+        Args:
+            place: Where the job is known.
+        """
         summary = outcome.summary
         facts = {each.name: getattr(summary, each.name) for each in fields(Summary)}
         path = Path(summary.rejects_file).absolute() if summary.rejects_file else None
         code = outcome.exit_code if exit_code is None else exit_code
-        return cls(**facts, exit_code=code, _rejects_path=path)
+        return cls(**facts, exit_code=code, _place=place, _rejects_path=path)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the summary, as `--json` prints it."""
@@ -71,6 +80,15 @@ class Result(Summary):
         error; their values are written as JSON.
         """
         return frame_of(self.rejects())
+
+    def report(self) -> Report:
+        """Return the report of the job, as `batchimport report` makes it.
+
+        Raises:
+            UnknownJobError: If the job kept nothing: a dry run, or one that did not begin.
+        """
+        place = cast("Place", self._place)
+        return Report(data_of(self.job_id, place.ledger, place.state))
 
     def __repr__(self) -> str:
         parts = [f"{self.status}", f"stored={self.successful:,}", f"rejected={self.failed:,}"]
@@ -129,6 +147,33 @@ def frame_of(rejects: Iterator[dict[str, Any]]) -> pl.DataFrame:
             error["value"] = json.dumps(error["value"], ensure_ascii=False)
         rows.append(reject)
     return pl.DataFrame(rows, schema=columns)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Report:
+    """A report of a job.
+
+    Attributes:
+        data: As `batchimport report --json` prints it.
+    """
+
+    data: dict[str, Any]
+
+    @property
+    def html(self) -> str:
+        """One HTML file that needs nothing else."""
+        from batchimport.display.page import page  # noqa: PLC0415 - imports the charts
+
+        return page(self.data)
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write it as an HTML file."""
+        write_atomically(Path(path), [self.html.encode(errors="replace")])
+
+    def _repr_html_(self) -> str:
+        """Show it in a notebook, in a frame of its own."""
+        text = html.escape(self.html)
+        return f'<iframe srcdoc="{text}" style="width:100%;height:60em;border:0"></iframe>'
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,6 +73,9 @@ def test_a_result_has_the_fields_of_the_summary() -> None:
     errors = result.rejects_frame().explode("errors").unnest("errors")
     assert errors["code"].unique().to_list() == ["maximum"]
     assert "rejected=20" in repr(result)
+    assert result.report().data == batchimport.report(result.job_id).data
+    result.report().save("report.html")
+    assert "</html>" in Path("report.html").read_text()
     assert "maximum" in result._repr_html_()
     assert list(result.to_dict())[:3] == ["job_id", "status", "sources"]
     again = import_file("u.jsonl", to="u.db", schema={"properties": {"age": {"maximum": 48}}})
