@@ -56,10 +56,6 @@ class RunKeywords(TypedDict, total=False):
     on_conflict: Literal["error", "ignore", "update"] | None
     key: str | Sequence[str] | None
     new_columns: Literal["extra", "add", "reject"] | None
-    schema: str | PathLike[str] | Mapping[str, Any] | type[Any] | None
-    infer_rows: str | int | None
-    transform: str | Callable[..., Any] | None
-    sql: str | None
     format: str | None
     compression: Literal["gzip", "zstd", "bz2", "xz", "none"] | None
     encoding: str | None
@@ -69,7 +65,22 @@ class RunKeywords(TypedDict, total=False):
     no_header: bool | None
     null_string: str | Sequence[str] | Mapping[str, Any] | None
     skip_lines: int | None
+    decimal: Literal[".", ","] | None
+    thousands: Literal[",", ".", "'", " ", "_", "\u00a0", "\u202f", "\u2019"] | None
+    date_format: str | Sequence[str] | Mapping[str, Any] | None
+    comment: str | None
+    ragged: Literal["reject", "pad"] | None
+    records: str | None
     max_record_bytes: str | int | None
+    rename: str | Sequence[str] | Mapping[str, Any] | None
+    columns: str | Sequence[str] | None
+    type: str | Sequence[str] | Mapping[str, Any] | None
+    flatten: bool | None
+    add_column: str | Sequence[str] | Mapping[str, Any] | None
+    schema: str | PathLike[str] | Mapping[str, Any] | type[Any] | None
+    infer_rows: str | int | None
+    transform: str | Callable[..., Any] | None
+    sql: str | None
     job_id: str | None
     limit: int | None
     min_records: int | None

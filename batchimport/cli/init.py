@@ -11,7 +11,7 @@ import typer
 from batchimport.cli import options as o
 from batchimport.cli.command import Typed
 from batchimport.cli.config import refuse_secret
-from batchimport.cli.schema import inferred
+from batchimport.cli.schema import inferred_text
 from batchimport.cli.values import Run, Setting, settings
 from batchimport.display.escape import safe
 from batchimport.errors import UsageError
@@ -52,7 +52,7 @@ def init(
             raise UsageError("is there already", str(each), "remove it, or choose another -o FILE")
     values = {name: _in_file(name, value, folder) for name, value in values.items()}
     if "schema" not in typed:
-        text, notes = inferred(files, asked.records.infer_rows, asked.reading)
+        text, notes = inferred_text(files, asked.records.infer_rows, asked.reading, asked.shaping)
         for note in notes:
             typer.echo(safe(note, 200), err=True)
         _write(schema_path, text + "\n")

@@ -91,7 +91,7 @@ def _job(paths: tuple[str, ...], run: Run) -> Job:
         sources=paths,
         destination=destination.address or absolute(f"sqlite:///{stem}.db"),
         table=destination.table or stem,
-        options=run.reading.options(),
+        options=run.reading.options(run.shaping),
         infer_records=parse_infer_records(records.infer_rows),
         transform=records.transform,
         sql=records.sql,

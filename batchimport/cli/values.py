@@ -15,6 +15,7 @@ from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from batchimport.cli import options as o  # noqa: TC001 - read while the program runs
+from batchimport.cli.reading import Reading, Shaping  # noqa: TC001 - likewise
 from batchimport.errors import UsageError, did_you_mean
 
 PREFIX = "BATCHIMPORT_"
@@ -30,8 +31,9 @@ class Run:
     """All that an import may be asked for, in groups."""
 
     destination: o.Destination
+    reading: Reading
+    shaping: Shaping
     records: o.Records
-    reading: o.Reading
     selection: o.Selection
     sizes: o.Sizes
     failures: o.Failures

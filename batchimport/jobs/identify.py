@@ -33,9 +33,9 @@ from batchimport.model import (
     RunOptions,
     SourceOptions,
     TemporalOptions,
-    check_job_id,
     hash_of,
 )
+from batchimport.rules import check_job_id
 from batchimport.sinks import redact
 from batchimport.sinks.base import DUPLICATES
 from batchimport.sources.paths import is_kept, stem_of

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -66,7 +67,7 @@ def _type(known: Setting) -> str:
     if known.is_list:
         return "str | Sequence[str] | Mapping[str, Any]"
     if get_origin(kind) is not None:
-        return f"Literal[{', '.join(map(repr, get_args(kind)))}]".replace("'", '"')
+        return f"Literal[{', '.join(map(json.dumps, get_args(kind)))}]"
     if kind is str and str(known.metavar) == "COLUMNS":
         return "str | Sequence[str]"
     if kind is str and known.metavar in ("SIZE", "N|N%", "N|all"):
