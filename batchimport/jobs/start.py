@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from batchimport.jobs.identify import Found, Request
     from batchimport.model import Chunk, Committed, Job, SourceOptions
     from batchimport.pipeline.transform import BoundTransform, Transform
+    from batchimport.schema.pydantic import RecordModel
     from batchimport.sinks.base import Claim, Sink
     from batchimport.sources.base import Source
     from batchimport.sources.shape import ShapedSource
@@ -73,6 +74,7 @@ class Parts:
 
     Attributes:
         store_seconds: How long a statement of the destination may take.
+        model: The job's model, if it is not to be loaded by its name.
     """
 
     job: Job
@@ -80,6 +82,7 @@ class Parts:
     transform: Transform
     sink: Sink
     store_seconds: float | None = None
+    model: RecordModel | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +190,7 @@ def _open(
     _read_as_recorded(parts, record)
     if record.job_id not in {each.job_id for each in found.instead_of}:
         refuse_if_owned(record, parts.sink, owner, has_ended)
-    schema = _recorded_schema(record, parts.job)
+    schema = _recorded_schema(record, parts)
     bound = bound or _bind(parts, schema)
 
     def check() -> None:
@@ -222,7 +225,7 @@ def _seen(parts: Parts, own: JobRecord, jobs: Sequence[JobRecord]) -> set[tuple[
 def join_job(record: JobRecord, parts: Parts) -> Work:
     """Return the work of a job that was claimed elsewhere."""
     _read_as_recorded(parts, record)
-    schema = _recorded_schema(record, parts.job)
+    schema = _recorded_schema(record, parts)
     bound = _bind(parts, schema)
     return _work(parts, schema, bound, parts.sink.join(parts.job, record))
 
@@ -305,13 +308,15 @@ def _work(parts: Parts, schema: RecordSchema, bound: BoundTransform, claim: Clai
     return Work(parts.source, schema, transform, claim, parts.store_seconds, added)
 
 
-def _recorded_schema(record: JobRecord, job: Job) -> RecordSchema:
+def _recorded_schema(record: JobRecord, parts: Parts) -> RecordSchema:
     exact = (column.name.lower() for column in record.columns if column.kind == "json")
-    return _schema(record.schema, frozenset(exact if _keeps_text(job) else ()), job)
+    return _schema(record.schema, frozenset(exact if _keeps_text(parts.job) else ()), parts)
 
 
-def _schema(document: dict[str, Any], exact: frozenset[str], job: Job) -> RecordSchema:
-    model = load_model(job.model) if job.model else None
+def _schema(document: dict[str, Any], exact: frozenset[str], parts: Parts) -> RecordSchema:
+    job, model = parts.job, parts.model
+    if model is None and job.model:
+        model = load_model(job.model)
     return RecordSchema(document, exact, inferred=job.schema is None, model=model)
 
 
@@ -339,7 +344,7 @@ def _describe(request: Request, parts: Parts) -> tuple[JobRecord, BoundTransform
             document = _as_written(document, job, parts.sink)
     else:
         document = source.shape.order(document)
-    schema = _schema(document, _exact_columns(job, parts.sink), job)
+    schema = _schema(document, _exact_columns(job, parts.sink), parts)
     is_given = job.schema is not None or source.declared is not None
     there = parts.sink.columns_of(job.table)
     if not there:

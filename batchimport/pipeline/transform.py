@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from bisect import bisect_left
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import polars as pl
@@ -96,8 +96,11 @@ class Transform(Protocol):
         ...
 
 
-def load_transform(job: Job) -> Transform:
+def load_transform(job: Job, function: Callable[..., Any] | None = None) -> Transform:
     """Return the transform of a job.
+
+    Args:
+        function: The job's own, if it is not to be loaded by its name.
 
     Raises:
         UsageError: If there is no such module or function.
@@ -106,7 +109,7 @@ def load_transform(job: Job) -> Transform:
         return FrameTransform(_sql(job.sql), is_query=True)
     if job.transform is None:
         return Identity()
-    function = _load_function(job.transform)
+    function = function or _load_function(job.transform)
     if _takes_frames(function):
         return FrameTransform(function)
     return RecordTransform(function)
@@ -115,12 +118,12 @@ def load_transform(job: Job) -> Transform:
 class LazyTransform:
     """A job's transform, whose code is loaded when records are going to pass through it."""
 
-    def __init__(self, job: Job) -> None:
-        self._job = job
+    def __init__(self, job: Job, function: Callable[..., Any] | None = None) -> None:
+        self._job, self._function = job, function
 
     def bind(self, sample: pl.DataFrame, columns: tuple[Column, ...]) -> BoundTransform:
         """Load it and decide the table's columns."""
-        return load_transform(self._job).bind(sample, columns)
+        return load_transform(self._job, self._function).bind(sample, columns)
 
 
 def transform_digest(spec: str) -> str:
@@ -424,7 +427,10 @@ def _load_function(spec: str) -> Callable[..., Any]:
 
 
 def _takes_frames(function: Callable[..., Any]) -> bool:
-    notes = inspect.get_annotations(inspect.unwrap(function))
+    while isinstance(function, partial):
+        function = function.func
+    named = function if hasattr(function, "__qualname__") else type(function).__call__
+    notes = inspect.get_annotations(inspect.unwrap(named))
     return any("LazyFrame" in str(note) or "DataFrame" in str(note) for note in notes.values())
 
 

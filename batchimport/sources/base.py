@@ -96,15 +96,15 @@ class LocatedRecords(ABC):
     def __init__(self, name: str, chunk: Chunk) -> None:
         self._name, self._chunk = name, chunk
 
-    def keys(self, index: int) -> Collection[str] | None:
-        """Return that all records have all columns: an empty cell is null."""
-        del index
-        return None
-
     @property
     def place(self) -> tuple[str, Chunk]:
         """The name of the file, and the chunk."""
         return self._name, self._chunk
+
+    def keys(self, index: int) -> Collection[str] | None:
+        """Return that all records have all columns: an empty cell is null."""
+        del index
+        return None
 
     @abstractmethod
     def _locate(self, index: int) -> tuple[int | None, int, bytes]:

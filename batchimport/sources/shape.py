@@ -339,7 +339,13 @@ class ShapedRecords:
 
     def __init__(self, records: RawRecords, reading: _Reading) -> None:
         self._records, self._reading = records, reading
+        self._shape = reading.shape
         self.reject: Callable[[int, Stage, Sequence[FieldError]], Reject] = records.reject
+
+    def keys(self, index: int) -> Collection[str] | None:
+        """Return the keys that a valid record has, as they are called; None if it has all columns."""
+        keys = self._records.keys(index)
+        return None if keys is None else {name for old in keys if (name := self._shape.key(old))}
 
     def values(self, index: int) -> dict[str, Any]:
         """Return the record as JSON values."""
@@ -360,11 +366,6 @@ class ShapedRecords:
         if errors:
             raise UnreadableRecordError(*errors)
         return record
-
-    def keys(self, index: int) -> Collection[str] | None:
-        """Return the keys that the record has, as they are called."""
-        given = self._records.keys(index)
-        return None if given is None else {self._reading.shape.key(old) or "" for old in given}
 
     def row(self, index: int) -> dict[str, Any]:
         """Return the values of the columns."""

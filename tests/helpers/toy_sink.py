@@ -26,7 +26,6 @@ from batchimport.errors import (
 from batchimport.model import DRY_RUN, FieldError
 from batchimport.schema import Column, Kind
 from batchimport.sinks.base import JobRecord, SinkHints, SinkOptions, taken_over
-from batchimport.sinks.registry import Scheme
 from batchimport.sinks.sql import statements
 from batchimport.sinks.sql.dialect import (
     RECORD,
@@ -40,8 +39,6 @@ from batchimport.sinks.sql.dialect import (
 )
 from batchimport.sinks.sql.ledger import SqlSink
 
-TOY = Scheme("tests.helpers.toy_sink:ToySink", "toy:///path", is_path=True, on_one_host=True)
-"""Its entry in the registry."""
 PREFIX = "toy:///"
 CODES = {
     "SQLITE_CONSTRAINT_UNIQUE": "unique",
