@@ -147,6 +147,10 @@ class DestinationAwayError(TransientError):
         self.was_connected = was_connected
 
 
+class DestinationNotUpError(DestinationAwayError):
+    """The destination's server does not answer yet: it may be starting."""
+
+
 class DestinationLockedError(DestinationAwayError, JobRunningElsewhereError):
     """Another program has locked the destination: wait until it is free."""
 

@@ -22,7 +22,6 @@ from batchimport.engines.lookup import has_ended
 from batchimport.engines.signals import draining_signals, stopping_signals
 from batchimport.errors import (
     BatchImportError,
-    DestinationLockedError,
     NoSuchDestinationError,
     RowsGoneError,
     UsageError,
@@ -53,6 +52,7 @@ from batchimport.jobs.start import (
     bytes_per_record,
     doubtful,
     refuse_few_records,
+    refuse_large_blocks,
 )
 from batchimport.jobs.stored import rows_of
 from batchimport.model import hash_of
@@ -65,12 +65,18 @@ from batchimport.policy.stop_rules import StopRule, verdict
 from batchimport.schema.diagnose import likely_mistakes
 from batchimport.sinks import open_sink, redact
 from batchimport.sinks.base import SinkOptions
-from batchimport.sinks.waiting import DestinationWait, patient
+from batchimport.sinks.waiting import NOT_YET_OPEN, DestinationWait, patient
 from batchimport.sources import open_source
 from batchimport.sources.bytes.spool import Spool
 from batchimport.sources.paths import is_kept, name_of
 from batchimport.state.directory import StateDirectory
-from batchimport.system import LoadReader, owner_id, peak_memory_bytes, refuse_few_files
+from batchimport.system import (
+    LoadReader,
+    memory_limit,
+    owner_id,
+    peak_memory_bytes,
+    refuse_few_files,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -175,6 +181,7 @@ class _Call:
                 folder = state.path / "spool"
                 source = open_source(job.sources, job.options, spool, unpack_into=folder)
             stack.callback(source.close)
+            refuse_large_blocks(source, memory_limit(request.options.max_memory_bytes))
             self._request = request = doubtful(request, source)
             self._job_id = self._job_id or new_job_id(job, source)
             transform = LazyTransform(job, request.objects.transform)
@@ -183,7 +190,7 @@ class _Call:
                 stack.enter_context(state.lock(target))
             wait = DestinationWait(request.options.destination_wait_seconds, self.observer)
             with stopping_signals() if request.handle_signals else nullcontext():
-                sink = wait.call(self._open_sink, on=DestinationLockedError)
+                sink = wait.call(self._open_sink, on=NOT_YET_OPEN)
             stack.callback(sink.close)
             seconds = request.options.chunk_timeout_seconds
             model = request.objects.model
@@ -319,6 +326,7 @@ class _Run:
             preferred=hints.preferred_records,
             writers=hints.writers,
             bytes_per_record=bytes_per_record(self._source),
+            block_bytes=self._source.block_bytes,
         )
         stop_rule = StopRule(options, totals.failed, totals.processed)
         counter = threading.Thread(target=self._count, name="count", daemon=True)

@@ -392,10 +392,7 @@ def _concerns(record: JobRecord, job: Job) -> bool:
 
 
 def _is_same(record: JobRecord, job: Job, source: Source, sink: Sink) -> bool:
-    if (record.fingerprint, record.configuration_hash) != (
-        source.fingerprint,
-        job.configuration_hash(),
-    ):
+    if record.fingerprint != source.fingerprint or not _same_configuration(record, job):
         return False
     if record.modified == source.modified:
         return True
@@ -404,6 +401,16 @@ def _is_same(record: JobRecord, job: Job, source: Source, sink: Sink) -> bool:
     except SourceChangedError:
         return False
     return True
+
+
+def _same_configuration(record: JobRecord, job: Job) -> bool:
+    """Say whether a job is what a call asks for.
+
+    `--if-exists truncate` is about the beginning of a job: the same command without it means that job.
+    """
+    if job.if_exists == "append":
+        job = replace(job, if_exists=record.configuration.get("if_exists", job.if_exists))
+    return record.configuration_hash == job.configuration_hash()
 
 
 def _check_unchanged(record: JobRecord, job: Job, source: Source) -> None:
@@ -428,7 +435,7 @@ def _check_unchanged(record: JobRecord, job: Job, source: Source) -> None:
 
 
 def _check_configuration(record: JobRecord, job: Job) -> None:
-    if record.configuration_hash != job.configuration_hash():
+    if not _same_configuration(record, job):
         raise ConfigurationChangedError(
             "schema, transform, table or format options differ from those that this job began with",
             where=f"job {record.job_id}",

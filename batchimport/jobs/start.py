@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from batchimport import failpoints
+from batchimport.display.units import data_size
 from batchimport.errors import (
     JobRunningElsewhereError,
     RefusedError,
@@ -28,6 +29,7 @@ from batchimport.pipeline.additions import additions
 from batchimport.pipeline.chunk import Work, judge
 from batchimport.pipeline.transform import Identity
 from batchimport.policy.preparing import announce, note
+from batchimport.policy.sizing import BASE_BYTES
 from batchimport.rules import pairs_of
 from batchimport.schema import Column, Inference, RecordSchema
 from batchimport.schema.moments import date_formats
@@ -264,6 +266,22 @@ def refuse_few_records(request: Request, source: Source) -> None:
         at = chunk.end
 
 
+def refuse_large_blocks(source: Source, limit_bytes: int) -> None:
+    """Refuse a source whose records cannot be read within the memory limit.
+
+    Raises:
+        UsageError: If so.
+    """
+    if source.block_bytes + BASE_BYTES > limit_bytes:
+        raise UsageError(
+            f"has a page of {data_size(source.block_bytes)} when it is decompressed, and"
+            f" --max-memory is {data_size(limit_bytes)}",
+            where=source.name,
+            hint=f"raise it to {data_size(source.block_bytes + 2 * BASE_BYTES)}, or write the file"
+            " with smaller pages",
+        )
+
+
 def has_records(source: Source) -> bool:
     """Say whether the source has any record."""
     return _first_chunk(source) is not None
@@ -287,7 +305,8 @@ def _work(parts: Parts, schema: RecordSchema, bound: BoundTransform, claim: Clai
     transform = bound.with_columns(claim.record.columns)
     began = str(claim.record.configuration.get(LOADED_AT, ""))
     added = additions(parts.job.options, claim.record.job_id, began)
-    return Work(parts.source, schema, transform, claim, parts.store_seconds, added)
+    updates = parts.job.on_conflict == "update"
+    return Work(parts.source, schema, transform, claim, parts.store_seconds, added, updates)
 
 
 def _recorded_schema(record: JobRecord, parts: Parts) -> RecordSchema:
@@ -344,6 +363,8 @@ def _describe(request: Request, parts: Parts) -> tuple[JobRecord, BoundTransform
                 hint="check --format, or describe the records with --schema",
             )
         columns = (Column(EXTRA_COLUMN, "json"),)
+    if there and job.if_exists != "replace" and job.new_columns is None:
+        _say_missing(job.table, columns, there)
     record = JobRecord(
         job_id=request.job_id or new_job_id(job, source),
         target_hash=job.target_hash(),
@@ -361,6 +382,16 @@ def _describe(request: Request, parts: Parts) -> tuple[JobRecord, BoundTransform
         },
     )
     return record, bound, inferred
+
+
+def _say_missing(table: str, columns: Sequence[Column], there: frozenset[str]) -> None:
+    """Say which columns an existing table does not have, and what was probably meant."""
+    missing = [column.name for column in columns if column.name.lower() not in there]
+    missing = [name for name in missing if name != EXTRA_COLUMN]
+    if missing and len(missing) < len(columns):
+        near = did_you_mean(missing[0], sorted(there))
+        meant = f" (did you mean {near}?)" if near else ""
+        note(f"table {table} has no column {_some(missing)}{meant}: see --new-columns")
 
 
 def _suggest_table(job: Job, sink: Sink) -> None:

@@ -37,7 +37,7 @@ from batchimport.pipeline.row_wise import Findings, as_records, depends_on_chunk
 from batchimport.schema import Column, Kind, RecordSchema, infer_schema
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Callable, Collection, Coroutine, Sequence
 
     from batchimport.model import Job
 
@@ -55,12 +55,14 @@ class Transformed:
         record_of: Returns the record, as its index in the chunk, that a row of the frame came from.
         filtered: Number of records that became no row.
         failures: Records whose transformation failed, and why.
+        left_out: For each row of the frame the columns that the result of a function lacks.
     """
 
     frame: pl.DataFrame
     record_of: Callable[[int], int]
     filtered: int = 0
     failures: list[tuple[int, FieldError]] = field(default_factory=list)
+    left_out: Sequence[Collection[str]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -353,6 +355,8 @@ class _BoundRecordTransform(BoundTransform):
         failures: list[tuple[int, FieldError]] = []
         kept: list[int] = []
         rows: list[dict[str, Any]] = []
+        left_out: list[Collection[str]] = []
+        names = {column.name for column in self.columns}
         indices = frame.get_column(INDEX).to_list()
         filtered = 0
         for index, result in zip(indices, self.call_all(frame), strict=True):
@@ -365,10 +369,12 @@ class _BoundRecordTransform(BoundTransform):
             else:
                 kept.append(index)
                 rows.append(fitted)
+                left_out.append(names - result.keys())
         types = {column.name: column.dtype for column in self.columns}
         if any(EXTRA_COLUMN in row for row in rows):
             types[EXTRA_COLUMN] = pl.String()
-        return Transformed(pl.DataFrame(rows, schema=types), kept.__getitem__, filtered, failures)
+        rows_of = pl.DataFrame(rows, schema=types)
+        return Transformed(rows_of, kept.__getitem__, filtered, failures, left_out)
 
     def call_all(self, frame: pl.DataFrame) -> list[Any]:
         """Return the function's result for each record; a FieldError where it raises."""

@@ -238,14 +238,29 @@ def test_an_existing_table_is_treated_as_asked(store: Store, mode: Any, left: in
 
 
 def test_a_table_with_other_columns_is_refused_or_replaced(store: Store) -> None:
-    """Before the first chunk, by the name of the column."""
-    store.claimed(columns=(Column("id", "integer"), Column("name", "string")))
+    """Before the first chunk, where none of the columns is in it."""
+    store.claimed(columns=(Column("a", "integer"), Column("b", "string")))
     store.close()
-    with pytest.raises(UsageError, match="no column data"):
+    with pytest.raises(UsageError, match="no column id, name, data"):
         store.claimed(job_id="users-2")
     store.close()
     _, claim = store.claimed(store.job(if_exists="replace"), job_id="users-2")
     assert claim.store(a_request(chunk(0, 1), rows(1))).successful == 1
+
+
+def test_a_value_that_has_no_column_rejects_its_record(store: Store) -> None:
+    """Whether its key was seen when the job began or later: one rule."""
+    columns = (Column("id", "integer"), Column("name", "string"))
+    if store.adapter.is_sql:
+        store.run("CREATE TABLE users (id INTEGER, name TEXT)")
+    else:
+        store.claimed(columns=columns)
+        store.close()
+    sink, claim = store.claimed(job_id="users-2")
+    given = [*rows(1, 2), {"id": 3, "name": "has no data"}]
+    assert claim.store(a_request(chunk(0, 3), given)).counts == (1, 2, 0)
+    errors = [error for reject in sink.rejects("users-2") for error in reject.errors]
+    assert [(error.code, error.field) for error in errors] == [("unknown_key", "data")] * 2
 
 
 def test_a_table_that_cannot_take_the_columns_is_refused(store: Store) -> None:
@@ -267,6 +282,32 @@ def test_keys_that_would_share_a_column_are_refused(database: Store, exists: boo
         return
     with pytest.raises(UsageError, match=r"share a column: id, ID|both go into column id"):
         database.claimed(columns=columns)
+
+
+def test_names_that_the_database_cuts_are_not_merged(database: Store) -> None:
+    """PostgreSQL keeps 63 bytes: a long key has a column, two of the same beginning are refused."""
+    one, other = (Column("ü" * 31 + name, "integer") for name in ("-one", "-other"))
+    frame = pl.DataFrame({one.name: [1], other.name: [2]})
+    request = a_request(chunk(0, 1), rows(1))
+    _, claim = database.claimed(columns=(one,))
+    assert claim.store(replace(request, frame=frame.select(one.name))).counts == (1, 0, 0)
+    database.close()
+    _, claim = database.claimed(database.job(table="more"), "more-1", columns=(one,))
+    assert claim.store(replace(request, frame=frame.select(one.name))).counts == (1, 0, 0)
+    database.close()
+    if database.like != "postgresql":
+        return
+    with pytest.raises(UsageError, match="are equal in 63 bytes would share a column"):
+        database.claimed(database.job(table="both"), "both-1", columns=(one, other))
+    with pytest.raises(UsageError, match="the name has 70 bytes, and 63 are kept"):
+        database.claimed(database.job(table="t" * 70), "long-1")
+    database.close()
+    _, claim = database.claimed(
+        database.job(table="more", new_columns="add"), "more-2", columns=(one,)
+    )
+    extra = pl.Series("_extra", [json.dumps({other.name: 3})])
+    given = replace(request, frame=frame.select(one.name).with_columns(extra))
+    assert claim.store(given).counts == (0, 1, 0)
 
 
 def test_a_later_format_is_not_touched(database: Store) -> None:
@@ -336,7 +377,7 @@ def test_a_chunk_of_bad_rows_is_all_rejects(database: Store) -> None:
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ("CREATE TABLE users (id INTEGER, name TEXT)", "no column data"),
+        ("CREATE TABLE users (a INTEGER, b TEXT)", "no column id, name, data"),
         ("CREATE TABLE users (id INTEGER, name TEXT, data INTEGER)", "column data"),
         (
             "CREATE TABLE users (id INTEGER, name TEXT, data TEXT, must TEXT NOT NULL)",
