@@ -10,6 +10,7 @@ from typing import Any
 import typer
 
 from batchimport.cli import options as o
+from batchimport.cli.reading import Keys, Reading
 from batchimport.display.escape import safe
 from batchimport.sources.bytes.spool import Spool
 from batchimport.sources.paths import STANDARD_INPUT, find_sources
@@ -19,23 +20,34 @@ _UNSEEN = re.compile("[\\x7f-\\x9f\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069]"
 """Control characters and direction marks that `json.dumps` does not escape."""
 
 
-def schema(sources: o.Sources, *, infer_rows: o.InferRows = "10000", reading: o.Reading) -> None:
+def schema(
+    sources: o.Sources, *, infer_rows: o.InferRows = "10000", reading: Reading, keys: Keys
+) -> None:
     """Infer a JSON Schema of the records and print it, to edit and to pass to --schema."""
+    text, notes = inferred_text(find_sources(sources), infer_rows, reading, keys)
+    for note in notes:
+        typer.echo(safe(note, 200), err=True)
+    typer.echo(text)
+
+
+def inferred_text(
+    paths: tuple[str, ...], infer_rows: str, reading: Reading, keys: Keys
+) -> tuple[str, tuple[str, ...]]:
+    """Return the JSON Schema of the records of some files, and what users should know about it."""
     from batchimport.jobs.start import infer  # noqa: PLC0415 - imports Polars
-    from batchimport.schema import notes_about  # noqa: PLC0415 - imports Polars
     from batchimport.sources import open_source  # noqa: PLC0415 - imports Polars
 
     records = o.parse_infer_records(infer_rows)
-    options = reading.options()
-    paths = find_sources(sources)
+    options = reading.options(keys)
     with ExitStack() as stack:
         spool = _read_standard_input(stack) if STANDARD_INPUT in paths else None
         source = open_source(paths, options, spool)
         stack.callback(source.close)
-        document = infer(source, records)
-        for note in (*source.notes, *notes_about(document)):
-            typer.echo(safe(note, 200), err=True)
-    typer.echo(_layout(document))
+        inferred = infer(source, records, options)
+        notes = (*source.notes, *inferred.notes, *inferred.report)
+    document = dict(inferred.document)
+    document.pop("x-ignored", None)  # a note of the job to itself
+    return _layout(document), notes
 
 
 def _read_standard_input(stack: ExitStack) -> Spool:

@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from bisect import bisect_left
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import polars as pl
@@ -37,7 +37,7 @@ from batchimport.pipeline.row_wise import Findings, as_records, depends_on_chunk
 from batchimport.schema import Column, Kind, RecordSchema, infer_schema
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Callable, Collection, Coroutine, Sequence
 
     from batchimport.model import Job
 
@@ -55,12 +55,14 @@ class Transformed:
         record_of: Returns the record, as its index in the chunk, that a row of the frame came from.
         filtered: Number of records that became no row.
         failures: Records whose transformation failed, and why.
+        left_out: For each row of the frame the columns that the result of a function lacks.
     """
 
     frame: pl.DataFrame
     record_of: Callable[[int], int]
     filtered: int = 0
     failures: list[tuple[int, FieldError]] = field(default_factory=list)
+    left_out: Sequence[Collection[str]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,7 @@ class BoundTransform(ABC):
 class Transform(Protocol):
     """Turns valid records into rows."""
 
-    def bind(self, sample: pl.DataFrame, schema: RecordSchema) -> BoundTransform:
+    def bind(self, sample: pl.DataFrame, columns: tuple[Column, ...]) -> BoundTransform:
         """Decide the table's columns from some valid records.
 
         Raises:
@@ -94,8 +96,11 @@ class Transform(Protocol):
         ...
 
 
-def load_transform(job: Job) -> Transform:
+def load_transform(job: Job, function: Callable[..., Any] | None = None) -> Transform:
     """Return the transform of a job.
+
+    Args:
+        function: The job's own, if it is not to be loaded by its name.
 
     Raises:
         UsageError: If there is no such module or function.
@@ -104,7 +109,7 @@ def load_transform(job: Job) -> Transform:
         return FrameTransform(_sql(job.sql), is_query=True)
     if job.transform is None:
         return Identity()
-    function = _load_function(job.transform)
+    function = function or _load_function(job.transform)
     if _takes_frames(function):
         return FrameTransform(function)
     return RecordTransform(function)
@@ -113,12 +118,12 @@ def load_transform(job: Job) -> Transform:
 class LazyTransform:
     """A job's transform, whose code is loaded when records are going to pass through it."""
 
-    def __init__(self, job: Job) -> None:
-        self._job = job
+    def __init__(self, job: Job, function: Callable[..., Any] | None = None) -> None:
+        self._job, self._function = job, function
 
-    def bind(self, sample: pl.DataFrame, schema: RecordSchema) -> BoundTransform:
+    def bind(self, sample: pl.DataFrame, columns: tuple[Column, ...]) -> BoundTransform:
         """Load it and decide the table's columns."""
-        return load_transform(self._job).bind(sample, schema)
+        return load_transform(self._job, self._function).bind(sample, columns)
 
 
 def transform_digest(spec: str) -> str:
@@ -129,10 +134,10 @@ def transform_digest(spec: str) -> str:
 class Identity:
     """No transform: records are rows."""
 
-    def bind(self, sample: pl.DataFrame, schema: RecordSchema) -> BoundTransform:
-        """Bind to the schema's own columns."""
+    def bind(self, sample: pl.DataFrame, columns: tuple[Column, ...]) -> BoundTransform:
+        """Bind to the records' own columns."""
         del sample
-        return _BoundIdentity(schema.columns)
+        return _BoundIdentity(columns)
 
 
 class _BoundIdentity(BoundTransform):
@@ -152,15 +157,15 @@ class FrameTransform:
         self._function, self._is_query = function, is_query
         self._option = "--sql" if is_query else "--transform"
 
-    def bind(self, sample: pl.DataFrame, schema: RecordSchema) -> BoundTransform:
+    def bind(self, sample: pl.DataFrame, columns: tuple[Column, ...]) -> BoundTransform:
         """Bind to the columns of the function's result for the sample."""
-        bound = _BoundFrameTransform((), schema.columns, self._function, self._option)
+        bound = _BoundFrameTransform((), columns, self._function, self._option)
         try:
             result = bound.run(sample)
         except Exception as error:
-            raise self._failed(error, [column.name for column in schema.columns]) from error
+            raise self._failed(error, [column.name for column in columns]) from error
         bound.refuse_if_not_row_wise(sample, result)
-        kinds = {column.name: column.kind for column in schema.columns}
+        kinds = {column.name: column.kind for column in columns}
         return bound.with_columns(
             tuple(
                 Column(name, _kind(dtype, kinds.get(name)))
@@ -316,13 +321,13 @@ class RecordTransform:
     def __init__(self, function: Callable[[dict[str, Any]], Any]) -> None:
         self._function = function
 
-    def bind(self, sample: pl.DataFrame, schema: RecordSchema) -> BoundTransform:
+    def bind(self, sample: pl.DataFrame, columns: tuple[Column, ...]) -> BoundTransform:
         """Bind to the columns of the function's results for the sample."""
-        bound = _BoundRecordTransform(schema.columns, schema.columns, self._function)
+        bound = _BoundRecordTransform(columns, columns, self._function)
         results = list(filter(None, map(_plain_or_none, bound.call_all(sample))))
         if not results:
             return bound
-        known = {column.name: column.kind for column in schema.columns}
+        known = {column.name: column.kind for column in columns}
         return bound.with_columns(
             tuple(
                 Column(column.name, known[column.name])
@@ -350,6 +355,8 @@ class _BoundRecordTransform(BoundTransform):
         failures: list[tuple[int, FieldError]] = []
         kept: list[int] = []
         rows: list[dict[str, Any]] = []
+        left_out: list[Collection[str]] = []
+        names = {column.name for column in self.columns}
         indices = frame.get_column(INDEX).to_list()
         filtered = 0
         for index, result in zip(indices, self.call_all(frame), strict=True):
@@ -362,10 +369,12 @@ class _BoundRecordTransform(BoundTransform):
             else:
                 kept.append(index)
                 rows.append(fitted)
+                left_out.append(names - result.keys())
         types = {column.name: column.dtype for column in self.columns}
         if any(EXTRA_COLUMN in row for row in rows):
             types[EXTRA_COLUMN] = pl.String()
-        return Transformed(pl.DataFrame(rows, schema=types), kept.__getitem__, filtered, failures)
+        rows_of = pl.DataFrame(rows, schema=types)
+        return Transformed(rows_of, kept.__getitem__, filtered, failures, left_out)
 
     def call_all(self, frame: pl.DataFrame) -> list[Any]:
         """Return the function's result for each record; a FieldError where it raises."""
@@ -418,7 +427,10 @@ def _load_function(spec: str) -> Callable[..., Any]:
 
 
 def _takes_frames(function: Callable[..., Any]) -> bool:
-    notes = inspect.get_annotations(inspect.unwrap(function))
+    while isinstance(function, partial):
+        function = function.func
+    named = function if hasattr(function, "__qualname__") else type(function).__call__
+    notes = inspect.get_annotations(inspect.unwrap(named))
     return any("LazyFrame" in str(note) or "DataFrame" in str(note) for note in notes.values())
 
 

@@ -37,6 +37,11 @@ class ManySource:
     def __init__(self, names: Sequence[str], open_file: Callable[[int], Source]) -> None:
         self._names = names
         self._files = _OpenFiles(open_file)
+        self._take_facts()
+
+    def _take_facts(self) -> None:
+        """Look at each file, as it is read."""
+        names = self._names
         facts = [self._files.facts(at) for at in range(len(names))]
         self.contents = tuple(content for fact in facts for content in fact.contents)
         self._ends = _ends([fact.size for fact in facts])
@@ -49,11 +54,21 @@ class ManySource:
         self.headers: Mapping[str, Sequence[str]] = {
             name: header for fact in facts for name, header in fact.headers.items()
         }
+        self.block_bytes = max(fact.block_bytes for fact in facts)
         schemas = [fact.declared for fact in facts if fact.declared is not None]
         self.declared = reduce(_merge_schemas, schemas) if len(schemas) == len(facts) else None
         self.notes = _merge_notes(
             [(name, fact.notes) for name, fact in zip(names, facts, strict=True)]
         )
+        self.detected = {
+            name: known for fact in facts for name, known in getattr(fact, "detected", {}).items()
+        }
+
+    def adopt(self, detected: Mapping[str, dict[str, Any]]) -> None:
+        """Read the files as they were read when their job began."""
+        self._files.close()
+        self._files.detected = detected
+        self._take_facts()
 
     def _place(self, position: int) -> tuple[int, int]:
         """Return which file holds the record at a position, and where that file begins."""
@@ -167,7 +182,7 @@ def _merge_schemas(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]
     for name, rule in other["properties"].items():
         known = rules.setdefault(name, rule)
         if known != rule:
-            types = {known.get("type", [""])[0], rule["type"][0]}
+            types = {each.get("type", [""])[0] for each in (known, rule)}
             is_number = types == {"integer", "number"}
             rules[name] = {"type": ["number", "null"]} if is_number else {}
     return {**one, "properties": rules}
@@ -187,6 +202,7 @@ class _OpenFiles:
         self._lock = threading.Lock()
         self._open: dict[int, _Open] = {}
         self._known: dict[int, tuple[str, str]] = {}
+        self.detected: Mapping[str, dict[str, Any]] = {}
 
     def facts(self, at: int) -> Source:
         """Return a file whose attributes may be read; it may be closed."""
@@ -221,6 +237,8 @@ class _OpenFiles:
                 where=source.name,
                 hint="finish the job with the old file, or start over with --restart",
             )
+        if self.detected and hasattr(source, "adopt"):
+            source.adopt(self.detected)
         return source
 
     def _close_idle(self) -> None:

@@ -203,7 +203,9 @@ _FAMILIES: dict[str, Family] = {
     "timestamp": "timestamp",
 }
 _TAKEN: dict[Kind, frozenset[str]] = {
-    "integer": _NUMBERS | _TEXTS | {"bool", "bit", "bit(1)", "date", "year"},
+    "integer": _NUMBERS
+    | _TEXTS
+    | {"bool", "bit", "bit(1)", "date", "year", "datetime", "timestamp"},
     "number": _NUMBERS | _TEXTS,
     "boolean": _INTEGERS | _TEXTS | {"bool", "bit(1)"},
     "json": _TEXTS | {"json", "decimal"},

@@ -21,7 +21,7 @@ from batchimport.sinks.sql import statements
 from batchimport.sinks.sql.dialect import RECORD, ChunkTransaction, Outcomes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from batchimport.model import Chunk, Committed
     from batchimport.sinks.base import JobRecord, StoreRequest
@@ -114,13 +114,15 @@ class MysqlTransaction(ChunkTransaction):
 
     def store_rows(self, frame: pl.DataFrame, offset: int) -> Outcomes:
         """Store all rows that the table takes."""
+        absent, whole = self.target.absent_in(frame), frame
         frame = self._shaped(frame.select(self.target.frame_names))
         refused = self._misread(frame)
         places = [place for place in range(frame.height) if place not in refused]
         frame = frame[places] if refused else frame
         if not frame.height or (self.target.on_conflict == "error" and self._load(frame)):
             return Outcomes(refused)
-        outcomes = _Rows(self, frame, offset, places).store()
+        lacking = {name: whole.get_column(flag)[places].to_list() for name, flag in absent.items()}
+        outcomes = _Rows(self, frame, offset, places, lacking).store()
         return Outcomes(
             dict(sorted((refused | outcomes.refused).items())), outcomes.updated, outcomes.ignored
         )
@@ -208,15 +210,21 @@ class _Rows:
 
     Args:
         places: The place of each row in the chunk.
+        absent: Columns that some rows leave alone, and for each row whether it does.
     """
 
     def __init__(
-        self, transaction: MysqlTransaction, frame: pl.DataFrame, offset: int, places: Sequence[int]
+        self,
+        transaction: MysqlTransaction,
+        frame: pl.DataFrame,
+        offset: int,
+        places: Sequence[int],
+        absent: Mapping[str, Sequence[bool]],
     ) -> None:
         self._transaction, self._session = transaction, transaction.session
         self._database, self._target = transaction.database, transaction.target
         self._job_id = transaction.job.job_id
-        self._places = places
+        self._places, self._absent = places, absent
         texts = [own.family == "text" for own in transaction.columns]
         self._cells = _cells(frame, texts)
         self._given = _literals(frame, texts)
@@ -237,7 +245,8 @@ class _Rows:
         self._may_note = mode != "update" and not self._has_triggers()
         if mode == "update":
             self._clause = self._conflict(f"{FOUND} + 1", self._changes())
-            window = LARGE_WINDOW if only_key and not self._is_overtaken() else 0
+            is_alike = only_key and not self._absent  # else each row has columns of its own
+            window = LARGE_WINDOW if is_alike and not self._is_overtaken() else 0
         elif mode == "ignore" and (only_key or not key) and self._may_note:
             self._clause = self._conflict(f"{FOUND} + 1")
         self._isolate(window)
@@ -362,7 +371,9 @@ class _Rows:
         is_there = same and self._is_there(place)
         cells = zip(self._target.table_names, (cells[place] for cells in self._cells), strict=True)
         quote, key = self._database.quote, self._target.key
-        changes = ", ".join(f"{quote(name)} = {value}" for name, value in cells if name not in key)
+        left = {name for name, is_absent in self._absent.items() if is_absent[place]}
+        written = [(name, value) for name, value in cells if name not in key and name not in left]
+        changes = ", ".join(f"{quote(name)} = {value}" for name, value in written)
         later = same and self._session.execute(
             f"SELECT 1 FROM {self._target.keys} WHERE {same} "
             f"AND {quote(RECORD)} > {self._offset + self._places[place]}"
