@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from batchimport import __version__, failpoints
-from batchimport.cli import jobs, rejects, resume, run, schema, status, worker
+from batchimport.cli import forget, jobs, rejects, resume, run, schema, status, worker
 from batchimport.cli.options import GroupedCommand, as_command
 from batchimport.display.escape import safe
 from batchimport.display.report import print_error
@@ -32,6 +32,8 @@ _MEANT = {
     **dict.fromkeys(("continue", "restart"), "resume"),
     **dict.fromkeys(("errors", "failed", "rejected"), "rejects"),
     **dict.fromkeys(("progress", "watch", "show"), "status"),
+    **dict.fromkeys(("delete", "remove", "rm"), "forget"),
+    **dict.fromkeys(("clean", "cleanup", "purge", "gc"), "prune"),
     "infer": "schema",
 }
 """Commands of other tools, and what they are called here."""
@@ -112,6 +114,16 @@ EXAMPLES = {
         "batchimport schema 'logs/*.csv' --delimiter ';'",
         "batchimport schema users.jsonl --infer-rows all",
     ),
+    "forget": (
+        "batchimport forget users-1a2b3c4d",
+        "batchimport forget users-1a2b3c4d --completely",
+        "batchimport forget users-1a2b3c4d --to postgresql://db/shop",
+    ),
+    "prune": (
+        "batchimport prune --older-than 30d",
+        "batchimport prune --older-than 2w --rejects-only",
+        "batchimport prune --older-than 90d --to postgresql://db/shop --dry-run",
+    ),
     "worker": (
         "batchimport worker",
         "batchimport worker --temporal-address temporal:7233 --max-parallel 4",
@@ -133,7 +145,7 @@ app = typer.Typer(
 )
 for command in (
     *(run.run, resume.resume, status.status, jobs.jobs),
-    *(rejects.rejects, schema.schema, worker.worker),
+    *(rejects.rejects, schema.schema, forget.forget, forget.prune, worker.worker),
 ):
     examples = "\n".join(f"  {line}" for line in EXAMPLES[command.__name__])
     epilog = f"\b\nExamples:\n{examples}"

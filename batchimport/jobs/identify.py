@@ -37,7 +37,7 @@ from batchimport.model import (
     hash_of,
 )
 from batchimport.sinks import redact
-from batchimport.sinks.base import DUPLICATES
+from batchimport.sinks.base import DUPLICATES, FORGOTTEN
 from batchimport.sources.paths import STANDARD_INPUT, stem_of
 from batchimport.state.directory import STATE_PATH, StateDirectory
 from batchimport.system import owner_is_gone
@@ -148,7 +148,8 @@ class _Search:
         self._records = [
             record
             for record in self._jobs
-            if (record.job_id == wanted if wanted else _concerns(record, job))
+            if record.state != FORGOTTEN
+            and (record.job_id == wanted if wanted else _concerns(record, job))
         ]
         self._unfinished = [record for record in self._records if record.state != "completed"]
         self._same = [record for record in self._records if _is_same(record, job, source, sink)]
@@ -328,7 +329,8 @@ def _grown(request: Request, source: Source, sink: Sink) -> JobRecord | None:
     before = [
         record
         for record in sink.jobs()
-        if record.configuration.get("table") == job.table
+        if record.state != FORGOTTEN
+        and record.configuration.get("table") == job.table
         and not set(job.sources).isdisjoint(record.configuration.get("sources", ()))
         and (not request.job_id or record.job_id == request.job_id)
     ]

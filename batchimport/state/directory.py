@@ -95,6 +95,23 @@ class StateDirectory:
         with suppress(OSError):
             (self.folder(job_id) / "job.json").unlink()
 
+    def remove(self, job_id: str) -> None:
+        """Remove all that is kept of a job; its checkpoint last, so that a kill leaves it known."""
+        self.check(job_id)
+        folder = self.folder(job_id)
+        if not folder.is_dir():
+            return
+        for path in sorted(folder.iterdir(), key=lambda path: path.name == "job.json"):
+            if not path.is_dir() or path.is_symlink():
+                path.unlink(missing_ok=True)
+        with suppress(OSError):  # a folder of the user's own in it
+            folder.rmdir()
+
+    def remove_file(self, job_id: str, name: str) -> None:
+        """Remove a file of a job, if it is there."""
+        self.check(job_id)
+        (self.folder(job_id) / name).unlink(missing_ok=True)
+
     def load(self, job_id: str) -> dict[str, Any] | None:
         """Return the checkpoint of a job; None if it is missing, damaged, or of another version.
 

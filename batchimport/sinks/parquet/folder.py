@@ -133,6 +133,11 @@ class Folder:
         with self.translated(path):
             return dict(pl.read_parquet_schema(path))
 
+    def frame(self, path: Path) -> pl.DataFrame:
+        """Return the rows of a file."""
+        with self.translated(path):
+            return pl.read_parquet(path, glob=False, hive_partitioning=False)
+
     def rows(self) -> int:
         """Count the rows of all files."""
         files = self.files()
@@ -197,6 +202,13 @@ class Folder:
         """Write a file, over the one that is there; the lock is held."""
         with self.temporary(frame, footer) as file, self.translated():
             file.replace(path.name)
+            self.sync()
+
+    def rename(self, name: str, other: str) -> None:
+        """Give a file another name; the lock is held."""
+        with self.translated():
+            self._await_new_time()
+            (self.path / name).rename(self.path / other)
             self.sync()
 
     def remove(self, *paths: Path) -> None:

@@ -16,7 +16,7 @@ import polars as pl
 from batchimport import failpoints
 from batchimport.errors import NoSuchDestinationError, UsageError
 from batchimport.model import DRY_RUN
-from batchimport.sinks.base import SinkHints, SinkOptions, claimed_again
+from batchimport.sinks.base import FORGOTTEN, Removed, SinkHints, SinkOptions, claimed_again
 from batchimport.sinks.parquet.columns import (
     NO_COLUMNS,
     Schema,
@@ -144,6 +144,9 @@ class ParquetSink:
             self._folder.tidy()
             self._forget_all(instead_of)
             known = self._ledger.job(record.job_id)
+            if known is not None and known.state == FORGOTTEN:
+                self._ledger.set_aside(known)
+                known = None
             if known is not None:
                 schema = self._folder.schema(self._folder.job_path(record.job_id))
                 record = claimed_again(known, record)
@@ -176,6 +179,22 @@ class ParquetSink:
             if known and known.state == "abandoned":
                 self._ledger.remove(job_id)
                 failpoints.reach("after-forgetting")
+
+    def forget(self, record: JobRecord, *, completely: bool) -> Removed:
+        """Remove the rejects of a completed job, and what its own file knows of it."""
+        with self._folder.locked():
+            self._ledger.hold(record)
+            rejects = sum(1 for _ in self._ledger.rejects(record.job_id))
+            self._ledger.forget(record, completely=completely)
+        return Removed(rejects=rejects)
+
+    def remove_rejects(self, record: JobRecord) -> int:
+        """Remove the rejects of a job; return how many they were."""
+        with self._folder.locked():
+            self._ledger.hold(record)
+            rejects = sum(1 for _ in self._ledger.rejects(record.job_id))
+            self._ledger.remove_rejects(record.job_id)
+        return rejects
 
     # -- the dataset --------------------------------------------------------------------------
 

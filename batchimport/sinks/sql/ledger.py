@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from batchimport import failpoints
-from batchimport.sinks.base import BEGAN_EMPTY, SinkHints, claimed_again
+from batchimport.sinks.base import BEGAN_EMPTY, FORGOTTEN, Removed, SinkHints, claimed_again
 from batchimport.sinks.sql import statements
 from batchimport.sinks.sql.dialect import Dialect
 from batchimport.sinks.sql.statements import ADDED_COLUMNS, LEDGER_TABLES, OUTCOME_COLUMNS
@@ -141,12 +141,16 @@ class SqlSink(Dialect):
                 f"SELECT {statements.JOB_COLUMNS} FROM {self.tables.jobs} WHERE job_id = ?",
                 (record.job_id,),
             )
-            if known:
-                record = claimed_again(statements.job_record(known[0]), record)
+            namesake = statements.job_record(known[0]) if known else None
+            if namesake and namesake.state != FORGOTTEN:
+                record = claimed_again(namesake, record)
                 self._update_job(record, owner)
             else:
                 # Above that of a process which may still be at work on what is forgotten.
                 epoch = 1 + max((old.epoch for old in instead_of), default=0)
+                if namesake:
+                    epoch += namesake.epoch
+                    self._set_aside(namesake)
                 record = self._insert_job(job, replace(record, epoch=epoch), owner, made_before)
             target = find_target(self, job, record)
             if target.key and job.on_conflict == "update":
@@ -225,9 +229,66 @@ class SqlSink(Dialect):
             ),
         )
 
-    def _forget(self, record: JobRecord) -> None:
+    # -- what is forgotten ---------------------------------------------------------------------
+
+    def forget(self, record: JobRecord, *, completely: bool) -> Removed:
+        """Remove the ledger and the rejects of a completed job; the rows of its table stay."""
+        if record.state == FORGOTTEN and not completely:
+            return Removed()
+        with self.transaction():
+            self.exclude_claims()
+            self._complete_ledger()
+            committed = self.committed(record.job_id)
+            removed = Removed(len(committed), self._count_rejects(record.job_id))
+            self._disown_rows(record, committed)
+            self._forget(record, leaves_line=not completely)
+            if not completely:
+                self._write_forgotten(record.forgotten(committed))
+            failpoints.reach("after-forgetting")
+        return removed
+
+    def remove_rejects(self, record: JobRecord) -> int:
+        """Remove the rejects of a job; return how many they were."""
+        with self.transaction():
+            number = self._count_rejects(record.job_id)
+            self.run(f"DELETE FROM {self.tables.rejects} WHERE job_id = ?", (record.job_id,))
+        return number
+
+    def _count_rejects(self, job_id: str) -> int:
+        query = f"SELECT count(*) FROM {self.tables.rejects} WHERE job_id = ?"
+        return int(self.rows(query, (job_id,))[0][0])
+
+    def _disown_rows(self, record: JobRecord, committed: Sequence[Committed]) -> None:
+        """Let other jobs on the table know that there are rows that no ledger accounts for now."""
+        table, stored = str(record.configuration["table"]), sum(row.successful for row in committed)
+        one_for_several = record.configuration.get("on_conflict") == "update"
+        one_for_several |= any(row.updated for row in committed)
+        after = "NULL" if one_for_several else f"rows_before + {stored}"
+        self.run(
+            f"UPDATE {self.tables.jobs} SET rows_before = {after}, made_table = coalesce(made_table, "
+            "CASE WHEN rows_before IS NOT NULL THEN 1 END) "
+            "WHERE lower(table_name) = lower(?) AND created_at <= ? AND rows_before IS NOT NULL",
+            (table, record.created_at),
+        )
+
+    def _write_forgotten(self, record: JobRecord) -> None:
+        """Write the line that stays of a job; its times stay, too: they say what came after it."""
+        self.run(
+            f"UPDATE {self.tables.jobs} SET state = ?, configuration = ?, schema = '{{}}', "
+            "columns = '[]', owner = '', heartbeat_at = ? WHERE job_id = ?",
+            (record.state, json.dumps(record.configuration), record.updated_at, record.job_id),
+        )
+
+    def _set_aside(self, record: JobRecord) -> None:
+        """Give the line of a forgotten job another id, since a new job has its own."""
+        self.run(
+            f"UPDATE {self.tables.jobs} SET job_id = ? WHERE job_id = ?",
+            (record.set_aside_id, record.job_id),
+        )
+
+    def _forget(self, record: JobRecord, *, leaves_line: bool = False) -> None:
         """Delete the ledger of a job, unless it was claimed since it was looked at."""
         self.hold(record)
-        for table in self.tables:
+        for table in self.tables[leaves_line:]:  # the first one is that of the jobs
             self.run(f"DELETE FROM {table} WHERE job_id = ?", (record.job_id,))
         self.run(f"DROP TABLE IF EXISTS {self.keys_table(record.job_id)}")
