@@ -31,6 +31,9 @@ EXTRA_COLUMN = "_extra"
 DRY_RUN = "nothing is kept (dry run)"
 """What `Summary.delivery` says of a dry run."""
 
+CHANGEABLE = ("after_sql", "analyze")
+"""Fields of a job that may be others when it is continued."""
+
 INDEX = "__record__"
 """Hidden column of a frame: 0-based number of the record within its chunk (UInt32)."""
 
@@ -274,6 +277,10 @@ class Job:
             kept in `_extra` in a table that batchimport made, else the record is rejected.
         limit: Number of records to import, from the beginning; None imports all.
         ledger_schema: Database schema of the ledger's tables; part of the address.
+        before_sql: Statements that are run when the job begins, once.
+        after_sql: Statements that are run when the job is completed, with it.
+        analyze: Let the database look at the table at the end; None: if batchimport made it.
+        atomic: Readers see the old rows until the job is completed, then the new ones.
     """
 
     sources: tuple[str, ...]
@@ -293,6 +300,10 @@ class Job:
     new_columns: NewColumns | None = None
     limit: int | None = None
     ledger_schema: str | None = None
+    before_sql: str | None = None
+    after_sql: str | None = None
+    analyze: bool | None = None
+    atomic: bool = False
 
     def __post_init__(self) -> None:
         """Check the rules.
@@ -309,6 +320,8 @@ class Job:
             "--table": self.table,
             "--key": "".join(self.key),
             "--sql": self.sql or "",
+            "--before-sql": self.before_sql or "",
+            "--after-sql": self.after_sql or "",
         }
         for option, text in texts.items():
             if text != text.encode(errors="replace").decode():
@@ -318,6 +331,12 @@ class Job:
         _check_choice("--new-columns", self.new_columns, NewColumns)
         _check_range("--infer-rows", self.infer_records, 1)
         _check_range("--limit", self.limit, 1)
+        if self.atomic and self.if_exists == "append":
+            raise UsageError(
+                "is for a table whose rows are all replaced",
+                where="--atomic",
+                hint="add --if-exists truncate or replace; or fail, if the table is new",
+            )
         if self.sql is not None and self.transform is not None:
             raise UsageError(
                 "cannot be combined with --transform", where="--sql", hint="choose one of the two"
@@ -336,7 +355,7 @@ class Job:
         the hash of jobs that an earlier one began.
         """
         facts = _changed(self) | {"options": _changed(self.options)}
-        for name in ("sources", "destination", "ledger_schema"):
+        for name in ("sources", "destination", "ledger_schema", *CHANGEABLE):
             facts.pop(name, None)
         return hash_of(facts)
 
@@ -546,6 +565,11 @@ class Summary:
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON object, its keys in the documented order."""
         return asdict(self)
+
+
+def changeable(job: Job) -> dict[str, Any]:
+    """Return the fields of a job that may be others when it is continued."""
+    return {name: getattr(job, name) for name in CHANGEABLE}
 
 
 def _changed(options: Job | SourceOptions) -> dict[str, Any]:

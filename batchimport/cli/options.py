@@ -78,6 +78,21 @@ def parse_max_errors(text: str) -> dict[str, Any]:
         ) from None
 
 
+def parse_script(text: str | None, option: str) -> str | None:
+    """Return SQL, or what is in the file that `@path` names.
+
+    Raises:
+        UsageError: If that cannot be read.
+    """
+    if text is None or not text.startswith("@"):
+        return text
+    try:
+        return Path(text[1:]).read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "is not UTF-8"
+        raise UsageError(f"cannot be read: {reason}", where=f"{option} {text}") from error
+
+
 def parse_infer_records(text: str) -> int | None:
     """Return the number, or None for `all`.
 
@@ -172,6 +187,32 @@ class Destination(Ledger):
             help="What to do with keys that the table has no column for: keep them in a column "
             "_extra, add columns, or reject the record. Default: extra in a table that batchimport "
             "made, else reject.",
+        ),
+    ] = None
+
+    atomic: Annotated[
+        bool,
+        Option(
+            "--atomic",
+            help="With --if-exists truncate, replace or fail: readers see the old rows until the job "
+            "is completed, then all the new ones.",
+        ),
+    ] = False
+    before_sql: Annotated[
+        str | None,
+        Option(metavar="SQL|@FILE", help="Statements to run once, when the job begins."),
+    ] = None
+    after_sql: Annotated[
+        str | None,
+        Option(
+            metavar="SQL|@FILE", help="Statements to run once, together with the job's completion."
+        ),
+    ] = None
+    analyze: Annotated[
+        bool | None,
+        Option(
+            "--analyze/--no-analyze",
+            help="Let the database analyze the table at the end. Default: if batchimport made it.",
         ),
     ] = None
 

@@ -84,6 +84,10 @@ def _job(
         new_columns=destination.new_columns,
         limit=selection.limit,
         ledger_schema=destination.ledger_schema,
+        before_sql=o.parse_script(destination.before_sql, "--before-sql"),
+        after_sql=o.parse_script(destination.after_sql, "--after-sql"),
+        analyze=destination.analyze,
+        atomic=destination.atomic,
     )
     if records.schema is not None:
         document, model = find_schema(records.schema)

@@ -37,7 +37,7 @@ from batchimport.model import (
     hash_of,
 )
 from batchimport.sinks import redact
-from batchimport.sinks.base import DUPLICATES, FORGOTTEN
+from batchimport.sinks.base import DUPLICATES, FORGOTTEN, STAGED
 from batchimport.sources.paths import STANDARD_INPUT, stem_of
 from batchimport.state.directory import STATE_PATH, StateDirectory
 from batchimport.system import owner_is_gone
@@ -86,6 +86,12 @@ class Request:
         """
         if self.job_id is not None:
             check_job_id(self.job_id, "--job-id")
+        if self.append and self.job.atomic:
+            raise UsageError(
+                "adds rows to those that are there",
+                where="--if-source-changed append",
+                hint="leave out --atomic, or import the whole source again",
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -424,7 +430,7 @@ def _check_restart(
     job = request.job
     if not sink.hints.rows_outlive_the_ledger or request.allow_duplicates:
         return
-    stored = _stored_rows(record, sink)
+    stored = 0 if STAGED in record.configuration else _stored_rows(record, sink)
     if not stored or job.if_exists in ("truncate", "replace"):
         return
     missing = missing_rows(record, sink, jobs)

@@ -145,7 +145,12 @@ def _open(
         _LedgerChangedError: If the ledger is not as it was when the job was found.
     """
     known = found.known
-    record, bound = (known, None) if known else _describe(request, parts)
+    bound: BoundTransform | None = None
+    if known:
+        record = known
+    else:
+        with parts.sink.previewed(parts.job):
+            record, bound = _describe(request, parts)
     if record.job_id not in {each.job_id for each in found.instead_of}:
         refuse_if_owned(record, parts.sink, owner, has_ended)
     schema = _recorded_schema(record, parts.job)

@@ -16,7 +16,16 @@ from typing import TYPE_CHECKING, Any
 
 from batchimport.errors import AlreadyStoredError, BatchImportError, RowsGoneError
 from batchimport.model import Chunk, Committed, Position
-from batchimport.sinks.base import BEGAN_EMPTY, CHUNKS, CONTENTS, DUPLICATES, FORGOTTEN
+from batchimport.sinks.base import (
+    BEGAN_EMPTY,
+    CHUNKS,
+    CONTENTS,
+    DUPLICATES,
+    EMPTIED_AT,
+    FORGOTTEN,
+    STAGED,
+    table_of,
+)
 from batchimport.sources import open_source
 from batchimport.sources.base import Content
 from batchimport.sources.bytes.file import digest_of
@@ -412,7 +421,7 @@ def _why_all_are_gone(
     record: JobRecord, stored: int, sink: Sink, records: Sequence[JobRecord]
 ) -> str:
     """Say why none of the rows of a job can be in its table; nothing if some may be."""
-    table = str(record.configuration.get("table"))
+    table = table_of(record)
     whose = f"though job {record.job_id} stored {rows_of(stored)} in it"
     if sink.identity_of(table) is None:
         return f"the table is gone, {whose}"
@@ -420,6 +429,8 @@ def _why_all_are_gone(
         return ""
     if not sink.has_rows(table):
         return f"the table is empty, {whose}"
+    if STAGED in record.configuration:
+        return ""
     replacer = _replaced_by(record, _replacers(same_table(table, sink, records)))
     if replacer is None:
         return ""
@@ -442,7 +453,12 @@ def refuse_missing(missing: Missing | None, table: str) -> None:
 
 def _replacers(records: Sequence[JobRecord]) -> list[JobRecord]:
     """Return the jobs that began with an empty table, the latest first."""
-    return sorted(filter(_began_empty, records), key=lambda each: each.created_at, reverse=True)
+    return sorted(filter(_began_empty, records), key=_emptied_at, reverse=True)
+
+
+def _emptied_at(record: JobRecord) -> str:
+    """Return when the table of a job that replaced its rows was empty."""
+    return str(record.configuration.get(EMPTIED_AT) or record.created_at)
 
 
 def _replaced_by(record: JobRecord, replacers: Sequence[JobRecord]) -> JobRecord | None:
@@ -451,7 +467,7 @@ def _replaced_by(record: JobRecord, replacers: Sequence[JobRecord]) -> JobRecord
     if latest is None or record.state == "running":
         return None
     ended = record.updated_at or record.created_at
-    return latest if latest.created_at >= ended else None
+    return latest if _emptied_at(latest) >= ended else None
 
 
 def _began_empty(record: JobRecord) -> bool:

@@ -14,6 +14,7 @@ from batchimport.model import hash_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from contextlib import AbstractContextManager
 
     import polars as pl
 
@@ -64,10 +65,14 @@ CONTENTS, BEGAN_EMPTY, DUPLICATES = "contents", "began_empty", "allow_duplicates
 """What a job's configuration holds besides the job, from this version on: size and fingerprint of
 each file; whether its table had no row when it was first claimed; what its user allowed."""
 
+STAGED, EMPTIED_AT = "staged", "emptied_at"
+"""In the configuration of a job with `--atomic`: the table that it fills, until that is moved; when it
+was moved, and the old rows were gone."""
+
 FORGOTTEN = "forgotten"
 CHUNKS = "chunks"
 """In the configuration of a forgotten job: lo, hi, first record, records, stored, digest of each chunk."""
-_REMAINS = ("table", "if_exists", "on_conflict", "limit", CONTENTS, BEGAN_EMPTY)
+_REMAINS = ("table", "if_exists", "on_conflict", "limit", CONTENTS, BEGAN_EMPTY, EMPTIED_AT)
 """What of its configuration shows that the table has its content already; nothing personal."""
 
 
@@ -137,6 +142,12 @@ class JobRecord:
     def set_aside_id(self) -> str:
         """The id of a forgotten job once another job gets the one that it had."""
         return f"{self.job_id[:100]}-forgotten-{hash_of(self.created_at)[:8]}"
+
+
+def table_of(record: JobRecord) -> str:
+    """Return the table that has the rows of a job: with `--atomic` another one, until it is completed."""
+    staged = record.configuration.get(STAGED) or {}
+    return str(staged.get("table") or record.configuration.get("table"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,6 +326,14 @@ class Sink(Protocol):
         Takes nothing: any number of processes may join one epoch, and a later claim fences them
         all.
         """
+        ...
+
+    def previewed(self, job: Job) -> AbstractContextManager[None]:
+        """Show the tables as `--before-sql` will leave them; at the end nothing of it has happened."""
+        ...
+
+    def analyze_for(self, job: Job) -> None:
+        """Let the database look at the job's table, if that was asked for or batchimport made it."""
         ...
 
     def columns_of(self, table: str) -> frozenset[str]:

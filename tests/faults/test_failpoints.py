@@ -15,8 +15,8 @@ from tests.faults.sweep import KILLED, Ending, Victim, at_passes, new_victim
 from tests.helpers.cli import ROOT
 
 RESTARTING = ("during-removal", "after-forgetting")
-FORGETTING = ("before-removing-state",)
-POINTS = tuple(point for point in failpoints.POINTS if point not in (*RESTARTING, *FORGETTING))
+SOME_JOBS = ("before-removing-state", "after-publishing", "after-sql")
+POINTS = tuple(point for point in failpoints.POINTS if point not in (*RESTARTING, *SOME_JOBS))
 IN_CHUNK = ("before-store", "after-ledger-row", "after-rows", "before-commit", "after-commit")
 EMPTIED = ("--if-exists", "truncate")
 BEGINNING = (*RESTARTING, "after-table", "after-claim", "before-commit")

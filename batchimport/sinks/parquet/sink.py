@@ -6,6 +6,7 @@ A part is written without a name, synced, and then linked into the directory: th
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,6 +31,7 @@ from batchimport.sinks.sql import statements
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
 
     from batchimport.model import ChunkResult, Committed, Job, Reject
     from batchimport.sinks.base import JobRecord, StoreRequest
@@ -106,6 +108,14 @@ class ParquetSink:
         """Yield the rejects of a job in order of record."""
         return self._ledger.rejects(job_id)
 
+    def previewed(self, job: Job) -> AbstractContextManager[None]:
+        """Refuse what only databases can do, before anything is read."""
+        _refuse_sql(job)
+        return nullcontext()
+
+    def analyze_for(self, job: Job) -> None:
+        """Do nothing: there is no planner."""
+
     def columns_of(self, table: str) -> frozenset[str]:
         """Return the names of the dataset's columns, in lower case; none if there is no file."""
         del table
@@ -139,6 +149,7 @@ class ParquetSink:
                 where="--key" if job.key else f"--on-conflict {job.on_conflict}",
                 hint="leave it out, or import into a database",
             )
+        _refuse_sql(job)
         with self._folder.locked():
             check()
             self._folder.tidy()
@@ -302,6 +313,20 @@ class ParquetClaim:
             state = "interrupted" if mismatch else state
             self._ledger.update_job(replace(self.record, state=state, total_items=total_items))
         return mismatch
+
+
+def _refuse_sql(job: Job) -> None:
+    given = {
+        "--before-sql": job.before_sql is not None,
+        "--after-sql": job.after_sql is not None,
+        "--analyze": job.analyze is True,
+        "--atomic": job.atomic,
+    }
+    for option, is_given in given.items():
+        if is_given:
+            raise UsageError(
+                "a Parquet dataset has no such thing", where=option, hint="import into a database"
+            )
 
 
 def _path_of(address: str) -> Path:

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from batchimport import failpoints
-from batchimport.sinks.base import BEGAN_EMPTY, FORGOTTEN, Removed, SinkHints, claimed_again
-from batchimport.sinks.sql import statements
+from batchimport.errors import BatchImportError
+from batchimport.model import changeable
+from batchimport.sinks.base import (
+    BEGAN_EMPTY,
+    FORGOTTEN,
+    STAGED,
+    Removed,
+    SinkHints,
+    claimed_again,
+    table_of,
+)
+from batchimport.sinks.sql import script, staging, statements
+from batchimport.sinks.sql.completion import accounting, run_script
 from batchimport.sinks.sql.dialect import Dialect
 from batchimport.sinks.sql.statements import ADDED_COLUMNS, LEDGER_TABLES, OUTCOME_COLUMNS
 from batchimport.sinks.sql.store import SqlClaim
-from batchimport.sinks.sql.table import find_target, prepare_table
+from batchimport.sinks.sql.table import find_target, new_columns_of, prepare_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +32,11 @@ if TYPE_CHECKING:
     from batchimport.model import Committed, Job, Reject
     from batchimport.sinks.base import JobRecord
     from batchimport.sinks.sql.dialect import Target
+
+
+class _UndoneError(Exception):
+    """Ends a transaction of which nothing is to stay."""
+
 
 PAGE = 5000
 """Rejects that are read at a time."""
@@ -127,6 +144,8 @@ class SqlSink(Dialect):
         check: Callable[[], None] = lambda: None,
     ) -> SqlClaim:
         """Make ledger and table ready and take the job with a new epoch."""
+        if job.after_sql is not None:
+            script.statements_of(job.after_sql, "--after-sql")  # refused before anything is changed
         with self.transaction():
             self.exclude_claims()
             check()
@@ -144,6 +163,7 @@ class SqlSink(Dialect):
             namesake = statements.job_record(known[0]) if known else None
             if namesake and namesake.state != FORGOTTEN:
                 record = claimed_again(namesake, record)
+                record = replace(record, configuration=record.configuration | changeable(job))
                 self._update_job(record, owner)
             else:
                 # Above that of a process which may still be at work on what is forgotten.
@@ -152,14 +172,19 @@ class SqlSink(Dialect):
                     epoch += namesake.epoch
                     self._set_aside(namesake)
                 record = self._insert_job(job, replace(record, epoch=epoch), owner, made_before)
-            target = find_target(self, job, record)
+            target = self._target(job, record)
             if target.key and job.on_conflict == "update":
                 self.create_keys(record.job_id, target)
         return self.claim_of(record, target)
 
     def join(self, job: Job, record: JobRecord) -> SqlClaim:
         """Share the claim that a record describes, which was made here or in another process."""
-        return self.claim_of(record, find_target(self, job, record))
+        return self.claim_of(record, self._target(job, record))
+
+    def _target(self, job: Job, record: JobRecord) -> Target:
+        """Return the table that the job fills."""
+        target = find_target(self, replace(job, table=table_of(record)), record)
+        return replace(target, new_columns=new_columns_of(self, job))
 
     def claim_of(self, record: JobRecord, target: Target) -> SqlClaim:
         """Return the claim of a job whose table is known; a dialect may have a class of its own."""
@@ -186,17 +211,26 @@ class SqlSink(Dialect):
             self.run(statement)
 
     def _insert_job(self, job: Job, record: JobRecord, owner: str, made_before: bool) -> JobRecord:
-        exists = self.exists(job.table)
-        rows_before = prepare_table(self, job, record.columns)
-        made = made_before if exists and job.if_exists != "replace" else bool(record.columns)
+        if job.before_sql is not None:
+            with accounting(self, job.table):
+                run_script(self, job.before_sql, "--before-sql")
+        exists, facts = self.exists(job.table), dict[str, Any]()
+        if job.atomic:
+            facts[STAGED] = staging.begin(self, job, record)
+            rows_before = None if job.on_conflict == "update" else 0
+            is_kept = facts[STAGED]["keeps"]
+        else:
+            rows_before = prepare_table(self, job, record.columns)
+            is_kept = exists and job.if_exists != "replace"
+        made = made_before if is_kept else bool(record.columns)
         failpoints.reach("after-table")
         now = statements.now()
-        empty = not (self.exists(job.table) and self.has_rows(job.table))
+        facts[BEGAN_EMPTY] = not (self.exists(job.table) and self.has_rows(job.table))
         record = replace(
             record,
             rows_before=rows_before,
             created_at=now,
-            configuration={**record.configuration, BEGAN_EMPTY: empty},
+            configuration=record.configuration | facts,
         )
         values = statements.job_values(record, job.table, owner, now)
         self.run(
@@ -228,6 +262,34 @@ class SqlSink(Dialect):
                 record.job_id,
             ),
         )
+
+    # -- the user's own SQL --------------------------------------------------------------------
+
+    @contextmanager
+    def previewed(self, job: Job) -> Iterator[None]:
+        """Show the tables as `--before-sql` will leave them; at the end nothing of it has happened."""
+        if job.before_sql is None:
+            yield
+            return
+        undone = _UndoneError()
+        try:
+            with self.transaction():
+                run_script(self, job.before_sql, "--before-sql")
+                yield
+                raise undone
+        except _UndoneError:
+            return
+
+    def analyze_for(self, job: Job) -> None:
+        """Let the database look at the job's table, if that was asked for or batchimport made it."""
+        if job.analyze is None and not self.made_table(job.table):
+            return
+        try:
+            if self.exists(job.table):
+                self.analyze(job.table)
+        except BatchImportError:
+            if job.analyze:  # else the job is as good without it
+                raise
 
     # -- what is forgotten ---------------------------------------------------------------------
 
@@ -292,3 +354,5 @@ class SqlSink(Dialect):
         for table in self.tables[leaves_line:]:  # the first one is that of the jobs
             self.run(f"DELETE FROM {table} WHERE job_id = ?", (record.job_id,))
         self.run(f"DROP TABLE IF EXISTS {self.keys_table(record.job_id)}")
+        if STAGED in record.configuration:
+            self.run(f"DROP TABLE IF EXISTS {self.name(table_of(record))}")

@@ -1,0 +1,84 @@
+"""What belongs to the completion of a job, in one transaction: the move of `--atomic`, `--after-sql`."""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from batchimport import failpoints
+from batchimport.errors import BatchImportError, TransientError
+from batchimport.sinks.base import BEGAN_EMPTY, EMPTIED_AT, STAGED
+from batchimport.sinks.sql import staging, statements
+from batchimport.sinks.sql.script import failed, statements_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from batchimport.sinks.base import JobRecord
+    from batchimport.sinks.sql.dialect import Dialect
+
+
+def complete(database: Dialect, record: JobRecord) -> None:
+    """Do what belongs to the completion of a job, in its transaction."""
+    if STAGED in record.configuration:
+        record = _publish(database, record)
+    after = record.configuration.get("after_sql")
+    if after is not None:
+        with accounting(database, str(record.configuration["table"])):
+            run_script(database, after, "--after-sql")
+        failpoints.reach("after-sql")
+
+
+def _publish(database: Dialect, record: JobRecord) -> JobRecord:
+    """Move the rows of a job with `--atomic` into its table; return its record."""
+    table, jobs = str(record.configuration["table"]), database.tables.jobs
+    database.run(  # what others have stored there goes: they must not go on
+        f"UPDATE {jobs} SET epoch = epoch + 1, state = 'interrupted' "
+        "WHERE lower(table_name) = lower(?) AND state = 'running' AND job_id <> ? "
+        "AND configuration NOT LIKE ?",
+        (table, record.job_id, f'%"{STAGED}": {{%'),
+    )
+    staging.publish(database, record)
+    facts = record.configuration | {BEGAN_EMPTY: True, EMPTIED_AT: statements.now()}
+    del facts[STAGED]
+    record = replace(record, configuration=facts)
+    surplus = database.surplus(record) if database.exists(table) else 0
+    if surplus:  # rows of others that were there when the job began
+        record = replace(record, rows_before=(record.rows_before or 0) + surplus)
+    database.run(
+        f"UPDATE {jobs} SET configuration = ?, rows_before = ? WHERE job_id = ?",
+        (json.dumps(record.configuration), record.rows_before, record.job_id),
+    )
+    return record
+
+
+def run_script(database: Dialect, text: str, option: str) -> None:
+    """Run the user's statements, as a part of a transaction.
+
+    Raises:
+        FatalError: If the database refuses one.
+    """
+    found = statements_of(text, option)
+    for number, statement in enumerate(found, 1):
+        try:
+            database.run(statement)
+        except TransientError:  # away, locked: the whole is done again
+            raise
+        except BatchImportError as error:
+            raise failed(number, len(found), statement, option, error.message) from error
+
+
+@contextmanager
+def accounting(database: Dialect, table: str) -> Iterator[None]:
+    """Let all jobs on a table know what the user's statements add to it or take from it."""
+    before = database.count(table) if database.exists(table) else 0
+    yield
+    change = (database.count(table) if database.exists(table) else 0) - before
+    if change:
+        database.run(
+            f"UPDATE {database.tables.jobs} SET rows_before = rows_before + ? "
+            "WHERE lower(table_name) = lower(?) AND rows_before IS NOT NULL",
+            (change, table),
+        )
