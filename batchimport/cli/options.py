@@ -466,6 +466,17 @@ class Output:
         Path | None,
         Option(metavar="PATH", help="Append a line for each event to this file."),
     ] = None
+    on_finish: Annotated[
+        str | None,
+        Option(
+            metavar="CMD",
+            help="Shell command to run at the end, whatever that is; gets the summary on stdin.",
+        ),
+    ] = None
+    metrics: Annotated[
+        Path | None,
+        Option(metavar="PATH", help="Keep metrics in this file, in Prometheus' textfile format."),
+    ] = None
     quiet: Quiet = False
     verbose: Annotated[
         bool,

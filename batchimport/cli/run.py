@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 import typer
 
 from batchimport.cli import options as o
+from batchimport.cli.notify import Notifier
 from batchimport.display import open_display
 from batchimport.display.log import log_to
 from batchimport.display.report import final_report
 from batchimport.errors import JobInterrupted
-from batchimport.model import Job
+from batchimport.model import Job, Summary
+from batchimport.sinks.address import redact
 from batchimport.sources.paths import find_sources, stem_of
 from batchimport.state.files import write_atomically
 
@@ -40,20 +42,26 @@ def run(  # noqa: PLR0913 - one parameter per group of options
     """Import files as one job; if the same job was interrupted, continue it."""
     from batchimport.jobs.identify import Request  # noqa: PLC0415 - imports Polars
 
-    options = replace(
-        o.run_options(sizes, failures, dry_run=selection.dry_run), min_records=selection.min_records
-    )
-    request = Request(
-        _job(find_sources(sources), destination, records, reading, selection),
-        options,
-        state.directory,
-        selection.job_id,
-        selection.restart,
-        selection.allow_duplicates,
-        append=selection.if_source_changed == "append",
-        handle_signals=True,
-        temporal=engine.options(detach=engine.detach),
-    )
+    def unknown() -> Summary:
+        address, table = redact(destination.address or ""), destination.table or ""
+        return Summary(selection.job_id or "", "failed", tuple(sources), address, table)
+
+    with Notifier(output.on_finish, output.metrics).failing(unknown):
+        options = replace(
+            o.run_options(sizes, failures, dry_run=selection.dry_run),
+            min_records=selection.min_records,
+        )
+        request = Request(
+            _job(find_sources(sources), destination, records, reading, selection),
+            options,
+            state.directory,
+            selection.job_id,
+            selection.restart,
+            selection.allow_duplicates,
+            append=selection.if_source_changed == "append",
+            handle_signals=True,
+            temporal=engine.options(detach=engine.detach),
+        )
     code = (records.transform or "").rpartition(":")[0]
     execute(request, output, {"--schema": records.schema, "--transform": code or None})
 
@@ -118,18 +126,27 @@ def execute(
         "--rejects": request.options.rejects_path,
         "--summary": output.summary,
         "--log-file": output.log_file,
+        "--metrics": output.metrics,
     }
-    refuse_overwriting(request.job, outputs, read or {})
+    job, notifier = request.job, Notifier(output.on_finish, output.metrics)
+    unknown = Summary(
+        request.job_id or "", "failed", job.sources, redact(job.destination), job.table
+    )
+    with notifier.failing(lambda: unknown):
+        refuse_overwriting(job, outputs, read or {})
     progress = "none" if output.quiet else output.progress
     display = open_display(progress, verbose=output.verbose)
     with log_to(output.log_file), display:
-        outcome = import_file(request, display)
+        outcome = import_file(request, notifier.beside(display))
     try:
         if output.summary is not None:  # before standard output, which may be a closed pipe
             body = json.dumps(outcome.summary.to_dict(), indent=1) + "\n"
             write_atomically(output.summary, [body.encode()])
     finally:
-        _report(outcome, output)
+        try:
+            _report(outcome, output)
+        finally:
+            notifier.finish(outcome.summary)
     resumable = isinstance(outcome.error, JobInterrupted) and outcome.summary.resume_command
     if outcome.error is not None and not resumable:
         raise outcome.error

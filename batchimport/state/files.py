@@ -28,8 +28,11 @@ ABANDONED_SECONDS = 24 * 3600.0
 """A hidden temporary file that is older than this was left behind by a process that was killed."""
 
 
-def write_atomically(path: Path, parts: Iterable[bytes]) -> None:
+def write_atomically(path: Path, parts: Iterable[bytes], *, mode: int | None = None) -> None:
     """Replace a file so that a reader, or a crash, finds the old content or the new, never a part.
+
+    Args:
+        mode: Who may use it; None: this user alone.
 
     Raises:
         FatalError: If the disk does not take it.
@@ -48,6 +51,8 @@ def write_atomically(path: Path, parts: Iterable[bytes]) -> None:
                 lock_file(descriptor)  # says that somebody is at it
                 stream.writelines(parts)
                 stream.flush()
+                if mode is not None:
+                    os.fchmod(descriptor, mode)
                 os.fsync(stream.fileno())
             failpoints.reach("file-written")
             Path(name).replace(path)
