@@ -18,7 +18,8 @@ from batchimport.display.report import final_report
 from batchimport.errors import JobInterrupted
 from batchimport.model import Job, Summary
 from batchimport.sinks.address import redact
-from batchimport.sources.paths import find_sources, stem_of
+from batchimport.sources.paths import find_sources, short_stem_of, stem_of
+from batchimport.state.directory import StateDirectory
 from batchimport.state.files import write_atomically
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def run(  # noqa: PLR0913 - one parameter per group of options
             min_records=selection.min_records,
         )
         request = Request(
-            _job(find_sources(sources), destination, records, reading, selection),
+            _job(find_sources(sources), destination, records, reading, selection, state.directory),
             options,
             state.directory,
             selection.job_id,
@@ -72,12 +73,15 @@ def _job(
     records: o.Records,
     reading: o.Reading,
     selection: o.Selection,
+    state: StateDirectory,
 ) -> Job:
     """Return the job; the user's own code is loaded only if its rules allow it."""
     from batchimport.pipeline.transform import transform_digest  # noqa: PLC0415 - imports Polars
     from batchimport.schema.load import find_schema  # noqa: PLC0415 - imports Polars
 
-    stem = stem_of(paths[0])
+    stem, short = stem_of(*paths), short_stem_of(paths[0])
+    if stem != short and destination.table is None and state.knows(paths, short):
+        stem = short  # the table that an earlier version made
     job = Job(
         sources=paths,
         destination=destination.address or o.absolute(f"sqlite:///{stem}.db"),

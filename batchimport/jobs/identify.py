@@ -38,7 +38,7 @@ from batchimport.model import (
 )
 from batchimport.sinks import redact
 from batchimport.sinks.base import DUPLICATES, FORGOTTEN, STAGED
-from batchimport.sources.paths import STANDARD_INPUT, stem_of
+from batchimport.sources.paths import STANDARD_INPUT, short_stem_of, stem_of
 from batchimport.state.directory import STATE_PATH, StateDirectory
 from batchimport.system import owner_is_gone
 
@@ -462,7 +462,9 @@ def verify_unchanged(source: Source, committed: Sequence[Committed]) -> None:
 
 def new_job_id(job: Job, source: Source) -> str:
     """Return the id of a new job: the source's stem and a hash of what identifies the job."""
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", stem_of(job.sources[0])).strip("-._") or "job"
+    short = short_stem_of(job.sources[0])
+    name = short if job.table == short else stem_of(*job.sources)  # as earlier versions did
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._") or "job"
     facts = [
         job.sources,
         source.fingerprint,

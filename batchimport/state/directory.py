@@ -18,7 +18,7 @@ from batchimport.state.files import lock_file, open_ours, private_directory, wri
 from batchimport.state.signature import signature
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 FORMAT_VERSION = 1
 STATE_PATH = Path(".batchimport")
@@ -136,6 +136,12 @@ class StateDirectory:
         signed = document.pop("signature", None)
         expected = signature(hash_of(document, DIGEST_DIGITS))
         return document | {"trusted": bool(expected) and signed == expected}
+
+    def knows(self, sources: Sequence[str], table: str) -> bool:
+        """Say whether there is a job that imports these files into a table of this name."""
+        facts = (document.get("job") or {} for document in self.jobs())
+        wanted = (list(sources), table)
+        return any((list(job.get("sources", ())), job.get("table")) == wanted for job in facts)
 
     def jobs(self) -> list[dict[str, Any]]:
         """Return all checkpoints, the most recently saved first."""
