@@ -30,7 +30,7 @@ from batchimport.model import (
 )
 from batchimport.sinks.registry import address_of, examples, scheme_of
 from batchimport.sources.registry import FORMATS
-from batchimport.state.directory import STATE_PATH, StateDirectory
+from batchimport.state.directory import STATE_PATH, StateDirectory, nearest_state
 
 _UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "ki": 1024, "mi": 1024**2, "gi": 1024**3}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmg]i?|)b?", re.IGNORECASE)
@@ -437,9 +437,15 @@ class State:
     ] = STATE_PATH
 
     @property
-    def directory(self) -> StateDirectory:
-        """The state directory."""
+    def own(self) -> StateDirectory:
+        """The state directory of a new job: in the current directory, unless it was named."""
         return StateDirectory(self.state_dir)
+
+    @property
+    def directory(self) -> StateDirectory:
+        """The state directory of known jobs: also found from a directory below, as git does."""
+        is_named = self.state_dir != STATE_PATH
+        return self.own if is_named else StateDirectory(nearest_state(Path.cwd()))
 
 
 @dataclass(frozen=True)

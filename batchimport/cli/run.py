@@ -53,9 +53,9 @@ def run(  # noqa: PLR0913 - one parameter per group of options
             min_records=selection.min_records,
         )
         request = Request(
-            _job(find_sources(sources), destination, records, reading, selection, state.directory),
+            _job(find_sources(sources), destination, records, reading, selection, state.own),
             options,
-            state.directory,
+            state.own,
             selection.job_id,
             selection.restart,
             selection.allow_duplicates,

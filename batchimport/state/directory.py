@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,23 @@ if TYPE_CHECKING:
 FORMAT_VERSION = 1
 STATE_PATH = Path(".batchimport")
 DIGEST_DIGITS = 32
+
+
+def nearest_state(start: Path) -> Path:
+    """Return the state directory in a directory, or else in the nearest one above it.
+
+    The search ends where others may put one: above a directory of another user, or that all may write.
+    """
+    if STATE_PATH.exists():
+        return STATE_PATH
+    for parent in start.parents:
+        status = parent.stat()
+        if status.st_uid != os.geteuid() or status.st_mode & stat.S_IWOTH:
+            break
+        found = parent / STATE_PATH
+        if found.is_dir() and not found.is_symlink():
+            return found
+    return STATE_PATH
 
 
 class StateDirectory:
