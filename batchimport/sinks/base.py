@@ -69,6 +69,9 @@ STAGED, EMPTIED_AT = "staged", "emptied_at"
 """In the configuration of a job with `--atomic`: the table that it fills, until that is moved; when it
 was moved, and the old rows were gone."""
 
+AFTER_SQL_RAN = "after_sql_ran"
+"""In the configuration of a job whose `--after-sql` was run; a source that has grown brings it again."""
+
 FORGOTTEN = "forgotten"
 CHUNKS = "chunks"
 """In the configuration of a forgotten job: lo, hi, first record, records, stored, digest of each chunk."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import glob
 import os
 import secrets
 import stat
+import sys
 import tempfile
 import time
 from contextlib import contextmanager, suppress
@@ -120,6 +122,33 @@ def sync_directory(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def exchange(path: Path, other: Path) -> bool:
+    """Exchange two files or directories at once.
+
+    Returns:
+        False if the system or the file system cannot.
+
+    Raises:
+        OSError: If it fails for another reason.
+    """
+    library = ctypes.CDLL(None, use_errno=True)
+    names = os.fsencode(path), os.fsencode(other)
+    at_current = -100
+    try:
+        if sys.platform == "darwin":
+            failed = library.renamex_np(*names, 2)
+        else:
+            failed = library.renameat2(at_current, names[0], at_current, names[1], 2)
+    except AttributeError:
+        return False
+    if not failed:
+        return True
+    code = ctypes.get_errno()
+    if code in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+        return False
+    raise OSError(code, os.strerror(code), str(path))
 
 
 def lock_file(descriptor: int, *, wait: bool = False) -> bool:

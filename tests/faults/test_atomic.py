@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 from batchimport.sinks import open_sink
@@ -150,6 +151,43 @@ def test_the_table_may_be_made_before(place: Place) -> None:
     ended = place.run("--format", "csv", "--table", "made", "--before-sql", ddl)
     assert ended.code == 0, ended.err
     assert place.ask("SELECT name FROM made") == [("1.10",)]
+
+
+def test_a_dataset_is_exchanged(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """Parquet: the old files until all new ones are there, whatever is killed; files of others stay."""
+    place = Place("parquet", tmp_path, request)
+    folder = tmp_path / "users"
+    users = place.folder / "users.jsonl"
+    lines = users.read_text()
+    users.write_text('{"id": 1000, "name": "old"}\n')
+    to = ("--to", f"parquet:///{folder}", "--table", "users")
+    assert place.run(*to).code == 0
+    (folder / "README").write_text("not ours")
+    old = pl.read_parquet(f"{folder}/*.parquet").rows()
+    users.write_text(lines)
+    words = (*to, "--atomic", "--if-exists", "replace")
+    for point in (
+        "after-table",
+        "after-claim",
+        "after-commit",
+        "before-finish",
+        "after-publishing",
+    ):
+        assert place.run(*words, failpoints=f"{point}=kill").code == KILLED, point
+        found = pl.read_parquet(f"{folder}/*.parquet").sort("id").rows()
+        assert (found == old) == (point != "after-publishing"), point
+        assert len(found) in (1, RECORDS), point
+    for status in ("completed", "already_completed"):
+        ended = place.run(*words, "--json")
+        assert (ended.code, json.loads(ended.out)["status"]) == (0, status), ended.err
+    assert len(pl.read_parquet(f"{folder}/*.parquet")) == RECORDS
+    assert (folder / "README").read_text() == "not ours"
+    assert [path.name for path in tmp_path.glob(".users*")] == []
+    assert place.run(*words, "--restart", failpoints="after-commit=kill").code == KILLED
+    assert len(pl.read_parquet(f"{folder}/*.parquet")) == RECORDS
+    assert place.run(*words, "--restart").code == 0
+    assert len(pl.read_parquet(f"{folder}/*.parquet")) == RECORDS
+    assert place.run(*to, "--atomic", "--if-exists", "fail", "--limit", 3).code == 2
 
 
 def test_parquet_has_no_statements(tmp_path: Path) -> None:

@@ -233,12 +233,24 @@ class Folder:
             DestinationLockedError: If the lock is not free in time.
         """
         with self.translated():
-            descriptor = os.open(self.path, os.O_RDONLY)
+            descriptor = self._opened_and_locked()
             try:
-                self._take_lock(descriptor)
                 yield
             finally:
                 os.close(descriptor)
+
+    def _opened_and_locked(self) -> int:
+        while True:
+            descriptor = os.open(self.path, os.O_RDONLY)
+            try:
+                self._take_lock(descriptor)
+                is_there = os.path.samestat(os.fstat(descriptor), self.path.stat())
+            except BaseException:
+                os.close(descriptor)
+                raise
+            if is_there:
+                return descriptor
+            os.close(descriptor)  # another directory has taken its place meanwhile
 
     def _take_lock(self, descriptor: int) -> None:
         deadline = time.monotonic() + LOCK_WAIT_SECONDS

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from batchimport import failpoints
 from batchimport.errors import BatchImportError, TransientError
-from batchimport.sinks.base import BEGAN_EMPTY, EMPTIED_AT, STAGED
+from batchimport.sinks.base import AFTER_SQL_RAN, BEGAN_EMPTY, EMPTIED_AT, STAGED
 from batchimport.sinks.sql import staging, statements
 from batchimport.sinks.sql.script import failed, statements_of
 
@@ -22,20 +22,23 @@ if TYPE_CHECKING:
 
 def complete(database: Dialect, record: JobRecord) -> None:
     """Do what belongs to the completion of a job, in its transaction."""
-    if STAGED in record.configuration:
+    facts = record.configuration
+    if STAGED in facts:
         record = _publish(database, record)
-    after = record.configuration.get("after_sql")
-    if after is not None:
-        with accounting(database, str(record.configuration["table"])):
+    after = facts.get("after_sql")
+    if after is not None and not facts.get(AFTER_SQL_RAN):
+        record = replace(record, configuration=record.configuration | {AFTER_SQL_RAN: True})
+        _write(database, record)
+        with accounting(database, str(facts["table"])):
             run_script(database, after, "--after-sql")
         failpoints.reach("after-sql")
 
 
 def _publish(database: Dialect, record: JobRecord) -> JobRecord:
     """Move the rows of a job with `--atomic` into its table; return its record."""
-    table, jobs = str(record.configuration["table"]), database.tables.jobs
+    table = str(record.configuration["table"])
     database.run(  # what others have stored there goes: they must not go on
-        f"UPDATE {jobs} SET epoch = epoch + 1, state = 'interrupted' "
+        f"UPDATE {database.tables.jobs} SET epoch = epoch + 1, state = 'interrupted' "
         "WHERE lower(table_name) = lower(?) AND state = 'running' AND job_id <> ? "
         "AND configuration NOT LIKE ?",
         (table, record.job_id, f'%"{STAGED}": {{%'),
@@ -47,11 +50,15 @@ def _publish(database: Dialect, record: JobRecord) -> JobRecord:
     surplus = database.surplus(record) if database.exists(table) else 0
     if surplus:  # rows of others that were there when the job began
         record = replace(record, rows_before=(record.rows_before or 0) + surplus)
+    _write(database, record)
+    return record
+
+
+def _write(database: Dialect, record: JobRecord) -> None:
     database.run(
-        f"UPDATE {jobs} SET configuration = ?, rows_before = ? WHERE job_id = ?",
+        f"UPDATE {database.tables.jobs} SET configuration = ?, rows_before = ? WHERE job_id = ?",
         (json.dumps(record.configuration), record.rows_before, record.job_id),
     )
-    return record
 
 
 def run_script(database: Dialect, text: str, option: str) -> None:
