@@ -31,7 +31,7 @@ EXTRA_COLUMN = "_extra"
 DRY_RUN = "nothing is kept (dry run)"
 """What `Summary.delivery` says of a dry run."""
 
-CHANGEABLE = ("after_sql", "analyze")
+CHANGEABLE = ("after_sql", "analyze", "defer_indexes")
 """Fields of a job that may be others when it is continued."""
 
 INDEX = "__record__"
@@ -280,6 +280,7 @@ class Job:
         before_sql: Statements that are run when the job begins, once.
         after_sql: Statements that are run when the job is completed, with it.
         analyze: Let the database look at the table at the end; None: if batchimport made it.
+        defer_indexes: Indexes that are not unique are dropped, and built again at the end.
         atomic: Readers see the old rows until the job is completed, then the new ones.
     """
 
@@ -304,6 +305,7 @@ class Job:
     after_sql: str | None = None
     analyze: bool | None = None
     atomic: bool = False
+    defer_indexes: bool = False
 
     def __post_init__(self) -> None:
         """Check the rules.
@@ -337,6 +339,8 @@ class Job:
                 where="--atomic",
                 hint="add --if-exists truncate or replace; or fail, if the table is new",
             )
+        if self.atomic and self.defer_indexes:
+            raise UsageError("is not for the table that --atomic fills", where="--defer-indexes")
         if self.sql is not None and self.transform is not None:
             raise UsageError(
                 "cannot be combined with --transform", where="--sql", hint="choose one of the two"

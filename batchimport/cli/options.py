@@ -216,6 +216,15 @@ class Destination(Ledger):
         ),
     ] = None
 
+    defer_indexes: Annotated[
+        bool,
+        Option(
+            "--defer-indexes",
+            help="PostgreSQL, SQLite: drop the table's indexes that are not unique when the job begins, "
+            "and build them again when it is completed.",
+        ),
+    ] = False
+
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns of the key."""

@@ -100,6 +100,7 @@ def _job(
         after_sql=o.parse_script(destination.after_sql, "--after-sql"),
         analyze=destination.analyze,
         atomic=destination.atomic,
+        defer_indexes=destination.defer_indexes,
     )
     if records.schema is not None:
         document, model = find_schema(records.schema)

@@ -69,6 +69,9 @@ STAGED, EMPTIED_AT = "staged", "emptied_at"
 """In the configuration of a job with `--atomic`: the table that it fills, until that is moved; when it
 was moved, and the old rows were gone."""
 
+INDEXES = "deferred_indexes"
+"""In the configuration of a job with `--defer-indexes`: the statements that build them again."""
+
 AFTER_SQL_RAN = "after_sql_ran"
 """In the configuration of a job whose `--after-sql` was run; a source that has grown brings it again."""
 

@@ -153,6 +153,38 @@ def test_the_table_may_be_made_before(place: Place) -> None:
     assert place.ask("SELECT name FROM made") == [("1.10",)]
 
 
+@pytest.mark.parametrize("place", ["sqlite", "postgresql"], indirect=True)
+def test_indexes_are_there_again(place: Place) -> None:
+    """Killed at every point, and begun again; a unique one always judges the rows."""
+    indexes = {
+        "sqlite": "SELECT name FROM sqlite_schema WHERE type = 'index' AND tbl_name = 'users'",
+        "postgresql": "SELECT indexname FROM pg_indexes WHERE tablename = 'users'",
+    }[place.kind]
+    before = sorted(place.ask(indexes))
+    (name,) = [name for (name,) in before if name == "by_name"]
+    place.sql("DROP TABLE pets", "DELETE FROM users")
+    words = ("--defer-indexes", "--if-exists", "truncate")
+    points = ("after-table", "after-commit", "before-finish", "after-finish")
+    for point in points:
+        assert place.run(*words, failpoints=f"{point}=kill").code == KILLED, point
+        is_whole = point in ("after-table", "after-finish")
+        assert ((name,) in place.ask(indexes)) == is_whole, point
+        assert len(place.ask(indexes)) == len(before) - (not is_whole)
+    assert sorted(place.ask(indexes)) == before
+    assert place.run(*words, "--restart", failpoints="after-commit=kill").code == KILLED
+    assert place.run("--if-exists", "truncate", "--restart").code == 0
+    assert sorted(place.ask(indexes)) == before
+
+
+@pytest.mark.parametrize("place", ["duckdb"], indirect=True)
+def test_duckdb_defers_no_index(place: Place) -> None:
+    """Said, and nothing is changed."""
+    ended = place.run("--defer-indexes")
+    assert ended.code == 2
+    assert "--defer-indexes: DuckDB" in ended.err
+    assert len(place.ask("SELECT * FROM users")) == 3
+
+
 def test_a_dataset_is_exchanged(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """Parquet: the old files until all new ones are there, whatever is killed; files of others stay."""
     place = Place("parquet", tmp_path, request)

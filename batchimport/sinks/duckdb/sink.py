@@ -137,6 +137,12 @@ class DuckdbSink(SqlSink):
             if index is not None:
                 self.run(index)
 
+    def deferrable_indexes(self, table: str) -> list[tuple[str, str]]:
+        """Refuse: an index that was dropped leaves traces in DuckDB until its transaction ends."""
+        raise UsageError(
+            "DuckDB does not support it", where="--defer-indexes", hint=f"leave it out for {table}"
+        )
+
     # -- statements ---------------------------------------------------------------------------
 
     @contextmanager

@@ -444,6 +444,7 @@ def _refuse_sql(job: Job) -> None:
         "--before-sql": job.before_sql is not None,
         "--after-sql": job.after_sql is not None,
         "--analyze": job.analyze is True,
+        "--defer-indexes": job.defer_indexes,
     }
     for option, is_given in given.items():
         if is_given:

@@ -196,6 +196,13 @@ FOREIGN_KEYS = """
     WHERE conrelid = to_regclass(?) AND contype = 'f' ORDER BY conname"""
 OWN_REFERENCE = re.compile(r"REFERENCES (?:[^\s(\"]|\"(?:[^\"]|\"\")*\")+\(")
 
+INDEXES = """
+    SELECT format('%I.%I', n.nspname, c.relname), pg_get_indexdef(c.oid)
+    FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE i.indrelid = to_regclass(?) AND c.relkind = 'i' AND NOT c.relispartition AND i.indisvalid
+      AND NOT (i.indisunique OR i.indisexclusion OR i.indisclustered OR i.indisreplident)
+    ORDER BY c.relname"""
+
 REFERRED_TO = """
     SELECT (SELECT array_agg(a.attname::text ORDER BY k.place)
             FROM unnest(c.confkey) WITH ORDINALITY AS k (number, place)

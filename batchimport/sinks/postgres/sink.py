@@ -17,6 +17,7 @@ from batchimport.sinks.base import SinkHints, SinkOptions
 from batchimport.sinks.postgres.dialect import (
     CATALOGUE,
     FOREIGN_KEYS,
+    INDEXES,
     OWN_REFERENCE,
     REFERRED_TO,
     TYPES,
@@ -199,6 +200,10 @@ class PostgresSink(SqlSink):
     def keys_referred_to(self, table: str) -> list[tuple[str, ...]]:
         """Return the columns of a table that foreign keys of other tables refer to."""
         return [tuple(names) for (names,) in self.rows(REFERRED_TO, (self.name(table),))]
+
+    def deferrable_indexes(self, table: str) -> list[tuple[str, str]]:
+        """Return name and definition, as SQL, of the indexes that no row can be refused by."""
+        return [(name, sql) for name, sql in self.rows(INDEXES, (self.name(table),))]
 
     # -- statements ---------------------------------------------------------------------------
 

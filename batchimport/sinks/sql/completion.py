@@ -8,13 +8,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from batchimport import failpoints
-from batchimport.errors import BatchImportError, TransientError
-from batchimport.sinks.base import AFTER_SQL_RAN, BEGAN_EMPTY, EMPTIED_AT, STAGED
+from batchimport.errors import BatchImportError, FatalError, TransientError
+from batchimport.sinks.base import AFTER_SQL_RAN, BEGAN_EMPTY, EMPTIED_AT, INDEXES, STAGED
 from batchimport.sinks.sql import staging, statements
-from batchimport.sinks.sql.script import failed, statements_of
+from batchimport.sinks.sql.script import failed, shown, statements_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from batchimport.sinks.base import JobRecord
     from batchimport.sinks.sql.dialect import Dialect
@@ -25,6 +25,10 @@ def complete(database: Dialect, record: JobRecord) -> None:
     facts = record.configuration
     if STAGED in facts:
         record = _publish(database, record)
+    if INDEXES in facts:
+        record = _without(record, INDEXES)
+        build_indexes(database, facts[INDEXES])
+        _write(database, record)
     after = facts.get("after_sql")
     if after is not None and not facts.get(AFTER_SQL_RAN):
         record = replace(record, configuration=record.configuration | {AFTER_SQL_RAN: True})
@@ -45,13 +49,44 @@ def _publish(database: Dialect, record: JobRecord) -> JobRecord:
     )
     staging.publish(database, record)
     facts = record.configuration | {BEGAN_EMPTY: True, EMPTIED_AT: statements.now()}
-    del facts[STAGED]
-    record = replace(record, configuration=facts)
+    record = _without(replace(record, configuration=facts), STAGED)
     surplus = database.surplus(record) if database.exists(table) else 0
     if surplus:  # rows of others that were there when the job began
         record = replace(record, rows_before=(record.rows_before or 0) + surplus)
     _write(database, record)
     return record
+
+
+def drop_indexes(database: Dialect, table: str) -> list[str]:
+    """Drop the indexes that need not be there while rows are stored; return what builds them again."""
+    found = database.deferrable_indexes(table) if database.exists(table) else []
+    for name, _ in found:
+        database.run(f"DROP INDEX {name}")
+    return [definition for _, definition in found]
+
+
+def build_indexes(database: Dialect, definitions: Sequence[str]) -> None:
+    """Build indexes that were dropped.
+
+    Raises:
+        FatalError: If one cannot be built.
+    """
+    for definition in definitions:
+        try:
+            database.run(definition)
+        except TransientError:
+            raise
+        except BatchImportError as error:
+            raise FatalError(
+                f"an index cannot be built again ({shown(definition)}): {error.message}",
+                where="--defer-indexes",
+                hint="all records are stored; fix the cause and run the same command again",
+            ) from error
+
+
+def _without(record: JobRecord, name: str) -> JobRecord:
+    facts = {key: value for key, value in record.configuration.items() if key != name}
+    return replace(record, configuration=facts)
 
 
 def _write(database: Dialect, record: JobRecord) -> None:

@@ -243,6 +243,14 @@ class Dialect(ABC):
         del table
         return []
 
+    def deferrable_indexes(self, table: str) -> list[tuple[str, str]]:
+        """Return name and definition, as SQL, of the indexes that no row can be refused by.
+
+        Raises:
+            UsageError: If this database cannot build them again.
+        """
+        raise UsageError("is not possible in this database", where="--defer-indexes", hint=table)
+
     def analyze(self, table: str) -> None:
         """Let the database look at a table, so that it plans queries well."""
         self.run(f"ANALYZE {self.name(table)}")

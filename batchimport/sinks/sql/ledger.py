@@ -13,6 +13,7 @@ from batchimport.model import changeable
 from batchimport.sinks.base import (
     BEGAN_EMPTY,
     FORGOTTEN,
+    INDEXES,
     STAGED,
     Removed,
     SinkHints,
@@ -20,7 +21,12 @@ from batchimport.sinks.base import (
     table_of,
 )
 from batchimport.sinks.sql import script, staging, statements
-from batchimport.sinks.sql.completion import accounting, run_script
+from batchimport.sinks.sql.completion import (
+    accounting,
+    build_indexes,
+    drop_indexes,
+    run_script,
+)
 from batchimport.sinks.sql.dialect import Dialect
 from batchimport.sinks.sql.statements import ADDED_COLUMNS, LEDGER_TABLES, OUTCOME_COLUMNS
 from batchimport.sinks.sql.store import SqlClaim
@@ -222,6 +228,8 @@ class SqlSink(Dialect):
         else:
             rows_before = prepare_table(self, job, record.columns)
             is_kept = exists and job.if_exists != "replace"
+        if job.defer_indexes:
+            facts[INDEXES] = drop_indexes(self, job.table)
         made = made_before if is_kept else bool(record.columns)
         failpoints.reach("after-table")
         now = statements.now()
@@ -354,5 +362,6 @@ class SqlSink(Dialect):
         for table in self.tables[leaves_line:]:  # the first one is that of the jobs
             self.run(f"DELETE FROM {table} WHERE job_id = ?", (record.job_id,))
         self.run(f"DROP TABLE IF EXISTS {self.keys_table(record.job_id)}")
+        build_indexes(self, record.configuration.get(INDEXES, ()))
         if STAGED in record.configuration:
             self.run(f"DROP TABLE IF EXISTS {self.name(table_of(record))}")

@@ -207,6 +207,15 @@ class SqliteSink(SqlSink):
             keys.setdefault((child, number), []).append(column)
         return list(map(tuple, keys.values()))
 
+    def deferrable_indexes(self, table: str) -> list[tuple[str, str]]:
+        """Return name and definition, as SQL, of the indexes that no row can be refused by."""
+        rows = self.rows(
+            "SELECT name, sql FROM sqlite_schema WHERE type = 'index' AND sql IS NOT NULL "
+            "AND lower(tbl_name) = lower(?) ORDER BY name",
+            (table,),
+        )
+        return [(quote(name), sql) for name, sql in rows if index_on(sql, "i", "t") is None]
+
     def analyze(self, table: str) -> None:
         """Let SQLite look at a table: at a part of each index, for a whole one takes long."""
         self.run(f"PRAGMA analysis_limit={ANALYZED_ROWS}")
