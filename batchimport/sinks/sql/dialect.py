@@ -155,6 +155,9 @@ class Dialect(ABC):
     has_schemas: ClassVar[bool] = True
     """A dot in a table's name separates it from its schema."""
 
+    has_transactional_ddl: ClassVar[bool] = True
+    """What creates, changes and drops tables is a part of a transaction."""
+
     names_have_case: ClassVar[bool] = True
     """Two columns may differ in case alone."""
 

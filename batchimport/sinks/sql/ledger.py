@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from batchimport import failpoints
-from batchimport.errors import BatchImportError
+from batchimport.errors import BatchImportError, UsageError
 from batchimport.model import changeable
 from batchimport.sinks.base import (
     BEGAN_EMPTY,
@@ -150,6 +150,7 @@ class SqlSink(Dialect):
         check: Callable[[], None] = lambda: None,
     ) -> SqlClaim:
         """Make ledger and table ready and take the job with a new epoch."""
+        self._refuse_what_needs_transactions(job)
         if job.after_sql is not None:
             script.statements_of(job.after_sql, "--after-sql")  # refused before anything is changed
         with self.transaction():
@@ -276,6 +277,7 @@ class SqlSink(Dialect):
     @contextmanager
     def previewed(self, job: Job) -> Iterator[None]:
         """Show the tables as `--before-sql` will leave them; at the end nothing of it has happened."""
+        self._refuse_what_needs_transactions(job)
         if job.before_sql is None:
             yield
             return
@@ -287,6 +289,21 @@ class SqlSink(Dialect):
                 raise undone
         except _UndoneError:
             return
+
+    def _refuse_what_needs_transactions(self, job: Job) -> None:
+        options = {
+            "--atomic": job.atomic,
+            "--before-sql": job.before_sql is not None,
+            "--after-sql": job.after_sql is not None,
+            "--defer-indexes": job.defer_indexes,
+        }
+        for option, is_given in options.items():
+            if is_given and not self.has_transactional_ddl:
+                raise UsageError(
+                    "is not possible in a database that commits whenever a table is changed",
+                    where=option,
+                    hint="leave it out, or import into another database",
+                )
 
     def analyze_for(self, job: Job) -> None:
         """Let the database look at the job's table, if that was asked for or batchimport made it."""
@@ -311,9 +328,10 @@ class SqlSink(Dialect):
             committed = self.committed(record.job_id)
             removed = Removed(len(committed), self._count_rejects(record.job_id))
             self._disown_rows(record, committed)
-            self._forget(record, leaves_line=not completely)
-            if not completely:
-                self._write_forgotten(record.forgotten(committed))
+            if completely:
+                self._forget(record)
+            else:
+                self._leave_line(record.forgotten(committed))
             failpoints.reach("after-forgetting")
         return removed
 
@@ -341,8 +359,11 @@ class SqlSink(Dialect):
             (table, record.created_at),
         )
 
-    def _write_forgotten(self, record: JobRecord) -> None:
-        """Write the line that stays of a job; its times stay, too: they say what came after it."""
+    def _leave_line(self, record: JobRecord) -> None:
+        """Delete chunks and rejects; of the job stays a line, and its times: they say what came later."""
+        self.hold(record)
+        for table in (self.tables.chunks, self.tables.rejects):
+            self.run(f"DELETE FROM {table} WHERE job_id = ?", (record.job_id,))
         self.run(
             f"UPDATE {self.tables.jobs} SET state = ?, configuration = ?, schema = '{{}}', "
             "columns = '[]', owner = '', heartbeat_at = ? WHERE job_id = ?",
@@ -356,10 +377,10 @@ class SqlSink(Dialect):
             (record.set_aside_id, record.job_id),
         )
 
-    def _forget(self, record: JobRecord, *, leaves_line: bool = False) -> None:
+    def _forget(self, record: JobRecord) -> None:
         """Delete the ledger of a job, unless it was claimed since it was looked at."""
         self.hold(record)
-        for table in self.tables[leaves_line:]:  # the first one is that of the jobs
+        for table in self.tables:
             self.run(f"DELETE FROM {table} WHERE job_id = ?", (record.job_id,))
         self.run(f"DROP TABLE IF EXISTS {self.keys_table(record.job_id)}")
         build_indexes(self, record.configuration.get(INDEXES, ()))
