@@ -182,6 +182,9 @@ class Committed:
         ignored: Of the filtered records, those that `--on-conflict ignore` left out.
         skipped: Of the filtered records, those that a trigger, a rule or a conflict clause of the
             table left out.
+        epoch: Number of the claim that stored it: of the run.
+        attempt: Number of the attempt that stored it, from 1.
+        committed_at: ISO 8601 in UTC.
     """
 
     chunk: Chunk
@@ -192,6 +195,9 @@ class Committed:
     updated: int = 0
     ignored: int = 0
     skipped: int = 0
+    epoch: int = 0
+    attempt: int = 1
+    committed_at: str = ""
 
 
 def check_job_id(job_id: str, where: str | None = None) -> None:

@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from batchimport import __version__, failpoints
-from batchimport.cli import forget, jobs, rejects, resume, run, schema, status, worker
+from batchimport.cli import forget, jobs, rejects, report, resume, run, schema, status, worker
 from batchimport.cli.options import GroupedCommand, as_command
 from batchimport.display.escape import safe
 from batchimport.display.report import print_error
@@ -34,6 +34,7 @@ _MEANT = {
     **dict.fromkeys(("progress", "watch", "show"), "status"),
     **dict.fromkeys(("delete", "remove", "rm"), "forget"),
     **dict.fromkeys(("clean", "cleanup", "purge", "gc"), "prune"),
+    **dict.fromkeys(("html", "explain"), "report"),
     "infer": "schema",
 }
 """Commands of other tools, and what they are called here."""
@@ -109,6 +110,11 @@ EXAMPLES = {
         "batchimport rejects users-1a2b3c4d --raw > rejected.jsonl",
         "batchimport rejects users-1a2b3c4d --json | jq .errors",
     ),
+    "report": (
+        "batchimport report users-1a2b3c4d",
+        "batchimport report users-1a2b3c4d -o last-night.html --to postgresql://db/shop",
+        "batchimport report users-1a2b3c4d --json | jq .accounts",
+    ),
     "schema": (
         "batchimport schema users.jsonl > users.schema.json",
         "batchimport schema 'logs/*.csv' --delimiter ';'",
@@ -138,14 +144,14 @@ app = typer.Typer(
     help="Import files of millions of records into a database: every record stored exactly once, "
     "or in the rejects with the reason.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in (
     *(run.run, resume.resume, status.status, jobs.jobs),
-    *(rejects.rejects, schema.schema, forget.forget, forget.prune, worker.worker),
+    *(rejects.rejects, report.report, schema.schema),
+    *(forget.forget, forget.prune, worker.worker),
 ):
     examples = "\n".join(f"  {line}" for line in EXAMPLES[command.__name__])
     epilog = f"\b\nExamples:\n{examples}"

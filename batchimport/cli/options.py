@@ -17,6 +17,10 @@ from typing import Annotated, Any, ClassVar, Literal, get_args, get_type_hints
 import typer
 from typer.core import TyperCommand
 
+from batchimport.cli.around import Around
+from batchimport.cli.completion import formats, job_ids
+from batchimport.cli.output import Output as Output  # noqa: PLC0414 - commands take it from here
+from batchimport.cli.output import Quiet as Quiet  # noqa: PLC0414 - likewise
 from batchimport.errors import BatchImportError, UsageError, did_you_mean, without_panics
 from batchimport.model import (
     Adaptive,
@@ -78,21 +82,6 @@ def parse_max_errors(text: str) -> dict[str, Any]:
         ) from None
 
 
-def parse_script(text: str | None, option: str) -> str | None:
-    """Return SQL, or what is in the file that `@path` names.
-
-    Raises:
-        UsageError: If that cannot be read.
-    """
-    if text is None or not text.startswith("@"):
-        return text
-    try:
-        return Path(text[1:]).read_text(encoding="utf-8-sig")
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "is not UTF-8"
-        raise UsageError(f"cannot be read: {reason}", where=f"{option} {text}") from error
-
-
 def parse_infer_records(text: str) -> int | None:
     """Return the number, or None for `all`.
 
@@ -118,7 +107,10 @@ Sources = Annotated[
         metavar="SOURCE", help="Files to import: paths, quoted patterns, - for standard input."
     ),
 ]
-JobId = Annotated[str, typer.Argument(metavar="JOB", help="Job id; see `batchimport jobs`.")]
+JobId = Annotated[
+    str,
+    typer.Argument(metavar="JOB", help="Job id; see `batchimport jobs`.", autocompletion=job_ids),
+]
 MaxErrors = Annotated[
     str | None,
     Option(
@@ -136,7 +128,6 @@ InferRows = Annotated[
     Option("--infer-rows", metavar="N|all", help="Number of records to infer a schema from."),
 ]
 Json = Annotated[bool, Option("--json", help="Print JSON to stdout, and nothing else.")]
-Quiet = Annotated[bool, Option("--quiet", help="Print errors only.")]
 _VERBOSE = Annotated[bool, Option("--verbose", help="Print the cause of an error, too.")]
 
 
@@ -159,8 +150,8 @@ class Ledger:
 
 
 @dataclass(frozen=True)
-class Destination(Ledger):
-    """Where a new job imports to, and what becomes of the table."""
+class _Table(Ledger):
+    """Which table a new job imports into, and how."""
 
     to: Annotated[str | None, Address(help=f"{examples()} Default: sqlite:///STEM.db")] = None
     table: Annotated[
@@ -190,45 +181,15 @@ class Destination(Ledger):
         ),
     ] = None
 
-    atomic: Annotated[
-        bool,
-        Option(
-            "--atomic",
-            help="With --if-exists truncate, replace or fail: readers see the old rows until the job "
-            "is completed, then all the new ones.",
-        ),
-    ] = False
-    before_sql: Annotated[
-        str | None,
-        Option(metavar="SQL|@FILE", help="Statements to run once, when the job begins."),
-    ] = None
-    after_sql: Annotated[
-        str | None,
-        Option(
-            metavar="SQL|@FILE", help="Statements to run once, together with the job's completion."
-        ),
-    ] = None
-    analyze: Annotated[
-        bool | None,
-        Option(
-            "--analyze/--no-analyze",
-            help="Let the database analyze the table at the end. Default: if batchimport made it.",
-        ),
-    ] = None
-
-    defer_indexes: Annotated[
-        bool,
-        Option(
-            "--defer-indexes",
-            help="PostgreSQL, SQLite: drop the table's indexes that are not unique when the job begins, "
-            "and build them again when it is completed.",
-        ),
-    ] = False
-
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns of the key."""
         return tuple(name.strip() for name in self.key.split(",")) if self.key else ()
+
+
+@dataclass(frozen=True)
+class Destination(Around, _Table):
+    """Where a new job imports to, and what becomes of the table."""
 
 
 @dataclass(frozen=True)
@@ -241,6 +202,7 @@ class Reading:
         str | None,
         Option(
             metavar=f"<{'|'.join(FORMATS)}>",
+            autocompletion=formats,
             help="Format of the source. Default: by name and content.",
         ),
     ] = None
@@ -455,48 +417,6 @@ class State:
         """The state directory of known jobs: also found from a directory below, as git does."""
         is_named = self.state_dir != STATE_PATH
         return self.own if is_named else StateDirectory(nearest_state(Path.cwd()))
-
-
-@dataclass(frozen=True)
-class Output:
-    """What is printed and written about a run."""
-
-    title: ClassVar = "Output"
-
-    json_: Annotated[bool, Option("--json", help="Print the summary as JSON, alone on stdout.")] = (
-        False
-    )
-    summary: Annotated[
-        Path | None,
-        Option(metavar="PATH", help="Write the summary as JSON to this file as well."),
-    ] = None
-    progress: Annotated[
-        Literal["auto", "rich", "plain", "json", "none"],
-        Option(help="Progress display on stderr; auto: rich on a terminal, plain elsewhere."),
-    ] = "auto"
-    exit_zero_on_rejects: Annotated[
-        bool, Option("--exit-zero-on-rejects", help="Exit with 0 if there are only rejects.")
-    ] = False
-    log_file: Annotated[
-        Path | None,
-        Option(metavar="PATH", help="Append a line for each event to this file."),
-    ] = None
-    on_finish: Annotated[
-        str | None,
-        Option(
-            metavar="CMD",
-            help="Shell command to run at the end, whatever that is; gets the summary on stdin.",
-        ),
-    ] = None
-    metrics: Annotated[
-        Path | None,
-        Option(metavar="PATH", help="Keep metrics in this file, in Prometheus' textfile format."),
-    ] = None
-    quiet: Quiet = False
-    verbose: Annotated[
-        bool,
-        Option("--verbose", help="Print the cause of an error, and why chunks have their size."),
-    ] = False
 
 
 @dataclass(frozen=True)

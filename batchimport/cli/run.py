@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from batchimport.cli import options as o
+from batchimport.cli.around import parse_script
 from batchimport.cli.notify import Notifier
 from batchimport.display import open_display
 from batchimport.display.log import log_to
@@ -96,8 +97,8 @@ def _job(
         new_columns=destination.new_columns,
         limit=selection.limit,
         ledger_schema=destination.ledger_schema,
-        before_sql=o.parse_script(destination.before_sql, "--before-sql"),
-        after_sql=o.parse_script(destination.after_sql, "--after-sql"),
+        before_sql=parse_script(destination.before_sql, "--before-sql"),
+        after_sql=parse_script(destination.after_sql, "--after-sql"),
         analyze=destination.analyze,
         atomic=destination.atomic,
         defer_indexes=destination.defer_indexes,

@@ -12,6 +12,7 @@ from batchimport.errors import FatalError, RefusedError, UsageError
 from batchimport.jobs.finish import job_command
 from batchimport.jobs.identify import without_address
 from batchimport.jobs.start import has_records
+from batchimport.jobs.timeline import Timeline
 from batchimport.model import Counts
 from batchimport.policy.events import Event, JobFinished, JobStarted
 from batchimport.policy.progress import Tally, is_resumable, utc_now
@@ -48,6 +49,9 @@ class Recorder:
         self._saved_at = 0.0
         self._history: dict[str, Any] | None = None
         self._error: str | None = None
+        is_kept = not request.options.dry_run
+        timeline = Timeline(request.state, self.tally, fresh=request.restart)
+        self._timeline: Observer = timeline if is_kept else lambda _: None
 
     def __call__(self, event: Event) -> None:
         """Add the event up, pass it on, and save a checkpoint if it is time for one."""
@@ -56,6 +60,7 @@ class Recorder:
         if isinstance(event, JobFinished):
             self._error = event.summary.error
         self.tally(event)
+        self._timeline(event)
         self._observer(event)
         now = time.monotonic()
         if now - self._saved_at >= SECONDS_BETWEEN_CHECKPOINTS or isinstance(event, JobFinished):

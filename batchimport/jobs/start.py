@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from batchimport import failpoints
-from batchimport.errors import JobRunningElsewhereError, RefusedError, UsageError
+from batchimport.errors import (
+    JobRunningElsewhereError,
+    RefusedError,
+    UsageError,
+    did_you_mean,
+)
 from batchimport.jobs.identify import (
     identify,
     new_job_id,
@@ -20,11 +25,12 @@ from batchimport.jobs.stored import facts_of, same_table
 from batchimport.model import EXTRA_COLUMN, Position
 from batchimport.pipeline.chunk import Work, judge
 from batchimport.pipeline.transform import Identity
-from batchimport.policy.preparing import announce
+from batchimport.policy.preparing import announce, note
 from batchimport.schema import Column, RecordSchema, infer_schema
 from batchimport.schema.pydantic import load_model
 from batchimport.sinks.base import JobRecord
 from batchimport.sources.base import UnreadableRecordError
+from batchimport.sources.paths import stem_of
 from batchimport.sources.registry import FORMATS
 from batchimport.system import owner_is_gone
 
@@ -43,6 +49,8 @@ HOPELESS_AFTER = 10_000
 """Records after which a guessed schema or delimiter is wrong, if it has fitted none of them."""
 SAMPLE_FOR_TRANSFORM = 1000
 SAMPLE_BYTES = 4 << 20
+_LEDGER = "_batchimport_"
+_NO_DIGITS = str.maketrans("", "", "0123456789")
 MAX_NAMES = 5
 """How many names of columns an error shows."""
 
@@ -266,6 +274,8 @@ def _describe(request: Request, parts: Parts) -> tuple[JobRecord, BoundTransform
     schema = _schema(document, _exact_columns(job, parts.sink), job)
     is_given = job.schema is not None or source.declared is not None
     there = parts.sink.columns_of(job.table)
+    if not there:
+        _suggest_table(job, parts.sink)
     _refuse_other_header(job, source, schema, there)
     bound = _bind(parts, schema)
     columns = bound.columns
@@ -292,6 +302,20 @@ def _describe(request: Request, parts: Parts) -> tuple[JobRecord, BoundTransform
         | facts_of(source, allow_duplicates=request.allow_duplicates),
     )
     return record, bound
+
+
+def _suggest_table(job: Job, sink: Sink) -> None:
+    """Say that a table whose name the user typed is made, if another one has nearly that name.
+
+    Names that differ in digits only are meant: `sales_2024`, `sales_2025`.
+    """
+    if job.if_exists != "append" or job.table == stem_of(job.sources[0]):
+        return
+    own = job.table.translate(_NO_DIGITS)
+    names = [name for name in sink.table_names() if not name.startswith(_LEDGER)]
+    near = did_you_mean(job.table, [name for name in names if name.translate(_NO_DIGITS) != own])
+    if near is not None:
+        note(f"table {job.table} is new; did you mean --table {near}?")
 
 
 def _as_written(document: dict[str, Any], job: Job, sink: Sink) -> dict[str, Any]:

@@ -119,6 +119,10 @@ class ParquetSink:
         del table
         return ""
 
+    def table_names(self) -> tuple[str, ...]:
+        """Return none: a directory holds one table, whatever it is called."""
+        return ()
+
     def has_rows(self, table: str) -> bool:
         """Say whether the files have a row."""
         return (self._staging.named(table) or self._folder).rows() > 0

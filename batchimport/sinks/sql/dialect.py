@@ -218,6 +218,10 @@ class Dialect(ABC):
         identity = table if self.names_have_case else table.lower()
         return identity if self.exists(table) else None
 
+    def table_names(self) -> Sequence[str]:
+        """Return the names of the tables, to suggest one; none if the dialect does not say."""
+        return ()
+
     @abstractmethod
     def columns(self, table: str) -> Sequence[TableColumn]:
         """Return the columns of a table in its order; none if it does not exist."""
