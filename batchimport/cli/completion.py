@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from batchimport.model import JOB_ID_PATTERN
+from batchimport.rules import JOB_ID_PATTERN
 from batchimport.sources.registry import FORMATS
 from batchimport.state.directory import STATE_PATH, StateDirectory
 

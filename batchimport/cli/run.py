@@ -13,11 +13,12 @@ import typer
 from batchimport.cli import options as o
 from batchimport.cli.around import parse_script
 from batchimport.cli.notify import Notifier
+from batchimport.cli.reading import Reading, Shaping
 from batchimport.display import open_display
 from batchimport.display.log import log_to
 from batchimport.display.report import final_report
 from batchimport.errors import JobInterrupted
-from batchimport.model import Job, Summary
+from batchimport.model import Job, SourceOptions, Summary
 from batchimport.sinks.address import redact
 from batchimport.sources.paths import find_sources, short_stem_of, stem_of
 from batchimport.state.directory import StateDirectory
@@ -32,8 +33,9 @@ def run(  # noqa: PLR0913 - one parameter per group of options
     sources: o.Sources,
     *,
     destination: o.Destination,
+    reading: Reading,
+    shaping: Shaping,
     records: o.Records,
-    reading: o.Reading,
     selection: o.Selection,
     sizes: o.Sizes,
     failures: o.Failures,
@@ -54,7 +56,14 @@ def run(  # noqa: PLR0913 - one parameter per group of options
             min_records=selection.min_records,
         )
         request = Request(
-            _job(find_sources(sources), destination, records, reading, selection, state.own),
+            _job(
+                find_sources(sources),
+                destination,
+                records,
+                reading.options(shaping),
+                selection,
+                state.own,
+            ),
             options,
             state.own,
             selection.job_id,
@@ -72,7 +81,7 @@ def _job(
     paths: tuple[str, ...],
     destination: o.Destination,
     records: o.Records,
-    reading: o.Reading,
+    options: SourceOptions,
     selection: o.Selection,
     state: StateDirectory,
 ) -> Job:
@@ -87,7 +96,7 @@ def _job(
         sources=paths,
         destination=destination.address or o.absolute(f"sqlite:///{stem}.db"),
         table=destination.table or stem,
-        options=reading.options(),
+        options=options,
         infer_records=o.parse_infer_records(records.infer_rows),
         transform=records.transform,
         sql=records.sql,

@@ -33,9 +33,9 @@ from batchimport.model import (
     RunOptions,
     SourceOptions,
     TemporalOptions,
-    check_job_id,
     hash_of,
 )
+from batchimport.rules import check_job_id
 from batchimport.sinks import redact
 from batchimport.sinks.base import DUPLICATES, FORGOTTEN, STAGED
 from batchimport.sources.paths import STANDARD_INPUT, short_stem_of, stem_of

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from batchimport.errors import FatalError, RefusedError, UsageError
 from batchimport.jobs.finish import job_command
 from batchimport.jobs.identify import without_address
-from batchimport.jobs.start import has_records
+from batchimport.jobs.start import Inferred, has_records
 from batchimport.jobs.timeline import Timeline
 from batchimport.model import Counts
 from batchimport.policy.events import Event, JobFinished, JobStarted
@@ -152,12 +152,20 @@ def record_failure(request: Request, job_id: str, error: BatchImportError) -> No
             request.state.save(job_id, document | {"error": str(error)})
 
 
-def started(job_id: str, job: Job, source: Source, committed: Sequence[Committed]) -> JobStarted:
+def started(
+    job_id: str,
+    job: Job,
+    source: Source,
+    committed: Sequence[Committed],
+    inferred: Inferred | None = None,
+) -> JobStarted:
     """Return the event that begins a run.
 
     Args:
         committed: The chunks that earlier runs have committed.
+        inferred: How the schema of a new job was inferred.
     """
+    inferred = inferred or Inferred({})
     done, positions = committed_counts(committed)
     return JobStarted(
         job_id,
@@ -167,7 +175,9 @@ def started(job_id: str, job: Job, source: Source, committed: Sequence[Committed
         source.size,
         done=done,
         done_positions=positions,
-        notes=(*source.notes, *_emptiness(job, source)),
+        notes=(*source.notes, *_emptiness(job, source), *inferred.notes),
+        columns=inferred.report,
+        looked_at=inferred.records,
         unit="rows" if source.format == "parquet" else "bytes",
     )
 

@@ -42,6 +42,11 @@ class JsonRecords(LocatedRecords):
     lines: list[bytes]
     too_long: frozenset[int] = frozenset()
 
+    @property
+    def excluded(self) -> frozenset[int]:
+        """Indices of records to defer in any case."""
+        return self.too_long
+
     def __init__(self, name: str, chunk: Chunk, columns: tuple[Column, ...]) -> None:
         super().__init__(name, chunk)
         self._columns = columns

@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
 Rows = list[tuple[Any, ...]]
 
-Family = Literal["text", "integer", "number", "boolean", "date", "timestamp", "other"]
-"""What a column of a table holds, as far as cells are read for it; `timestamp` is one without a zone,
-`integer` one of at most 64 bits."""
+Family = Literal["text", "integer", "number", "boolean", "date", "timestamp", "instant", "other"]
+"""What a column of a table holds, as far as cells are read for it; `timestamp` is one without a zone, `instant`
+one with it, `integer` one of at most 64 bits."""
 
 Refused = dict[int, "list[FieldError]"]
 """Rows that the table refuses, by their 0-based place in the frame, with the reasons."""

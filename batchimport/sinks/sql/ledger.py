@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchimport import failpoints
 from batchimport.errors import BatchImportError, UsageError
-from batchimport.model import changeable
+from batchimport.model import CHANGEABLE
 from batchimport.sinks.base import (
     BEGAN_EMPTY,
     FORGOTTEN,
@@ -170,7 +170,8 @@ class SqlSink(Dialect):
             namesake = statements.job_record(known[0]) if known else None
             if namesake and namesake.state != FORGOTTEN:
                 record = claimed_again(namesake, record)
-                record = replace(record, configuration=record.configuration | changeable(job))
+                changeable = {name: getattr(job, name) for name in CHANGEABLE}
+                record = replace(record, configuration=record.configuration | changeable)
                 self._update_job(record, owner)
             else:
                 # Above that of a process which may still be at work on what is forgotten.
