@@ -14,8 +14,9 @@ import json
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
+from batchimport import rules
 from batchimport.errors import UsageError
-from batchimport.rules import check_atomic, check_choice, check_range, pairs_of
+from batchimport.rules import check_choice, check_range, pairs_of
 
 Stage = Literal["parse", "validate", "transform", "store"]
 IfExists = Literal["append", "truncate", "replace", "fail"]
@@ -36,9 +37,6 @@ EXTRA_COLUMN = "_extra"
 
 DRY_RUN = "nothing is kept (dry run)"
 """What `Summary.delivery` says of a dry run."""
-
-CHANGEABLE = ("after_sql", "analyze", "defer_indexes")
-"""Fields of a job that may be others when it is continued."""
 
 INDEX = "__record__"
 """Hidden column of a frame: 0-based number of the record within its chunk (UInt32)."""
@@ -342,24 +340,23 @@ class Job:
             raise UsageError("no source", where="SOURCE", hint="name a file")
         if not self.table:
             raise UsageError("must not be empty", where="--table")
-        texts = {
-            "--to": self.destination,
-            "--table": self.table,
-            "--key": "".join(self.key),
-            "--sql": self.sql or "",
-            "--before-sql": self.before_sql or "",
-            "--after-sql": self.after_sql or "",
-        }
-        for option, text in texts.items():
-            if text != text.encode(errors="replace").decode():
-                raise UsageError("is not valid UTF-8", where=option)
+        rules.check_texts(
+            {
+                "--to": self.destination,
+                "--table": self.table,
+                "--key": "".join(self.key),
+                "--sql": self.sql or "",
+                "--before-sql": self.before_sql or "",
+                "--after-sql": self.after_sql or "",
+            }
+        )
         check_choice("--if-exists", self.if_exists, IfExists)
         check_choice("--on-conflict", self.on_conflict, OnConflict)
         check_choice("--new-columns", self.new_columns, NewColumns)
         check_range("--infer-rows", self.infer_records, 1)
         check_range("--limit", self.limit, 1)
         if self.atomic:
-            check_atomic(self.if_exists, defers_indexes=self.defer_indexes)
+            rules.check_atomic(self.if_exists, defers_indexes=self.defer_indexes)
         if self.sql is not None and self.transform is not None:
             raise UsageError(
                 "cannot be combined with --transform", where="--sql", hint="choose one of the two"
@@ -382,7 +379,7 @@ class Job:
         the hash of jobs that an earlier one began.
         """
         facts = _changed(self) | {"options": _changed(self.options)}
-        for name in ("sources", "destination", "ledger_schema", *CHANGEABLE):
+        for name in ("sources", "destination", "ledger_schema", *rules.CHANGEABLE):
             facts.pop(name, None)
         return hash_of(facts)
 

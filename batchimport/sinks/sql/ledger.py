@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchimport import failpoints
 from batchimport.errors import BatchImportError, UsageError
-from batchimport.model import CHANGEABLE
+from batchimport.rules import CHANGEABLE
 from batchimport.sinks.base import (
     BEGAN_EMPTY,
     FORGOTTEN,
