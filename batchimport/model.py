@@ -39,6 +39,8 @@ DRY_RUN = "nothing is kept (dry run)"
 """What `Summary.delivery` says of a dry run."""
 
 INDEX = "__record__"
+ABSENT = "__absent__"
+"""Prefix of the columns of a frame that say where a record lacks a key, in jobs that update rows."""
 """Hidden column of a frame: 0-based number of the record within its chunk (UInt32)."""
 
 
@@ -340,16 +342,7 @@ class Job:
             raise UsageError("no source", where="SOURCE", hint="name a file")
         if not self.table:
             raise UsageError("must not be empty", where="--table")
-        rules.check_texts(
-            {
-                "--to": self.destination,
-                "--table": self.table,
-                "--key": "".join(self.key),
-                "--sql": self.sql or "",
-                "--before-sql": self.before_sql or "",
-                "--after-sql": self.after_sql or "",
-            }
-        )
+        rules.check_texts(self)
         check_choice("--if-exists", self.if_exists, IfExists)
         check_choice("--on-conflict", self.on_conflict, OnConflict)
         check_choice("--new-columns", self.new_columns, NewColumns)

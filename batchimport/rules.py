@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 from batchimport.errors import UsageError
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
 CHANGEABLE = ("after_sql", "analyze", "defer_indexes")
 """Fields of a job that may be others when it is continued."""
+_TEXTS = {
+    "--to": "destination",
+    "--table": "table",
+    "--key": "key",
+    "--sql": "sql",
+    "--before-sql": "before_sql",
+    "--after-sql": "after_sql",
+}
+"""Fields of a job that have text, by option."""
 
 JOB_ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
@@ -87,12 +93,14 @@ def check_atomic(if_exists: str, *, defers_indexes: bool) -> None:
         raise UsageError("is not for the table that --atomic fills", where="--defer-indexes")
 
 
-def check_texts(texts: Mapping[str, str]) -> None:
-    """Check that the texts of options are such that they can be stored.
+def check_texts(job: object) -> None:
+    """Check that the texts of a job are such that they can be stored.
 
     Raises:
         UsageError: If one is not UTF-8.
     """
-    for option, text in texts.items():
+    for option, name in _TEXTS.items():
+        value = getattr(job, name) or ""
+        text = value if isinstance(value, str) else "".join(value)
         if text != text.encode(errors="replace").decode():
             raise UsageError("is not valid UTF-8", where=option)
