@@ -42,7 +42,7 @@ _SETTINGS = (
 _OF_MARIADB = ("check_constraint_checks = 1", f"idle_transaction_timeout = {SECONDS_IDLE}")
 _KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 60_000}
 """A silent network is noticed within a minute."""
-_PARTS = re.compile(r"`(?:[^`]|``)*`|'(?:[^'\\]|''|\\.)*'|\bschema\b(?=,| LONGTEXT)|[?%]")
+_PARTS = re.compile(r"`(?:[^`]|``)*`|'(?:[^'\\]|''|\\.)*'|\bschema\b(?=,| LONGTEXT| =)|[?%]")
 _LOAD = (
     "LOAD DATA LOCAL INFILE '{path}' INTO TABLE {table} CHARACTER SET utf8mb4 "
     "FIELDS TERMINATED BY ',' OPTIONALLY ENCLOSED BY '\"' ESCAPED BY '' "

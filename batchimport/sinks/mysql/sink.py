@@ -71,6 +71,7 @@ class MysqlSink(SqlSink):
 
     types = TYPES
     names_have_case = False
+    has_transactional_ddl = False
     text: ClassVar[str] = f"{LONG_TEXT} COLLATE utf8mb4_bin"
     key_text: ClassVar[str] = "VARCHAR(128) CHARACTER SET ascii COLLATE ascii_bin"
 
@@ -413,6 +414,11 @@ class MysqlSink(SqlSink):
             "('mysql', 'sys', 'performance_schema', 'information_schema') LIMIT 10000"
         )
         return [str(name) for (name,) in rows]
+
+    def analyze(self, table: str) -> None:
+        """Let the server count the keys of a table."""
+        if not self._dry_run:  # it commits
+            self.rows(f"ANALYZE TABLE {self.name(table)}")
 
     def columns(self, table: str) -> list[MysqlColumn]:
         """Return the columns of a table in its order; none if it does not exist."""
