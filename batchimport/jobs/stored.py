@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchimport.errors import AlreadyStoredError, BatchImportError, RowsGoneError
 from batchimport.model import Chunk
-from batchimport.sinks.base import BEGAN_EMPTY, CONTENTS, DUPLICATES
+from batchimport.sinks.base import BEGAN_EMPTY, CONTENTS, DUPLICATES, FORMS
 from batchimport.sources import open_source
 from batchimport.sources.base import Content
 from batchimport.sources.bytes.file import digest_of
@@ -84,7 +84,10 @@ class _File:
 def facts_of(source: Source, *, allow_duplicates: bool) -> dict[str, Any]:
     """Return what the ledger keeps of a job so that later ones can be compared with it."""
     contents = [[content.size, content.fingerprint] for content in source.contents]
-    return {CONTENTS: contents, **({DUPLICATES: True} if allow_duplicates else {})}
+    forms = list(source.forms)
+    if all(form == forms[0] for form in forms):
+        del forms[1:]
+    return {CONTENTS: contents, FORMS: forms, **({DUPLICATES: True} if allow_duplicates else {})}
 
 
 def appends(job: Job) -> bool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from batchimport.errors import JobRunningElsewhereError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import polars as pl
 
@@ -60,8 +60,10 @@ class SinkOptions:
 
 
 CONTENTS, BEGAN_EMPTY, DUPLICATES = "contents", "began_empty", "allow_duplicates"
-"""What a job's configuration holds besides the job, from this version on: size and fingerprint of
-each file; whether its table had no row when it was first claimed; what its user allowed."""
+FORMS, REPLAYS = "forms", "replays"
+"""What a job's configuration holds besides the job; earlier versions recorded less. Size and
+fingerprint of each file; whether its table had no row when it was first claimed; what its user
+allowed; how the records of each file are written; what was in force when rejects were replayed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +113,8 @@ class StoreRequest:
         digest: Hash of the chunk's bytes in the source.
         attempt: Number of this attempt, from 1.
         timeout_seconds: How long a statement may take in the destination, if it can limit that.
+        replayed: Numbers of rejects of a chunk that is in the ledger already: these records get a new
+            outcome, all of them or none. Empty for a chunk that is new.
     """
 
     chunk: Chunk
@@ -121,6 +125,7 @@ class StoreRequest:
     attempt: int
     rejecter: Rejecter
     timeout_seconds: float | None = None
+    replayed: tuple[int, ...] = ()
 
 
 def taken_over(record: JobRecord) -> JobRunningElsewhereError:
@@ -132,16 +137,29 @@ def taken_over(record: JobRecord) -> JobRunningElsewhereError:
     )
 
 
-def claimed_again(known: JobRecord, identified: JobRecord) -> JobRecord:
+def claimed_again(
+    known: JobRecord, identified: JobRecord, replay: Mapping[str, Any] | None = None
+) -> JobRecord:
     """Return the record of a known job that is claimed again, at the next epoch.
 
     Args:
         identified: The job as the caller identified it: its source may have grown since.
+        replay: Its rejects are replayed with these changes, which are added to the record. The job's
+            state stays: one that is completed must stay so if the replay is killed.
 
     Raises:
         JobRunningElsewhereError: If the caller took it for a new job, and another process has
             begun it meanwhile with another source.
     """
+    if replay is not None:
+        earlier = known.configuration.get(REPLAYS, [])
+        is_new = bool(replay) and replay not in earlier[-1:]
+        configuration = {**known.configuration, REPLAYS: [*earlier, dict(replay)]}
+        return replace(
+            known,
+            epoch=known.epoch + 1,
+            configuration=configuration if is_new else known.configuration,
+        )
     if identified.fingerprint != known.fingerprint:
         if not identified.epoch:
             raise taken_over(known)
@@ -172,6 +190,9 @@ class Claim(Protocol):
 
     def store(self, request: StoreRequest) -> ChunkResult:
         """Commit ledger row, rows and rejects in one transaction, or nothing of them.
+
+        Where rejects are replayed, they leave the ledger in that transaction, those that are refused
+        again come back to it, and the counts of the chunk's row change by the new outcomes.
 
         May be called from several threads at once.
 
@@ -236,6 +257,7 @@ class Sink(Protocol):
         owner: str,
         instead_of: Sequence[JobRecord] = (),
         check: Callable[[], None] = lambda: None,
+        replay: Mapping[str, Any] | None = None,
     ) -> Claim:
         """Make ledger and table ready and take the job with a new epoch.
 
@@ -246,6 +268,8 @@ class Sink(Protocol):
                 claim a job of until the action ends; what it raises ends the claim.
             instead_of: Jobs whose ledgers are forgotten in the same atomic action. Their rows
                 stay, unless the hints or `--if-exists` say otherwise.
+            replay: The known job's rejects are replayed with these changes: see `claimed_again`.
+                `finish` then compares the number of rows with that of now.
 
         Raises:
             UsageError: If the table cannot take the job's columns, has no unique index on the
@@ -287,8 +311,8 @@ class Sink(Protocol):
         """Return who claimed the job last; None if there is no such job."""
         ...
 
-    def rejects(self, job_id: str) -> Iterator[Reject]:
-        """Yield the rejects of a job in order of record."""
+    def rejects(self, job_id: str, within: Chunk | None = None) -> Iterator[Reject]:
+        """Yield the rejects of a job, or of one of its committed chunks, in order of record."""
         ...
 
     def close(self) -> None:

@@ -18,7 +18,7 @@ from batchimport.schema import Column, RecordSchema
 from batchimport.sources.base import Batch, Content, OneFile, unreadable
 from batchimport.sources.bytes.file import HEAD_BYTES, TextFile, digest_of
 from batchimport.sources.json_decoder import decoder_of
-from batchimport.sources.json_records import JsonRecords, decode_samples
+from batchimport.sources.json_records import JsonRecords, decode_samples, reread
 from batchimport.sources.registry import Format
 
 MAGIC = b"BOX1"
@@ -31,6 +31,7 @@ class BoxSource(OneFile):
     """One file of boxes. Positions are bytes."""
 
     format = "box"
+    reread = staticmethod(reread)
     notes: tuple[str, ...] = ()
 
     def __init__(self, path: str, name: str, options: SourceOptions) -> None:

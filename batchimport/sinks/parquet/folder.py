@@ -133,6 +133,11 @@ class Folder:
         with self.translated(path):
             return dict(pl.read_parquet_schema(path))
 
+    def frame(self, path: Path) -> pl.DataFrame:
+        """Return the rows of a file."""
+        with self.translated(path):
+            return pl.read_parquet(path, glob=False)
+
     def rows(self) -> int:
         """Count the rows of all files."""
         files = self.files()
@@ -192,6 +197,12 @@ class Folder:
     @staticmethod
     def _file_clock() -> int:
         return time.clock_gettime_ns(_COARSE_CLOCK) if sys.platform == "linux" else time.time_ns()
+
+    def supersede(self, file: TemporaryFile, part: Part) -> None:
+        """Publish a part in the place of the one that is there; the lock is held."""
+        with self.translated():
+            file.replace(part.name)
+        self.sync()
 
     def put(self, path: Path, frame: pl.DataFrame, footer: dict[str, str]) -> None:
         """Write a file, over the one that is there; the lock is held."""

@@ -14,7 +14,7 @@ from urllib.parse import unquote
 import polars as pl
 
 from batchimport import failpoints
-from batchimport.errors import NoSuchDestinationError, UsageError
+from batchimport.errors import NoSuchDestinationError, TransientError, UsageError
 from batchimport.model import DRY_RUN
 from batchimport.sinks.base import SinkHints, SinkOptions, claimed_again
 from batchimport.sinks.parquet.columns import (
@@ -29,9 +29,10 @@ from batchimport.sinks.parquet.ledger import ParquetLedger, part_footer
 from batchimport.sinks.sql import statements
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from typing import Any
 
-    from batchimport.model import ChunkResult, Committed, Job, Reject
+    from batchimport.model import Chunk, ChunkResult, Committed, Job, Reject
     from batchimport.sinks.base import JobRecord, StoreRequest
 
 PREFIX = "parquet:///"
@@ -102,9 +103,9 @@ class ParquetSink:
         parts = self._folder.parts_in(job_id, position, position + 1)
         return any(part.lo == position for part in parts)
 
-    def rejects(self, job_id: str) -> Iterator[Reject]:
-        """Yield the rejects of a job in order of record."""
-        return self._ledger.rejects(job_id)
+    def rejects(self, job_id: str, within: Chunk | None = None) -> Iterator[Reject]:
+        """Yield the rejects of a job, or of one of its committed chunks, in order of record."""
+        return self._ledger.rejects(job_id, within)
 
     def columns_of(self, table: str) -> frozenset[str]:
         """Return the names of the dataset's columns, in lower case; none if there is no file."""
@@ -131,6 +132,7 @@ class ParquetSink:
         owner: str,
         instead_of: Sequence[JobRecord] = (),
         check: Callable[[], None] = lambda: None,
+        replay: Mapping[str, Any] | None = None,
     ) -> ParquetClaim:
         """Make the directory ready and take the job with a new epoch."""
         if job.key or job.on_conflict != "error":
@@ -146,7 +148,7 @@ class ParquetSink:
             known = self._ledger.job(record.job_id)
             if known is not None:
                 schema = self._folder.schema(self._folder.job_path(record.job_id))
-                record = claimed_again(known, record)
+                record = claimed_again(known, record, replay)
             else:
                 schema = self._make_dataset(job, record)
                 failpoints.reach("after-table")
@@ -157,12 +159,16 @@ class ParquetSink:
                     created_at=statements.now(),
                 )
             self._ledger.write_job(record, job.table, owner, schema)
-        return ParquetClaim(self._ledger, record, schema, self.hints)
+            claim = ParquetClaim(self._ledger, record, schema, self.hints)
+            if replay is not None:
+                claim.surplus = self._ledger.foreign_rows() - (record.rows_before or 0)
+        return claim
 
     def join(self, job: Job, record: JobRecord) -> ParquetClaim:
         """Share the claim that a record describes, which was made here or in another process."""
         del job
         schema = self._folder.schema(self._folder.job_path(record.job_id))
+        check_schema(self._folder.where(), schema, record.columns)
         return ParquetClaim(self._ledger, record, schema, self.hints)
 
     def _forget_all(self, records: Sequence[JobRecord]) -> None:
@@ -244,7 +250,10 @@ class ParquetClaim:
     Attributes:
         record: The job as the ledger has it.
         hints: Those of the sink.
+        surplus: Rows that the dataset had too many when the job was claimed to replay its rejects.
     """
+
+    surplus = 0
 
     def __init__(
         self, ledger: ParquetLedger, record: JobRecord, schema: Schema, hints: SinkHints
@@ -258,6 +267,8 @@ class ParquetClaim:
         frame, refused = as_stored(request.frame, job.columns, self._schema)
         rejects = [*request.rejects, *(request.rejecter(*each) for each in sorted(refused.items()))]
         result = statements.outcome(request, rejects, len(refused))
+        if request.replayed:
+            return self._replay(request, frame, rejects, result)
         row = statements.chunk_values(job.job_id, request, result, job.epoch)
         with self._folder.temporary(frame, part_footer(row, rejects, job.job_id)) as file:
             failpoints.reach("after-ledger-row")  # it is in the footer
@@ -272,11 +283,38 @@ class ParquetClaim:
         self._folder.sync()
         return result
 
+    def _replay(
+        self,
+        request: StoreRequest,
+        frame: pl.DataFrame,
+        rejects: Sequence[Reject],
+        result: ChunkResult,
+    ) -> ChunkResult:
+        """Commit the new outcomes of rejects: a part with more rows and fewer rejects takes its place."""
+        part = Part(self.record.job_id, request.chunk.lo, request.chunk.hi)
+        footer = self._ledger.footer(part)
+        replayed = self._ledger.replayed(part, result, set(request.replayed), rejects)
+        if replayed is None:
+            known = self._ledger.overlapping(part.job_id, request.chunk)
+            return statements.already_committed(request.chunk, known)
+        rows = self._folder.frame(self._folder.path / part.name)
+        whole = pl.concat([rows, frame]) if frame.height else rows
+        with self._folder.temporary(whole, replayed) as file:
+            failpoints.reach("after-ledger-row")  # it is in the footer
+            failpoints.reach("after-rows")
+            with self._folder.locked():
+                self._ledger.hold(self.record)
+                if self._ledger.footer(part) != footer:
+                    raise TransientError("another attempt has replayed the chunk meanwhile")
+                failpoints.reach("before-commit")
+                self._folder.supersede(file, part)
+        return result
+
     def finish(self, state: str, total_items: int | None) -> int | None:
         """Record how the run ended; return how many rows too many the dataset has."""
         with self._folder.locked():
             self._ledger.hold(self.record)
-            mismatch = self._ledger.foreign_rows() - (self.record.rows_before or 0)
+            mismatch = self._ledger.foreign_rows() - (self.record.rows_before or 0) - self.surplus
             if total_items is None:
                 row = self._ledger.job_row(self.record.job_id) or {}
                 total_items = row["total_items"]

@@ -162,6 +162,8 @@ END {tag}"""
 class PostgresTransaction(ChunkTransaction):
     """A chunk in a transaction of a connection of its own."""
 
+    locking = " FOR UPDATE"
+
     def __init__(
         self, database: Dialect, connection: psycopg.Connection, job: JobRecord, target: Target
     ) -> None:

@@ -15,14 +15,16 @@ from batchimport.sinks.sql.store import SqlClaim
 from batchimport.sinks.sql.table import find_target, prepare_table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from typing import Any
 
-    from batchimport.model import Committed, Job, Reject
+    from batchimport.model import Chunk, Committed, Job, Reject
     from batchimport.sinks.base import JobRecord
     from batchimport.sinks.sql.dialect import Target
 
 PAGE = 5000
 """Rejects that are read at a time."""
+_NO_END = 2**63 - 1
 
 
 class SqlSink(Dialect):
@@ -77,13 +79,14 @@ class SqlSink(Dialect):
             )
         )
 
-    def rejects(self, job_id: str) -> Iterator[Reject]:
-        """Yield the rejects of a job in order of record."""
-        last = -1
+    def rejects(self, job_id: str, within: Chunk | None = None) -> Iterator[Reject]:
+        """Yield the rejects of a job, or of one of its committed chunks, in order of record."""
+        last = within.offset - 1 if within else -1
+        end = within.end.record if within else _NO_END
         while rows := self.rows(
             f"SELECT {statements.REJECT_COLUMNS} FROM {self.tables.rejects} "
-            f"WHERE job_id = ? AND record > ? ORDER BY record LIMIT {PAGE}",
-            (job_id, last),
+            f"WHERE job_id = ? AND record > ? AND record < ? ORDER BY record LIMIT {PAGE}",
+            (job_id, last, end),
         ):
             yield from map(statements.reject, rows)
             last = rows[-1][1]
@@ -125,8 +128,10 @@ class SqlSink(Dialect):
         owner: str,
         instead_of: Sequence[JobRecord] = (),
         check: Callable[[], None] = lambda: None,
+        replay: Mapping[str, Any] | None = None,
     ) -> SqlClaim:
         """Make ledger and table ready and take the job with a new epoch."""
+        surplus: int | None = 0
         with self.transaction():
             self.exclude_claims()
             check()
@@ -142,8 +147,9 @@ class SqlSink(Dialect):
                 (record.job_id,),
             )
             if known:
-                record = claimed_again(statements.job_record(known[0]), record)
+                record = claimed_again(statements.job_record(known[0]), record, replay)
                 self._update_job(record, owner)
+                surplus = self.surplus(record) if replay is not None else 0
             else:
                 # Above that of a process which may still be at work on what is forgotten.
                 epoch = 1 + max((old.epoch for old in instead_of), default=0)
@@ -151,7 +157,9 @@ class SqlSink(Dialect):
             target = find_target(self, job, record)
             if target.key and job.on_conflict == "update":
                 self.create_keys(record.job_id, target)
-        return self.claim_of(record, target)
+        claim = self.claim_of(record, target)
+        claim.surplus = surplus or 0
+        return claim
 
     def join(self, job: Job, record: JobRecord) -> SqlClaim:
         """Share the claim that a record describes, which was made here or in another process."""
@@ -210,7 +218,7 @@ class SqlSink(Dialect):
         self.run(
             f"UPDATE {self.tables.jobs} SET target_hash = ?, source_fingerprint = ?, "
             "source_modified = ?, configuration = ?, size = ?, rows_before = ?, epoch = ?, "
-            "owner = ?, state = 'running', heartbeat_at = ? WHERE job_id = ?",
+            "owner = ?, state = ?, heartbeat_at = ? WHERE job_id = ?",
             (
                 record.target_hash,
                 record.fingerprint,
@@ -220,6 +228,7 @@ class SqlSink(Dialect):
                 record.rows_before,
                 record.epoch,
                 owner,
+                record.state,
                 statements.now(),
                 record.job_id,
             ),

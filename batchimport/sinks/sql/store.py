@@ -31,7 +31,10 @@ class SqlClaim:
     Attributes:
         record: The job as the ledger has it.
         hints: What suits its table.
+        surplus: Rows that the table had too many when the job was claimed to replay its rejects.
     """
+
+    surplus = 0
 
     def __init__(
         self, database: Dialect, record: JobRecord, target: Target, hints: SinkHints
@@ -52,7 +55,7 @@ class SqlClaim:
         seconds = request.timeout_seconds
         with self._database.chunk_transaction(self.record, target, seconds) as transaction:
             transaction.fence()
-            if not transaction.insert_chunk(request):
+            if not transaction.begin(request):
                 known = transaction.overlapping(request.chunk)
                 return statements.already_committed(request.chunk, known)
             failpoints.reach("after-ledger-row")
@@ -107,6 +110,7 @@ class SqlClaim:
         with database.transaction():
             database.hold(self.record)
             mismatch = database.surplus(self.record)
+            mismatch = None if mismatch is None else mismatch - self.surplus
             if mismatch:  # never "completed", not even for a moment: the process may be killed
                 state = "interrupted"
             database.run(
@@ -114,9 +118,14 @@ class SqlClaim:
                 "total_items = coalesce(?, total_items) WHERE job_id = ?",
                 (state, statements.now(), total_items, job_id),
             )
-            if state == "completed":
+            if state == "completed" and not self._has_rejects():
                 database.run(f"DROP TABLE IF EXISTS {database.keys_table(job_id)}")
         return mismatch
+
+    def _has_rejects(self) -> bool:
+        """Say whether some record may still be replayed: then it matters who wrote each key last."""
+        query = f"SELECT 1 FROM {self._database.tables.rejects} WHERE job_id = ? LIMIT 1"
+        return bool(self._database.rows(query, (self.record.job_id,)))
 
 
 def without(request: StoreRequest, refused: Refused) -> StoreRequest:

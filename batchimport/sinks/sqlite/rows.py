@@ -90,10 +90,10 @@ class SqliteTransaction(ChunkTransaction):
         )
         self._request: StoreRequest | None = None
 
-    def insert_chunk(self, request: StoreRequest) -> bool:
-        """Insert the ledger row."""
+    def begin(self, request: StoreRequest) -> bool:
+        """Change the ledger first."""
         self._request = request
-        return super().insert_chunk(request)
+        return super().begin(request)
 
     def insert(self, table: str, frame: pl.DataFrame) -> None:
         """Insert a frame into a table of the ledger."""
@@ -103,7 +103,7 @@ class SqliteTransaction(ChunkTransaction):
         """Begin the transaction again, up to where the chunk's rows come."""
         self.connection.begin_again()
         self.fence()
-        if self._request and not super().insert_chunk(self._request):
+        if self._request and not super().begin(self._request):
             raise TransientError("another process has stored the chunk meanwhile")
         self.run("SAVEPOINT rows")
 

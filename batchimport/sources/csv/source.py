@@ -12,6 +12,7 @@ from batchimport.sources.bytes.file import HEAD_BYTES, digest_of
 from batchimport.sources.csv.dialect import detect_format
 from batchimport.sources.csv.grammar import Dialect, FieldReader, without_end
 from batchimport.sources.csv.header import join_names
+from batchimport.sources.csv.kept import CsvForm, KeptRows
 from batchimport.sources.csv.records import DelimitedRecords, Layout, QuotedLines
 from batchimport.sources.csv.table import Table
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from batchimport.model import SourceOptions
     from batchimport.schema import RecordSchema
+    from batchimport.sources.base import Form
     from batchimport.sources.bytes.file import TextFile
 
 MAX_NOTES = 5
@@ -38,6 +40,7 @@ class DelimitedSource(TextSource):
 
     def __init__(self, text: TextFile, name: str, options: SourceOptions) -> None:
         super().__init__(text, name, options.max_record_bytes)
+        self._has_header = options.header
         start = self._skip(Position(text.begin), options.skip_lines or 0)
         head = text.read_at(start.position, HEAD_BYTES)
         is_whole = start.position + len(head) == text.size
@@ -53,9 +56,31 @@ class DelimitedSource(TextSource):
             self.headers = {name: self.header}
         if len(self.header) == 1:
             notes.append(f"read as one column, {self.header[0]!r}: see --delimiter and --format")
+        self._header_text = text.read_at(start.position, self._body.position - start.position)
         self._layout = Layout(name, self._lines, self._fields, options.max_record_bytes)
         self.notes = (*text.notes, *form.notes, *notes)
         self._tables: dict[RecordSchema, Table] = {}
+
+    @property
+    def forms(self) -> tuple[Form, ...]:
+        """The dialect, the names of the fields, and the lines that hold them."""
+        text = self._header_text.decode() or self._names_as_header()
+        return (CsvForm(self.header, self._form, self._repeated, text).to_dict(),)
+
+    def _names_as_header(self) -> str:
+        """Return the line that names the fields of a file whose lack of a header was detected."""
+        if not (self.header and self._has_header):
+            return ""
+        return self._form.dialect.delimiter.join(self.header) + "\n"
+
+    @staticmethod
+    def reread(
+        form: Form, records: Sequence[bytes], too_long: frozenset[int], schema: RecordSchema
+    ) -> Batch:
+        """Parse rows that were kept by themselves."""
+        kept = KeptRows(CsvForm.of(form), records, too_long, schema)
+        frame, deferred = kept.decode()
+        return Batch(kept.chunk, frame, deferred, kept, "")
 
     def _skip(self, start: Position, lines: int) -> Position:
         """Return the position after a number of lines."""

@@ -24,7 +24,7 @@ from batchimport.sources.base import (
 from batchimport.sources.bytes.file import HEAD_BYTES, digest_of
 from batchimport.sources.json.elements import Elements
 from batchimport.sources.json_decoder import decoder_of
-from batchimport.sources.json_records import JsonRecords, decode_samples
+from batchimport.sources.json_records import JsonRecords, decode_samples, reread
 from batchimport.sources.json_shapes import decode
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ class JsonValuesSource(TextSource):
     """One file of JSON that is not one object a line."""
 
     format = "json"
+    reread = staticmethod(reread)
 
     def __init__(self, text: TextFile, name: str, options: SourceOptions) -> None:
         super().__init__(text, name, options.max_record_bytes)

@@ -14,7 +14,7 @@ from batchimport.model import Chunk, Position
 from batchimport.sources.base import Batch, TextSource
 from batchimport.sources.bytes.file import HEAD_BYTES, digest_of
 from batchimport.sources.json_decoder import decoder_of
-from batchimport.sources.json_records import JsonRecords, decode_samples
+from batchimport.sources.json_records import JsonRecords, decode_samples, reread
 from batchimport.sources.json_shapes import decode, split
 from batchimport.sources.text_lines import BLANK, Lines
 
@@ -32,6 +32,7 @@ class JsonLinesSource(TextSource):
     """One file of JSON lines."""
 
     format = "jsonl"
+    reread = staticmethod(reread)
 
     def __init__(self, text: TextFile, name: str, options: SourceOptions) -> None:
         super().__init__(text, name, options.max_record_bytes)

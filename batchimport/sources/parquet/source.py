@@ -17,14 +17,20 @@ from batchimport.schema.infer import DIALECT
 from batchimport.sources.base import Batch, Content, OneFile, unreadable
 from batchimport.sources.bytes.file import TextFile
 from batchimport.sources.json_decoder import decode_raw, decoder_of
-from batchimport.sources.json_records import JsonRecords, decode_samples
+from batchimport.sources.json_records import (
+    JsonRecords,
+    KeptRecords,
+    decode_samples,
+    reread_lines,
+)
 from batchimport.sources.parquet.types import as_json, has_no_number, rule_of, weight_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from batchimport.model import SourceOptions
     from batchimport.schema import Column, RecordSchema
+    from batchimport.sources.base import Form
 
 ROWS_TO_WEIGH = 1000
 _FAILURES = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
@@ -73,6 +79,14 @@ class ParquetSource(OneFile):
             "properties": properties,
         }
 
+    @staticmethod
+    def reread(
+        form: Form, records: Sequence[bytes], too_long: frozenset[int], schema: RecordSchema
+    ) -> Batch:
+        """Parse rows that were kept by themselves, as JSON objects."""
+        del form
+        return reread_lines(_KeptRows(records, too_long, schema.columns))
+
     def cut(self, start: Position, limit: int, max_bytes: int) -> Chunk | None:
         """Return the chunk of at most `limit` rows that begins at `start`; None at the end.
 
@@ -101,10 +115,7 @@ class ParquetSource(OneFile):
         lines, without = self._lines(
             chunk.lo, chunk.hi, {column.name: column.kind for column in columns}
         )
-        required = frozenset(
-            column.name for column in columns if column.required and column.nullable
-        )
-        rows = ParquetRows(self.name, chunk, columns, lines, without, required)
+        rows = ParquetRows(self.name, chunk, columns, lines, without)
         accepted, deferred = decoder_of(columns).decode(lines, b"\n".join(lines), without)
         return Batch(chunk, accepted, deferred, rows, self.digest(chunk))
 
@@ -200,25 +211,39 @@ class ParquetRows(JsonRecords):
         columns: tuple[Column, ...],
         lines: list[bytes],
         not_finite: frozenset[int],
-        required: frozenset[str],
     ) -> None:
         super().__init__(name, chunk, columns)
-        self.lines, self._not_finite, self._required = lines, not_finite, required
+        self.lines, self._not_finite = lines, not_finite
 
     def values(self, index: int) -> dict[str, Any]:
         """Return the row as JSON values."""
         if index in self._not_finite:
             raise unreadable("number_out_of_range", "NaN and infinity are not JSON numbers")
-        self.lines[index] = self._without_nulls(self.lines[index])
+        self.lines[index] = _without_nulls(self.lines[index], self._columns)
         return super().values(index)
-
-    def _without_nulls(self, line: bytes) -> bytes:
-        pairs = (
-            json.dumps(key).encode() + b":" + bytes(raw)
-            for key, raw in decode_raw(line).items()
-            if bytes(raw) != b"null" or key in self._required
-        )
-        return b"{" + b",".join(pairs) + b"}"
 
     def _locate(self, index: int) -> tuple[int | None, int, bytes]:
         return None, self._chunk.lo + index, self.lines[index]
+
+
+class _KeptRows(KeptRecords):
+    """Rows that were kept by themselves. A null is a missing key, as in the file."""
+
+    def values(self, index: int) -> dict[str, Any]:
+        """Return the row as JSON values."""
+        record = super().values(index)
+        if None not in record.values():
+            return record
+        self.lines[index] = _without_nulls(self.lines[index], self._columns)
+        return super().values(index)
+
+
+def _without_nulls(line: bytes, columns: tuple[Column, ...]) -> bytes:
+    """Return a row without its nulls, except for keys that are required and may be null."""
+    required = {column.name for column in columns if column.required and column.nullable}
+    pairs = (
+        json.dumps(key).encode() + b":" + bytes(raw)
+        for key, raw in decode_raw(line).items()
+        if bytes(raw) != b"null" or key in required
+    )
+    return b"{" + b",".join(pairs) + b"}"
