@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from batchimport import __version__, failpoints
-from batchimport.cli import jobs, rejects, resume, run, schema, status, worker
+from batchimport.cli import jobs, rejects, replay, resume, run, schema, status, worker
 from batchimport.cli.options import GroupedCommand, as_command
 from batchimport.display.escape import safe
 from batchimport.display.report import print_error
@@ -31,6 +31,7 @@ _MEANT = {
     **dict.fromkeys(("list", "ls", "history"), "jobs"),
     **dict.fromkeys(("continue", "restart"), "resume"),
     **dict.fromkeys(("errors", "failed", "rejected"), "rejects"),
+    **dict.fromkeys(("retry", "redo", "reprocess", "repair"), "replay"),
     **dict.fromkeys(("progress", "watch", "show"), "status"),
     "infer": "schema",
 }
@@ -104,8 +105,13 @@ EXAMPLES = {
     ),
     "rejects": (
         "batchimport rejects users-1a2b3c4d",
-        "batchimport rejects users-1a2b3c4d --raw > rejected.jsonl",
-        "batchimport rejects users-1a2b3c4d --json | jq .errors",
+        "batchimport rejects users-1a2b3c4d --summary",
+        "batchimport rejects users-1a2b3c4d --field age --raw > rejected.jsonl",
+    ),
+    "replay": (
+        "batchimport replay users-1a2b3c4d --schema users.schema.json",
+        "batchimport replay users-1a2b3c4d --from edited.jsonl --where field=age",
+        "batchimport replay users-1a2b3c4d --sql 'SELECT *, lower(email) AS email FROM records'",
     ),
     "schema": (
         "batchimport schema users.jsonl > users.schema.json",
@@ -133,7 +139,7 @@ app = typer.Typer(
 )
 for command in (
     *(run.run, resume.resume, status.status, jobs.jobs),
-    *(rejects.rejects, schema.schema, worker.worker),
+    *(rejects.rejects, replay.replay, schema.schema, worker.worker),
 ):
     examples = "\n".join(f"  {line}" for line in EXAMPLES[command.__name__])
     epilog = f"\b\nExamples:\n{examples}"

@@ -139,7 +139,7 @@ def recorded_job(job_id: str, destination: str, ledger_schema: str | None) -> Jo
         UsageError: If the destination knows no such job, or cannot be opened.
     """
     with _opened(destination, ledger_schema) as sink:
-        return _find(sink, job_id)
+        return find_record(sink, job_id)
 
 
 def known_at(job_id: str | None, destination: str, ledger_schema: str | None) -> Known:
@@ -149,7 +149,7 @@ def known_at(job_id: str | None, destination: str, ledger_schema: str | None) ->
         UsageError: If the destination knows no such job, or cannot be opened.
     """
     with _opened(destination, ledger_schema) as sink:
-        record = _find(sink, job_id)
+        record = find_record(sink, job_id)
         committed = sink.committed(record.job_id)
         owner = sink.owner(record.job_id)
     tally = _tallied(record, committed, destination)
@@ -191,7 +191,12 @@ def _opened(destination: str, ledger_schema: str | None) -> Iterator[Sink]:
         sink.close()
 
 
-def _find(sink: Sink, job_id: str | None) -> JobRecord:
+def find_record(sink: Sink, job_id: str | None) -> JobRecord:
+    """Return the record of a job; of the latest one if none is named.
+
+    Raises:
+        UsageError: If there is none.
+    """
     known = sink.jobs()
     records = [record for record in known if job_id in (None, record.job_id)]
     if not records:

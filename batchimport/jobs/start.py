@@ -148,7 +148,7 @@ def _open(
     record, bound = (known, None) if known else _describe(request, parts)
     if record.job_id not in {each.job_id for each in found.instead_of}:
         refuse_if_owned(record, parts.sink, owner, has_ended)
-    schema = _recorded_schema(record, parts.job)
+    schema = recorded_schema(record, parts.job)
     bound = bound or _bind(parts, schema)
 
     def check() -> None:
@@ -181,7 +181,7 @@ def _seen(parts: Parts, own: JobRecord, jobs: Sequence[JobRecord]) -> set[tuple[
 
 def join_job(record: JobRecord, parts: Parts) -> Work:
     """Return the work of a job that was claimed elsewhere."""
-    schema = _recorded_schema(record, parts.job)
+    schema = recorded_schema(record, parts.job)
     bound = _bind(parts, schema)
     return _work(parts, schema, bound, parts.sink.join(parts.job, record))
 
@@ -229,17 +229,23 @@ def _work(parts: Parts, schema: RecordSchema, bound: BoundTransform, claim: Clai
     return Work(parts.source, schema, transform, claim, parts.store_seconds)
 
 
-def _recorded_schema(record: JobRecord, job: Job) -> RecordSchema:
+def recorded_schema(record: JobRecord, job: Job) -> RecordSchema:
+    """Return the schema that is in force for a job."""
     exact = (column.name.lower() for column in record.columns if column.kind == "json")
-    return _schema(record.schema, frozenset(exact if _keeps_text(job) else ()), job)
+    return schema_of(record.schema, frozenset(exact if _keeps_text(job) else ()), job)
 
 
-def _schema(document: dict[str, Any], exact: frozenset[str], job: Job) -> RecordSchema:
+def schema_of(document: dict[str, Any], exact: frozenset[str], job: Job) -> RecordSchema:
+    """Return a document as the schema of a job's records.
+
+    Args:
+        exact: Columns, in lower case, whose numbers are kept as they are written.
+    """
     model = load_model(job.model) if job.model else None
     return RecordSchema(document, exact, inferred=job.schema is None, model=model)
 
 
-def _exact_columns(job: Job, sink: Sink) -> frozenset[str]:
+def exact_columns(job: Job, sink: Sink) -> frozenset[str]:
     """Return the columns of the table whose numbers must not go through a double on their way."""
     stays = _keeps_text(job) and job.if_exists != "replace"
     return sink.exact_columns(job.table) if stays else frozenset()
@@ -258,7 +264,7 @@ def _describe(request: Request, parts: Parts) -> tuple[JobRecord, BoundTransform
         document = infer(source, None if job.new_columns == "add" else job.infer_records)
         if source.format in ("csv", "tsv") and _keeps_text(job):
             document = _as_written(document, job, parts.sink)
-    schema = _schema(document, _exact_columns(job, parts.sink), job)
+    schema = schema_of(document, exact_columns(job, parts.sink), job)
     is_given = job.schema is not None or source.declared is not None
     there = parts.sink.columns_of(job.table)
     _refuse_other_header(job, source, schema, there)
