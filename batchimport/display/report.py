@@ -232,6 +232,11 @@ def reject_lines(reject: Reject) -> list[str]:
     return lines
 
 
+def show_reasons(counts: dict[tuple[str, str], int]) -> None:
+    """Print how many errors there are of each field and reason."""
+    print_reasons(output(), counts)
+
+
 def show_rejects(rejects: Iterable[Reject]) -> None:
     """Print a line for each error of each reject."""
     console = output()

@@ -40,21 +40,30 @@ class Forms:
     """How the records of a job's files are written.
 
     Args:
+        forms: One for each file, or one for all.
         ends: The position after each file.
+        names: What users call the files.
     """
 
-    def __init__(self, forms: Sequence[Form], ends: Sequence[int]) -> None:
-        self.all, self._ends = forms, ends
+    def __init__(self, forms: Sequence[Form], ends: Sequence[int], names: Sequence[str]) -> None:
+        self._forms, self._ends, self._names = forms, ends, names
 
     def at(self, position: int) -> Form:
         """Return how the file is written that holds a position of the job."""
-        form = self.all[0 if len(self.all) == 1 else self.file_at(position)]
+        form = self._forms[0 if len(self._forms) == 1 else self._file_at(position)]
         if form["format"] not in FORMATS:
             raise FatalError(f"no source is known for the format {form['format']}")
         return form
 
-    def file_at(self, position: int) -> int:
-        """Return which file holds a position."""
+    def of(self, name: str) -> Form:
+        """Return how a file of this name is written."""
+        return self._forms[0 if len(self._forms) == 1 else self._names.index(name)]
+
+    def name_at(self, position: int) -> str:
+        """Return the name of the file that holds a position of the job."""
+        return self._names[self._file_at(position)]
+
+    def _file_at(self, position: int) -> int:
         return min(bisect_right(self._ends, position), len(self._ends) - 1)
 
 
@@ -64,17 +73,17 @@ def forms_of(record: JobRecord, job: Job) -> Forms:
     Raises:
         UsageError: If the files would have to be looked at, and are not what they were.
     """
-    contents = record.configuration.get(CONTENTS, ())
-    forms = record.configuration.get(FORMS)
+    contents, forms = (record.configuration.get(name, ()) for name in (CONTENTS, FORMS))
+    names = names_of(job.sources)
     if forms:
-        return Forms(forms, list(accumulate(int(size) for size, _ in contents)))
+        return Forms(forms, list(accumulate(int(size) for size, _ in contents)), names)
     try:
         source = open_source(job.sources, job.options)
         try:
             if source.fingerprint != record.fingerprint:
                 raise SourceChangedError("is not the file that the job imported", source.name)
             ends = list(accumulate(content.size for content in source.contents))
-            return Forms(source.forms, ends)
+            return Forms(source.forms, ends, names)
         finally:
             source.close()
     except BatchImportError as error:
@@ -116,8 +125,7 @@ class RejectSource:
         self._sink, self._record = sink, record
         self._most_bytes = job.options.max_record_bytes
         self._corrections, self._given_up = corrections, choice.given_up
-        self._forms = forms_of(record, job) if choice.records else Forms((), (0,))
-        self._names = names_of(job.sources)
+        self._forms = forms_of(record, job) if choice.records else Forms((), (), ())
         self.size = len(choice.records)
         self.bytes_read = 0
         self._pieces = _pieces(choice, sink.committed(record.job_id))
@@ -168,7 +176,7 @@ class RejectSource:
     def file_at(self, position: int) -> str:
         """Return the name of the file that a reject came from."""
         at = min(bisect_right(self._ends, position), len(self._ends) - 1)
-        return self._names[self._forms.file_at(self._pieces[at].row.chunk.lo)]
+        return self._forms.name_at(self._pieces[at].row.chunk.lo)
 
 
 def _pieces(choice: Choice, committed: Sequence[Committed]) -> list[_Piece]:

@@ -102,7 +102,7 @@ class KeptRecords(JsonRecords):
         self.chunk = Chunk(Position(), Position(len(records), len(records)))
         super().__init__("", self.chunk, columns)
         self.decoder = decoder_of(columns)
-        self.lines, self.too_long = [_on_one_line(record) for record in records], too_long
+        self.lines, self.too_long = [on_one_line(record) for record in records], too_long
         self.without = too_long | {at for at, line in enumerate(self.lines) if b"\n" in line}
 
     def _locate(self, index: int) -> tuple[int | None, int, bytes]:
@@ -124,9 +124,8 @@ def reread_lines(kept: KeptRecords) -> Batch:
     return Batch(kept.chunk, frame, deferred, kept, "")
 
 
-def _on_one_line(record: bytes) -> bytes:
-    """Return an object on one line, if it can be read."""
-    record = record.strip(b" \t\r\n")
+def on_one_line(record: bytes) -> bytes:
+    """Return a JSON value on one line, if it can be read; one that is on one line stays as it is."""
     if b"\n" not in record:
         return record
     try:
