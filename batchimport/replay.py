@@ -214,7 +214,7 @@ class _Replay:
             _Changed: If another program has claimed it meanwhile.
         """
         mending, sink, owner = self._mending, self._sink, self._recorder.owner
-        refuse_if_owned(record, sink, owner, has_ended)
+        refuse_if_owned(record, sink, owner, lambda name: bool(has_ended(name)))
         choice = choose(sink.rejects(record.job_id), mending.conditions, self._corrections)
         source = RejectSource(sink, record, mending.job, choice, self._corrections)
         committed = sink.committed(record.job_id)
