@@ -12,7 +12,7 @@ from batchimport.model import ChunkCounts, ChunkSizes, Counts, FieldError, Progr
 from tests.helpers.cli import ROOT, Workdir
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-COMMANDS = ("run", "resume", "status", "jobs", "rejects", "schema", "worker")
+COMMANDS = ("run", "resume", "status", "jobs", "rejects", "replay", "schema", "worker")
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 
 
