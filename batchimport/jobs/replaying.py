@@ -14,7 +14,7 @@ import polars as pl
 
 from batchimport.errors import BatchImportError, FatalError, SourceChangedError, UsageError
 from batchimport.jobs.start import exact_columns, recorded_schema, schema_of
-from batchimport.model import Chunk, Position
+from batchimport.model import INDEX, Chunk, Position
 from batchimport.pipeline.chunk import judge
 from batchimport.pipeline.transform import LazyTransform
 from batchimport.sinks.base import CONTENTS, FORMS
@@ -147,6 +147,14 @@ class RejectSource:
         """Return how many records of a chunk are given up."""
         return sum(record in self._given_up for record in self.piece(chunk).records)
 
+    def numbered(self, frame: pl.DataFrame, chunk: Chunk) -> pl.DataFrame:
+        """Return a chunk's rows with the numbers that their records have in the job, if any."""
+        if INDEX not in frame.columns:
+            return frame
+        numbers = [at for at in self.piece(chunk).records if at not in self._given_up]
+        places = frame.get_column(INDEX) - chunk.offset
+        return frame.with_columns(pl.Series(numbers, dtype=pl.Int64).gather(places).alias(INDEX))
+
     def read(self, chunk: Chunk, schema: RecordSchema) -> Batch:
         """Parse the records of a chunk, as they were kept or as they were edited.
 
@@ -226,8 +234,15 @@ class ReplayClaim:
         """Commit the new outcomes of a chunk's rejects, or nothing of them."""
         piece = self._source.piece(request.chunk)
         filtered = request.filtered + self._source.given_up(request.chunk)
+        frame = self._source.numbered(request.frame, request.chunk)
         result = self._claim.store(
-            replace(request, chunk=piece.row.chunk, filtered=filtered, replayed=piece.records)
+            replace(
+                request,
+                chunk=piece.row.chunk,
+                frame=frame,
+                filtered=filtered,
+                replayed=piece.records,
+            )
         )
         if result.already_committed:  # the counts are those of the ledger's chunk
             stored = result.successful - piece.row.successful

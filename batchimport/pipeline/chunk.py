@@ -57,8 +57,8 @@ def process_chunk(
         BatchImportError: If it may not.
     """
     batch = work.source.read(chunk, work.schema)
-    frame, rejects = judge(batch, work.schema)
-    done = work.transform.apply(frame)
+    valid, rejects = judge(batch, work.schema)
+    done = work.transform.apply(valid)
     rejects += [
         batch.raw_records.reject(index, "transform", [error]) for index, error in done.failures
     ]
@@ -67,9 +67,13 @@ def process_chunk(
     def reject_row(row: int, errors: Sequence[FieldError]) -> Reject:
         return batch.raw_records.reject(done.record_of(row), "store", errors)
 
+    frame = done.frame
+    updates = work.claim.record.configuration.get("on_conflict") == "update"
+    if updates and done.indices is not None:
+        frame = frame.with_columns((done.indices.cast(pl.Int64) + chunk.offset).alias(INDEX))
     request = StoreRequest(
         chunk,
-        done.frame,
+        frame,
         rejects,
         done.filtered,
         batch.digest,

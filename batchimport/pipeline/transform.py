@@ -55,12 +55,14 @@ class Transformed:
         record_of: Returns the record, as its index in the chunk, that a row of the frame came from.
         filtered: Number of records that became no row.
         failures: Records whose transformation failed, and why.
+        indices: For each row what `record_of` returns, where that is known without a search.
     """
 
     frame: pl.DataFrame
     record_of: Callable[[int], int]
     filtered: int = 0
     failures: list[tuple[int, FieldError]] = field(default_factory=list)
+    indices: pl.Series | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +142,7 @@ class _BoundIdentity(BoundTransform):
         indices = frame.get_column(INDEX)
         if any(column.name == EXTRA_COLUMN for column in self.columns):
             frame = with_extra(frame).with_columns(pl.col(EXTRA_COLUMN).fill_null("{}"))
-        return Transformed(frame.drop(INDEX), lambda row: int(indices[row]))
+        return Transformed(frame.drop(INDEX), lambda row: int(indices[row]), indices=indices)
 
 
 class FrameTransform:
@@ -229,13 +231,19 @@ class _BoundFrameTransform(BoundTransform):
         stored = _with_extra(self.columns, result)
         rows = result.select([as_stored(result, column) for column in stored])
         record_of = self._record_of(frame, result)
+        indices = None
+        if INDEX in result.columns or result.height == frame.height:
+            indices = (result if INDEX in result.columns else frame).get_column(INDEX)
         filtered = frame.height - result.height
         unfit = misfits(result, rows, self.columns)
         if unfit:
             failures += [(record_of(row), error) for row, error in unfit.items()]
             kept = [row for row in range(rows.height) if row not in unfit]
-            return Transformed(rows[kept], lambda row: record_of(kept[row]), filtered, failures)
-        return Transformed(rows, record_of, filtered, failures)
+            indices = None if indices is None else indices.gather(kept)
+            return Transformed(
+                rows[kept], lambda row: record_of(kept[row]), filtered, failures, indices
+            )
+        return Transformed(rows, record_of, filtered, failures, indices)
 
     def run(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Call the function; its dates and points in time are typed."""
@@ -365,7 +373,13 @@ class _BoundRecordTransform(BoundTransform):
         types = {column.name: column.dtype for column in self.columns}
         if any(EXTRA_COLUMN in row for row in rows):
             types[EXTRA_COLUMN] = pl.String()
-        return Transformed(pl.DataFrame(rows, schema=types), kept.__getitem__, filtered, failures)
+        return Transformed(
+            pl.DataFrame(rows, schema=types),
+            kept.__getitem__,
+            filtered,
+            failures,
+            pl.Series(kept, dtype=pl.UInt32),
+        )
 
     def call_all(self, frame: pl.DataFrame) -> list[Any]:
         """Return the function's result for each record; a FieldError where it raises."""

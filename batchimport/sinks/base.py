@@ -106,7 +106,8 @@ class StoreRequest:
 
     Attributes:
         frame: One column per column of the job's table, in that order; plus `_extra` when some
-            record has keys that no column was made for.
+            record has keys that no column was made for; plus `INDEX` when rows are updated: the number
+            of the record in the job, where it is known.
         rejects: Records that earlier stages refused.
         filtered: Records that the transform filtered out.
         rejecter: Makes a reject of a row that the destination refuses.

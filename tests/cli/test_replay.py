@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from tests.helpers.cli import Ended, Workdir
-from tests.helpers.destinations import SqliteFile
+from tests.helpers.destinations import SqliteFile, make_destination
 from tests.helpers.forked import call
 
 SCHEMA = {
@@ -162,6 +162,31 @@ def test_a_cause_that_went_away(job: Job) -> None:
     assert (dry["failed"], len(job.rows())) == (0, 1)
     assert job.replay()["exit_code"] == 0
     assert job.rows() == [(1, "a", 1), (2, "b", 2)]
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql", "duckdb"])
+@pytest.mark.parametrize("size", [2, 9])
+def test_the_last_record_of_a_key_keeps_the_last_word(
+    kind: str, size: int, workdir: Workdir, request: pytest.FixtureRequest
+) -> None:
+    """Of those that update a row, also where an earlier one comes home after it."""
+    place = make_destination(kind, workdir.path, lambda: request.getfixturevalue("postgres"))
+    workdir.write("schema.json", json.dumps(SCHEMA))
+    given = [(7, "x"), (1, "x"), (1, 5), (2, 3), (2, "x"), (2, "x"), (3, "x"), (3, 4)]
+    workdir.lines("users.jsonl", [{"id": key, "age": age} for key, age in given])
+    words = ("--schema", "schema.json", "--to", place.address, "--table", "users", "--quiet")
+    upsert = ("--key", "id", "--on-conflict", "update", "--chunk-size", size)
+    call(workdir.path, "run", "users.jsonl", *words, *upsert, "--job-id", "users-1")
+    bad = [{"record": at, "raw": {"id": given[at][0], "age": 10 + at}} for at in (0, 1, 4, 5, 6)]
+    for part in (bad[::2], bad[1::2]):
+        workdir.lines("edited.jsonl", part)
+        ended = call(
+            workdir.path,
+            *("replay", "users-1", "--to", place.address, "--from", "edited.jsonl", "--json"),
+        )
+    assert ended.code == 0
+    ages = {row[0]: row[-1] for row in place.rows("users")}
+    assert ages == {7: 10, 1: 5, 2: 15, 3: 4}
 
 
 def test_raw_is_a_file_of_the_same_form(job: Job) -> None:

@@ -14,6 +14,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
+import polars as pl
+
 from batchimport.model import INDEX
 from batchimport.sinks.base import taken_over
 from batchimport.sinks.sql import statements
@@ -22,8 +24,6 @@ from batchimport.sinks.sql.statements import ADDED_COLUMNS, LEDGER_TABLES, OUTCO
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from contextlib import AbstractContextManager
-
-    import polars as pl
 
     from batchimport.model import Chunk, ChunkResult, Committed, FieldError, NewColumns, OnConflict
     from batchimport.schema import Column, Kind
@@ -344,8 +344,8 @@ class ChunkTransaction(ABC):
 
         Args:
             frame: At least one row, with the columns of `target.frame_names`.
-            offset: Number of the chunk's first record. With `--on-conflict update` the row at
-                `place` counts as record `offset + place`, and a later record's value stays.
+            offset: Number of the chunk's first record. With `--on-conflict update` a later record's
+                value stays: see `numbers`.
         """
 
     @abstractmethod
@@ -369,6 +369,13 @@ class ChunkTransaction(ABC):
             JobRunningElsewhereError: If one has.
         """
         self._database.hold(self._job)
+
+    @staticmethod
+    def numbers(frame: pl.DataFrame, offset: int) -> pl.Series:
+        """Return the number of the record that each row counts as, in a column `RECORD`."""
+        if RECORD in frame.columns:
+            return frame.get_column(RECORD)
+        return pl.Series(RECORD, range(offset, offset + frame.height), dtype=pl.Int64)
 
     def begin(self, request: StoreRequest) -> bool:
         """Change the ledger first, so that of two attempts the second one finds what the first did.

@@ -111,12 +111,13 @@ class SqliteTransaction(ChunkTransaction):
         """Store all rows that the table takes."""
         target = self._target
         names = dict(zip(target.frame_names, target.table_names, strict=True))
+        numbers = self.numbers(frame, offset)
         frame = frame.select(target.frame_names).rename(names)
         orphans: Refused = {}
         while True:
             self.run("SAVEPOINT rows")
             places = [place for place in range(frame.height) if place not in orphans]
-            outcomes = self._store(frame[places] if orphans else frame, offset)
+            outcomes = self._store(frame[places], numbers[places])
             refused = {places[place]: why for place, why in outcomes.refused.items()}
             found = self._orphans(frame, {*refused, *orphans}) if self.table.may_defer else {}
             if not found:
@@ -126,11 +127,11 @@ class SqliteTransaction(ChunkTransaction):
             self.run("ROLLBACK TO rows")
             self.run("RELEASE rows")
 
-    def _store(self, frame: pl.DataFrame, offset: int) -> Outcomes:
+    def _store(self, frame: pl.DataFrame, numbers: pl.Series) -> Outcomes:
         target = self._target
         statement = _insert(target.name, frame.columns)
         if target.on_conflict == "update":
-            return self._upsert(statement, frame, offset)
+            return self._upsert(statement, frame, numbers)
         if target.on_conflict == "ignore":
             key = f"({column_list(target.key)})" if target.key else ""
             rows = _Rows(self, f"{statement} ON CONFLICT {key} DO NOTHING", frame)
@@ -143,7 +144,7 @@ class SqliteTransaction(ChunkTransaction):
                 rows.append()
         return Outcomes(rows.refused, rows.replaced, len(rows.ignored), len(rows.skipped))
 
-    def _upsert(self, statement: str, frame: pl.DataFrame, offset: int) -> Outcomes:
+    def _upsert(self, statement: str, frame: pl.DataFrame, numbers: pl.Series) -> Outcomes:
         """Insert rows or update those of the same key, unless a later record has written it.
 
         The table of keys gets those of the chunk that the table has. The ones that are new to it
@@ -155,7 +156,7 @@ class SqliteTransaction(ChunkTransaction):
         same = " AND ".join(f"k.{quote(name)} = excluded.{quote(name)}" for name in key)
         given = " AND ".join(f"{quote(name)} = ?" for name in key)
         record = quote(RECORD)
-        frame = frame.with_columns((pl.int_range(pl.len(), dtype=pl.Int64) + offset).alias(RECORD))
+        frame = frame.with_columns(numbers)
 
         def remember_those_there() -> None:
             self.connection.run_many(
@@ -173,7 +174,8 @@ class SqliteTransaction(ChunkTransaction):
         )
         remember_those_there()
         rows.isolate()
-        stored = frame.filter(~(pl.col(RECORD) - offset).is_in([*rows.refused, *rows.skipped]))
+        places = pl.int_range(pl.len(), dtype=pl.Int64)
+        stored = frame.filter(~places.is_in([*rows.refused, *rows.skipped]))
         named = stored.select([*key, RECORD]).drop_nulls()
         remember = f"{_insert(keys, named.columns)} ON CONFLICT ({column_list(key)}) DO"
         before = self.changes()
