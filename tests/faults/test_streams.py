@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import shlex
 import signal
-import sqlite3
 import subprocess
-from contextlib import closing
-from pathlib import Path
 
 import pytest
 
+from batchimport.failpoints import VARIABLE
 from tests.helpers.cli import COMMAND, Workdir, environment
-from tests.helpers.destinations import CHUNKS
 from tests.helpers.tables import query
-from tests.helpers.tracing import wait_for
+from tests.helpers.tracing import has_stopped, wait_for
 
-RECORDS = 60_000
+RECORDS = 20_000
 
 
 def shell(workdir: Workdir, redirection: str) -> tuple[int, str]:
@@ -49,15 +46,6 @@ def test_streams_that_are_closed(workdir: Workdir, redirection: str, is_printed:
     assert (workdir.path / "u.db").read_bytes().startswith(b"SQLite format 3")
 
 
-def has_stored(path: Path) -> bool:
-    """Read a database that is being written to; a copy of its files might be inconsistent."""
-    try:
-        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
-            return connection.execute(f"SELECT count(*) FROM {CHUNKS}").fetchone() != (0,)
-    except sqlite3.OperationalError:  # not made yet, or locked
-        return False
-
-
 @pytest.mark.parametrize("is_ignored", [False, True])
 def test_a_terminal_that_hangs_up(workdir: Workdir, is_ignored: bool) -> None:
     """It drains and can be resumed; under `nohup` it runs to its end."""
@@ -67,13 +55,14 @@ def test_a_terminal_that_hangs_up(workdir: Workdir, is_ignored: bool) -> None:
     process = subprocess.Popen(
         [*(["nohup"] if is_ignored else []), *COMMAND, *words],
         cwd=workdir.path,
-        env=environment(),
+        env=environment(**{VARIABLE: "before-store=stop@3"}),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
     )
-    wait_for(lambda: has_stored(workdir.path / "u.db"))
+    wait_for(lambda: has_stopped(process.pid))  # in its third chunk of many
     process.send_signal(signal.SIGHUP)
+    process.send_signal(signal.SIGCONT)
     process.communicate(timeout=60)
     assert process.returncode == (0 if is_ignored else 5)
     assert workdir.run("u.jsonl")["successful"] == RECORDS
