@@ -40,7 +40,7 @@ from batchimport.jobs.recorder import Recorder, committed_counts
 from batchimport.jobs.replaying import RejectSource, ReplayClaim, prepare
 from batchimport.jobs.selecting import Corrections, RejectFilter, choose, notes_on
 from batchimport.jobs.start import LOOKS
-from batchimport.jobs.stored import missing_rows, refuse_missing
+from batchimport.jobs.stored import missing_rows, refuse_missing, refuse_stored_rejects
 from batchimport.model import Counts, hash_of
 from batchimport.pipeline.chunk import Work
 from batchimport.policy.events import JobFinished, JobStarted
@@ -222,6 +222,7 @@ class _Replay:
             return _Ready(record, choice, source, committed)
         missing = missing_rows(record, sink, sink.jobs())
         refuse_missing(missing if missing and missing.are_all else None, mending.job.table)
+        refuse_stored_rejects(record, mending.job, sink)
         in_force, schema, transform = prepare(record, mending.job, sink, source, mending.changes)
         sink.join(mending.job, in_force)  # refuses columns that the table does not take
 

@@ -253,6 +253,28 @@ class _Comparison:
         )
 
 
+def refuse_stored_rejects(record: JobRecord, job: Job, sink: Sink) -> None:
+    """Refuse to replay rejects whose records may have come into the table by another job meanwhile.
+
+    Raises:
+        AlreadyStoredError: If another job has stored records of the same content there.
+    """
+    if not appends(job) or record.configuration.get(DUPLICATES):
+        return
+    own = {content for content in _contents_of(record) if content.size}
+    for other in same_table(job.table, sink, sink.jobs()):
+        is_same = other.job_id != record.job_id and not own.isdisjoint(_contents_of(other))
+        if not is_same or other.configuration.get(DUPLICATES):
+            continue
+        stored = sum(row.successful for row in sink.committed(other.job_id))
+        if stored:
+            raise AlreadyStoredError(
+                f"job {other.job_id} has imported the same content since: {rows_of(stored)}",
+                where=job.table,
+                hint=f"batchimport rejects {other.job_id} shows what is missing of it",
+            )
+
+
 def _differences(job: Job, record: JobRecord) -> str:
     """Return what is different about an earlier job, as options: `other --schema`."""
     was, now = record.configuration, asdict(job)

@@ -15,6 +15,7 @@ from tests.helpers.forked import call
 RECORDS = 90
 SCHEMA = {"properties": {"id": {"type": "integer"}, "age": {"type": "integer"}}}
 JOB = ("--job-id", "users-1", "--table", "users", "--schema", "schema.json", "--quiet", "--json")
+QUICKLY = ("--retry-initial", 0.01)
 POINTS = (
     "before-claim",
     "after-claim",
@@ -45,7 +46,8 @@ def imported(folder: Path, place: Destination, size: int) -> None:
         if at % 4 < 3
     ]
     (folder / "edited.jsonl").write_text("".join(f"{json.dumps(each)}\n" for each in lines))
-    ended = call(folder, "run", "users.jsonl", "--to", place.address, *JOB, "--chunk-size", size)
+    words = ("run", "users.jsonl", "--to", place.address, *JOB, *QUICKLY, "--chunk-size", size)
+    ended = call(folder, *words)
     assert (ended.code, ended.summary["failed"]) == (3, 30)
 
 
@@ -75,3 +77,18 @@ def test_killed_over_a_replay(
     assert [summary[name] for name in counts] == [len(good), 15, 7, RECORDS]
     again = call(folder, "run", "users.jsonl", "--to", place.address, *JOB, "--chunk-size", 50)
     assert (again.code, again.summary["status"]) == (3, "already_completed")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_attempt_that_breaks_is_tried_again(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """The next one finds what became of it, and counts each record once."""
+    place = new_victim(kind, tmp_path / "a", request).destination
+    folder = tmp_path / "b"
+    imported(folder, place, 7)
+    fault = "before-commit=error@2,after-commit=error@3"
+    summary = replay(folder, place, fault).summary
+    assert summary["chunks"]["retried"] == 2
+    assert summary["this_run"] == {"processed": 22, "successful": 8, "failed": 7, "filtered": 7}
+    assert (summary["successful"], summary["failed"], summary["filtered"]) == (68, 15, 7)
