@@ -87,7 +87,7 @@ def test_an_attempt_that_breaks_is_tried_again(
     place = new_victim(kind, tmp_path / "a", request).destination
     folder = tmp_path / "b"
     imported(folder, place, 7)
-    fault = "before-commit=error@2,after-commit=error@3"
+    fault = "before-commit=error@2,after-commit=error@2"
     summary = replay(folder, place, fault).summary
     assert summary["chunks"]["retried"] == 2
     assert summary["this_run"] == {"processed": 22, "successful": 8, "failed": 7, "filtered": 7}
