@@ -23,6 +23,7 @@ from batchimport.errors import (
     AccountsError,
     BatchImportError,
     DestinationLockedError,
+    JobInterrupted,
     JobRunningElsewhereError,
     without_panics,
 )
@@ -300,6 +301,7 @@ class _Replay:
                 self._finish(ready.claim, "completed" if is_completed else "interrupted")
         except BatchImportError as raised:
             error = error or raised
+            is_completed &= not isinstance(raised, AccountsError)  # as the ledger has it then
         try:
             tally.totals, _ = committed_counts(self._sink.committed(self._job_id))
             rejects = self._export(tally.totals.failed, is_whole=error is None)
@@ -308,6 +310,8 @@ class _Replay:
         self._recorder.job_status = (
             verdict(tally.totals.failed, None)[0] if is_completed else "interrupted"
         )
+        if isinstance(error, JobInterrupted) and is_completed:
+            error.hint = "run the same command again: it replays what is left"
         status, code = verdict(tally.totals.failed, error)
         status = self._recorder.job_status if error is None else status
         summary = summary_of(self._request, self._job_id, status, error)

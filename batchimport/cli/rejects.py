@@ -4,7 +4,7 @@
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, ClassVar
@@ -89,7 +89,7 @@ def rejects(
         if summary:
             _show_counts(meant(), conditions, json_=json_)
         elif raw:
-            _write_raw(meant(), record, address)
+            _write_raw(meant, record, address)
         elif json_:
             for reject in meant():
                 typer.echo(json.dumps(reject.to_dict()))
@@ -116,11 +116,15 @@ def _show_counts(rejects: "Iterable[Reject]", conditions: "RejectFilter", *, jso
         typer.echo("no rejects")
 
 
-def _write_raw(rejects: "Iterable[Reject]", record: "JobRecord", address: str) -> None:
+def _write_raw(
+    rejects: "Callable[[], Iterable[Reject]]", record: "JobRecord", address: str
+) -> None:
     from batchimport.jobs.identify import job_from  # noqa: PLC0415 - imports Polars
-    from batchimport.jobs.raw import raw_records  # noqa: PLC0415 - imports Polars
+    from batchimport.jobs.raw import raw_records, refuse_different_forms  # noqa: PLC0415 - the same
     from batchimport.jobs.replaying import forms_of  # noqa: PLC0415 - imports Polars
 
     job = job_from(record.configuration, address)
-    for line in raw_records(rejects, forms_of(record, job), job):
+    forms = forms_of(record, job)
+    refuse_different_forms(rejects(), forms)
+    for line in raw_records(rejects(), forms, job):
         sys.stdout.buffer.write(line)

@@ -16,14 +16,29 @@ if TYPE_CHECKING:
     from batchimport.sources.base import Form
 
 
+def refuse_different_forms(rejects: Iterable[Reject], forms: Forms) -> None:
+    """Refuse rejects that do not fit into one file.
+
+    Raises:
+        UsageError: If they are of files with different headers or dialects.
+    """
+    known: Form | None = None
+    for reject in rejects if forms.differ else ():
+        form = forms.of(reject.source)
+        if known not in (None, form):
+            raise UsageError(
+                f"the rejects are of files with different headers: that of {reject.source} is another",
+                where="--raw",
+                hint="use --json; `batchimport replay --from` takes these lines once `raw` is edited",
+            )
+        known = form
+
+
 def raw_records(rejects: Iterable[Reject], forms: Forms, job: Job) -> Iterator[bytes]:
     """Yield the records of rejects, each with its line end, below the header if the format has one.
 
     A delimited file has the dialect, the header and the `--encoding` of its source; all other formats
     become JSON Lines.
-
-    Raises:
-        UsageError: If the rejects are of files with different headers or dialects.
     """
     known: Form | None = None
     encode = _encoder(job.options.encoding)
@@ -35,12 +50,6 @@ def raw_records(rejects: Iterable[Reject], forms: Forms, job: Job) -> Iterator[b
             end = b"\r\n" if header.endswith("\r\n") else b"\n"
             if header:
                 yield encode(header.rstrip("\r\n").encode() + end)
-        elif form != known:
-            raise UsageError(
-                f"the rejects are of files with different headers: {reject.source} differs",
-                where="--raw",
-                hint="use --json; `batchimport replay --from` takes these lines once `raw` is edited",
-            )
         known = form
         yield encode((reject.raw if "dialect" in form else on_one_line(reject.raw)) + end)
 

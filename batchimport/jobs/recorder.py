@@ -83,7 +83,7 @@ class Recorder:
             | {
                 "ended": None if self.tally.stage != "finished" else utc_now(),
                 "seconds": round(seconds, 3),
-                "error": self._error,
+                "error": None if self.job_status in COMPLETED else self._error,
                 "progress": progress,
             },
         )

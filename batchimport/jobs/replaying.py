@@ -43,10 +43,14 @@ class Forms:
         forms: One for each file, or one for all.
         ends: The position after each file.
         names: What users call the files.
+
+    Attributes:
+        differ: Some files are not written like others.
     """
 
     def __init__(self, forms: Sequence[Form], ends: Sequence[int], names: Sequence[str]) -> None:
         self._forms, self._ends, self._names = forms, ends, names
+        self.differ = any(form != forms[0] for form in forms)
 
     def at(self, position: int) -> Form:
         """Return how the file is written that holds a position of the job."""

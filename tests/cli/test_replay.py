@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +35,9 @@ class Job:
         self.place = SqliteFile(f"sqlite:///{workdir.path / 'users.db'}")
         workdir.write("schema.json", json.dumps(SCHEMA))
 
-    def run(self, source: str, *more: object) -> Ended:
+    def run(self, *sources: str, more: Sequence[object] = ()) -> Ended:
         words = ("--schema", "schema.json", "--to", self.place.address, "--table", "users")
-        return self.call("run", source, *words, "--job-id", "users-1", "--json", *more)
+        return self.call("run", *sources, *words, "--job-id", "users-1", "--json", *more)
 
     def replay(self, *more: object) -> dict[str, Any]:
         ended = self.call("replay", "users-1", "--to", self.place.address, "--json", *more)
@@ -293,11 +295,52 @@ def test_edited_where_it_lies(job: Job, workdir: Workdir) -> None:
     assert (status["status"], status["failed_items"]) == ("completed", 0)
 
 
+def test_files_of_any_form_in_one_job(job: Job, workdir: Workdir) -> None:
+    """Each record is read by the header and the dialect of its own file, which may be gone."""
+    workdir.write("a.csv", "id,name,age\n1,a,x\n")
+    workdir.write("b.csv", "age;name;id\ny;b;2\n3;c;3\n")
+    workdir.write("c.jsonl.gz", gzip.compress(b'{"id": 4, "age": "z"}\n'))
+    job.run("a.csv", "b.csv", "c.jsonl.gz")
+    for path in workdir.path.glob("?.*"):
+        path.unlink()
+    ended = job.call("rejects", "users-1", "--to", job.place.address, "--raw")
+    assert (ended.code, ended.out) == (2, "")
+    assert "different headers" in ended.err
+    job.correct({0: "1,a,1", 1: "2;b;2", 3: {"id": 4, "name": "d", "age": 4}})
+    assert job.replay("--from", "edited.jsonl")["exit_code"] == 0
+    assert job.rows() == [(1, "a", 1), (2, "b", 2), (3, "c", 3), (4, "d", 4)]
+
+
+def test_a_job_of_an_earlier_version(job: Job, workdir: Workdir) -> None:
+    """Has no form in its ledger: the source is looked at, as long as it is there."""
+    name, _ = write(job, "csv", RECORDS)
+    job.run(name)
+    column = "json_remove(configuration, '$.forms', '$.contents')"
+    job.place.execute(f"UPDATE _batchimport_jobs SET configuration = {column}")
+    job.correct({1: '1;"n;1";1'})
+    assert job.replay("--from", "edited.jsonl")["failed"] == 2
+    (workdir.path / name).unlink()
+    ended = job.call("replay", "users-1", "--to", job.place.address)
+    assert (ended.code, "its source is needed" in ended.err) == (2, True)
+
+
+def test_content_that_another_job_has_stored_since(job: Job, workdir: Workdir) -> None:
+    """Is not stored once more by a replay of the job that had rejected all of it."""
+    workdir.lines("users.jsonl", [{"id": 1, "age": "x"}])
+    assert job.run("users.jsonl").summary["successful"] == 0
+    workdir.write("any.json", "{}")
+    words = ("--to", job.place.address, "--table", "users", "--job-id", "users-2", "--json")
+    query = "SELECT id, NULL AS name, 1 AS age FROM records"
+    assert job.call("run", "users.jsonl", *words, "--sql", query).summary["successful"] == 1
+    ended = job.call("replay", "users-1", "--to", job.place.address, "--sql", query)
+    assert (ended.code, "users-2 has imported the same content" in ended.err) == (6, True)
+
+
 def test_a_foreign_transform_is_not_run(job: Job, workdir: Workdir) -> None:
     """Code that only the ledger names is run once the user names it, too."""
     workdir.write("code.py", "def good(record: dict) -> dict:\n    return {**record, 'age': 1}\n")
     write(job, "jsonl", RECORDS)
-    job.run("users.jsonl", "--transform", "code.py:good")
+    job.run("users.jsonl", more=("--transform", "code.py:good"))
     (workdir.path / ".batchimport").rename(workdir.path / "lost")
     ended = job.call("replay", "users-1", "--to", job.place.address)
     assert (ended.code, "--transform code.py:good" in ended.err) == (2, True)
