@@ -37,7 +37,7 @@ from batchimport.model import (
     hash_of,
 )
 from batchimport.sinks import redact
-from batchimport.sinks.base import DUPLICATES
+from batchimport.sinks.base import DUPLICATES, REPLAYS
 from batchimport.sources.paths import STANDARD_INPUT, stem_of
 from batchimport.state.directory import STATE_PATH, StateDirectory
 from batchimport.system import owner_is_gone
@@ -351,7 +351,9 @@ def _grown(request: Request, source: Source, sink: Sink) -> JobRecord | None:
         fingerprint=source.fingerprint,
         modified=source.modified,
         size=source.size,
-        configuration=without_address(job) | facts_of(source, allow_duplicates=False),
+        configuration=without_address(job)
+        | facts_of(source, allow_duplicates=False)
+        | {name: record.configuration[name] for name in (REPLAYS,) if name in record.configuration},
         state="interrupted" if is_done else record.state,
         rows_before=None if is_done else record.rows_before,  # others may have changed the table
     )

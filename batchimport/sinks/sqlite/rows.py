@@ -117,7 +117,11 @@ class SqliteTransaction(ChunkTransaction):
         while True:
             self.run("SAVEPOINT rows")
             places = [place for place in range(frame.height) if place not in orphans]
-            outcomes = self._store(frame[places], numbers[places])
+            outcomes = (
+                self._store(frame[places], numbers[places])
+                if orphans
+                else self._store(frame, numbers)
+            )
             refused = {places[place]: why for place, why in outcomes.refused.items()}
             found = self._orphans(frame, {*refused, *orphans}) if self.table.may_defer else {}
             if not found:
