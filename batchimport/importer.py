@@ -61,7 +61,6 @@ from batchimport.policy.plan import Plan
 from batchimport.policy.preparing import watched_by
 from batchimport.policy.sizing import choose_sizer
 from batchimport.policy.stop_rules import StopRule, verdict
-from batchimport.schema import notes_about
 from batchimport.schema.diagnose import likely_mistakes
 from batchimport.sinks import open_sink, redact
 from batchimport.sinks.base import SinkOptions
@@ -296,7 +295,7 @@ class _Run:
         self._wait.is_claimed = True
         if self._spool is not None and not self._request.options.dry_run:
             self._spool.keep(record.job_id)
-        self._announce(record, opened.committed)
+        self._announce(opened)
         error: BatchImportError | None = None
         try:
             with without_panics():
@@ -310,12 +309,12 @@ class _Run:
     def _started(self, record: JobRecord, committed: Sequence[Committed]) -> JobStarted:
         return started(record.job_id, self._job, self._source, committed)
 
-    def _announce(self, record: JobRecord, committed: Sequence[Committed]) -> None:
-        event = self._started(record, committed)
+    def _announce(self, opened: Opened) -> None:
+        record = opened.record
+        event = started(record.job_id, self._job, self._source, opened.committed, opened.inferred)
         kept = (self._spool.note,) if self._spool is not None and self._spool.note else ()
         suspicious = likely_mistakes(self._job.schema) if self._job.model is None else ()
-        inferred = notes_about(record.schema) if self._job.schema is None else ()
-        notes = (*event.notes, *inferred, *kept, *suspicious)
+        notes = (*event.notes, *kept, *suspicious)
         self._recorder(replace(event, notes=notes))
 
     def _run_engine(self, work: Work, committed: Sequence[Committed]) -> None:

@@ -11,11 +11,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import re
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from batchimport.errors import UsageError
+from batchimport.rules import check_choice, check_range, pairs_of
 
 Stage = Literal["parse", "validate", "transform", "store"]
 IfExists = Literal["append", "truncate", "replace", "fail"]
@@ -23,6 +23,12 @@ OnConflict = Literal["error", "ignore", "update"]
 NewColumns = Literal["extra", "add", "reject"]
 Adaptive = Literal["auto", "load", "off"]
 Compression = Literal["gzip", "zstd", "bz2", "xz", "none"]
+Ragged = Literal["reject", "pad"]
+DecimalMark = Literal[".", ","]
+ThousandsMark = Literal[",", ".", "'", " ", "_", "\u00a0", "\u202f", "\u2019"]
+Kind = Literal["integer", "number", "boolean", "string", "date", "date-time", "uuid", "json"]
+"""What a column holds. `date`, `date-time` and `uuid` are strings of that JSON Schema format.
+A property without one scalar type is `json`: its column holds JSON text."""
 
 SUMMARY_VERSION = 1
 EXTRA_COLUMN = "_extra"
@@ -33,8 +39,6 @@ DRY_RUN = "nothing is kept (dry run)"
 
 INDEX = "__record__"
 """Hidden column of a frame: 0-based number of the record within its chunk (UInt32)."""
-
-JOB_ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -179,6 +183,9 @@ class Committed:
         ignored: Of the filtered records, those that `--on-conflict ignore` left out.
         skipped: Of the filtered records, those that a trigger, a rule or a conflict clause of the
             table left out.
+        epoch: Number of the claim that stored it: of the run.
+        attempt: Number of the attempt that stored it, from 1.
+        committed_at: ISO 8601 in UTC.
     """
 
     chunk: Chunk
@@ -189,39 +196,14 @@ class Committed:
     updated: int = 0
     ignored: int = 0
     skipped: int = 0
-
-
-def check_job_id(job_id: str, where: str | None = None) -> None:
-    """Check that a string may be the id of a job: it names a folder.
-
-    Raises:
-        UsageError: If not.
-    """
-    if not JOB_ID_PATTERN.fullmatch(job_id):
-        raise UsageError(
-            f"not a job id: {job_id!r}",
-            where=where,
-            hint="letters, digits, dot, dash and underscore, at most 128 characters",
-        )
-
-
-def _check_range(option: str, value: float | None, least: float, most: float | None = None) -> None:
-    if value is None or (value >= least and (most is None or value <= most)):
-        return
-    bounds = f"at least {least}" if most is None else f"from {least} to {most}"
-    raise UsageError(f"must be {bounds}, not {value}", where=option)
-
-
-def _check_choice(option: str, value: str | None, choices: Any) -> None:
-    names = get_args(choices)
-    if value is not None and value not in names:
-        known = ", ".join(map(repr, names))
-        raise UsageError(f"{value!r} is not one of {known}", where=option)
+    epoch: int = 0
+    attempt: int = 1
+    committed_at: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class SourceOptions:
-    """How to read the bytes of the source; None: detect it.
+    """How to read the bytes of the source, and what its fields are called; None: detect it.
 
     Attributes:
         header: CSV: some row has the names of the columns.
@@ -229,6 +211,16 @@ class SourceOptions:
         null_string: CSV: the cell that means null, or several; None: an empty cell.
         skip_lines: CSV: lines before the header.
         max_record_bytes: A longer record is rejected.
+        decimal: CSV: the character before the decimals of a number; `thousands`: between its groups.
+        comment: CSV: a line that begins with it is no record.
+        ragged: CSV: what becomes of a record with too few fields; None: it is rejected.
+        date_formats: How dates and points in time may be written, besides ISO 8601.
+        records: JSON: the keys, joined by dots, that lead to the array of records.
+        flatten: JSON: the keys of a nested object become keys `outer.inner` of the record.
+        rename: `OLD=NEW` for each key that is called otherwise.
+        columns: The keys that are kept, by their new names and in this order; empty: all.
+        types: `COLUMN=TYPE` for each column whose type is not inferred.
+        add_columns: `NAME=WHAT` for each column that says where a record is from.
     """
 
     format: str | None = None
@@ -241,6 +233,17 @@ class SourceOptions:
     skip_lines: int | None = None
     max_record_bytes: int = 16 * 1024 * 1024
     has_header: bool = False
+    decimal: str | None = None
+    thousands: str | None = None
+    comment: str | None = None
+    ragged: Ragged | None = None
+    date_formats: tuple[str, ...] = ()
+    records: str | None = None
+    flatten: bool = False
+    rename: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    types: tuple[str, ...] = ()
+    add_columns: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Check the rules.
@@ -248,13 +251,36 @@ class SourceOptions:
         Raises:
             UsageError: If a value is out of its range.
         """
-        if isinstance(self.null_string, list):  # as JSON has it
-            object.__setattr__(self, "null_string", tuple(self.null_string))
+        for name in ("null_string", "date_formats", "rename", "columns", "types", "add_columns"):
+            if isinstance(given := getattr(self, name), list):  # as JSON has it
+                object.__setattr__(self, name, tuple(given))
+        if self.ragged == "reject":  # as without the option
+            object.__setattr__(self, "ragged", None)
+        for option, text in (("--comment", self.comment), ("--records", self.records)):
+            if text == "":
+                raise UsageError("must not be empty", where=option)
         if self.has_header and not self.header:
             raise UsageError("is the opposite of --no-header", where="--header")
-        _check_choice("--compression", self.compression, Compression)
-        _check_range("--skip-lines", self.skip_lines, 0)
-        _check_range("--max-record-bytes", self.max_record_bytes, 1)
+        check_choice("--compression", self.compression, Compression)
+        check_range("--skip-lines", self.skip_lines, 0)
+        check_range("--max-record-bytes", self.max_record_bytes, 1)
+        check_choice("--decimal", self.decimal, DecimalMark)
+        check_choice("--thousands", self.thousands, ThousandsMark)
+        if self.thousands is not None and self.thousands == self.decimal:
+            raise UsageError("is the same as --decimal", where="--thousands")
+        check_choice("--ragged", self.ragged, Ragged)
+        self._check_keys()
+
+    def _check_keys(self) -> None:
+        """Check what is said about the records' keys."""
+        for name, kind in pairs_of("--type", self.types).items():
+            check_choice(f"--type {name}", kind, Kind)
+        renamed = list(pairs_of("--rename", self.rename).values())
+        pairs_of("--add-column", self.add_columns)
+        for option, names in (("--rename", renamed), ("--columns", list(self.columns))):
+            twice = next((name for name in names if names.count(name) > 1), None)
+            if twice is not None:
+                raise UsageError(f"{twice!r} is given twice", where=option)
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,14 +339,18 @@ class Job:
         for option, text in texts.items():
             if text != text.encode(errors="replace").decode():
                 raise UsageError("is not valid UTF-8", where=option)
-        _check_choice("--if-exists", self.if_exists, IfExists)
-        _check_choice("--on-conflict", self.on_conflict, OnConflict)
-        _check_choice("--new-columns", self.new_columns, NewColumns)
-        _check_range("--infer-rows", self.infer_records, 1)
-        _check_range("--limit", self.limit, 1)
+        check_choice("--if-exists", self.if_exists, IfExists)
+        check_choice("--on-conflict", self.on_conflict, OnConflict)
+        check_choice("--new-columns", self.new_columns, NewColumns)
+        check_range("--infer-rows", self.infer_records, 1)
+        check_range("--limit", self.limit, 1)
         if self.sql is not None and self.transform is not None:
             raise UsageError(
                 "cannot be combined with --transform", where="--sql", hint="choose one of the two"
+            )
+        if self.schema is not None and self.options.types:
+            raise UsageError(
+                "cannot be combined with --schema, which says the types", where="--type"
             )
         if self.on_conflict == "update" and not self.key:
             raise UsageError(
@@ -394,22 +424,22 @@ class RunOptions:
         Raises:
             UsageError: If a value is out of its range.
         """
-        _check_choice("--adaptive", self.adaptive, Adaptive)
-        _check_range("--max-parallel", self.max_parallel, 1, 256)
-        _check_range("--chunk-size", self.chunk_size, 1)
-        _check_range("--min-chunk-size", self.min_chunk_size, 1)
+        check_choice("--adaptive", self.adaptive, Adaptive)
+        check_range("--max-parallel", self.max_parallel, 1, 256)
+        check_range("--chunk-size", self.chunk_size, 1)
+        check_range("--min-chunk-size", self.min_chunk_size, 1)
         if not self.max_chunk_size >= self.min_chunk_size:
             raise UsageError("is smaller than --min-chunk-size", where="--max-chunk-size")
-        _check_range("--chunk-bytes", self.chunk_bytes, 1)
-        _check_range("--max-memory", self.max_memory_bytes, 1)
-        _check_range("--max-attempts", self.max_attempts, 1)
-        _check_range("--retry-initial", self.retry_initial_seconds, 0)
-        _check_range("--retry-max", self.retry_max_seconds, 0)
-        _check_range("--retry-backoff", self.retry_backoff, 1)
-        _check_range("--chunk-timeout", self.chunk_timeout_seconds, 0.001)
-        _check_range("--destination-wait", self.destination_wait_seconds, 0)
-        _check_range("--max-errors", self.max_errors, 0)
-        _check_range("--min-records", self.min_records, 0)
+        check_range("--chunk-bytes", self.chunk_bytes, 1)
+        check_range("--max-memory", self.max_memory_bytes, 1)
+        check_range("--max-attempts", self.max_attempts, 1)
+        check_range("--retry-initial", self.retry_initial_seconds, 0)
+        check_range("--retry-max", self.retry_max_seconds, 0)
+        check_range("--retry-backoff", self.retry_backoff, 1)
+        check_range("--chunk-timeout", self.chunk_timeout_seconds, 0.001)
+        check_range("--destination-wait", self.destination_wait_seconds, 0)
+        check_range("--max-errors", self.max_errors, 0)
+        check_range("--min-records", self.min_records, 0)
         share = self.max_errors_share
         if share is not None and not 0 <= share <= 1:
             raise UsageError(f"must be from 0% to 100%, not {share:.0%}", where="--max-errors")

@@ -40,9 +40,10 @@ from batchimport.jobs.identify import refuse_if_owned
 from batchimport.jobs.recorder import Recorder, committed_counts
 from batchimport.jobs.replaying import RejectSource, ReplayClaim, prepare
 from batchimport.jobs.selecting import Corrections, RejectFilter, choose, notes_on
-from batchimport.jobs.start import LOOKS
+from batchimport.jobs.start import LOADED_AT, LOOKS
 from batchimport.jobs.stored import missing_rows, refuse_missing, refuse_stored_rejects
 from batchimport.model import Counts, hash_of
+from batchimport.pipeline.additions import additions
 from batchimport.pipeline.chunk import Work
 from batchimport.policy.events import JobFinished, JobStarted
 from batchimport.policy.plan import Plan
@@ -215,17 +216,18 @@ class _Replay:
             _Changed: If another program has claimed it meanwhile.
         """
         mending, sink, owner = self._mending, self._sink, self._recorder.owner
+        job = mending.job
         refuse_if_owned(record, sink, owner, lambda name: bool(has_ended(name)))
         choice = choose(sink.rejects(record.job_id), mending.conditions, self._corrections)
-        source = RejectSource(sink, record, mending.job, choice, self._corrections)
+        source = RejectSource(sink, record, job, choice, self._corrections)
         committed = sink.committed(record.job_id)
         if not choice.records:
             return _Ready(record, choice, source, committed)
         missing = missing_rows(record, sink, sink.jobs())
-        refuse_missing(missing if missing and missing.are_all else None, mending.job.table)
-        refuse_stored_rejects(record, mending.job, sink)
-        in_force, schema, transform = prepare(record, mending.job, sink, source, mending.changes)
-        sink.join(mending.job, in_force)  # refuses columns that the table does not take
+        refuse_missing(missing if missing and missing.are_all else None, job.table)
+        refuse_stored_rejects(record, job, sink)
+        in_force, schema, transform = prepare(record, job, sink, source, mending.changes)
+        sink.join(job, in_force)  # refuses columns that the table does not take
 
         def check() -> None:
             if find_record(sink, record.job_id).epoch != record.epoch:
@@ -239,8 +241,9 @@ class _Replay:
             cast("Source", source),
             schema,
             transform,
-            ReplayClaim(sink.join(mending.job, in_force), source),
+            ReplayClaim(sink.join(job, in_force), source),
             self._request.options.chunk_timeout_seconds,
+            additions(job.options, record.job_id, str(record.configuration.get(LOADED_AT, ""))),
         )
         return _Ready(claim.record, choice, source, committed, claim, work)
 

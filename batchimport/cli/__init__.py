@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from batchimport import __version__, failpoints
-from batchimport.cli import jobs, rejects, replay, resume, run, schema, status, worker
+from batchimport.cli import jobs, rejects, replay, report, resume, run, schema, status, worker
 from batchimport.cli.options import GroupedCommand, as_command
 from batchimport.display.escape import safe
 from batchimport.display.report import print_error
@@ -33,6 +33,7 @@ _MEANT = {
     **dict.fromkeys(("errors", "failed", "rejected"), "rejects"),
     **dict.fromkeys(("retry", "redo", "reprocess", "repair"), "replay"),
     **dict.fromkeys(("progress", "watch", "show"), "status"),
+    **dict.fromkeys(("html", "explain"), "report"),
     "infer": "schema",
 }
 """Commands of other tools, and what they are called here."""
@@ -113,6 +114,11 @@ EXAMPLES = {
         "batchimport replay users-1a2b3c4d --from edited.jsonl --where field=age",
         "batchimport replay users-1a2b3c4d --sql 'SELECT *, lower(email) AS email FROM records'",
     ),
+    "report": (
+        "batchimport report users-1a2b3c4d",
+        "batchimport report users-1a2b3c4d -o last-night.html --to postgresql://db/shop",
+        "batchimport report users-1a2b3c4d --json | jq .accounts",
+    ),
     "schema": (
         "batchimport schema users.jsonl > users.schema.json",
         "batchimport schema 'logs/*.csv' --delimiter ';'",
@@ -132,14 +138,13 @@ app = typer.Typer(
     help="Import files of millions of records into a database: every record stored exactly once, "
     "or in the rejects with the reason.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in (
     *(run.run, resume.resume, status.status, jobs.jobs),
-    *(rejects.rejects, replay.replay, schema.schema, worker.worker),
+    *(rejects.rejects, replay.replay, report.report, schema.schema, worker.worker),
 ):
     examples = "\n".join(f"  {line}" for line in EXAMPLES[command.__name__])
     epilog = f"\b\nExamples:\n{examples}"

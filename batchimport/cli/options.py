@@ -17,19 +17,17 @@ from typing import Annotated, Any, ClassVar, Literal, get_args, get_type_hints
 import typer
 from typer.core import TyperCommand
 
+from batchimport.cli.completion import job_ids
 from batchimport.errors import BatchImportError, UsageError, did_you_mean, without_panics
 from batchimport.model import (
     Adaptive,
-    Compression,
     IfExists,
     NewColumns,
     OnConflict,
     RunOptions,
-    SourceOptions,
     TemporalOptions,
 )
 from batchimport.sinks.registry import address_of, examples, scheme_of
-from batchimport.sources.registry import FORMATS
 from batchimport.state.directory import STATE_PATH, StateDirectory
 
 _UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "ki": 1024, "mi": 1024**2, "gi": 1024**3}
@@ -103,7 +101,10 @@ Sources = Annotated[
         metavar="SOURCE", help="Files to import: paths, quoted patterns, - for standard input."
     ),
 ]
-JobId = Annotated[str, typer.Argument(metavar="JOB", help="Job id; see `batchimport jobs`.")]
+JobId = Annotated[
+    str,
+    typer.Argument(metavar="JOB", help="Job id; see `batchimport jobs`.", autocompletion=job_ids),
+]
 MaxErrors = Annotated[
     str | None,
     Option(
@@ -179,74 +180,6 @@ class Destination(Ledger):
     def columns(self) -> tuple[str, ...]:
         """The columns of the key."""
         return tuple(name.strip() for name in self.key.split(",")) if self.key else ()
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How the source is written."""
-
-    title: ClassVar = "Source"
-
-    format: Annotated[
-        str | None,
-        Option(
-            metavar=f"<{'|'.join(FORMATS)}>",
-            help="Format of the source. Default: by name and content.",
-        ),
-    ] = None
-    compression: Annotated[
-        Compression | None, Option(help="Compression of the source. Default: by content.")
-    ] = None
-    encoding: Annotated[
-        str | None,
-        Option(metavar="NAME", help="utf-8, utf-16, latin-1, windows-1252, … Default: detected."),
-    ] = None
-    delimiter: Annotated[
-        str | None, Option(metavar="CHARACTER", help="CSV: delimiter. Default: detected.")
-    ] = None
-    quote: Annotated[
-        str | None,
-        Option(
-            metavar="CHARACTER", help="CSV: quote character; empty for none. Default: detected."
-        ),
-    ] = None
-    has_header: Annotated[
-        bool, Option("--header", help="CSV: the first row holds the names, whatever it looks like.")
-    ] = False
-    no_header: Annotated[bool, Option("--no-header", help="CSV: the first row is a record.")] = (
-        False
-    )
-    null_string: Annotated[
-        list[str] | None,
-        Option(
-            metavar="TEXT",
-            help="CSV: a cell that means null; may be repeated. Default: an empty cell.",
-        ),
-    ] = None
-    skip_lines: Annotated[
-        int | None, Number(help="CSV: number of lines before the header. Default: detected.")
-    ] = None
-    max_record_bytes: Annotated[str, Size(help="Longer records are rejected.")] = "16MiB"
-
-    def options(self) -> SourceOptions:
-        """Return the options of the sources.
-
-        Raises:
-            UsageError: If one is not valid.
-        """
-        nulls = self.null_string or []
-        return SourceOptions(
-            format=self.format,
-            compression=self.compression,
-            delimiter=self.delimiter,
-            quote=self.quote,
-            encoding=self.encoding,
-            header=not self.no_header,
-            has_header=self.has_header,
-            null_string=nulls[0] if len(nulls) == 1 else tuple(nulls) or None,
-            skip_lines=self.skip_lines,
-            max_record_bytes=parse_size(self.max_record_bytes, "--max-record-bytes"),
-        )
 
 
 @dataclass(frozen=True)

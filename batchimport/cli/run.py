@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 import typer
 
 from batchimport.cli import options as o
+from batchimport.cli.reading import Reading, Shaping
 from batchimport.display import open_display
 from batchimport.display.log import log_to
 from batchimport.display.report import final_report
 from batchimport.errors import JobInterrupted
-from batchimport.model import Job
+from batchimport.model import Job, SourceOptions
 from batchimport.sources.paths import find_sources, stem_of
 from batchimport.state.files import write_atomically
 
@@ -31,8 +32,9 @@ def run(  # noqa: PLR0913 - one parameter per group of options
     sources: o.Sources,
     *,
     destination: o.Destination,
+    reading: Reading,
+    shaping: Shaping,
     records: o.Records,
-    reading: o.Reading,
     selection: o.Selection,
     sizes: o.Sizes,
     failures: o.Failures,
@@ -47,7 +49,7 @@ def run(  # noqa: PLR0913 - one parameter per group of options
         o.run_options(sizes, failures, dry_run=selection.dry_run), min_records=selection.min_records
     )
     request = Request(
-        _job(find_sources(sources), destination, records, reading, selection),
+        _job(find_sources(sources), destination, records, reading.options(shaping), selection),
         options,
         state.directory,
         selection.job_id,
@@ -65,7 +67,7 @@ def _job(
     paths: tuple[str, ...],
     destination: o.Destination,
     records: o.Records,
-    reading: o.Reading,
+    options: SourceOptions,
     selection: o.Selection,
 ) -> Job:
     """Return the job; the user's own code is loaded only if its rules allow it."""
@@ -77,7 +79,7 @@ def _job(
         sources=paths,
         destination=destination.address or o.absolute(f"sqlite:///{stem}.db"),
         table=destination.table or stem,
-        options=reading.options(),
+        options=options,
         infer_records=o.parse_infer_records(records.infer_rows),
         transform=records.transform,
         sql=records.sql,

@@ -10,6 +10,7 @@ from typing import Any
 import typer
 
 from batchimport.cli import options as o
+from batchimport.cli.reading import Keys, Reading
 from batchimport.display.escape import safe
 from batchimport.sources.bytes.spool import Spool
 from batchimport.sources.paths import STANDARD_INPUT, find_sources
@@ -19,22 +20,25 @@ _UNSEEN = re.compile("[\\x7f-\\x9f\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069]"
 """Control characters and direction marks that `json.dumps` does not escape."""
 
 
-def schema(sources: o.Sources, *, infer_rows: o.InferRows = "10000", reading: o.Reading) -> None:
+def schema(
+    sources: o.Sources, *, infer_rows: o.InferRows = "10000", reading: Reading, keys: Keys
+) -> None:
     """Infer a JSON Schema of the records and print it, to edit and to pass to --schema."""
     from batchimport.jobs.start import infer  # noqa: PLC0415 - imports Polars
-    from batchimport.schema import notes_about  # noqa: PLC0415 - imports Polars
     from batchimport.sources import open_source  # noqa: PLC0415 - imports Polars
 
     records = o.parse_infer_records(infer_rows)
-    options = reading.options()
+    options = reading.options(keys)
     paths = find_sources(sources)
     with ExitStack() as stack:
         spool = _read_standard_input(stack) if STANDARD_INPUT in paths else None
         source = open_source(paths, options, spool)
         stack.callback(source.close)
-        document = infer(source, records)
-        for note in (*source.notes, *notes_about(document)):
+        inferred = infer(source, records, options)
+        for note in (*source.notes, *inferred.notes, *inferred.report):
             typer.echo(safe(note, 200), err=True)
+    document = dict(inferred.document)
+    document.pop("x-ignored", None)  # a note of the job to itself
     typer.echo(_layout(document))
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from batchimport.cli import options as o
+from batchimport.cli.completion import job_ids
 from batchimport.display import open_display
 from batchimport.display.jobs import show_status
 from batchimport.errors import BatchImportError, NoSuchDestinationError, UnknownJobError
@@ -23,7 +24,12 @@ SECONDS_BETWEEN_LOOKS = 1.0
 
 def status(
     job: Annotated[
-        str | None, typer.Argument(metavar="JOB", help="Job id. Default: the latest job.")
+        str | None,
+        typer.Argument(
+            metavar="JOB",
+            help="Job id. Default: the latest job.",
+            autocompletion=job_ids,
+        ),
     ] = None,
     *,
     watch: Annotated[

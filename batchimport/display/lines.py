@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from batchimport.policy.events import Event, SizeDecided
 
 SECONDS_BETWEEN_LINES = 5.0
+MOST_COLUMNS = 12
 MOST_WARNINGS = 5
 
 
@@ -115,6 +116,18 @@ class Warnings:
         return was_waiting != self._is_waiting
 
 
+def _columns(event: JobStarted) -> list[str]:
+    """Return what was inferred about the columns, not too long."""
+    if not event.columns:
+        return []
+    shown = event.columns[:MOST_COLUMNS]
+    left = len(event.columns) - len(shown)
+    more = [f"  … and {left} more columns (`batchimport schema` shows all)"] if left else []
+    records = "1 record" if event.looked_at == 1 else f"{event.looked_at:,} records"
+    title = f"columns, inferred from {records}:"
+    return [title, *(f"  {safe(line, 160)}" for line in shown), *more]
+
+
 def describe(event: Event, warnings: Warnings) -> list[str]:
     """Return the lines that tell the user about an event."""
     match event:
@@ -122,7 +135,8 @@ def describe(event: Event, warnings: Warnings) -> list[str]:
             lines = [f"job {event.job_id}: into {safe(event.table)} of {safe(event.destination)}"]
             if event.done.processed:
                 lines.append(f"resumed: {event.done.processed:,} records were imported before")
-            return lines + [safe(note, 200) for note in event.notes]
+            lines += [safe(note, 200) for note in event.notes]
+            return lines + _columns(event)
         case ChunkRetried():
             what = f"{_place(event)}: attempt {event.attempt} failed: {safe(event.error, 200)}"
         case ChunkFailed():

@@ -145,7 +145,8 @@ class LiveDisplay:
 
     def _fitted(self, parts: Sequence[Text]) -> Text:
         """Join what fits into the width, in order of importance."""
-        separator = Text(" - " if is_ascii(self._console) else " · ", QUIET)
+        # Not a text of this style as a whole: what it joins would be dim, too.
+        separator = Text.assemble((" - " if is_ascii(self._console) else " · ", QUIET))
         count = len(parts)
         while count > 1 and separator.join(parts[:count]).cell_len > self._width:
             count -= 1

@@ -15,6 +15,7 @@ from batchimport.jobs.finish import job_command
 from batchimport.jobs.identify import Request, job_from
 from batchimport.jobs.known import Known, from_checkpoint, next_command
 from batchimport.jobs.recorder import committed_counts
+from batchimport.jobs.report import LedgerFacts, Rejected
 from batchimport.model import TemporalOptions
 from batchimport.policy.events import JobStarted
 from batchimport.policy.progress import Tally
@@ -180,6 +181,19 @@ def known_at(job_id: str | None, destination: str, ledger_schema: str | None) ->
         started=tally.job,
         advanced=replace(tally.advanced(), elapsed=None),
     )
+
+
+def ledger_facts(job_id: str, destination: str, ledger_schema: str | None) -> LedgerFacts:
+    """Return what the ledger in a destination knows of a job, for its report.
+
+    Raises:
+        BatchImportError: If the destination knows no such job, or cannot be read.
+    """
+    with _opened(destination, ledger_schema) as sink:
+        record, rejected = find_record(sink, job_id), Rejected()
+        for reject in sink.rejects(job_id):
+            rejected.add(reject)
+        return LedgerFacts(record, sink.committed(job_id), rejected)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import codecs
 from typing import TYPE_CHECKING
 
 from batchimport.errors import UsageError
-from batchimport.sources.json_records import on_one_line
+from batchimport.sources.json_kept import on_one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -51,7 +51,7 @@ def raw_records(rejects: Iterable[Reject], forms: Forms, job: Job) -> Iterator[b
             if header:
                 yield encode(header.rstrip("\r\n").encode() + end)
         known = form
-        yield encode((reject.raw if "dialect" in form else on_one_line(reject.raw)) + end)
+        yield encode((reject.raw if "header" in form else on_one_line(reject.raw)) + end)
 
 
 class _Encoder:

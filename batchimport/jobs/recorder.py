@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from batchimport.errors import FatalError, RefusedError, UsageError
 from batchimport.jobs.finish import job_command
 from batchimport.jobs.identify import without_address
-from batchimport.jobs.start import has_records
+from batchimport.jobs.start import Inferred, has_records
+from batchimport.jobs.timeline import Timeline
 from batchimport.model import Counts
 from batchimport.policy.events import Event, JobFinished, JobStarted
 from batchimport.policy.progress import Tally, is_resumable, utc_now
@@ -54,6 +55,9 @@ class Recorder:
         self._saved_at = 0.0
         self._history: dict[str, Any] | None = None
         self._error: str | None = None
+        is_kept = not request.options.dry_run
+        timeline = Timeline(request.state, self.tally, fresh=request.restart)
+        self._timeline: Observer = timeline if is_kept else lambda _: None
 
     def __call__(self, event: Event) -> None:
         """Add the event up, pass it on, and save a checkpoint if it is time for one."""
@@ -62,6 +66,7 @@ class Recorder:
         if isinstance(event, JobFinished):
             self._error = event.summary.error
         self.tally(event)
+        self._timeline(event)
         self._observer(event)
         now = time.monotonic()
         is_time = now - self._saved_at >= SECONDS_BETWEEN_CHECKPOINTS and not self.only_at_end
@@ -156,12 +161,20 @@ def record_failure(request: Request, job_id: str, error: BatchImportError) -> No
             request.state.save(job_id, document | {"error": str(error)})
 
 
-def started(job_id: str, job: Job, source: Source, committed: Sequence[Committed]) -> JobStarted:
+def started(
+    job_id: str,
+    job: Job,
+    source: Source,
+    committed: Sequence[Committed],
+    inferred: Inferred | None = None,
+) -> JobStarted:
     """Return the event that begins a run.
 
     Args:
         committed: The chunks that earlier runs have committed.
+        inferred: How the schema of a new job was inferred.
     """
+    inferred = inferred or Inferred({})
     done, positions = committed_counts(committed)
     return JobStarted(
         job_id,
@@ -171,7 +184,9 @@ def started(job_id: str, job: Job, source: Source, committed: Sequence[Committed
         source.size,
         done=done,
         done_positions=positions,
-        notes=(*source.notes, *_emptiness(job, source)),
+        notes=(*source.notes, *_emptiness(job, source), *inferred.notes),
+        columns=inferred.report,
+        looked_at=inferred.records,
         unit="rows" if source.format == "parquet" else "bytes",
     )
 

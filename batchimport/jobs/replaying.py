@@ -15,18 +15,21 @@ import polars as pl
 from batchimport.errors import BatchImportError, FatalError, SourceChangedError, UsageError
 from batchimport.jobs.start import exact_columns, recorded_schema, schema_of
 from batchimport.model import INDEX, Chunk, Position
+from batchimport.pipeline.additions import additions
 from batchimport.pipeline.chunk import judge
 from batchimport.pipeline.transform import LazyTransform
 from batchimport.sinks.base import CONTENTS, FORMS
 from batchimport.sources import open_source, reread
 from batchimport.sources.paths import names_of
 from batchimport.sources.registry import FORMATS
+from batchimport.sources.shape import Shape
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from batchimport.jobs.selecting import Choice, Corrections
     from batchimport.model import ChunkResult, Committed, FieldError, Job, Reject, Stage
+    from batchimport.pipeline.additions import Additions
     from batchimport.pipeline.transform import BoundTransform
     from batchimport.schema import RecordSchema
     from batchimport.sinks.base import Claim, JobRecord, Sink, SinkHints, StoreRequest
@@ -127,7 +130,7 @@ class RejectSource:
         corrections: Corrections | None,
     ) -> None:
         self._sink, self._record = sink, record
-        self._most_bytes = job.options.max_record_bytes
+        self._most_bytes, self._shape = job.options.max_record_bytes, Shape(job.options)
         self._corrections, self._given_up = corrections, choice.given_up
         self._forms = forms_of(record, job) if choice.records else Forms((), (), ())
         self.size = len(choice.records)
@@ -181,7 +184,11 @@ class RejectSource:
             records.append(raw)
         self.bytes_read += sum(map(len, records))
         form = self._forms.at(piece.row.chunk.lo)
-        batch = reread(form, records, frozenset(too_long), schema)
+        batch = self._shape.read(
+            schema,
+            lambda own: reread(form, records, frozenset(too_long), own),
+            is_text=FORMATS[form["format"]].is_untyped,
+        )
         kept = _Kept(batch.raw_records, rejects, records)
         return replace(batch, chunk=chunk, raw_records=kept)
 
@@ -273,11 +280,14 @@ def prepare(
     """
     if "schema" in changes:
         appending = replace(job, if_exists="append")  # the table is there, and stays
-        schema = schema_of(job.schema or {}, exact_columns(appending, sink), job)
+        document = Shape(job.options).order(job.schema or {})
+        schema = schema_of(document, exact_columns(appending, sink), job)
     else:
         schema = recorded_schema(record, job)
-    frame = _sample(source, schema)
-    bound = LazyTransform(job).bind(frame, schema)
+    added = additions(job.options)
+    added.refuse_known(schema.columns)
+    frame = _sample(source, schema, added)
+    bound = LazyTransform(job).bind(frame, (*schema.columns, *added.columns))
     columns = record.columns
     if job.transform is not None or job.sql is not None:
         known = {column.name for column in columns}
@@ -290,10 +300,11 @@ def prepare(
     return replace(record, columns=columns), schema, bound.with_columns(columns)
 
 
-def _sample(source: RejectSource, schema: RecordSchema) -> pl.DataFrame:
+def _sample(source: RejectSource, schema: RecordSchema, added: Additions) -> pl.DataFrame:
     """Return the first rejects that are valid now; no rows if that is none of the first chunk's."""
     chunk = source.cut(Position(), 1, 1)
     if chunk is None:
         return pl.DataFrame()
-    frame, _ = judge(source.read(chunk, schema), schema)
-    return frame
+    batch = source.read(chunk, schema)
+    frame, _ = judge(batch, schema)
+    return added.add_to(frame, batch)

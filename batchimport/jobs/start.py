@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from batchimport import failpoints
-from batchimport.errors import JobRunningElsewhereError, RefusedError, UsageError
+from batchimport.errors import (
+    JobRunningElsewhereError,
+    RefusedError,
+    UsageError,
+    did_you_mean,
+)
 from batchimport.jobs.identify import (
     identify,
     new_job_id,
@@ -17,25 +23,31 @@ from batchimport.jobs.identify import (
     without_address,
 )
 from batchimport.jobs.stored import facts_of, same_table
-from batchimport.model import EXTRA_COLUMN, Position
+from batchimport.model import EXTRA_COLUMN, Position, hash_of
+from batchimport.pipeline.additions import additions
 from batchimport.pipeline.chunk import Work, judge
 from batchimport.pipeline.transform import Identity
-from batchimport.policy.preparing import announce
-from batchimport.schema import Column, RecordSchema, infer_schema
+from batchimport.policy.preparing import announce, note
+from batchimport.rules import pairs_of
+from batchimport.schema import Column, Inference, RecordSchema
+from batchimport.schema.moments import date_formats
 from batchimport.schema.pydantic import load_model
 from batchimport.sinks.base import JobRecord
 from batchimport.sources.base import UnreadableRecordError
+from batchimport.sources.flat import without_outer
+from batchimport.sources.paths import stem_of
 from batchimport.sources.registry import FORMATS
 from batchimport.system import owner_is_gone
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from batchimport.jobs.identify import Found, Request
-    from batchimport.model import Chunk, Committed, Job
+    from batchimport.model import Chunk, Committed, Job, SourceOptions
     from batchimport.pipeline.transform import BoundTransform, Transform
     from batchimport.sinks.base import Claim, Sink
     from batchimport.sources.base import Source
+    from batchimport.sources.shape import ShapedSource
 
 LOOKS = 100
 """How often a claim looks again: each time another program has claimed a job on the table."""
@@ -43,6 +55,12 @@ HOPELESS_AFTER = 10_000
 """Records after which a guessed schema or delimiter is wrong, if it has fitted none of them."""
 SAMPLE_FOR_TRANSFORM = 1000
 SAMPLE_BYTES = 4 << 20
+LOADED_AT, DETECTED = "loaded_at", "detected"
+"""Facts of a job in its configuration: when it began, and how its files are written."""
+UNKNOWN_BEFORE = {"numbers": {"decimal": ".", "thousands": ""}, "trails": False}
+"""What versions that kept no such facts did not look for."""
+_LEDGER = "_batchimport_"
+_NO_DIGITS = str.maketrans("", "", "0123456789")
 MAX_NAMES = 5
 """How many names of columns an error shows."""
 
@@ -56,10 +74,26 @@ class Parts:
     """
 
     job: Job
-    source: Source
+    source: ShapedSource
     transform: Transform
     sink: Sink
     store_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Inferred:
+    """The schema of a source that nobody gave.
+
+    Attributes:
+        notes: What users should know about it.
+        report: A line for each column: name, type, why; empty if the source declares its types.
+        records: Number of records that were looked at.
+    """
+
+    document: dict[str, Any]
+    notes: tuple[str, ...] = ()
+    report: tuple[str, ...] = ()
+    records: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +103,14 @@ class Opened:
     Attributes:
         committed: What earlier runs have committed.
         resumed: Whether there was an earlier run.
+        inferred: How its schema was inferred; None if it was given, or known before.
     """
 
     record: JobRecord
     work: Work
     committed: list[Committed]
     resumed: bool
+    inferred: Inferred | None = None
 
 
 def doubtful(request: Request, source: Source) -> Request:
@@ -145,7 +181,8 @@ def _open(
         _LedgerChangedError: If the ledger is not as it was when the job was found.
     """
     known = found.known
-    record, bound = (known, None) if known else _describe(request, parts)
+    record, bound, inferred = (known, None, None) if known else _describe(request, parts)
+    _read_as_recorded(parts, record)
     if record.job_id not in {each.job_id for each in found.instead_of}:
         refuse_if_owned(record, parts.sink, owner, has_ended)
     schema = recorded_schema(record, parts.job)
@@ -167,7 +204,8 @@ def _open(
     committed = parts.sink.committed(record.job_id)
     if record.modified != parts.source.modified:
         verify_unchanged(parts.source, committed)
-    return Opened(record, _work(parts, schema, bound, claim), committed, known is not None)
+    work = _work(parts, schema, bound, claim)
+    return Opened(record, work, committed, known is not None, inferred)
 
 
 def _seen(parts: Parts, own: JobRecord, jobs: Sequence[JobRecord]) -> set[tuple[Any, ...]]:
@@ -181,9 +219,27 @@ def _seen(parts: Parts, own: JobRecord, jobs: Sequence[JobRecord]) -> set[tuple[
 
 def join_job(record: JobRecord, parts: Parts) -> Work:
     """Return the work of a job that was claimed elsewhere."""
+    _read_as_recorded(parts, record)
     schema = recorded_schema(record, parts.job)
     bound = _bind(parts, schema)
     return _work(parts, schema, bound, parts.sink.join(parts.job, record))
+
+
+def _read_as_recorded(parts: Parts, record: JobRecord) -> None:
+    """Read the source in the way that was detected when the job began, whatever would be detected now."""
+    forms, source = record.configuration.get(DETECTED), parts.source
+    if forms is None:
+        source.adopt({name: facts | UNKNOWN_BEFORE for name, facts in source.detected.items()})
+    else:
+        source.adopt({name: facts for facts, names in forms for name in names})
+
+
+def _by_form(detected: Mapping[str, dict[str, Any]]) -> list[tuple[dict[str, Any], list[str]]]:
+    """Return each way in which files are written once, with the names of the files."""
+    forms: dict[str, tuple[dict[str, Any], list[str]]] = {}
+    for name, facts in detected.items():
+        forms.setdefault(hash_of(facts), (facts, []))[1].append(name)
+    return list(forms.values())
 
 
 def refuse_few_records(request: Request, source: Source) -> None:
@@ -226,7 +282,9 @@ def _first_chunk(source: Source) -> Chunk | None:
 
 def _work(parts: Parts, schema: RecordSchema, bound: BoundTransform, claim: Claim) -> Work:
     transform = bound.with_columns(claim.record.columns)
-    return Work(parts.source, schema, transform, claim, parts.store_seconds)
+    began = str(claim.record.configuration.get(LOADED_AT, ""))
+    added = additions(parts.job.options, claim.record.job_id, began)
+    return Work(parts.source, schema, transform, claim, parts.store_seconds, added)
 
 
 def recorded_schema(record: JobRecord, job: Job) -> RecordSchema:
@@ -255,18 +313,25 @@ def _keeps_text(job: Job) -> bool:
     return job.transform is None and job.sql is None
 
 
-def _describe(request: Request, parts: Parts) -> tuple[JobRecord, BoundTransform]:
-    """Describe a new job by its id, schema and columns; return its transform besides."""
-    job, source = parts.job, parts.source
+def _describe(request: Request, parts: Parts) -> tuple[JobRecord, BoundTransform, Inferred | None]:
+    """Describe a new job by its id, schema and columns; return its transform and what was inferred."""
+    job, source, inferred = parts.job, parts.source, None
     document = job.schema
     if document is None:
         # A column that is added gets its type from all records, whatever the chunks are.
-        document = infer(source, None if job.new_columns == "add" else job.infer_records)
+        inferred = infer(
+            source, None if job.new_columns == "add" else job.infer_records, job.options
+        )
+        document = inferred.document
         if source.format in ("csv", "tsv") and _keeps_text(job):
             document = _as_written(document, job, parts.sink)
+    else:
+        document = source.shape.order(document)
     schema = schema_of(document, exact_columns(job, parts.sink), job)
     is_given = job.schema is not None or source.declared is not None
     there = parts.sink.columns_of(job.table)
+    if not there:
+        _suggest_table(job, parts.sink)
     _refuse_other_header(job, source, schema, there)
     bound = _bind(parts, schema)
     columns = bound.columns
@@ -290,9 +355,27 @@ def _describe(request: Request, parts: Parts) -> tuple[JobRecord, BoundTransform
         columns=columns,
         size=source.size,
         configuration=without_address(job)
-        | facts_of(source, allow_duplicates=request.allow_duplicates),
+        | facts_of(source, allow_duplicates=request.allow_duplicates)
+        | {
+            LOADED_AT: f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
+            DETECTED: _by_form(source.detected),
+        },
     )
-    return record, bound
+    return record, bound, inferred
+
+
+def _suggest_table(job: Job, sink: Sink) -> None:
+    """Say that a table whose name the user typed is made, if another one has nearly that name.
+
+    Names that differ in digits only are meant: `sales_2024`, `sales_2025`.
+    """
+    if job.if_exists != "append" or job.table == stem_of(job.sources[0]):
+        return
+    own = job.table.translate(_NO_DIGITS)
+    names = [name for name in sink.table_names() if not name.startswith(_LEDGER)]
+    near = did_you_mean(job.table, [name for name in names if name.translate(_NO_DIGITS) != own])
+    if near is not None:
+        note(f"table {job.table} is new; did you mean --table {near}?")
 
 
 def _as_written(document: dict[str, Any], job: Job, sink: Sink) -> dict[str, Any]:
@@ -304,11 +387,18 @@ def _as_written(document: dict[str, Any], job: Job, sink: Sink) -> dict[str, Any
     is_made = job.if_exists == "replace" or not sink.columns_of(job.table)
     rules = {
         name: {"type": ["string", "null"]}
-        if name.lower() in texts or (is_made and name in job.key and "number" in rule["type"])
+        if (name.lower() in texts and not _is_asked(name, rule, job.options))
+        or (is_made and name in job.key and "number" in rule.get("type", ()))
         else rule
         for name, rule in document.get("properties", {}).items()
     }
     return document | {"properties": rules}
+
+
+def _is_asked(name: str, rule: dict[str, Any], options: SourceOptions) -> bool:
+    """Say whether the user named the type of a column, or how its dates are written."""
+    has_type = name in pairs_of("--type", options.types)
+    return has_type or not set(rule.get("x-date-format", ())).isdisjoint(options.date_formats)
 
 
 def _refuse_other_header(
@@ -359,14 +449,14 @@ def _first_error(source: Source, schema: RecordSchema) -> str:
     return ": the first record is empty"
 
 
-def infer(source: Source, records: int | None) -> dict[str, Any]:
+def infer(source: ShapedSource, records: int | None, options: SourceOptions) -> Inferred:
     """Return the JSON Schema that fits about that many records of a source; all of them for None.
 
     Raises:
         UsageError: If its files are of several formats.
     """
     if source.declared is not None:
-        return source.declared
+        return Inferred(source.declared)
     if source.format == "mixed":
         raise UsageError(
             "the files are of several formats, whose types cannot be inferred together",
@@ -375,13 +465,25 @@ def infer(source: Source, records: int | None) -> dict[str, Any]:
         )
     announce(f"inferring a schema of {source.name}")
     untyped = FORMATS[source.format].is_untyped
-    return infer_schema(source.sample(records), text=untyped)
+    formats = date_formats(options.date_formats)
+    inference = Inference(source.sample(records), text=untyped, formats=formats)
+    document = inference.document
+    if options.flatten:
+        document = without_outer(document)
+    document = source.shape.describe(document, source.seen)
+    return Inferred(
+        document, inference.notes(document), inference.report(document), inference.records
+    )
 
 
 def _bind(parts: Parts, schema: RecordSchema) -> BoundTransform:
     """Bind the transform to the first records, which are the same in every run of a job."""
+    added = additions(parts.job.options)
+    added.refuse_known(schema.columns)
+    columns = (*schema.columns, *added.columns)
     chunk = _first_chunk(parts.source)
     if chunk is None:  # there is nothing to transform
-        return Identity().bind(pl.DataFrame(), schema)
-    frame, _ = judge(parts.source.read(chunk, schema), schema)
-    return parts.transform.bind(frame, schema)
+        return Identity().bind(pl.DataFrame(), columns)
+    batch = parts.source.read(chunk, schema)
+    frame, _ = judge(batch, schema)
+    return parts.transform.bind(added.add_to(frame, batch), columns)

@@ -45,6 +45,17 @@ _OPTIONS = {
     "header": "--no-header",
     "null_string": "--null-string",
     "skip_lines": "--skip-lines",
+    "decimal": "--decimal",
+    "thousands": "--thousands",
+    "comment": "--comment",
+    "ragged": "--ragged",
+    "date_formats": "--date-format",
+    "records": "--records",
+    "flatten": "--flatten",
+    "rename": "--rename",
+    "columns": "--columns",
+    "types": "--type",
+    "add_columns": "--add-column",
 }
 """Facts of a job whose difference is worth telling, by the option that sets them."""
 

@@ -10,6 +10,7 @@ import polars as pl
 from batchimport import failpoints
 from batchimport.errors import BatchImportError, without_panics
 from batchimport.model import EXTRA_COLUMN, INDEX, ChunkResult, FieldError, Reject
+from batchimport.pipeline.additions import NOTHING, Additions
 from batchimport.pipeline.coerce import changed
 from batchimport.sinks.base import StoreRequest
 from batchimport.sources.base import UnreadableRecordError
@@ -40,6 +41,7 @@ class Work:
     transform: BoundTransform
     claim: Claim
     store_seconds: float | None = None
+    additions: Additions = NOTHING
 
 
 @without_panics()
@@ -58,7 +60,7 @@ def process_chunk(
     """
     batch = work.source.read(chunk, work.schema)
     valid, rejects = judge(batch, work.schema)
-    done = work.transform.apply(valid)
+    done = work.transform.apply(work.additions.add_to(valid, batch))
     rejects += [
         batch.raw_records.reject(index, "transform", [error]) for index, error in done.failures
     ]

@@ -21,7 +21,8 @@ from batchimport.schema.numbers import INT64, decimal_of, keeps_digits
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from batchimport.schema.columns import Column, Kind
+    from batchimport.model import Kind
+    from batchimport.schema.columns import Column
 
 UNFIT = (TypeError, ValueError, ArithmeticError, RecursionError)
 """Raised for a value that JSON, or the type of a column, cannot represent."""

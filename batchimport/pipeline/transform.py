@@ -87,7 +87,7 @@ class BoundTransform(ABC):
 class Transform(Protocol):
     """Turns valid records into rows."""
 
-    def bind(self, sample: pl.DataFrame, schema: RecordSchema) -> BoundTransform:
+    def bind(self, sample: pl.DataFrame, columns: tuple[Column, ...]) -> BoundTransform:
         """Decide the table's columns from some valid records.
 
         Raises:
@@ -118,9 +118,9 @@ class LazyTransform:
     def __init__(self, job: Job) -> None:
         self._job = job
 
-    def bind(self, sample: pl.DataFrame, schema: RecordSchema) -> BoundTransform:
+    def bind(self, sample: pl.DataFrame, columns: tuple[Column, ...]) -> BoundTransform:
         """Load it and decide the table's columns."""
-        return load_transform(self._job).bind(sample, schema)
+        return load_transform(self._job).bind(sample, columns)
 
 
 def transform_digest(spec: str) -> str:
@@ -131,10 +131,10 @@ def transform_digest(spec: str) -> str:
 class Identity:
     """No transform: records are rows."""
 
-    def bind(self, sample: pl.DataFrame, schema: RecordSchema) -> BoundTransform:
-        """Bind to the schema's own columns."""
+    def bind(self, sample: pl.DataFrame, columns: tuple[Column, ...]) -> BoundTransform:
+        """Bind to the records' own columns."""
         del sample
-        return _BoundIdentity(schema.columns)
+        return _BoundIdentity(columns)
 
 
 class _BoundIdentity(BoundTransform):
@@ -154,15 +154,15 @@ class FrameTransform:
         self._function, self._is_query = function, is_query
         self._option = "--sql" if is_query else "--transform"
 
-    def bind(self, sample: pl.DataFrame, schema: RecordSchema) -> BoundTransform:
+    def bind(self, sample: pl.DataFrame, columns: tuple[Column, ...]) -> BoundTransform:
         """Bind to the columns of the function's result for the sample."""
-        bound = _BoundFrameTransform((), schema.columns, self._function, self._option)
+        bound = _BoundFrameTransform((), columns, self._function, self._option)
         try:
             result = bound.run(sample)
         except Exception as error:
-            raise self._failed(error, [column.name for column in schema.columns]) from error
+            raise self._failed(error, [column.name for column in columns]) from error
         bound.refuse_if_not_row_wise(sample, result)
-        kinds = {column.name: column.kind for column in schema.columns}
+        kinds = {column.name: column.kind for column in columns}
         return bound.with_columns(
             tuple(
                 Column(name, _kind(dtype, kinds.get(name)))
@@ -324,13 +324,13 @@ class RecordTransform:
     def __init__(self, function: Callable[[dict[str, Any]], Any]) -> None:
         self._function = function
 
-    def bind(self, sample: pl.DataFrame, schema: RecordSchema) -> BoundTransform:
+    def bind(self, sample: pl.DataFrame, columns: tuple[Column, ...]) -> BoundTransform:
         """Bind to the columns of the function's results for the sample."""
-        bound = _BoundRecordTransform(schema.columns, schema.columns, self._function)
+        bound = _BoundRecordTransform(columns, columns, self._function)
         results = list(filter(None, map(_plain_or_none, bound.call_all(sample))))
         if not results:
             return bound
-        known = {column.name: column.kind for column in schema.columns}
+        known = {column.name: column.kind for column in columns}
         return bound.with_columns(
             tuple(
                 Column(column.name, known[column.name])

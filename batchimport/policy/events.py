@@ -33,6 +33,7 @@ class JobStarted:
         done: Records that earlier runs committed.
         done_positions: Positions that earlier runs committed.
         unit: What a position is: `bytes` or `rows`.
+        columns: A line for each column whose type was inferred; from `looked_at` records.
     """
 
     job_id: str
@@ -45,6 +46,8 @@ class JobStarted:
     done_positions: int = 0
     notes: tuple[str, ...] = ()
     unit: str = "bytes"
+    columns: tuple[str, ...] = ()
+    looked_at: int = 0
 
 
 @dataclass(frozen=True, slots=True)

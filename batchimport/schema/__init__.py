@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import jsonschema_rs
 
-from batchimport.model import FieldError
-from batchimport.schema.columns import DTYPES, Column, Kind, columns_of
+from batchimport.model import FieldError, Kind
+from batchimport.schema.columns import DTYPES, Column, columns_of
 from batchimport.schema.diagnose import MALFORMED, malformed
 from batchimport.schema.errors import explain
 from batchimport.schema.expansion import refuse_large
-from batchimport.schema.infer import infer_schema, notes_about
+from batchimport.schema.infer import Inference, infer_schema, notes_about
 from batchimport.schema.numbers import INFERRED_HINT
 from batchimport.schema.patterns import LinePatterns
 from batchimport.schema.references import Node, ResolvedSchema, Types, type_name
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DTYPES",
     "Column",
+    "Inference",
     "Kind",
     "RecordSchema",
     "Types",
@@ -57,12 +58,14 @@ class RecordSchema:
         columns: What its properties become; a record may have keys without a column.
         types: By column, the JSON types that its values may have.
         missing: By column, the cells of delimited text that mean null in it.
+        date_formats: By column, how its dates may be written besides ISO 8601.
+        ignored: Keys that are not imported.
+        inferred: The document was inferred from some records.
         closed: A key without a column is an error.
         vectorised: The compiled rules cover the whole document.
 
     Args:
         exact: Columns, in lower case, whose numbers are kept as they are written.
-        inferred: The document was inferred from some records.
         model: The pydantic model whose schema the document is; it decides about records that the
             document refuses.
 
@@ -80,7 +83,7 @@ class RecordSchema:
     ) -> None:
         self.document = document
         self._model = model
-        self._inferred = inferred
+        self.inferred = inferred
         try:
             self._resolved = ResolvedSchema(document)
             refuse_large(self._resolved)  # first: compiling a large schema takes as much memory
@@ -91,7 +94,13 @@ class RecordSchema:
         self.types: dict[str, Types] = {
             column.name: self._resolved.types(column.name) for column in self.columns
         }
-        self.missing = _missing(document)
+        self.missing = {
+            name: frozenset(texts) for name, texts in _texts(document, "x-missing").items()
+        }
+        self.date_formats = _texts(document, "x-date-format")
+        words: Any = document
+        ignored = words.get("x-ignored") if isinstance(words, dict) else None
+        self.ignored = tuple(map(str, ignored)) if isinstance(ignored, list) else ()
         self.closed = self._resolved.root.word("additionalProperties", bool) is False
         self._has_code = model is not None and model.has_code
         self.vectorised = is_vectorisable(self._resolved, self.columns) and not self._has_code
@@ -160,16 +169,16 @@ class RecordSchema:
             errors = explain(self._validator, record)
         except (RecursionError, ValueError, OverflowError) as error:
             return (FieldError("unverifiable", "", f"cannot be validated: {error}"),)
-        return tuple(map(_with_hint, errors)) if self._inferred else errors
+        return tuple(map(_with_hint, errors)) if self.inferred else errors
 
 
-def _missing(document: Any) -> dict[str, frozenset[str]]:
-    """Return what `x-missing` says, by property; nothing where it is not a list."""
+def _texts(document: Any, word: str) -> dict[str, tuple[str, ...]]:
+    """Return what a keyword of ours says, by property; nothing where it is not a list."""
     properties = document.get("properties") if isinstance(document, dict) else None
     return {
-        name: frozenset(map(str, rule["x-missing"]))
+        name: tuple(map(str, rule[word]))
         for name, rule in (properties if isinstance(properties, dict) else {}).items()
-        if isinstance(rule, dict) and isinstance(rule.get("x-missing"), list)
+        if isinstance(rule, dict) and isinstance(rule.get(word), list)
     }
 
 

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import polars as pl
 
-from batchimport.model import EXTRA_COLUMN, INDEX
+from batchimport.model import EXTRA_COLUMN, INDEX, Kind
 
 if TYPE_CHECKING:
     from batchimport.schema.references import ResolvedSchema, Types
-
-Kind = Literal["integer", "number", "boolean", "string", "date", "date-time", "uuid", "json"]
-"""What a column holds. `date`, `date-time` and `uuid` are strings of that JSON Schema format.
-A property without one scalar type is `json`: its column holds JSON text."""
 
 DTYPES: dict[Kind, pl.DataType] = {
     "integer": pl.Int64(),

@@ -12,10 +12,13 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+from batchimport.schema.moments import DateFormat, DateOrder
 from batchimport.schema.numbers import EXACT_IN_FLOAT, INT64, prints_alike
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable, Sequence
+
+    from batchimport.model import Kind
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 WITNESSES_FOR_FORMAT = 20
@@ -40,30 +43,127 @@ MISSING = frozenset(
 """What people write in a column of numbers where there is none. In a column of words it may be a word."""
 
 LEAST_NUMBERS = 3
+WIDEST_NAME = 30
+_FORMATTED = ("date", "date-time", "uuid")
+_WORDS = {
+    "integer": "integers",
+    "long": "integers beyond 53 bits",
+    "huge": "numbers beyond 64 bits",
+    "number": "decimals",
+    "power": "numbers with exponents",
+    "boolean": "true or false",
+    "string": "texts",
+    "object": "objects",
+    "array": "arrays",
+}
 
 
-def infer_schema(records: Iterable[dict[str, Any]], *, text: bool = False) -> dict[str, Any]:
+class Words(str):
+    """A cell that is not a number in its file, though it would be one in others."""
+
+    __slots__ = ()
+
+
+def infer_schema(
+    records: Iterable[dict[str, Any]], *, text: bool = False, formats: Sequence[DateFormat] = ()
+) -> dict[str, Any]:
     """Return a schema that accepts the records.
 
     Args:
         text: The values are cells of delimited text: their types follow from how they are written.
+        formats: How dates may be written.
     """
-    columns: dict[str, _Evidence] = {}
-    for record in records:
-        for name, value in record.items():
-            columns.setdefault(name, _Evidence()).add(value, text=text)
-    properties = {name: evidence.rule(text=text) for name, evidence in columns.items()}
-    return {"$schema": DIALECT, "type": "object", "properties": properties}
+    return Inference(records, text=text, formats=formats).document
+
+
+class Inference:
+    """A schema that accepts some records, and why it is as it is.
+
+    Attributes:
+        document: The schema.
+        records: Number of records that were looked at.
+    """
+
+    def __init__(
+        self,
+        records: Iterable[dict[str, Any]],
+        *,
+        text: bool = False,
+        formats: Sequence[DateFormat] = (),
+    ) -> None:
+        """Look at records, as `infer_schema` does."""
+        self._columns: dict[str, _Evidence] = {}
+        self._given = tuple(each.text for each in formats)
+        self.records = 0
+        for record in records:
+            if not text or any(value is not None for value in record.values()):
+                self.records += 1  # an empty one may only name the columns
+            for name, value in record.items():
+                known = self._columns.get(name)
+                if known is None:
+                    known = self._columns[name] = _Evidence(formats)
+                known.add(value, text=text)
+        properties = {name: evidence.rule(text=text) for name, evidence in self._columns.items()}
+        self.document = {"$schema": DIALECT, "type": "object", "properties": properties}
+
+    def notes(self, document: dict[str, Any]) -> tuple[str, ...]:
+        """Return what users should know about a schema that was made of this one."""
+        doubts = (
+            f"column {name}: {doubt}"
+            for name, rule in document["properties"].items()
+            if (known := self._columns.get(name)) and (doubt := known.doubt(name, rule))
+        )
+        return (*notes_about(document, self._given), *doubts)
+
+    def report(self, document: dict[str, Any]) -> tuple[str, ...]:
+        """Return a line for each column of such a schema: name, type, why, nulls."""
+        names = list(document["properties"]) if self.records else []
+        width = min(max(map(len, names), default=0), WIDEST_NAME)
+        lines = []
+        for name in names:
+            rule, evidence = document["properties"][name], self._columns.get(name)
+            kind = kind_in_words(rule)
+            why = evidence.why(self.records, kind) if evidence else "not seen"
+            lines.append(f"{name:{width}}  {kind:9}  {why}")
+        return tuple(lines)
+
+
+def kind_in_words(rule: dict[str, Any]) -> str:
+    """Return the type of a column that an inferred rule gives."""
+    if "x-type" in rule or "format" in rule:
+        return str(rule.get("x-type") or rule["format"])
+    kinds = [kind for kind in rule.get("type", []) if kind != "null"]
+    return str(kinds[0]) if len(kinds) == 1 and kinds[0] not in ("object", "array") else "json"
+
+
+def rule_of(kind: Kind, formats: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the rule of a column that has a type by the user's word.
+
+    Args:
+        formats: How its dates may be written, besides ISO 8601.
+    """
+    if kind == "json":
+        return {}
+    if kind in ("date", "date-time"):
+        name = "format" if kind == "date" else "x-type"
+        return {"type": ["string", "null"], name: kind, "x-date-format": list(formats)}
+    if kind == "uuid":
+        return {"type": ["string", "null"], "format": kind}
+    return {"type": [kind, "null"]}
 
 
 class _Evidence:
     """What the values of one column have in common."""
 
-    def __init__(self) -> None:
+    def __init__(self, formats: Sequence[DateFormat] = ()) -> None:
         self.types: Counter[str] = Counter()
         self.formats: Counter[str] = Counter()
         self.spellings: set[str] = set()
         self.missing: Counter[str] = Counter()
+        self.examples: dict[str, Any] = {}
+        self._given = formats
+        self._written: Counter[DateFormat | None] = Counter()
+        self._order = DateOrder()
 
     def add(self, value: Any, *, text: bool) -> None:
         if value is None:
@@ -74,17 +174,27 @@ class _Evidence:
         kind = _type_of_text(value) if text else _type_of(value)
         if kind == "boolean" and text:
             self.spellings.add(value)
+        if kind not in self.types:
+            self.examples[kind] = value
         self.types[kind] += 1
         if isinstance(value, str) and (format_name := _format_of(value)):
             self.formats[format_name] += 1
+        if text and kind == "string":
+            self._order.add(value.strip(" \t"))
+        if self._given and isinstance(value, str):
+            day = next((each for each in self._given if each.matches(value.strip(" \t"))), None)
+            self._written[day] += 1
 
     def rule(self, *, text: bool) -> dict[str, Any]:
         missing = self._missing_numbers(set(self.types))
         if self.missing and not missing:
             self.types["string"] += self.missing.total()
+            self.examples.setdefault("string", next(iter(self.missing)))
         kinds = set(self.types)
         if not kinds:
             return {"type": ["string", "null"]} if text else {}
+        if self._given and (dates := self._given_dates()):
+            return dates
         kinds = self._narrowed(kinds, text=text)
         if len(kinds) > 1 or kinds & {"huge"}:
             return {}
@@ -93,11 +203,61 @@ class _Evidence:
         if missing:
             rule["x-missing"] = missing
         total = self.types.total()
-        if kind == "string" and total >= WITNESSES_FOR_FORMAT:
+        if kind == "string":
+            ways = self._ways()
+            if len(ways) == 1 and not ways[0].startswith("%Y-"):
+                return rule_of("date-time" if "%H" in ways[0] else "date", ways)
             name, seen = next(iter(self.formats.most_common(1)), ("", 0))
-            if seen == total:
+            if seen == total >= WITNESSES_FOR_FORMAT:
                 rule["format"] = name
         return rule
+
+    def _given_dates(self) -> dict[str, Any] | None:
+        """Return the rule of a column whose values are all written as the user says."""
+        used = [each for each in self._written if each is not None]
+        is_iso = self._written[None] == self.formats["date"] + self.formats["date-time"]
+        if not used or not is_iso or self._written.total() != self.types.total():
+            return None
+        has_time = any(each.has_time for each in used) or self.formats["date-time"] > 0
+        return rule_of("date-time" if has_time else "date", [each.text for each in used])
+
+    def _ways(self) -> list[str]:
+        """Return how the values may be written, if all are dates."""
+        return self._order.ways if self._order.seen == self.types.total() else []
+
+    def doubt(self, name: str, rule: dict[str, Any]) -> str:
+        """Return what could not be decided about a column that became text."""
+        if rule != {"type": ["string", "null"]}:
+            return ""
+        ways = self._ways()
+        if len(ways) > 1:
+            return f"dates whose day and month cannot be told apart are text (--date-format {ways[0]!r})"
+        if ways and "%H" in ways[0]:
+            return f"times without a zone are text (--type {name}=date-time reads them)"
+        numbers = self.types["integer"] + self.types["number"]
+        others = self.types.total() - numbers - self.types["power"]
+        if numbers and self.missing and others == self.missing.total():
+            marker = next(iter(self.missing))
+            return (
+                f"numbers and {marker!r} are text (--null-string {marker!r} if that means missing)"
+            )
+        return ""
+
+    def why(self, records: int, kind: str) -> str:
+        """Return what was seen, the most frequent first, with an example of the rarest."""
+        words = (
+            _WORDS | {"string": {"uuid": "UUIDs"}.get(kind, f"{kind}s")}
+            if kind in _FORMATTED
+            else _WORDS
+        )
+        seen = self.types.most_common()
+        if not seen:
+            return f"{records:,} null"
+        parts = [f"{count:,} {words[each]}" for each, count in seen]
+        if len(seen) > 1:
+            parts[-1] += f", such as {str(self.examples[seen[-1][0]])[:40]!r}"
+        nulls = records - self.types.total()
+        return ", ".join([*parts, *([f"{nulls:,} null"] if nulls > 0 else [])])
 
     def _narrowed(self, kinds: set[str], *, text: bool) -> set[str]:
         """Return the one kind that holds all values; several if there is none."""
@@ -120,15 +280,25 @@ class _Evidence:
         return any(self.spellings <= spelling for spelling in _BOOLEANS)
 
 
-def notes_about(document: dict[str, Any]) -> tuple[str, ...]:
-    """Return what users should know about an inferred schema."""
+def notes_about(document: dict[str, Any], given: Collection[str] = ()) -> tuple[str, ...]:
+    """Return what users should know about an inferred schema.
+
+    Args:
+        given: The ways to write dates that the user named.
+    """
     marked = {
         name: " ".join(map(repr, rule["x-missing"]))
         for name, rule in document.get("properties", {}).items()
         if "x-missing" in rule
     }
-    return tuple(
-        f"column {name}: numbers; {markers} means missing" for name, markers in marked.items()
+    dates = {
+        name: " or ".join(rule["x-date-format"])
+        for name, rule in document.get("properties", {}).items()
+        if set(rule.get("x-date-format", ())) - set(given)
+    }
+    return (
+        *(f"column {name}: numbers; {markers} means missing" for name, markers in marked.items()),
+        *(f"column {name}: dates, written {format_}" for name, format_ in dates.items()),
     )
 
 
@@ -147,6 +317,8 @@ def _type_of(value: Any) -> str:
 
 
 def _type_of_text(value: str) -> str:
+    if isinstance(value, Words):
+        return "string"
     number = value.strip(" \t")
     if _INTEGER.fullmatch(number):
         return "integer"

@@ -9,10 +9,12 @@ if TYPE_CHECKING:
 
 ANNOTATIONS = frozenset(
     {"$schema", "$id", "id", "$comment", "$defs", "definitions", "title", "description", "default"}
-    | {"examples", "deprecated", "readOnly", "writeOnly", "x-missing"}
+    | {"examples", "deprecated", "readOnly", "writeOnly"}
+    | {"x-missing", "x-date-format", "x-type", "x-ignored"}
 )
-"""Keywords that make no value invalid. `x-missing`, of a property, is ours: it lists the cells of delimited
-text that mean null in this column."""
+"""Keywords that make no value invalid. Ours are those of a property that list the cells of delimited text
+that mean null in this column, how its dates are written, and its type where no `format` says it; and that of
+a record which lists keys that are not imported."""
 
 REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
 

@@ -36,7 +36,8 @@ from batchimport.schema.vectorise import SIMPLE_PATTERN
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from batchimport.schema.columns import Column, Kind
+    from batchimport.model import Kind
+    from batchimport.schema.columns import Column
     from batchimport.schema.references import Node
     from batchimport.schema.vectorise import ColumnRule
 

@@ -281,7 +281,7 @@ def _format(node: Node, seen: set[str] | None = None) -> str | None:
         return None
     seen.add(node.place)
     for part in _conjuncts(node):
-        own: str | None = part.word("format", str)
+        own: str | None = part.word("x-type", str) or part.word("format", str)
         if own is not None and part.draft >= _FIRST_DRAFT_WITH.get(own, 0):
             return own
         for branches in _alternatives(part):

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
     import jsonschema_rs
 
-    from batchimport.schema.columns import Column, Kind
+    from batchimport.model import Kind
+    from batchimport.schema.columns import Column
     from batchimport.schema.references import Node, ResolvedSchema
 
 _RECORD_KEYWORDS = ANNOTATIONS | {"type", "properties", "required", "additionalProperties"}

@@ -240,6 +240,10 @@ class Sink(Protocol):
         """Return what all names of one table have in common; None if there is no such table."""
         ...
 
+    def table_names(self) -> Sequence[str]:
+        """Return the names of the tables, to suggest one; none if that is not known."""
+        ...
+
     def has_rows(self, table: str) -> bool:
         """Say whether a table that exists has a row."""
         ...

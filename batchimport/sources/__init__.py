@@ -18,7 +18,7 @@ from batchimport.sources.bytes.file import HEAD_BYTES
 from batchimport.sources.bytes.unpack import open_text
 from batchimport.sources.detect import check_is_meant, check_is_text, format_of_text
 from batchimport.sources.paths import STANDARD_INPUT, name_of, names_of
-from batchimport.sources.registry import FORMATS
+from batchimport.sources.registry import FORMATS, spelled
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from batchimport.schema import RecordSchema
     from batchimport.sources.base import Batch, Form, Source
     from batchimport.sources.bytes.spool import Spool
+    from batchimport.sources.shape import ShapedSource
 
 
 def open_source(
@@ -35,7 +36,7 @@ def open_source(
     spool: Spool | None = None,
     *,
     unpack_into: Path | None = None,
-) -> Source:
+) -> ShapedSource:
     """Open files as one sequence of records.
 
     Args:
@@ -52,11 +53,21 @@ def open_source(
         return _open_file(_resolve(path, spool), name, options, unpack_into)
 
     if len(paths) == 1:
-        return open_file(paths[0], name_of(paths[0]))
+        return _shaped(open_file(paths[0], name_of(paths[0])), options)
     from batchimport.sources.many import ManySource  # noqa: PLC0415 - most jobs have one file
 
     names = names_of(paths)
-    return ManySource(names, lambda at: open_file(paths[at], names[at]))
+    return _shaped(ManySource(names, lambda at: open_file(paths[at], names[at])), options)
+
+
+def _shaped(source: Source, options: SourceOptions) -> ShapedSource:
+    from batchimport.sources.shape import ShapedSource  # noqa: PLC0415 - imports Polars
+
+    try:
+        return ShapedSource(source, options)
+    except BaseException:
+        source.close()
+        raise
 
 
 def reread(
@@ -94,19 +105,40 @@ def _open_file(path: str, name: str, options: SourceOptions, unpack_into: Path |
     kind = options.format or _format_by_name(name)
     if options.format is None:
         kind = _binary_format_of(path) or kind
+    _check_fits(name, kind, options)
+    if options.records is not None:
+        kind = "json"
     if kind is not None and FORMATS[kind].magic is not None:
         return _source_of(kind, path, name, options)
     text = open_text(path, options, kind, unpack_into)
     try:
         head = text.read_at(0, HEAD_BYTES)
-        check_is_text(path, kind or "text", head)
-        kind = _decide(path, head, kind, options)
-        if options.format is None:
+        check_is_text(path, kind or "text", _without_controls(head, options.delimiter))
+        kind = "json" if options.records else _decide(path, head, kind, options)
+        _check_fits(name, kind, options)
+        if options.format is None and options.delimiter is None:
             check_is_meant(path, kind, head)
         return _source_of(kind, text, name, replace(options, format=kind))
     except BaseException:
         text.close()
         raise
+
+
+_OF_FORMATS = {
+    ("json", "jsonl"): ("records", "flatten"),
+    ("csv", "tsv", "copy"): ("decimal", "thousands", "comment", "ragged"),
+}
+"""Options that only some formats have."""
+
+
+def _check_fits(name: str, kind: str | None, options: SourceOptions) -> None:
+    """Refuse an option that means nothing in this format."""
+    for kinds, names in _OF_FORMATS.items():
+        given = next((each for each in names if getattr(options, each)), None)
+        if kind is not None and kind not in kinds and given is not None:
+            raise UsageError(
+                f"{name} is {kind}: only {', '.join(kinds)} have this option", where=f"--{given}"
+            )
 
 
 def _source_of(kind: str, *arguments: Any) -> Source:
@@ -142,6 +174,12 @@ def _decide(path: str, head: bytes, kind: str | None, options: SourceOptions) ->
     if detected == "json":
         raise UsageError("is JSON, but not an object a line", where=path, hint="--format json")
     return "jsonl"
+
+
+def _without_controls(head: bytes, delimiter: str | None) -> bytes:
+    """Return the head of a file without a delimiter that looks like binary data."""
+    mark = spelled(delimiter)
+    return head.replace(mark.encode(), b",") if mark else head
 
 
 def _mode(path: str) -> int:

@@ -95,6 +95,11 @@ class LocatedRecords(ABC):
     def __init__(self, name: str, chunk: Chunk) -> None:
         self._name, self._chunk = name, chunk
 
+    @property
+    def place(self) -> tuple[str, Chunk]:
+        """The name of the file, and the chunk."""
+        return self._name, self._chunk
+
     @abstractmethod
     def _locate(self, index: int) -> tuple[int | None, int, bytes]:
         """Return the line (1-based; None if the format has no lines), the byte offset and the bytes."""

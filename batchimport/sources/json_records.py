@@ -10,23 +10,22 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from batchimport.model import EXTRA_COLUMN, Chunk, FieldError, Position
+from batchimport.model import EXTRA_COLUMN, FieldError
 from batchimport.schema.numbers import decimal_of, integer_of, number_of
 from batchimport.sources.base import (
-    Batch,
     LocatedRecords,
     UnreadableRecordError,
     decode_utf8,
     too_long,
     unreadable,
 )
-from batchimport.sources.json_decoder import decode_raw, decoder_of, repeated_keys
+from batchimport.sources.json_decoder import decode_raw, repeated_keys
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
 
-    from batchimport.schema import Column, RecordSchema
-    from batchimport.sources.base import Form
+    from batchimport.model import Chunk
+    from batchimport.schema import Column
 
 _NAMES = {list: "an array", str: "a string", bool: "true or false", type(None): "null"}
 _decode_as_written = msgspec.json.Decoder(float_hook=decimal_of).decode
@@ -42,6 +41,11 @@ class JsonRecords(LocatedRecords):
 
     lines: list[bytes]
     too_long: frozenset[int] = frozenset()
+
+    @property
+    def excluded(self) -> frozenset[int]:
+        """Indices of records to defer in any case."""
+        return self.too_long
 
     def __init__(self, name: str, chunk: Chunk, columns: tuple[Column, ...]) -> None:
         super().__init__(name, chunk)
@@ -87,51 +91,6 @@ class JsonRecords(LocatedRecords):
             pairs = (f"{json.dumps(key)}:{bytes(value).decode()}" for key, value in raw.items())
             row[EXTRA_COLUMN] = "{" + ",".join(pairs) + "}"
         return row
-
-
-class KeptRecords(JsonRecords):
-    """Records that were kept by themselves, each on one line unless it is malformed.
-
-    Attributes:
-        without: Indices of those that no decoder of lines may see.
-    """
-
-    def __init__(
-        self, records: Sequence[bytes], too_long: frozenset[int], columns: tuple[Column, ...]
-    ) -> None:
-        self.chunk = Chunk(Position(), Position(len(records), len(records)))
-        super().__init__("", self.chunk, columns)
-        self.decoder = decoder_of(columns)
-        self.lines, self.too_long = [on_one_line(record) for record in records], too_long
-        self.without = too_long | {at for at, line in enumerate(self.lines) if b"\n" in line}
-
-    def _locate(self, index: int) -> tuple[int | None, int, bytes]:
-        return None, index, self.lines[index]
-
-
-def reread(
-    form: Form, records: Sequence[bytes], too_long: frozenset[int], schema: RecordSchema
-) -> Batch:
-    """Parse JSON objects that were kept by themselves."""
-    del form
-    return reread_lines(KeptRecords(records, too_long, schema.columns))
-
-
-def reread_lines(kept: KeptRecords) -> Batch:
-    """Return the batch of records that were kept by themselves."""
-    lines = [b"" if at in kept.without else line for at, line in enumerate(kept.lines)]
-    frame, deferred = kept.decoder.decode(lines, b"\n".join(lines), kept.without)
-    return Batch(kept.chunk, frame, deferred, kept, "")
-
-
-def on_one_line(record: bytes) -> bytes:
-    """Return a JSON value on one line, if it can be read; one that is on one line stays as it is."""
-    if b"\n" not in record:
-        return record
-    try:
-        return msgspec.json.format(record, indent=-1)
-    except (ValueError, RecursionError):
-        return record
 
 
 def _decode(line: bytes) -> Any:

@@ -37,6 +37,11 @@ class ManySource:
     def __init__(self, names: Sequence[str], open_file: Callable[[int], Source]) -> None:
         self._names = names
         self._files = _OpenFiles(open_file)
+        self._take_facts()
+
+    def _take_facts(self) -> None:
+        """Look at each file, as it is read."""
+        names = self._names
         facts = [self._files.facts(at) for at in range(len(names))]
         self.contents = tuple(content for fact in facts for content in fact.contents)
         self._ends = _ends([fact.size for fact in facts])
@@ -55,6 +60,15 @@ class ManySource:
         self.notes = _merge_notes(
             [(name, fact.notes) for name, fact in zip(names, facts, strict=True)]
         )
+        self.detected = {
+            name: known for fact in facts for name, known in getattr(fact, "detected", {}).items()
+        }
+
+    def adopt(self, detected: Mapping[str, dict[str, Any]]) -> None:
+        """Read the files as they were read when their job began."""
+        self._files.close()
+        self._files.detected = detected
+        self._take_facts()
 
     def _place(self, position: int) -> tuple[int, int]:
         """Return which file holds the record at a position, and where that file begins."""
@@ -188,6 +202,7 @@ class _OpenFiles:
         self._lock = threading.Lock()
         self._open: dict[int, _Open] = {}
         self._known: dict[int, tuple[str, str]] = {}
+        self.detected: Mapping[str, dict[str, Any]] = {}
 
     def facts(self, at: int) -> Source:
         """Return a file whose attributes may be read; it may be closed."""
@@ -222,6 +237,8 @@ class _OpenFiles:
                 where=source.name,
                 hint="finish the job with the old file, or start over with --restart",
             )
+        if self.detected and hasattr(source, "adopt"):
+            source.adopt(self.detected)
         return source
 
     def _close_idle(self) -> None:

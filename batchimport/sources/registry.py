@@ -5,6 +5,7 @@ Only facts, so that `--help` can be made from them: a source is imported on firs
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 
@@ -32,9 +33,25 @@ FORMATS = {
     "jsonl": Format("batchimport.sources.jsonl.source:JsonLinesSource", (".jsonl", ".ndjson")),
     "csv": Format(_DELIMITED, (".csv",), is_untyped=True),
     "tsv": Format(_DELIMITED, (".tsv", ".tab"), is_untyped=True),
+    "copy": Format(_DELIMITED, (".copy",), is_untyped=True),
     "json": Format("batchimport.sources.json.source:JsonValuesSource", (".json",)),
     "parquet": Format(
         "batchimport.sources.parquet.source:ParquetSource", (".parquet",), magic=b"PAR1"
     ),
 }
 """All formats by their names."""
+
+_SPELLINGS = {"\\t": "\t", "tab": "\t"}
+_ESCAPE = re.compile(r"\\(?:x([0-9A-Fa-f]{2})|u([0-9A-Fa-f]{4})|(t))")
+
+
+def spelled(delimiter: str | None) -> str | None:
+    r"""Return the delimiter that an option means: `\t`, `\x01` and `tab` are spelled."""
+    if delimiter is None:
+        return None
+    return _SPELLINGS.get(
+        delimiter,
+        _ESCAPE.sub(
+            lambda found: "\t" if found[3] else chr(int(found[1] or found[2], 16)), delimiter
+        ),
+    )

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchimport.errors import FatalError, JobRunningElsewhereError, UsageError
-from batchimport.model import JOB_ID_PATTERN, check_job_id, hash_of
+from batchimport.model import hash_of
+from batchimport.rules import JOB_ID_PATTERN, check_job_id
 from batchimport.state.files import lock_file, open_ours, private_directory, write_atomically
 from batchimport.state.signature import signature
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import re
+import shutil
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 from batchimport.model import ChunkCounts, ChunkSizes, Counts, FieldError, Progress, Reject, Summary
+from tests import pictures
 from tests.helpers.cli import ROOT, Workdir
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-COMMANDS = ("run", "resume", "status", "jobs", "rejects", "replay", "schema", "worker")
+COMMANDS = (
+    *("run", "resume", "status", "jobs", "rejects", "replay", "report", "schema", "worker"),
+)
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 
 
@@ -45,6 +49,20 @@ def test_the_first_command_shows_what_the_readme_shows(workdir: Workdir) -> None
     for line in block.splitlines():
         if "…" not in line:
             assert line in [shown.rstrip() for shown in ended.out.splitlines()]
+
+
+def test_the_pictures_are_what_the_terminal_shows(tmp_path: Path) -> None:
+    """`python -m tests.pictures` exports them from real runs; the first one has today's lines."""
+    command = pictures.SAMPLE_RUN
+    shutil.copytree(ROOT / "sample_data", tmp_path / "sample_data")
+    pictures.draw(tmp_path / "run.svg", command, pictures.shown_by(tmp_path, command))
+    committed = (ROOT / "docs" / "run.svg").read_text(encoding="utf-8")
+    for line in ("completed with rejects", "2,936 of 3,000", "malformed_json", "100.0%"):
+        shown = line.replace(" ", "&#160;")
+        assert shown in (tmp_path / "run.svg").read_text(encoding="utf-8")
+        assert shown in committed
+    for page in ROOT.glob("docs/*.svg"):
+        assert not re.search(r"url\([\"']?https?:|/tmp/", page.read_text(encoding="utf-8"))
 
 
 def test_the_tests_are_what_ci_runs() -> None:

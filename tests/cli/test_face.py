@@ -204,6 +204,24 @@ def test_messages_say_what_was_meant(workdir: Workdir, words: str, answer: str) 
     assert "secret" not in ended.err
 
 
+@pytest.mark.parametrize("kind", ["sqlite", "duckdb", "postgresql"])
+def test_a_table_of_nearly_that_name_is_suggested(
+    workdir: Workdir, request: pytest.FixtureRequest, kind: str
+) -> None:
+    """As a note, when a name that was typed makes a new table; not for another number."""
+    workdir.lines("u.jsonl", FEW)
+    workdir.lines("v.jsonl", [{"id": "other"}])
+    files = {"sqlite": "sqlite:///x.db", "duckdb": "duckdb:///x.duckdb"}
+    to = files.get(kind) or request.getfixturevalue("postgres").new_database()
+    workdir.call("run", "u.jsonl", "--to", to, "--table", "customers_2024")
+    said = workdir.call("run", "v.jsonl", "--to", to, "--table", "customers_2025")
+    assert (said.code, "did you mean" in said.err) == (0, False)
+    workdir.lines("w.jsonl", [{"id": "third"}])
+    said = workdir.call("run", "w.jsonl", "--to", to, "--table", "custmers_2024")
+    assert said.code == 0
+    assert "table custmers_2024 is new; did you mean --table customers_2024?" in said.err
+
+
 @pytest.mark.parametrize(("to", "made"), [("x.db", "x.db"), ("out.parquet/", "out.parquet")])
 def test_a_path_is_a_destination_by_its_suffix(workdir: Workdir, to: str, made: str) -> None:
     """Without a scheme."""

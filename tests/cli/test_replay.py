@@ -311,6 +311,26 @@ def test_files_of_any_form_in_one_job(job: Job, workdir: Workdir) -> None:
     assert job.rows() == [(1, "a", 1), (2, "b", 2), (3, "c", 3), (4, "d", 4)]
 
 
+def test_options_of_reading_hold_for_edited_records(job: Job, workdir: Workdir) -> None:
+    """Renamed, flattened, added and typed columns, and numbers as the file writes them."""
+    properties = {"n": {"type": "integer"}, "a.b": {"type": "number", "minimum": 0}}
+    workdir.write("shape.json", json.dumps({"properties": properties}))
+    words = ("--to", job.place.address, "--schema", "shape.json", "--json")
+    more = ("--rename", "id=n", "--add-column", "at=record", "--add-column", "of=file")
+    workdir.write("c.csv", "id;a.b\n1;-1,5\n2;2,5\n3;3,5\n")
+    call(workdir.path, "run", "c.csv", *words, *more, "--table", "c", "--job-id", "c", "--quiet")
+    workdir.lines("j.jsonl", [{"id": 1, "a": {"b": -1}}, {"id": 2, "a": {"b": 2}}])
+    flat = (*more, "--flatten", "--table", "j", "--job-id", "j", "--quiet")
+    call(workdir.path, "run", "j.jsonl", *words, *flat)
+    for name, raw in (("c", "1;1,5"), ("j", {"id": 1, "a": {"b": 1.5}})):
+        workdir.lines("edited.jsonl", [{"record": 0, "raw": raw}])
+        ended = call(workdir.path, "replay", name, "--from", "edited.jsonl", "--quiet")
+        assert ended.code == 0, ended.err
+        rows = job.place.fetch(f'SELECT n, "a.b", at, of FROM {name} WHERE n = 1')
+        assert [row[:3] for row in rows] == [(1, 1.5, 0)]
+        assert rows[0][3].startswith(f"{name}.")
+
+
 def test_a_job_of_an_earlier_version(job: Job, workdir: Workdir) -> None:
     """Has no form in its ledger: the source is looked at, as long as it is there."""
     name, _ = write(job, "csv", RECORDS)

@@ -99,7 +99,7 @@ def test_an_output_is_no_input(workdir: Workdir, options: tuple[str, ...], what:
     assert not (workdir.path / "u.db").exists()
 
 
-@pytest.mark.parametrize("command", ["rejects", "resume"])
+@pytest.mark.parametrize("command", ["rejects", "resume", "report"])
 def test_a_forged_state_connects_nowhere(
     job: Workdir, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
@@ -151,7 +151,7 @@ def test_what_was_typed_does_not_act_on_the_terminal(workdir: Workdir) -> None:
 
 
 def test_no_password_is_shown_or_kept(workdir: Workdir, postgres: PostgresServer) -> None:
-    """In output, errors, state, log, summary, rejects and ledger; the address works."""
+    """In output, errors, state, log, summary, rejects, report and ledger; the address works."""
     workdir.write("u.csv", "id,n\n1,a\nx,b\n")
     workdir.write("s.json", '{"properties": {"id": {"type": "integer"}}}')
     address = postgres.new_database()
@@ -170,6 +170,12 @@ def test_no_password_is_shown_or_kept(workdir: Workdir, postgres: PostgresServer
         ended = workdir.call("run", "u.csv", *options, *files)
         assert ended.code == 3, ended.err
         seen += ended.out + ended.err
+        job_id = json.loads((workdir.path / f"summary{number}").read_text())["job_id"]
+        for where in (("--to", f"{address}{mark}{secret}", "--state-dir", "none"), ()):
+            for form in ((), ("--json",)):
+                ended = workdir.call("report", job_id, *where, *form, "--verbose")
+                assert ended.code == 0, ended.err
+                seen += ended.out + ended.err
     for wrong in ("postgresql://u:CAN@ARY@h/d", "postgresql//u:CANARY@h", "host=h password=CANARY"):
         ended = workdir.call("run", "u.csv", "--to", wrong, "--verbose")
         assert ended.code == 2

@@ -40,7 +40,12 @@ CASES: list[tuple[str, str, list[tuple[Any, Any]]]] = [
         + [("2", BAD), ("maybe", BAD), ("", BAD)],
     ),
     ("integer", "BOOLEAN", [(1, True), (0, False), (2, BAD), (-1, BAD)]),
-    ("string", "DATE", [("20240131", "2024-01-31"), ("2024-02-29", "2024-02-29")]),
+    (
+        "string",
+        "DATE",
+        [("20240131", "2024-01-31"), ("2024-02-29", "2024-02-29")]
+        + [("01/02/2024", BAD), ("31.12.2023", BAD), ("1-2-24", BAD)],
+    ),
     ("integer", "DATE", [(20240131, "2024-01-31")]),
 ]
 
@@ -97,6 +102,28 @@ def test_an_offset_is_never_dropped(database: Store, kind: Any, size: int) -> No
         claim.store(a_request(chunk(first, len(piece)), piece, columns=columns))
     found = [value for _, value in database.rows("id, CAST(v AS varchar)")]
     assert found == list(cells.values())
+
+
+@pytest.mark.parametrize("declared", ["TIMESTAMP", "TIMESTAMP WITH TIME ZONE"])
+def test_integers_are_the_time_since_1970(database: Store, declared: str) -> None:
+    """In a column of times, by their number of digits; too few of them, or text without an order, are none."""
+    if database.like == "sqlite":
+        pytest.skip("it keeps the value as given")
+    database.run(f"CREATE TABLE users (id INTEGER, v {declared}, w {declared})")
+    columns = (Column("id", "integer"), Column("v", "integer"), Column("w", "string"))
+    sink, claim = database.claimed(columns=columns)
+    cells = [1700000000, 1700000000123, 1700000000123456, 12345, None]
+    texts = ["2024-01-31 10:00:00", "2024-01-31T10:00:00+02:00", None, None, "01/02/2024 10:00"]
+    given = [{"id": at, "v": cell, "w": texts[at]} for at, cell in enumerate(cells)]
+    claim.store(a_request(chunk(0, len(given)), given, columns=columns))
+    found = database.rows("CAST(v AS varchar), CAST(w AS varchar)")
+    assert [(v.removesuffix("+00"), w and w.removesuffix("+00")) for v, w in found] == [
+        ("2023-11-14 22:13:20", "2024-01-31 10:00:00"),
+        ("2023-11-14 22:13:20.123", "2024-01-31 08:00:00"),
+        ("2023-11-14 22:13:20.123456", None),
+    ]
+    errors = [(each.record, each.errors[0].field) for each in sink.rejects("users-1")]
+    assert errors == [(3, "v"), (4, "w")]
 
 
 TEXT = {"sqlite": "TEXT", "duckdb": "VARCHAR", "postgresql": "varchar(20)"}

@@ -112,7 +112,7 @@ class Shop:
 
         claim.store = troubled  # type: ignore[method-assign]
         try:
-            yield Work(source, SCHEMA, Identity().bind(pl.DataFrame(), SCHEMA), claim)
+            yield Work(source, SCHEMA, Identity().bind(pl.DataFrame(), SCHEMA.columns), claim)
         finally:
             sink.close()
             source.close()

@@ -159,6 +159,25 @@ def test_the_same_end_as_a_local_run(busy: Site) -> None:
     assert (replayed.summary["status"], replayed.summary["engine"]) == ("completed", "local")
 
 
+def test_columns_and_values_are_those_of_a_local_run(busy: Site) -> None:
+    """Renamed, converted and added by the workers; the starter says what was guessed."""
+    lines = (f"{at};{at},5;{at % 28 + 1}.12.2023;x\n" for at in range(60))
+    busy.workdir.write("d.csv", "id;wert;datum;z\n" + "".join(lines))
+    options = ("--rename", "wert=value", "--columns", "datum,value,id", "--add-column", "no=record")
+    run = ("run", "d.csv", *options, "--chunk-size", 10, "--json", "--table", "t")
+    busy.call(*run, "--to", "sqlite:///local.db")
+    ended = busy.call(*run, "--to", "sqlite:///remote.db", *busy.options, "--job-id", busy.job)
+    assert ended.code == 0
+    assert "column datum: dates, written %d.%m.%Y" in ended.err
+    assert "  value  number     60 decimals" in ended.err
+    local, remote = (
+        query(busy.workdir.path / f"{name}.db", "SELECT * FROM t ORDER BY no")
+        for name in ("local", "remote")
+    )
+    assert local == remote
+    assert local[1] == ("2023-12-02", 1.5, 1, 1)
+
+
 def test_a_worker_that_is_killed_loses_nothing(site: Site, postgres: PostgresServer) -> None:
     """Its chunks come back to another worker after the heartbeat timeout."""
     site.numbered(400)

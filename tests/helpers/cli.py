@@ -1,4 +1,4 @@
-"""The command line as users call it: a process of its own."""
+"""The command line as users call it: each command is a process of its own."""
 
 from __future__ import annotations
 
@@ -76,6 +76,13 @@ class Workdir:
         return process.returncode, process.stderr
 
     def call(self, *arguments: object, **more: str) -> Ended:
+        """Run a command to its end, forked from a process that has imported it all."""
+        from tests.helpers import forked  # noqa: PLC0415 - it imports this module
+
+        return forked.call(self.path, *arguments, variables=more)
+
+    def spawn(self, *arguments: object, **more: str) -> Ended:
+        """Run a command to its end in a process that is started anew."""
         process = self.start(*arguments, **more)
         out, err = process.communicate(timeout=100)
         assert "Traceback" not in err, err

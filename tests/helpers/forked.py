@@ -13,6 +13,7 @@ import resource
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -60,6 +61,7 @@ class Call:
         failpoints: As in `BATCHIMPORT_FAILPOINTS`.
         strace: Options of strace, which kills, fails or lists system calls.
         limits: Limits by their name in the `resource` module; RLIMIT_NOFILE counts from what is open.
+        variables: Of its environment.
     """
 
     cwd: Path
@@ -67,6 +69,7 @@ class Call:
     failpoints: str = ""
     strace: Sequence[str] = ()
     limits: Mapping[str, int] = field(default_factory=dict)
+    variables: Mapping[str, str] = field(default_factory=dict)
 
 
 def call(cwd: Path, *arguments: Any, **faults: Any) -> Ended:
@@ -81,7 +84,7 @@ def call_all(calls: Sequence[Call]) -> list[Ended]:
 
 
 class _Started:
-    """A process, with pipes that are large enough for all it prints."""
+    """A process whose output is read while it runs."""
 
     def __init__(self, call: Call) -> None:
         (self._out, out), (self._err, err) = _context.Pipe(False), _context.Pipe(False)
@@ -89,6 +92,9 @@ class _Started:
         self._process.start()
         out.close()
         err.close()
+        readers = ThreadPoolExecutor(2)
+        self._said = [readers.submit(_read, pipe) for pipe in (self._out, self._err)]
+        readers.shutdown(wait=False)
         self._tracer = trace(int(self._process.pid or 0), call.strace) if call.strace else None
 
     def wait(self) -> Ended:
@@ -96,11 +102,11 @@ class _Started:
         code = self._process.exitcode
         if code is None:
             self._process.kill()
-            raise AssertionError(f"did not end: {_read(self._err)}")
+            raise AssertionError(f"did not end: {self._said[1].result()}")
         if self._tracer is not None:
             self._tracer.wait(LONGEST_SECONDS)
         self._process.close()
-        ended = Ended(code, _read(self._out), _read(self._err))
+        ended = Ended(code, *(each.result() for each in self._said))
         assert "Traceback" not in ended.err, ended.err
         return ended
 
@@ -113,7 +119,7 @@ def _read(pipe: Connection) -> str:
 def _child(call: Call, broken: str, out: Connection, err: Connection) -> None:
     os.chdir(call.cwd)
     os.environ.clear()
-    os.environ.update(environment(**{failpoints.VARIABLE: call.failpoints}))
+    os.environ.update(environment(**{failpoints.VARIABLE: call.failpoints, **call.variables}))
     for pipe, number in ((out, 1), (err, 2)):
         os.dup2(pipe.fileno(), number)
         pipe.close()

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from batchimport.jobs.start import infer
 from batchimport.model import EXTRA_COLUMN, INDEX, Position, Reject, SourceOptions
 from batchimport.pipeline.chunk import judge
-from batchimport.schema import RecordSchema, infer_schema
+from batchimport.schema import RecordSchema
 from batchimport.sources import open_source
 
 Rows = list[dict[str, Any]]
@@ -22,11 +23,11 @@ def read_all(
     **options: Any,
 ) -> tuple[Rows, list[Reject]]:
     """Return the valid records as rows without nulls, and the rejects."""
-    source = open_source([str(path)], SourceOptions(**options))
+    given = SourceOptions(**options)
+    source = open_source([str(path)], given)
     try:
-        text = source.format == "csv"
         if schema is None:
-            checked = RecordSchema(infer_schema(source.sample(None), text=text), inferred=True)
+            checked = RecordSchema(infer(source, None, given).document, inferred=True)
         else:
             checked = schema if isinstance(schema, RecordSchema) else RecordSchema(schema)
         rows: Rows = []

@@ -179,10 +179,10 @@ def test_unknown_columns_go_to_extra(place: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"delimiter": "ab"}, {"delimiter": "é"}, {"quote": "\n"}, {"delimiter": '"'}]
+    "options", [{"delimiter": "a\nb"}, {"delimiter": "\\x00"}, {"quote": "\n"}, {"delimiter": '"'}]
 )
 def test_bad_dialects_are_refused(place: Path, options: dict[str, str]) -> None:
-    """One ASCII character each, and not the same."""
+    """No line ends in them, a quote of one ASCII character, and not the same."""
     place.write_text("a,b\n", encoding="utf-8")
     with pytest.raises(UsageError):
         read_all(place, **options)

@@ -90,7 +90,9 @@ def test_a_value_that_python_cannot_read_is_the_failure_of_its_record(tmp_path: 
     frame, _ = judge(source.read(chunk, schema), schema)
     seen: list[Any] = []
     done = (
-        RecordTransform(lambda record: seen.append(record["any"])).bind(frame, schema).apply(frame)
+        RecordTransform(lambda record: seen.append(record["any"]))
+        .bind(frame, schema.columns)
+        .apply(frame)
     )
     assert (done.filtered, done.failures) == (2, [])
     assert [float(value) for value in seen[-2:]] == [float("inf"), 1]

@@ -107,13 +107,13 @@ def of_sql(query: str) -> Any:
 def test_a_query_that_needs_all_records_is_refused(query: str) -> None:
     """By its plan: its result would depend on where chunks are cut."""
     with pytest.raises(UsageError, match="needs all records at once"):
-        of_sql(query).bind(RECORDS, SCHEMA)
+        of_sql(query).bind(RECORDS, SCHEMA.columns)
 
 
 @pytest.mark.parametrize("query", ROW_WISE_SQL)
 def test_a_row_wise_query_gives_the_same_in_any_chunks(query: str) -> None:
     """Functions of one row, and joins with a small file, whatever was done to that file."""
-    bound = of_sql(query).bind(RECORDS, SCHEMA)
+    bound = of_sql(query).bind(RECORDS, SCHEMA.columns)
     whole = bound.apply(RECORDS).frame
     pieces = [bound.apply(RECORDS.slice(at, 2)).frame for at in (0, 2, 4)]
     assert pl.concat(pieces).equals(whole)
@@ -123,13 +123,13 @@ def test_a_row_wise_query_gives_the_same_in_any_chunks(query: str) -> None:
 def test_a_function_that_needs_all_records_is_refused(name: str) -> None:
     """By its plan, or because its results differ when a sample is cut otherwise."""
     with pytest.raises(UsageError, match="needs all records at once"):
-        FrameTransform(NEED_ALL[name]).bind(RECORDS, SCHEMA)
+        FrameTransform(NEED_ALL[name]).bind(RECORDS, SCHEMA.columns)
 
 
 @pytest.mark.parametrize("name", ROW_WISE)
 def test_a_row_wise_function_is_allowed(name: str) -> None:
     """Also one whose plan does not show what it does."""
-    assert FrameTransform(ROW_WISE[name]).bind(RECORDS, SCHEMA).columns
+    assert FrameTransform(ROW_WISE[name]).bind(RECORDS, SCHEMA.columns).columns
 
 
 def test_random_values_are_allowed() -> None:
@@ -139,7 +139,7 @@ def test_random_values_are_allowed() -> None:
     def transform(records: pl.LazyFrame) -> pl.LazyFrame:
         return records.with_columns(n=pl.lit(next(numbers))).collect().lazy()
 
-    assert FrameTransform(transform).bind(RECORDS, SCHEMA).columns
+    assert FrameTransform(transform).bind(RECORDS, SCHEMA.columns).columns
 
 
 @pytest.mark.parametrize("query", [f"SELECT a, w FROM records JOIN {SMALL} s ON records.g = s.g"])
@@ -147,7 +147,7 @@ def test_a_record_that_becomes_several_rows_is_noticed(query: str) -> None:
     """Even if as many others became none."""
     Path("small.csv").write_text("g,w\ny,1\ny,2\n")
     with pytest.raises(Exception, match="more rows than it was given"):
-        of_sql(query).bind(RECORDS, SCHEMA).apply(RECORDS)
+        of_sql(query).bind(RECORDS, SCHEMA.columns).apply(RECORDS)
 
 
 @pytest.mark.parametrize("how", ["inner", "left"])
@@ -158,4 +158,4 @@ def test_a_join_that_hides_its_records_is_refused(how: Any) -> None:
         return records.join(pl.scan_csv("small.csv"), on="g", how=how).select("a", "w")
 
     with pytest.raises(UsageError, match="which record"):
-        FrameTransform(transform).bind(RECORDS, SCHEMA)
+        FrameTransform(transform).bind(RECORDS, SCHEMA.columns)

@@ -28,7 +28,7 @@ def frame(ids: int = 2, **columns: list[Any]) -> pl.DataFrame:
 
 
 def run(transform: Any, records: pl.DataFrame) -> tuple[dict[str, Column], Any]:
-    bound = transform.bind(records, SCHEMA)
+    bound = transform.bind(records, SCHEMA.columns)
     return {column.name: column for column in bound.columns}, bound.apply(records)
 
 
@@ -117,7 +117,7 @@ def test_a_value_that_does_not_fit_is_a_reject(good: Any, bad: Any) -> None:
     transform = RecordTransform(
         lambda record: {"id": record["id"], "v": good if record["id"] else bad}
     )
-    done = transform.bind(records.slice(1), SCHEMA).apply(records)
+    done = transform.bind(records.slice(1), SCHEMA.columns).apply(records)
     assert done.frame.get_column("id").to_list() == [1, 2]
     assert [(at, error.code, error.field) for at, error in done.failures] == [(0, "type", "v")]
 
@@ -135,7 +135,7 @@ def test_what_a_function_leaves_alone_keeps_its_digits() -> None:
 def test_keys_without_a_column_pass_a_transform(make: Callable[[], Any]) -> None:
     """A frame has them in the column `_extra`, a record among its own keys."""
     records = frame(any=["1", "2"], _extra=[None, '{"more":[1]}'])
-    bound = make().bind(records.head(1), SCHEMA)
+    bound = make().bind(records.head(1), SCHEMA.columns)
     assert [column.name for column in bound.columns] == ["id", "any"]
     done = bound.apply(records)
     assert done.frame.get_column("_extra").to_list() == [None, '{"more":[1]}']
@@ -146,6 +146,6 @@ def test_a_column_that_comes_later_is_no_column() -> None:
     transform = FrameTransform(
         lambda records: records if len(records.collect()) == 1 else records.with_columns(new=1)
     )
-    bound = transform.bind(frame(1), SCHEMA)
+    bound = transform.bind(frame(1), SCHEMA.columns)
     with pytest.raises(FatalError, match="new"):
         bound.apply(frame(2))

@@ -198,7 +198,7 @@ class Activities:
                 spec.options.chunk_timeout_seconds,
                 spec.options.destination_wait_seconds,
             ),
-            started(record.job_id, job, source, opened.committed),
+            started(record.job_id, job, source, opened.committed, opened.inferred),
             self._reader.read(),
             opened.resumed,
             hints.delivery,

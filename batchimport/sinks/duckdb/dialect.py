@@ -40,7 +40,12 @@ _INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT")
 _INTEGER_TYPES = {*_INTEGERS, *(f"U{name}" for name in _INTEGERS), "BIGNUM"}
 _NARROW_TYPES = {*_INTEGERS[:4], "UTINYINT", "USMALLINT", "UINTEGER"}
 _FLOAT_TYPES = {"FLOAT", "DOUBLE"}
-_FAMILIES: dict[str, Family] = {"VARCHAR": "text", "BOOLEAN": "boolean", "DATE": "date"}
+_FAMILIES: dict[str, Family] = {
+    "VARCHAR": "text",
+    "BOOLEAN": "boolean",
+    "DATE": "date",
+    "TIMESTAMP WITH TIME ZONE": "instant",
+}
 _TEXT_TYPES = {"VARCHAR", "JSON"}
 _NESTED = ("STRUCT", "MAP", "UNION", "VARIANT")
 _MESSAGES = {
@@ -138,7 +143,7 @@ class DuckdbColumn(TableColumn):
         if self.type_name in _TEXT_TYPES:
             return True
         if kind in ("integer", "number"):
-            if kind == "integer" and self.family in ("boolean", "date"):
+            if kind == "integer" and self.family in ("boolean", "date", "timestamp", "instant"):
                 return True
             is_number = self.type_name in _INTEGER_TYPES | _FLOAT_TYPES
             return is_number or self.type_name.startswith("DECIMAL")

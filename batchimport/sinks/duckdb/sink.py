@@ -102,6 +102,14 @@ class DuckdbSink(SqlSink):
         """Return schema and name without their case; None if there is no such table."""
         return self.name(table).lower() if self.exists(table) else None
 
+    def table_names(self) -> list[str]:
+        """Return the names of the tables, to suggest one: with the schema, unless it is `main`."""
+        rows = self.rows(
+            "SELECT CASE WHEN schema_name = 'main' THEN table_name ELSE schema_name || '.' || "
+            "table_name END FROM duckdb_tables() WHERE database_name = current_database()"
+        )
+        return [str(name) for (name,) in rows]
+
     def columns(self, table: str) -> list[DuckdbColumn]:
         """Return the columns of a table in its order."""
         return [DuckdbColumn(*row) for row in self.rows(CATALOGUE, self.place(table))]

@@ -88,6 +88,10 @@ class ParquetSink:
         del table
         return ""
 
+    def table_names(self) -> tuple[str, ...]:
+        """Return none: a directory holds one table, whatever it is called."""
+        return ()
+
     def has_rows(self, table: str) -> bool:
         """Say whether the files have a row."""
         del table

@@ -70,6 +70,7 @@ _FAMILIES: dict[str, Family] = {
     "boolean": "boolean",
     "date": "date",
     "timestamp without time zone": "timestamp",
+    "timestamp with time zone": "instant",
 }
 _CATEGORIES: dict[Kind, str] = {"integer": "NSBD", "number": "NS", "boolean": "BS", "json": "SA"}
 """Categories of pg_type that take a kind of column, JSON types apart. Strings go into every type:

@@ -174,6 +174,15 @@ class PostgresSink(SqlSink):
         number = self.rows("SELECT to_regclass(?)::oid::bigint", (self.name(table),))[0][0]
         return None if number is None else str(number)
 
+    def table_names(self) -> list[str]:
+        """Return the names of the tables, to suggest one: with the schema, unless it is searched."""
+        rows = self.rows(
+            "SELECT CASE WHEN pg_table_is_visible(oid) THEN relname ELSE "
+            "relnamespace::regnamespace || '.' || relname END FROM pg_class WHERE relkind IN ('r', 'p') "
+            "AND relnamespace::regnamespace::text NOT LIKE 'pg\\_%' LIMIT 10000"
+        )
+        return [str(name) for (name,) in rows]
+
     def columns(self, table: str) -> list[PostgresColumn]:
         """Return the columns of a table in its order."""
         return [PostgresColumn(*row) for row in self.rows(CATALOGUE, (self.name(table),))]

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from batchimport.model import FieldError
+from batchimport.schema.booleans import read_words
+from batchimport.schema.moments import epoch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -19,9 +21,10 @@ if TYPE_CHECKING:
     from batchimport.schema import Column, Kind
     from batchimport.sinks.sql.dialect import Family, Refused, TableColumn
 
-_TRUE, _FALSE = ("t", "true", "y", "yes", "on", "1"), ("f", "false", "n", "no", "off", "0")
 _INTEGER = r"^[+-]?[0-9]+(?:\.0*)?$"
 _NUMBER = r"^[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?$"
+_NUMBERS = r"^\s*[0-9]{1,2}[./-][0-9]{1,2}[./-][0-9]{2,4}"
+_HINT = "; say how it is written: --date-format"
 _DAY = r"^([0-9]{4})(0[1-9]|1[0-2])([0-2][0-9]|3[01])$"
 _MOMENT = r"^([0-9-]+)[Tt ]([0-9]{2}:[0-9]{2})(:[0-9]{2}(?:\.[0-9]{1,9})?)? ?"
 _OFFSET = r"(?:[Zz]|[+-][0-9]{2}(?::?[0-9]{2})?)$"
@@ -48,7 +51,8 @@ def read(
         values = pl.select(read_cells(pl.lit(cells))).to_series().alias(column.name)
         for place in (values.is_null() & cells.is_not_null()).arg_true():
             shown = str(cells[place])[:200]
-            message = f"{shown!r} cannot be read as {own.type_name}"
+            hint = _HINT if own.family in ("date", "timestamp", "instant") else ""
+            message = f"{shown!r} cannot be read as {own.type_name}{hint}"
             refused.setdefault(place, []).append(FieldError("type", own.name, message, shown))
         frame = frame.with_columns(values)
         pairs.append((replace(column, kind=kind), own))
@@ -72,18 +76,17 @@ def _number(text: pl.Expr) -> pl.Expr:
     return pl.when(text.str.contains(_NUMBER)).then(text)
 
 
-def _word(text: pl.Expr) -> pl.Expr:
-    text = text.str.strip_chars().str.to_lowercase()
-    is_true = pl.when(text.is_in(_TRUE)).then(pl.lit(value=True))
-    return is_true.when(text.is_in(_FALSE)).then(pl.lit(value=False))
-
-
 def _bit(number: pl.Expr) -> pl.Expr:
     return pl.when(number.is_in([0, 1])).then(number == 1)
 
 
 def _day(text: pl.Expr) -> pl.Expr:
-    return text.cast(pl.String).str.replace(_DAY, "$1-$2-$3")
+    return _with_clear_order(text.cast(pl.String).str.replace(_DAY, "$1-$2-$3"))
+
+
+def _with_clear_order(text: pl.Expr) -> pl.Expr:
+    """Refuse dates that a database would read by its own order of day and month."""
+    return pl.when(~text.str.contains(_NUMBERS)).then(text)
 
 
 def _in_utc(text: pl.Expr) -> pl.Expr:
@@ -98,18 +101,29 @@ def _in_utc(text: pl.Expr) -> pl.Expr:
     form = "%Y-%m-%dT%H:%M:%S%.f"
     is_fine = text.str.contains(r"\.[0-9]{7}")
     utc = pl.when(is_fine).then(finer.dt.strftime(form)).otherwise(moment.dt.strftime(form))
-    return pl.when(zoned).then(utc).otherwise(text)
+    return pl.when(zoned).then(utc).otherwise(_with_clear_order(text))
+
+
+def _instant(number: pl.Expr) -> pl.Expr:
+    return epoch(number.cast(pl.String))
+
+
+def _of_epoch(number: pl.Expr) -> pl.Expr:
+    return _instant(number).str.strip_suffix("Z")
 
 
 _READERS: dict[tuple[Kind, Family], tuple[Kind, Callable[[pl.Expr], pl.Expr]]] = {
     ("string", "integer"): ("integer", _integer),
     ("number", "integer"): ("integer", _whole),
     ("string", "number"): ("string", _number),
-    ("string", "boolean"): ("boolean", _word),
+    ("string", "boolean"): ("boolean", read_words),
     ("integer", "boolean"): ("boolean", _bit),
     ("string", "date"): ("string", _day),
     ("integer", "date"): ("string", _day),
     ("string", "timestamp"): ("string", _in_utc),
+    ("integer", "timestamp"): ("string", _of_epoch),
+    ("string", "instant"): ("string", _with_clear_order),
+    ("integer", "instant"): ("string", _instant),
     ("date-time", "timestamp"): ("string", _in_utc),
 }
 """By the kind of a frame's column and what the table's column holds: the kind it then has, and how.

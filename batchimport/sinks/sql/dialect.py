@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
 Rows = list[tuple[Any, ...]]
 
-Family = Literal["text", "integer", "number", "boolean", "date", "timestamp", "other"]
-"""What a column of a table holds, as far as cells are read for it; `timestamp` is one without a zone,
-`integer` one of at most 64 bits."""
+Family = Literal["text", "integer", "number", "boolean", "date", "timestamp", "instant", "other"]
+"""What a column of a table holds, as far as cells are read for it; `timestamp` is one without a zone, `instant`
+one with it, `integer` one of at most 64 bits."""
 
 Refused = dict[int, "list[FieldError]"]
 """Rows that the table refuses, by their 0-based place in the frame, with the reasons."""
@@ -210,6 +210,10 @@ class Dialect(ABC):
         """Return what all names of one table have in common; None if there is no such table."""
         identity = table if self.names_have_case else table.lower()
         return identity if self.exists(table) else None
+
+    def table_names(self) -> Sequence[str]:
+        """Return the names of the tables, to suggest one; none if the dialect does not say."""
+        return ()
 
     @abstractmethod
     def columns(self, table: str) -> Sequence[TableColumn]:

@@ -264,12 +264,15 @@ def committed(row: Sequence[Any]) -> Committed:
         FatalError: If it cannot be read.
     """
     with _reading(row, LEDGER_TABLES[1]):
-        if not all(isinstance(number, int) for number in row[1:10]):
+        if not all(isinstance(number, int) for number in (*row[1:10], *row[11:13])):
             raise ValueError(row)
         start = Position(row[1], row[3], row[5])
         end = Position(row[2], row[3] + row[4], row[6])
-        counts = (count or 0 for count in row[14:17])
-        return Committed(Chunk(start, end), row[7], row[8], row[9], row[10], *counts)
+        facts: dict[str, Any] = {
+            name: count or 0 for name, count in zip(OUTCOME_COLUMNS, row[14:17], strict=False)
+        }
+        facts |= {"epoch": row[11], "attempt": row[12], "committed_at": str(row[13])}
+        return Committed(Chunk(start, end), row[7], row[8], row[9], row[10], **facts)
 
 
 def rejects_frame(job_id: str, rejects: Sequence[Reject]) -> pl.DataFrame:

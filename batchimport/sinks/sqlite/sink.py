@@ -140,6 +140,12 @@ class SqliteSink(SqlSink):
             )
         )
 
+    def table_names(self) -> list[str]:
+        """Return the names of the tables, to suggest one."""
+        return [
+            name for (name,) in self.rows("SELECT name FROM sqlite_schema WHERE type = 'table'")
+        ]
+
     def columns(self, table: str) -> list[SqliteColumn]:
         """Return the columns of a table in its order."""
         rows = self.rows(CATALOGUE.format(table=text_literal(table)))

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
 
 from batchimport.errors import UsageError
-from batchimport.sources.csv.sniff import DELIMITERS, Guess, NamesAre, guess
+from batchimport.sources.csv.grammar import COPY_END, COPY_NULL, Dialect
+from batchimport.sources.csv.numbers import PLAIN_NUMBERS, NumberForm, find_form
+from batchimport.sources.csv.sniff import DELIMITERS, Guess, NamesAre, guess, look_at
+from batchimport.sources.registry import spelled
 
 if TYPE_CHECKING:
     from batchimport.model import SourceOptions
-    from batchimport.sources.csv.grammar import Dialect
 
 _NAMES = {
     "\t": "tab",
@@ -25,7 +27,7 @@ _NAMES = {
 _DECLARATION = re.compile(r"sep=([,;\t|:^~])(?:\r\n?|\n)")
 """The first line by which a file tells Excel its delimiter."""
 
-_SPELLINGS = {"\\t": "\t", "tab": "\t"}
+_LONGEST_DELIMITER = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,11 @@ class CsvFormat:
 
     Attributes:
         nulls: The unquoted cells that mean null.
+        numbers: How numbers are written.
+        comment: A line that begins with it is no record; empty if there is no such line.
+        pads: A record with too few fields has null in those that it lacks, and empty ones too many
+            are dropped.
+        trails: Each record ends with a delimiter.
         preamble: Number of lines before the header that are not part of the table.
         header_records: Number of records that hold the names: none, one, or two.
         has_sure_names: There is one such record, and it does not look like data.
@@ -44,12 +51,30 @@ class CsvFormat:
 
     dialect: Dialect
     nulls: frozenset[str]
+    numbers: NumberForm = PLAIN_NUMBERS
+    comment: str = ""
+    pads: bool = False
+    trails: bool = False
     preamble: int = 0
     header_records: int = 1
     has_sure_names: bool = True
     width: int = 0
     is_even: bool = False
     notes: tuple[str, ...] = ()
+
+    def facts(self) -> dict[str, Any]:
+        """Return what the ledger keeps, so that the file is read in the same way ever after."""
+        facts = asdict(self) | {"nulls": sorted(self.nulls)}
+        del facts["notes"]
+        return facts
+
+    def with_facts(self, facts: dict[str, Any]) -> CsvFormat:
+        """Return the format that `facts` returned for a file, maybe in an earlier version."""
+        known = {each.name for each in fields(self)}
+        rest = {name: value for name, value in facts.items() if name in known}
+        rest["dialect"] = Dialect(**rest["dialect"])
+        rest["numbers"] = NumberForm(**rest["numbers"])
+        return replace(self, **rest | {"nulls": frozenset(rest["nulls"])})
 
 
 def detect_format(head: str, options: SourceOptions, *, is_whole: bool) -> CsvFormat:
@@ -60,14 +85,18 @@ def detect_format(head: str, options: SourceOptions, *, is_whole: bool) -> CsvFo
         is_whole: The head is the whole file.
 
     Raises:
-        UsageError: If the delimiter or quote of the options is not a single character.
+        UsageError: If the delimiter or quote of the options cannot be one.
     """
-    delimiter = options.delimiter
-    delimiter = None if delimiter is None else _SPELLINGS.get(delimiter, delimiter)
+    delimiter = spelled(options.delimiter)
     is_padded = delimiter is not None and len(delimiter) > 1 and delimiter.endswith(" ")
     if delimiter is not None:
         delimiter = delimiter.rstrip(" ") if is_padded else delimiter
-        _check("--delimiter", delimiter)
+        _check_delimiter(delimiter)
+    comment = options.comment or ""
+    if options.format == "copy":
+        return _copy_format(head, options, delimiter, is_whole=is_whole)
+    if comment:
+        head = _without_comments(head, comment)
     if options.quote is not None:
         _check("--quote", options.quote, may_be_empty=True)
     if delimiter is not None and delimiter == ('"' if options.quote is None else options.quote):
@@ -88,6 +117,12 @@ def detect_format(head: str, options: SourceOptions, *, is_whole: bool) -> CsvFo
         detected = replace(detected, dialect=replace(detected.dialect, skipinitialspace=True))
     header = detected.header
     preamble = header.preamble + (declared is not None) if options.skip_lines is None else 0
+    numbers, remarks = find_form(
+        _columns(detected),
+        options.decimal,
+        options.thousands,
+        delimiter=detected.dialect.delimiter,
+    )
     notes = _notes(
         detected,
         preamble,
@@ -97,20 +132,79 @@ def detect_format(head: str, options: SourceOptions, *, is_whole: bool) -> CsvFo
     )
     return CsvFormat(
         detected.dialect,
-        frozenset([given] if isinstance(given := options.null_string or "", str) else given),
+        _nulls(options, ""),
+        numbers,
+        comment,
+        options.ragged == "pad",
+        detected.trails,
         preamble,
         header.records,
         header.records == 1 and not header.is_like_data,
         detected.width,
         detected.is_even,
-        notes,
+        (*notes, *remarks),
     )
+
+
+def _nulls(options: SourceOptions, default: str) -> frozenset[str]:
+    given = default if options.null_string is None else options.null_string
+    return frozenset([given] if isinstance(given, str) else given)
+
+
+def _copy_format(
+    head: str, options: SourceOptions, delimiter: str | None, *, is_whole: bool
+) -> CsvFormat:
+    """Return the text format of PostgreSQL's COPY: nothing is guessed."""
+    dialect = Dialect(delimiter or "\t", "", escapechar="\\", is_copy=True)
+    if options.quote:
+        raise UsageError("COPY's text format has no quotes", where="--quote")
+    detected = look_at(
+        _without_comments(head, COPY_END),
+        dialect,
+        "first" if options.has_header else "none",
+        is_whole=is_whole,
+    )
+    return CsvFormat(
+        dialect,
+        _nulls(options, COPY_NULL),
+        comment=COPY_END,
+        pads=options.ragged == "pad",
+        header_records=int(options.has_header),
+        width=detected.width,
+        notes=()
+        if options.has_header
+        else ("no header (--header if the first line holds the names)",),
+    )
+
+
+def _without_comments(head: str, comment: str) -> str:
+    return re.sub(rf"(?m)^{re.escape(comment)}[^\r\n]*(?:\r\n?|\n|\Z)", "", head)
+
+
+def _columns(detected: Guess) -> dict[str, list[str]]:
+    """Return the texts of the head, by the names of their columns."""
+    names = detected.header.first.texts if detected.header.records == 1 else []
+    rows = [row.texts for row in detected.rows if len(row.cells) == detected.width]
+    return {
+        (names[at] if at < len(names) else "") or f"column_{at + 1}": list(cells)
+        for at, cells in enumerate(zip(*rows, strict=True))
+    }
 
 
 def _names_are(options: SourceOptions) -> NamesAre:
     if not options.header:
         return "none"
     return "found" if options.skip_lines is None and not options.has_header else "first"
+
+
+def _check_delimiter(delimiter: str) -> None:
+    is_ok = 0 < len(delimiter) <= _LONGEST_DELIMITER and not set(delimiter) & set("\r\n\0")
+    if not is_ok:
+        raise UsageError(
+            f"cannot be {delimiter!r}",
+            where="--delimiter",
+            hint="one character or a few, such as ';' or '||'; a tab is \\t, a control character \\x01",
+        )
 
 
 def _check(option: str, value: str, *, may_be_empty: bool = False) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from batchimport.model import FieldError
-from batchimport.sources.base import UnreadableRecordError
+from batchimport.sources.base import UnreadableRecordError, unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,24 +28,38 @@ LONE_CR = re.compile(rb"\r(?!\n)")
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """The characters that give delimited text its form, named as in Python's `csv`.
+    r"""The characters that give delimited text its form, named as in Python's `csv`.
 
     Attributes:
         quotechar: Empty if there are no quotes.
         escapechar: Makes a quote, a delimiter or itself plain text; empty if quotes are only doubled.
         skipinitialspace: Spaces around a field (before and after it, unlike in `csv`) are not part of
             it, and a quote may follow them.
+        is_copy: The text format of PostgreSQL's COPY: escapes such as `\t` stand for characters.
     """
 
     delimiter: str
     quotechar: str = '"'
     escapechar: str = ""
     skipinitialspace: bool = False
+    is_copy: bool = False
 
     @property
     def is_plain(self) -> bool:
         """Whether this is how RFC 4180 writes, apart from the choice of characters."""
-        return not self.escapechar and not self.skipinitialspace
+        return self._is_short and not self.escapechar and not self.skipinitialspace
+
+    @property
+    def _is_short(self) -> bool:
+        """Whether the delimiter is one byte, so that a pattern may exclude it like any character."""
+        return len(self.delimiter.encode()) == 1
+
+    def _other_than(self, characters: str) -> str:
+        """Return the pattern of a character that is none of these, and does not begin a delimiter."""
+        comma = re.escape(self.delimiter)
+        if self._is_short:
+            return f"[^{comma}{characters}]"
+        return f"(?:(?!{comma})[^{characters}])" if characters else rf"(?:(?!{comma})[\s\S])"
 
     # -- for `re` -----------------------------------------------------------------------------
 
@@ -64,13 +78,13 @@ class Dialect:
         Args:
             line_end: The characters that end it besides the delimiter; empty for none.
         """
-        comma, quote, escape = map(re.escape, (self.delimiter, self.quotechar, self.escapechar))
+        quote, escape = map(re.escape, (self.quotechar, self.escapechar))
         space = " *" if self.skipinitialspace else ""
         opening = f"(?!{space}{quote})" if quote else ""
         if not escape:
-            return f"{opening}[^{comma}{line_end}]*+"
+            return f"{opening}{self._other_than(line_end)}*+"
         escaped = f"{escape}[^{line_end}]?+" if line_end else rf"{escape}[\s\S]?+"
-        return f"{opening}(?:[^{comma}{escape}{line_end}]++|{escaped})*+"
+        return f"{opening}(?:{self._other_than(escape + line_end)}++|{escaped})*+"
 
     def record(self, *, at_end: bool) -> str:
         """Return the pattern of a record whose quotes are in order, and its line end.
@@ -89,7 +103,8 @@ class Dialect:
         """Return the pattern of a record up to where text follows a closing quote."""
         comma, quote = re.escape(self.delimiter), re.escape(self.quotechar)
         fields = f"(?:(?:{self.quoted()}(?={comma})|{self.bare()}){comma})*+"
-        return rf"{fields}{self.quoted()}[^{comma}{quote}\r\n]"
+        text = self._other_than(quote + r"\r\n")
+        return f"{fields}{self.quoted()}{text}"
 
     # -- for Polars ---------------------------------------------------------------------------
 
@@ -154,6 +169,7 @@ class FieldReader:
         self._pair = re.compile("|".join([*pairs, quote + quote])) if quote else None
         self._escaped = re.compile(pairs[0]) if pairs else None
         self._dialect = dialect
+        self._read_bare = _copied if dialect.is_copy else self._bare
 
     def read(self, record: str) -> list[Cell]:
         """Return the fields of a record, which comes without its line end.
@@ -168,7 +184,7 @@ class FieldReader:
             if match is None:
                 raise self._out_of_order(record, at, len(cells) + 1)
             inside, bare, delimiter = match.groups()
-            cells.append((self._unquoted(inside), True) if bare is None else self._bare(bare))
+            cells.append((self._unquoted(inside), True) if bare is None else self._read_bare(bare))
             if not delimiter:
                 return cells
             at = match.end()
@@ -192,6 +208,34 @@ class FieldReader:
             code, message = "unclosed_quote", "a quote is opened and not closed"
         error = FieldError(code, "", f"field {number}: {message}", record[at : at + 80])
         return UnreadableRecordError(error)
+
+
+_COPY_ESCAPE = re.compile(r"\\(?:([0-7]{1,3})|x([0-9A-Fa-f]{1,2})|([\s\S]))")
+_COPY_CHARACTERS = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
+COPY_NULL = "\\N"
+COPY_END = "\\."
+"""The line that ends the data of COPY."""
+
+
+def _copied(text: str) -> Cell:
+    r"""Read a field of COPY's text format; one with escapes never means null, except `\\N` itself."""
+    if "\\" not in text or text == COPY_NULL:
+        return text, False
+    if text == COPY_END:
+        raise unreadable("end_of_data", "the end of COPY's data, not a record")
+    plain = _COPY_ESCAPE.sub(_copied_character, text)
+    try:  # escapes of single bytes may form a character together
+        return plain.encode(errors="surrogateescape").decode(), True
+    except UnicodeDecodeError as error:
+        raise unreadable("invalid_utf8", "escapes that are no valid text") from error
+
+
+def _copied_character(escape: re.Match[str]) -> str:
+    octal, hexadecimal, character = escape.groups()
+    if character is not None:
+        return _COPY_CHARACTERS.get(character, character)
+    code = (int(octal, 8) if octal else int(hexadecimal, 16)) & 0xFF
+    return chr(code) if code < 0x80 else chr(0xDC00 + code)
 
 
 def write_plainly(cells: Sequence[Cell], dialect: Dialect) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from batchimport.model import Chunk, Position
@@ -29,6 +29,7 @@ class CsvForm:
     Attributes:
         names: Of the fields.
         repeated: The cells of the header, which no record has; None if there is none.
+        trails: Each record ends with a delimiter.
         header: The lines above the rows of a file of this form; empty if it has no header.
     """
 
@@ -36,23 +37,26 @@ class CsvForm:
     format: CsvFormat
     repeated: list[str] | None
     header: str
+    trails: bool = False
 
     def to_dict(self) -> Form:
         """Return it as JSON."""
         return {
             "format": "csv",
-            "dialect": asdict(self.format.dialect),
-            "nulls": sorted(self.format.nulls),
+            "facts": self.format.facts(),
             "names": list(self.names),
             "repeated": self.repeated,
             "header": self.header,
+            "trails": self.trails,
         }
 
     @staticmethod
     def of(form: Form) -> CsvForm:
         """Return what `to_dict` wrote."""
-        known = CsvFormat(Dialect(**form["dialect"]), frozenset(form["nulls"]))
-        return CsvForm(form["names"], known, form["repeated"], form["header"])
+        known = CsvFormat(Dialect(","), frozenset()).with_facts(form["facts"])
+        return CsvForm(
+            form["names"], known, form["repeated"], form["header"], trails=form["trails"]
+        )
 
 
 class KeptRows(LocatedRecords):
@@ -68,7 +72,7 @@ class KeptRows(LocatedRecords):
         self.chunk = Chunk(Position(), Position(len(records), len(records)))
         super().__init__("", self.chunk)
         dialect = form.format.dialect
-        self._table = Table(form.names, schema, form.format, form.repeated)
+        self._table = Table(form.names, schema, form.format, form.repeated, trails=form.trails)
         self._fields = FieldReader(dialect)
         self._one = re.compile(dialect.record(at_end=True).encode())
         self._records = [record.removesuffix(b"\n").removesuffix(b"\r") for record in records]

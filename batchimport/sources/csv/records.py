@@ -46,18 +46,35 @@ class QuotedLines(Lines):
     line_ends = LINE_END
 
     def __init__(
-        self, text: TextFile, dialect: Dialect, max_record_bytes: int = 16 * 1024 * 1024
+        self,
+        text: TextFile,
+        dialect: Dialect,
+        max_record_bytes: int = 16 * 1024 * 1024,
+        comment: str = "",
     ) -> None:
+        """Prepare for a text.
+
+        Args:
+            comment: A line that begins with it is read like a blank one.
+        """
         super().__init__(text, blank=b"\r")
         self._dialect = dialect
+        self._comment = comment.encode()
         self._quote = dialect.quotechar.encode()
         self._window = max(max_record_bytes, BLOCK_BYTES)
         self._record = re.compile(dialect.record(at_end=False).encode())
         self._record_at_end = re.compile(dialect.record(at_end=True).encode())
         self._broken = re.compile(dialect.broken().encode())
-        self._one_line = dialect.plain_records(one_line=True) if self._quote else ""
+        self._one_line = (
+            dialect.plain_records(one_line=True) if self._quote and dialect.is_plain else ""
+        )
         self._before = frozenset(dialect.delimiter.encode() + b"\n")
         self._after = self._before | {LINE_END[0]}
+
+    @property
+    def has_comments(self) -> bool:
+        """Whether some lines are comments."""
+        return bool(self._comment)
 
     def split(self, data: bytes) -> list[bytes]:
         """Return the records of a chunk, blank ones included, each with its line end."""
@@ -71,10 +88,17 @@ class QuotedLines(Lines):
         return records
 
     def is_record(self, part: bytes) -> bool:
-        """Say whether a part that `split` returned is a record and not a blank line."""
+        """Say whether a part that `split` returned is a record and not a blank line or a comment."""
+        if self._comment and part.startswith(self._comment):
+            return False
         return self.keeps_blank or bool(part.strip(LINE_END))
 
+    def _may_have_comments(self, data: bytes) -> bool:
+        return bool(self._comment) and self._comment in data
+
     def _mask(self, data: bytes, *, at_end: bool) -> bytes:
+        if self._may_have_comments(data):
+            return self._mask_slowly(data, at_end=at_end)
         if not self._quote or self._quote not in data:
             return _with_feeds(data, at_end=at_end)
         if self._are_lines(data, at_end=at_end):
@@ -138,9 +162,15 @@ class QuotedLines(Lines):
         masked = bytearray(data)
         at = 0
         while at < len(data):
-            end = self._end(data, at, at_end=at_end)
+            is_comment = bool(self._comment) and data.startswith(self._comment, at)
+            if is_comment:
+                end = _end_of_line(data, at, at_end=at_end)
+            else:
+                end = self._end(data, at, at_end=at_end)
             stop = len(data) if end is None else end
             masked[at:stop] = data[at:stop].replace(b"\n", b" ")
+            if is_comment:  # as if it were blank
+                masked[at:stop] = b"\r" * (stop - at)
             if end is None:
                 break
             if data[end - 1] in LINE_END:
@@ -163,9 +193,16 @@ class QuotedLines(Lines):
     def end_of_record(self, position: int) -> int:
         """Find the end of the record that begins at a position."""
         data = self._text.read_at(position, self._window)
+        if self._comment and data.startswith(self._comment):
+            return self.end_of_line(position)
         at_end = position + len(data) == self._text.size
         match = (self._record_at_end if at_end else self._record).match(data)
         return position + match.end() if match else self.end_of_line(position)
+
+    def _measure(self, lo: int, hi: int) -> tuple[int, int]:
+        records, lines = super()._measure(lo, hi)
+        begin = self._text.read_at(lo, len(self._comment))
+        return (0 if self._comment and begin == self._comment else records), lines
 
     def end_of_line(self, position: int, within: int | None = None) -> int:
         """Find the end of a line, block by block, however long it is.
@@ -203,6 +240,8 @@ class QuotedLines(Lines):
 
     def _count_in(self, data: bytes, *, at_end: bool) -> tuple[int, int]:
         """Return how many whole records a block begins with, and their bytes; 0 if unknown."""
+        if self._may_have_comments(data):
+            return 0, 0
         size = len(data) if at_end else max(data.rfind(b"\n"), data.rfind(b"\r", 0, -1)) + 1
         whole = data[:size]
         if not self._quote or self._quote not in data:

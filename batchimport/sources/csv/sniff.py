@@ -63,7 +63,9 @@ class Guess:
         is_padded: Nearly all delimiters have a space after them, or before them.
         spaced: Some field begins or ends with a space.
         is_even: All records below the header have that width.
+        trails: All of them also end with a delimiter.
         header: Where the names are.
+        rows: The records below the header.
     """
 
     dialect: Dialect
@@ -76,7 +78,9 @@ class Guess:
     is_padded: bool = False
     spaced: bool = False
     is_even: bool = False
+    trails: bool = False
     header: Header = _NO_HEADER
+    rows: Sequence[Record] = ()
 
     @property
     def fits(self) -> bool:
@@ -120,6 +124,11 @@ def guess(
         if _are_quotes_text(best, quoted, unquoted):
             return unquoted
     return best
+
+
+def look_at(head: str, dialect: Dialect, names: NamesAre, *, is_whole: bool) -> Guess:
+    """Return what a text looks like in a dialect that is known."""
+    return _judge(dialect, list(_records(head, dialect, is_whole=is_whole)), names)
 
 
 def _candidates(head: str, delimiters: Sequence[str], quotes: Sequence[str]) -> Iterator[Dialect]:
@@ -194,7 +203,11 @@ def _judge(dialect: Dialect, records: list[Record], names: NamesAre) -> Guess:
         is_padded=_is_padded(rows or records),
         spaced=any(text != text.strip(" ") for text, _ in cells),
         is_even=not unreadable and all(len(record.cells) == width for record in rows),
+        trails=width > 1
+        and len(rows) > 0
+        and all(len(row.cells) == width and row.cells[-1] == ("", False) for row in rows),
         header=header,
+        rows=rows,
     )
 
 

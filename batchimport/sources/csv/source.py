@@ -7,17 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 from batchimport.errors import UsageError
 from batchimport.model import EXTRA_COLUMN, Chunk, Position
+from batchimport.schema.infer import Words
 from batchimport.sources.base import Batch, TextSource, UnreadableRecordError
 from batchimport.sources.bytes.file import HEAD_BYTES, digest_of
-from batchimport.sources.csv.dialect import detect_format
+from batchimport.sources.csv.dialect import CsvFormat, detect_format
 from batchimport.sources.csv.grammar import Dialect, FieldReader, without_end
 from batchimport.sources.csv.header import join_names
 from batchimport.sources.csv.kept import CsvForm, KeptRows
+from batchimport.sources.csv.numbers import PLAIN_NUMBERS
 from batchimport.sources.csv.records import DelimitedRecords, Layout, QuotedLines
-from batchimport.sources.csv.table import Table
+from batchimport.sources.csv.table import ABSENT, Table, fitted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import polars as pl
 
@@ -40,38 +42,48 @@ class DelimitedSource(TextSource):
 
     def __init__(self, text: TextFile, name: str, options: SourceOptions) -> None:
         super().__init__(text, name, options.max_record_bytes)
-        self._has_header = options.header
-        start = self._skip(Position(text.begin), options.skip_lines or 0)
-        head = text.read_at(start.position, HEAD_BYTES)
-        is_whole = start.position + len(head) == text.size
-        form = detect_format(head.decode(errors="replace"), options, is_whole=is_whole)
+        self._options = options
+        self._start = self._skip(Position(text.begin), options.skip_lines or 0)
+        head = text.read_at(self._start.position, HEAD_BYTES)
+        is_whole = self._start.position + len(head) == text.size
+        self._read_as(detect_format(head.decode(errors="replace"), options, is_whole=is_whole))
+
+    def _read_as(self, form: CsvFormat) -> None:
+        """Prepare to read the file as it is written."""
+        longest = self._max_record_bytes
         self._form = form
-        self._lines = QuotedLines(text, form.dialect, options.max_record_bytes)
+        self._lines = QuotedLines(self._text, form.dialect, longest, form.comment)
         self._fields = FieldReader(form.dialect)
         self._repeated: list[str] | None = None
-        start = self._skip(start, form.preamble)
+        start = self._skip(self._start, form.preamble, form.comment.encode())
+        self._trails = False
         self.header, self._body, notes = self._read_header(start, form.header_records)
-        self._lines.keeps_blank = len(self.header) == 1
-        if self.header and options.header:
-            self.headers = {name: self.header}
+        if (
+            len(self.header) == 1 and form.dialect.is_copy
+        ):  # there, an empty line is an empty string
+            self._lines = QuotedLines(self._text, form.dialect, longest)
+        self._lines.keeps_blank = len(self.header) == 1 and not self._lines.has_comments
+        self.headers = {self.name: self.header} if self.header and self._options.header else {}
         if len(self.header) == 1:
             notes.append(f"read as one column, {self.header[0]!r}: see --delimiter and --format")
-        self._header_text = text.read_at(start.position, self._body.position - start.position)
-        self._layout = Layout(name, self._lines, self._fields, options.max_record_bytes)
-        self.notes = (*text.notes, *form.notes, *notes)
+        self._header_text = self._text.read_at(start.position, self._body.position - start.position)
+        self._layout = Layout(self.name, self._lines, self._fields, longest)
+        self.notes = (*self._text.notes, *form.notes, *notes)
         self._tables: dict[RecordSchema, Table] = {}
 
     @property
     def forms(self) -> tuple[Form, ...]:
         """The dialect, the names of the fields, and the lines that hold them."""
         text = self._header_text.decode() or self._names_as_header()
-        return (CsvForm(self.header, self._form, self._repeated, text).to_dict(),)
+        form = CsvForm(self.header, self._form, self._repeated, text, trails=self._trails)
+        return (form.to_dict(),)
 
     def _names_as_header(self) -> str:
         """Return the line that names the fields of a file whose lack of a header was detected."""
-        if not (self.header and self._has_header):
+        if not (self.header and self._options.header) or self._form.dialect.is_copy:
             return ""
-        return self._form.dialect.delimiter.join(self.header) + "\n"
+        names = [*self.header, ""] if self._trails else self.header
+        return self._form.dialect.delimiter.join(names) + "\n"
 
     @staticmethod
     def reread(
@@ -82,12 +94,27 @@ class DelimitedSource(TextSource):
         frame, deferred = kept.decode()
         return Batch(kept.chunk, frame, deferred, kept, "")
 
-    def _skip(self, start: Position, lines: int) -> Position:
-        """Return the position after a number of lines."""
+    @property
+    def detected(self) -> dict[str, dict[str, Any]]:
+        """How the file is written."""
+        return {self.name: self._form.facts()}
+
+    def adopt(self, detected: Mapping[str, dict[str, Any]]) -> None:
+        """Read the file as it was read when its job began."""
+        facts = detected.get(self.name)
+        if facts is not None and facts != self._form.facts():
+            self._read_as(self._form.with_facts(facts))
+
+    def _skip(self, start: Position, lines: int, comment: bytes = b"") -> Position:
+        """Return the position after a number of lines, and comments between them."""
         reader, position = QuotedLines(self._text, Dialect(",", "")), start.position
-        for _ in range(lines):
+        line, left = start.line, lines
+        while left and position < self._text.size:
+            is_comment = comment and self._text.read_at(position, len(comment)) == comment
+            left -= not is_comment
             position = reader.end_of_line(position)
-        return Position(position, 0, start.line + lines)
+            line += 1
+        return Position(position, 0, line)
 
     def _read_header(self, start: Position, count: int) -> tuple[list[str], Position, list[str]]:
         """Return the names of the fields, where the records begin, and what was renamed.
@@ -110,7 +137,8 @@ class DelimitedSource(TextSource):
             ) from error
         if not count:
             width = self._form.width or len(lines[0].split(self._form.dialect.delimiter))
-            return [f"column_{at}" for at in range(1, width + 1)], start, []
+            self._trails = self._form.trails
+            return [f"column_{at}" for at in range(1, width + 1 - self._trails)], start, []
         names, notes = self._names(lines)
         return names, Position(chunk.hi, 0, chunk.end.line), notes
 
@@ -127,6 +155,11 @@ class DelimitedSource(TextSource):
             if self._form.has_sure_names and len(rows[0]) == self._form.width > 1:
                 self._repeated = cells[0]
         names, width = rows[0] if len(rows) == 1 else join_names(*rows), self._form.width
+        if self._form.trails and width in (len(names), len(names) + 1):
+            self._trails = width > len(names) or not names[-1]
+            if self._trails:
+                remarks.append("the delimiter at the end of each record is dropped")
+                names, width = names[: width - 1], width - 1
         if width == len(names) - 1 and not names[-1]:
             names.pop()
         if width not in (0, len(names)):
@@ -180,7 +213,9 @@ class DelimitedSource(TextSource):
 
     def _table(self, schema: RecordSchema) -> Table:
         if schema not in self._tables:
-            self._tables[schema] = Table(self.header, schema, self._form, self._repeated)
+            self._tables[schema] = Table(
+                self.header, schema, self._form, self._repeated, trails=self._trails
+            )
         return self._tables[schema]
 
     def count(self) -> int:
@@ -207,9 +242,23 @@ class DelimitedSource(TextSource):
                 cells = self._fields.read(without_end(part).decode())
             except (UnicodeDecodeError, UnreadableRecordError):
                 continue
-            if len(cells) == len(self.header) and [text for text, _ in cells] != self._repeated:
-                texts = (None if text in nulls and not quoted else text for text, quoted in cells)
-                yield dict(zip(self.header, texts, strict=True))
+            if [text for text, _ in cells] == self._repeated:
+                continue
+            cells = fitted(cells, len(self.header), pads=self._form.pads, trails=self._trails)
+            if len(cells) == len(self.header):
+                texts = (
+                    None if cell is ABSENT or (cell[0] in nulls and not cell[1]) else cell[0]
+                    for cell in cells
+                )
+                yield dict(zip(self.header, map(self._as_number, texts), strict=True))
+
+    def _as_number(self, text: str | None) -> str | None:
+        """Return a number of the file as programs write it, and anything else as it is."""
+        if text is None or self._form.numbers.is_plain:
+            return text
+        plain = self._form.numbers.plain(text)
+        # What only another form reads as a number is none here.
+        return plain or (Words(text) if PLAIN_NUMBERS.matches(text) else text)
 
     def continues(self, fingerprint: str) -> bool:
         """Say whether records were added to the file with this fingerprint."""

@@ -13,7 +13,6 @@ import math
 import operator
 import re
 from collections import deque
-from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -23,16 +22,28 @@ import polars as pl
 
 from batchimport.model import EXTRA_COLUMN, INDEX, FieldError
 from batchimport.schema import type_name
+from batchimport.schema.booleans import FALSE, TRUE
 from batchimport.schema.numbers import integer_of, number_of, numbers_of
 from batchimport.sources.base import UnreadableRecordError, unreadable
-from batchimport.sources.csv.grammar import FieldReader, has_lone_cr, without_end, write_plainly
+from batchimport.sources.csv.grammar import (
+    Dialect,
+    FieldReader,
+    has_lone_cr,
+    without_end,
+    write_plainly,
+)
+from batchimport.sources.csv.numbers import PLAIN_NUMBERS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from batchimport.schema import Column, RecordSchema, Types
     from batchimport.sources.csv.dialect import CsvFormat
-    from batchimport.sources.csv.grammar import Cell, Dialect
+    from batchimport.sources.csv.grammar import Cell
+    from batchimport.sources.csv.numbers import NumberForm
+
+
+PLAIN = Dialect(",", '"')
 
 
 class Table:
@@ -44,12 +55,16 @@ class Table:
         schema: RecordSchema,
         form: CsvFormat,
         repeated: list[str] | None = None,
+        *,
+        trails: bool = False,
     ) -> None:
         """Prepare for the records below a header.
 
         Args:
             repeated: The cells of the header, which no record has; None if there is none.
+            trails: Each record ends with a delimiter.
         """
+        self._numbers, self._pads, self._trails = form.numbers, form.pads, trails
         self._repeated = repeated
         self._header = {name: f"c{at}" for at, name in enumerate(header)}
         self._nulls, self._dialect = form.nulls, form.dialect
@@ -60,16 +75,17 @@ class Table:
         self._is_closed = schema.closed and bool(self._extra)
         self._required = frozenset(column.name for column in schema.columns if column.required)
         self._reader = FieldReader(form.dialect)
-        self._plain = replace(form.dialect, escapechar="", skipinitialspace=False)
-        self._regular = RegularForm(self._plain, len(header))
+        self._plain = form.dialect if form.dialect.is_plain else PLAIN
+        self._regular = RegularForm(self._plain, len(header) + trails)
         self._read_as = {
             self._header[column.name]: column.dtype
             for column in self._columns
             if column.name in self._header and readable(column)
+            if form.numbers.is_plain or column.kind == "boolean"
             if form.nulls == {""} and column.name not in schema.missing
         }
 
-    def values(self, cells: Sequence[Cell]) -> dict[str, Any]:
+    def values(self, cells: list[Cell]) -> dict[str, Any]:
         """Return a record as JSON values.
 
         An empty cell is a missing key, or null where the schema demands the key and allows null.
@@ -81,12 +97,12 @@ class Table:
         for name, text in self._texts(cells).items():
             types = self._types.get(name)
             if text is not None:
-                record[name] = value_of(text, types) if name in self._types else text
+                record[name] = value_of(text, types, self._numbers) if name in self._types else text
             elif name in self._required and (types is None or "null" in types):
                 record[name] = None
         return record
 
-    def row(self, cells: Sequence[Cell]) -> dict[str, Any]:
+    def row(self, cells: list[Cell]) -> dict[str, Any]:
         """Return a valid record as one value per column, plus `_extra` if any.
 
         Raises:
@@ -97,27 +113,31 @@ class Table:
         for column in self._columns:
             text = texts.get(column.name)
             if text is not None:
-                row[column.name] = _as_stored(column, text, self._types[column.name])
+                row[column.name] = _as_stored(column, text, self._types[column.name], self._numbers)
         extra = self._extra_text(texts)
         return row if extra is None else {**row, EXTRA_COLUMN: extra}
 
-    def _texts(self, cells: Sequence[Cell]) -> dict[str, str | None]:
-        fields, expected = len(cells), len(self._header)
+    def _texts(self, cells: list[Cell]) -> dict[str, str | None]:
+        if self._repeated is not None and [text for text, _ in cells] == self._repeated:
+            raise unreadable("repeated_header", "the header again, not a record")
+        expected = len(self._header)
+        cells = fitted(cells, expected, pads=self._pads, trails=self._trails)
+        fields = len(cells)
         if fields != expected:
             code = "too_few_fields" if fields < expected else "too_many_fields"
             message = (
                 f"{fields} {'field' if fields == 1 else 'fields'} where the header has {expected}"
             )
             raise UnreadableRecordError(FieldError(code, "", message))
-        if self._repeated is not None and [text for text, _ in cells] == self._repeated:
-            raise unreadable("repeated_header", "the header again, not a record")
         nulls, missing = self._nulls, self._missing
         return {
             name: None
             if (text in nulls and not quoted)
+            or cell is ABSENT
             or (name in missing and text.strip(" \t") in missing[name])
             else text
-            for name, (text, quoted) in zip(self._header, cells, strict=True)
+            for name, cell in zip(self._header, cells, strict=True)
+            for text, quoted in [cell]
         }
 
     def _extra_text(self, texts: Mapping[str, str | None]) -> str | None:
@@ -160,25 +180,29 @@ class Table:
         """
         if self._is_closed or not records:
             return self.empty(), list(range(len(records)))
-        if not self._dialect.is_plain:
+        rewrites = self._pads or not self._dialect.is_plain
+        if rewrites:
             records, without = self._rewrite(records, without)
         regular = self._regular.find(records, without)
         texts = self._regular.read(records, regular)
         if texts is None:
             return self.empty(), list(range(len(records)))
-        return self._accept(texts, regular, len(records))
+        return self._accept(texts, regular, len(records), has_nulls=rewrites)
 
     def _accept(
-        self, cells: pl.DataFrame, index: pl.Series, count: int
+        self, cells: pl.DataFrame, index: pl.Series, count: int, *, has_nulls: bool = False
     ) -> tuple[pl.DataFrame, list[int]]:
         """Return the typed frame of the rows whose cells all fit, and the indices of all others.
 
         Args:
             cells: The texts of the records with the indices `index`.
             count: Number of all records.
+            has_nulls: Cells that mean null are null already.
         """
         series, fits = [index.alias(INDEX)], self._other_than_header(cells)
-        cells, certain = self._with_nulls(cells)
+        if self._trails:
+            fits.append(cells.to_series(-1).is_null())
+        cells, certain = (cells, None) if has_nulls else self._with_nulls(cells)
         fits += [] if certain is None else [certain]
         for column in self._columns:
             values, fit = self._column(column, cells)
@@ -215,13 +239,26 @@ class Table:
         rewritten, skipped = [], set(without)
         for at, record in enumerate(records):
             try:
-                cells = self._reader.read(without_end(record).decode())
+                cells = self._plain_cells(self._reader.read(without_end(record).decode()))
             except (UnicodeDecodeError, UnreadableRecordError):
                 skipped.add(at)
                 rewritten.append(b"\n")
             else:
                 rewritten.append(write_plainly(cells, self._plain).encode() + b"\n")
         return rewritten, skipped
+
+    def _plain_cells(self, cells: list[Cell]) -> list[Cell]:
+        """Return the cells of a record as RFC 4180 has them: nulls are empty, empty texts are quoted."""
+        if [text for text, _ in cells] == self._repeated:
+            return cells
+        cells = fitted(cells, len(self._header), pads=self._pads, trails=self._trails)
+        plain = [
+            NULL
+            if cell is ABSENT or (cell[0] in self._nulls and not cell[1])
+            else (cell[0], cell[1] or not cell[0])
+            for cell in cells
+        ]
+        return [*plain, NULL] if self._trails else plain
 
     def _with_nulls(self, cells: pl.DataFrame) -> tuple[pl.DataFrame, pl.Series | None]:
         """Turn the null string into null; say which rows are certain, since it may have been quoted."""
@@ -242,6 +279,8 @@ class Table:
         given = cells.get_column(self._header[column.name])
         if column.name in self._missing:
             given = given.set(given.is_in(list(self._missing[column.name])), None)
+        if not self._numbers.is_plain and column.kind in ("integer", "number"):
+            given = self._numbers.plain_all(given)
         values, fits = typed(given, column, self._types[column.name])
         if column.required and not column.nullable and given.null_count():
             there = given.is_not_null()
@@ -260,12 +299,30 @@ class Table:
         return dict(zip(self._positions(names), names, strict=True))
 
 
-def _as_stored(column: Column, text: str, types: Types) -> Any:
+NULL: Cell = ("", False)
+ABSENT: Cell = tuple(["", False])  # type: ignore[assignment]  # noqa: C409 - not the object NULL
+"""A field that a record lacks, told from an empty one by its identity: it is null in any case."""
+
+
+def fitted(cells: list[Cell], width: int, *, pads: bool, trails: bool) -> list[Cell]:
+    """Return as many cells as there are columns, where only empty ones are too many, or some lack.
+
+    Args:
+        pads: Cells that lack are null, and any number of empty ones is dropped.
+        trails: One empty cell is dropped: there is a delimiter at the end of each record.
+    """
+    extra = len(cells) - width
+    if (pads and extra > 0) or (trails and extra == 1):
+        return cells if any(text for text, _ in cells[width:]) else cells[:width]
+    return [*cells, *[ABSENT] * -extra] if pads and extra < 0 else cells
+
+
+def _as_stored(column: Column, text: str, types: Types, numbers: NumberForm) -> Any:
     if column.kind == "json":
         return json_text(text, types)
     if column.kind not in ("integer", "number"):
         return value_of(text, types)
-    text = text.strip()
+    text = numbers.plain(text.strip()) or text
     value = integer_of(text, column) if column.kind == "integer" else number_of(text, column)
     if isinstance(value, FieldError):
         raise UnreadableRecordError(value)
@@ -405,21 +462,21 @@ def _text(record: bytes) -> str | None:
 _NUMBER = r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?"
 _number = re.compile(_NUMBER).fullmatch
 _json_number = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?").fullmatch
-_TRUE, _FALSE = ("true", "t", "yes", "y", "on", "1"), ("false", "f", "no", "n", "off", "0")
 _TRUE_FORMS, _FALSE_FORMS = (
     [form for word in words for form in {word, word.title(), word.upper()}]
-    for words in (_TRUE, _FALSE)
+    for words in (TRUE, FALSE)
 )
-_BOOLEANS = dict.fromkeys(_TRUE, True) | dict.fromkeys(_FALSE, False)
+_BOOLEANS = dict.fromkeys(TRUE, True) | dict.fromkeys(FALSE, False)
 
 
-def value_of(text: str, types: Types) -> Any:
+def value_of(text: str, types: Types, numbers: NumberForm = PLAIN_NUMBERS) -> Any:
     """Return a cell as a JSON value."""
-    for read in (_read_json, _read_number, _read_boolean):
-        value = read(text, types)
-        if value is not None:
-            return value
-    return text
+    value = _read_json(text, types)
+    if value is None:
+        value = _read_number(text, types, numbers)
+    if value is None:
+        value = _read_boolean(text, types)
+    return text if value is None else value
 
 
 def _read_json(text: str, types: Types) -> Any:
@@ -434,11 +491,12 @@ def _read_json(text: str, types: Types) -> Any:
     return value if types is None or type_name(value) in types else None
 
 
-def _read_number(text: str, types: Types) -> int | float | None:
+def _read_number(text: str, types: Types, numbers: NumberForm) -> int | float | None:
     if types is None or types.isdisjoint(("integer", "number")):
         return None
     exact = "string" in types
-    is_number = _json_number(text) if exact else _number(text := text.strip())
+    text = text if exact else numbers.plain(text.strip()) or ""
+    is_number = _json_number(text) if exact else _number(text)
     if not is_number:
         return None
     try:

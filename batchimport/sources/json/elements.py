@@ -111,7 +111,7 @@ class Elements:
     def __init__(self, text: TextFile, max_record_bytes: int) -> None:
         self._text = text
         self._window = max(max_record_bytes, BLOCK_BYTES)
-        head = text.read_at(0, HEAD_BYTES)
+        head = text.read_at(0, text.begin + HEAD_BYTES)
         skipped = _space(head, text.begin).end()  # type: ignore[union-attr]  # matches nothing as well
         self.is_array = head[skipped : skipped + 1] == b"["
         self.first = skipped + self.is_array
@@ -455,12 +455,15 @@ def element_at(data: bytes, start: int, *, is_array: bool, at_end: bool) -> int 
     return len(data) if at_end else None
 
 
-def end_of_element(blocks: Iterable[bytes], *, is_array: bool) -> int | None:
+def end_of_element(blocks: Iterable[bytes], *, is_array: bool, opened: bytes = b"") -> int | None:
     """Return the length of the element at the beginning of the text; None if it has no end.
 
     It has none if its brackets do not match or a string in it contains a line end.
+
+    Args:
+        opened: Brackets that are open already: the end is that of the first one.
     """
-    brackets = _Brackets(is_array=is_array)
+    brackets = _Brackets(is_array=is_array, opened=opened)
     position, in_string, before = 0, False, b""
     for block in blocks:
         data, at, before = before + block, 0, b""
@@ -486,9 +489,9 @@ def end_of_element(blocks: Iterable[bytes], *, is_array: bool) -> int | None:
 class _Brackets:
     """The brackets that are open, outside of strings."""
 
-    def __init__(self, *, is_array: bool) -> None:
+    def __init__(self, *, is_array: bool, opened: bytes = b"") -> None:
         self._is_array = is_array
-        self._open = bytearray()
+        self._open = bytearray(opened)
         self.is_broken = False
 
     def skip(self, data: bytes, at: int) -> int:

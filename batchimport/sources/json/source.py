@@ -22,9 +22,12 @@ from batchimport.sources.base import (
     unreadable,
 )
 from batchimport.sources.bytes.file import HEAD_BYTES, digest_of
+from batchimport.sources.flat import FlatRecords, flat
 from batchimport.sources.json.elements import Elements
+from batchimport.sources.json.envelope import inside
 from batchimport.sources.json_decoder import decoder_of
-from batchimport.sources.json_records import JsonRecords, decode_samples, reread
+from batchimport.sources.json_kept import FLATTEN, reread
+from batchimport.sources.json_records import JsonRecords, decode_samples
 from batchimport.sources.json_shapes import decode
 
 if TYPE_CHECKING:
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
 
     from batchimport.model import Chunk, SourceOptions
     from batchimport.schema import Column, RecordSchema
+    from batchimport.sources.base import Form
     from batchimport.sources.bytes.file import TextFile
 
 
@@ -43,6 +47,9 @@ class JsonValuesSource(TextSource):
 
     def __init__(self, text: TextFile, name: str, options: SourceOptions) -> None:
         super().__init__(text, name, options.max_record_bytes)
+        self._flatten = options.flatten
+        if options.records is not None:
+            self._text = text = inside(text, options.records)
         self._elements = Elements(text, options.max_record_bytes)
         is_array, first = self._elements.is_array, self._elements.first
         if not is_array and text.read_at(first, 1) not in (b"{", b""):
@@ -53,8 +60,19 @@ class JsonValuesSource(TextSource):
             )
         self.size = self._elements.size
         self.contents = (Content(self.size, text.content),)
-        layout = "one JSON array" if is_array else "JSON objects one after the other"
+        layout = (
+            f"the array {options.records}"
+            if options.records
+            else "one JSON array"
+            if is_array
+            else "JSON objects one after the other"
+        )
         self.notes = (*text.notes, f"layout: {layout}")
+
+    @property
+    def forms(self) -> tuple[Form, ...]:
+        """The format, and whether nested objects are flattened."""
+        return ({"format": self.format, **({FLATTEN: True} if self._flatten else {})},)
 
     def cut(self, start: Position, limit: int, max_bytes: int) -> Chunk | None:
         """Return the chunk of at most `limit` elements that begins at `start`; None at the end."""
@@ -66,8 +84,9 @@ class JsonValuesSource(TextSource):
         records = ElementRecords(
             self.name, chunk, schema.columns, data, starts, ends, longest=longest
         )
-        valid, frame, deferred = decode(schema, records)
-        return Batch(chunk, frame, deferred, records, digest_of(data), valid)
+        shown = FlatRecords(records, schema.columns) if self._flatten else records
+        valid, frame, deferred = decode(schema, shown)
+        return Batch(chunk, frame, deferred, shown, digest_of(data), valid)
 
     def _split(self, chunk: Chunk) -> tuple[bytes, list[int], list[int]]:
         """Return the bytes of a chunk, and where its elements begin and end in them."""
@@ -119,14 +138,18 @@ class JsonValuesSource(TextSource):
             share = max(1.0, records * (chunk.hi - chunk.lo) / self.size)
             step = max(1, int(chunk.records / share))
             if chunk.hi - chunk.lo <= 2 * SAMPLE_CHUNK_BYTES:
-                yield from decode_samples(self._elements_of(chunk)[::step])
+                yield from self._samples(self._elements_of(chunk)[::step])
             at = chunk.end
 
     def _next_record(self, position: int) -> int | None:
         return self._elements.next_element(position)
 
     def _readable(self, chunk: Chunk) -> Iterator[dict[str, Any]]:
-        return decode_samples(self._elements_of(chunk))
+        return self._samples(self._elements_of(chunk))
+
+    def _samples(self, elements: Sequence[bytes]) -> Iterator[dict[str, Any]]:
+        samples = decode_samples(elements)
+        return map(flat, samples) if self._flatten else samples
 
     def _elements_of(self, chunk: Chunk) -> list[bytes]:
         data, starts, ends = self._split(chunk)

@@ -13,8 +13,10 @@ from batchimport.errors import SourceChangedError
 from batchimport.model import Chunk, Position
 from batchimport.sources.base import Batch, TextSource
 from batchimport.sources.bytes.file import HEAD_BYTES, digest_of
+from batchimport.sources.flat import FlatRecords, flat
 from batchimport.sources.json_decoder import decoder_of
-from batchimport.sources.json_records import JsonRecords, decode_samples, reread
+from batchimport.sources.json_kept import FLATTEN, reread
+from batchimport.sources.json_records import JsonRecords, decode_samples
 from batchimport.sources.json_shapes import decode, split
 from batchimport.sources.text_lines import BLANK, Lines
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
     from batchimport.model import SourceOptions
     from batchimport.schema import Column, RecordSchema
+    from batchimport.sources.base import Form
     from batchimport.sources.bytes.file import TextFile
 
 _Lines = TypeVar("_Lines", list[bytes], pl.Series)
@@ -37,6 +40,12 @@ class JsonLinesSource(TextSource):
     def __init__(self, text: TextFile, name: str, options: SourceOptions) -> None:
         super().__init__(text, name, options.max_record_bytes)
         self._lines = Lines(text)
+        self._flatten = options.flatten
+
+    @property
+    def forms(self) -> tuple[Form, ...]:
+        """The format, and whether nested objects are flattened."""
+        return ({"format": self.format, **({FLATTEN: True} if self._flatten else {})},)
 
     def cut(self, start: Position, limit: int, max_bytes: int) -> Chunk | None:
         """Return the chunk of at most `limit` lines that begins at `start`; None at the end.
@@ -53,8 +62,9 @@ class JsonLinesSource(TextSource):
         data = self._text.read_at(chunk.lo, chunk.hi - chunk.lo)
         begin, longest = self._begin_in(chunk), self._max_record_bytes
         records = LineRecords(self.name, chunk, schema.columns, data, begin, longest=longest)
-        valid, frame, deferred = decode(schema, records)
-        return Batch(chunk, frame, deferred, records, digest_of(data), valid)
+        shown = FlatRecords(records, schema.columns) if self._flatten else records
+        valid, frame, deferred = decode(schema, shown)
+        return Batch(chunk, frame, deferred, shown, digest_of(data), valid)
 
     def _begin_in(self, chunk: Chunk) -> int:
         """Return where the first line of a chunk begins: after the byte order mark, if it is there."""
@@ -82,7 +92,8 @@ class JsonLinesSource(TextSource):
 
     def _readable(self, chunk: Chunk) -> Iterator[dict[str, Any]]:
         data = self._text.read_at(chunk.lo, chunk.hi - chunk.lo)
-        return decode_samples(data[self._begin_in(chunk) :].split(b"\n"))
+        samples = decode_samples(data[self._begin_in(chunk) :].split(b"\n"))
+        return map(flat, samples) if self._flatten else samples
 
     def continues(self, fingerprint: str) -> bool:
         """Say whether lines were added to the file with this fingerprint."""
@@ -144,11 +155,6 @@ class LineRecords(JsonRecords):
             return frozenset()
         sizes = enumerate(map(len, self.lines))
         return frozenset(index for index, size in sizes if size > self._longest)
-
-    @property
-    def excluded(self) -> frozenset[int]:
-        """Indices of records to defer in any case."""
-        return self.too_long
 
     def _locate(self, index: int) -> tuple[int | None, int, bytes]:
         number = self._numbers[index]

@@ -17,12 +17,8 @@ from batchimport.schema.infer import DIALECT
 from batchimport.sources.base import Batch, Content, OneFile, unreadable
 from batchimport.sources.bytes.file import TextFile
 from batchimport.sources.json_decoder import decode_raw, decoder_of
-from batchimport.sources.json_records import (
-    JsonRecords,
-    KeptRecords,
-    decode_samples,
-    reread_lines,
-)
+from batchimport.sources.json_kept import KeptRecords, reread_lines
+from batchimport.sources.json_records import JsonRecords, decode_samples
 from batchimport.sources.parquet.types import as_json, has_no_number, rule_of, weight_of
 
 if TYPE_CHECKING:
@@ -85,7 +81,8 @@ class ParquetSource(OneFile):
     ) -> Batch:
         """Parse rows that were kept by themselves, as JSON objects."""
         del form
-        return reread_lines(_KeptRows(records, too_long, schema.columns))
+        kept = _KeptRows(records, too_long, schema.columns)
+        return reread_lines(kept, kept)
 
     def cut(self, start: Position, limit: int, max_bytes: int) -> Chunk | None:
         """Return the chunk of at most `limit` rows that begins at `start`; None at the end.

@@ -1,0 +1,65 @@
+"""Checks that values of options have in common; an error names the option as the command line does."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, get_args
+
+from batchimport.errors import UsageError
+
+JOB_ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+def check_job_id(job_id: str, where: str | None = None) -> None:
+    """Check that a string may be the id of a job: it names a folder.
+
+    Raises:
+        UsageError: If not.
+    """
+    if not JOB_ID_PATTERN.fullmatch(job_id):
+        raise UsageError(
+            f"not a job id: {job_id!r}",
+            where=where,
+            hint="letters, digits, dot, dash and underscore, at most 128 characters",
+        )
+
+
+def check_range(option: str, value: float | None, least: float, most: float | None = None) -> None:
+    """Check that a value is within bounds; None always is.
+
+    Raises:
+        UsageError: If not.
+    """
+    if value is None or (value >= least and (most is None or value <= most)):
+        return
+    bounds = f"at least {least}" if most is None else f"from {least} to {most}"
+    raise UsageError(f"must be {bounds}, not {value}", where=option)
+
+
+def check_choice(option: str, value: str | None, choices: Any) -> None:
+    """Check that a value is one of a Literal's; None always is.
+
+    Raises:
+        UsageError: If not.
+    """
+    names = get_args(choices)
+    if value is not None and value not in names:
+        known = ", ".join(map(repr, names))
+        raise UsageError(f"{value!r} is not one of {known}", where=option)
+
+
+def pairs_of(option: str, texts: tuple[str, ...]) -> dict[str, str]:
+    """Return what `LEFT=RIGHT` says for each LEFT.
+
+    Raises:
+        UsageError: If a text is not such a pair, or a LEFT is there twice.
+    """
+    pairs: dict[str, str] = {}
+    for text in texts:
+        left, equals, right = text.partition("=")
+        if not (left and equals and right):
+            raise UsageError(f"{text!r} is not of the form LEFT=RIGHT", where=option)
+        if left in pairs:
+            raise UsageError(f"{left!r} is given twice", where=option)
+        pairs[left] = right
+    return pairs
