@@ -216,7 +216,7 @@ class _Kept:
     def __init__(
         self, parsed: RawRecords, rejects: Sequence[Reject], records: Sequence[bytes]
     ) -> None:
-        self.values, self.row = parsed.values, parsed.row
+        self.values, self.row, self.keys = parsed.values, parsed.row, parsed.keys
         self._rejects, self._records = rejects, records
 
     def reject(self, index: int, stage: Stage, errors: Sequence[FieldError]) -> Reject:

@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from bisect import bisect_left
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import polars as pl
@@ -37,7 +37,7 @@ from batchimport.pipeline.row_wise import Findings, as_records, depends_on_chunk
 from batchimport.schema import Column, Kind, RecordSchema, infer_schema
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Callable, Collection, Coroutine, Sequence
 
     from batchimport.model import Job
 
@@ -56,6 +56,7 @@ class Transformed:
         filtered: Number of records that became no row.
         failures: Records whose transformation failed, and why.
         indices: For each row what `record_of` returns, where that is known without a search.
+        left_out: For each row of the frame the columns that the result of a function lacks.
     """
 
     frame: pl.DataFrame
@@ -63,6 +64,7 @@ class Transformed:
     filtered: int = 0
     failures: list[tuple[int, FieldError]] = field(default_factory=list)
     indices: pl.Series | None = None
+    left_out: Sequence[Collection[str]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +98,11 @@ class Transform(Protocol):
         ...
 
 
-def load_transform(job: Job) -> Transform:
+def load_transform(job: Job, function: Callable[..., Any] | None = None) -> Transform:
     """Return the transform of a job.
+
+    Args:
+        function: The job's own, if it is not to be loaded by its name.
 
     Raises:
         UsageError: If there is no such module or function.
@@ -106,7 +111,7 @@ def load_transform(job: Job) -> Transform:
         return FrameTransform(_sql(job.sql), is_query=True)
     if job.transform is None:
         return Identity()
-    function = _load_function(job.transform)
+    function = function or _load_function(job.transform)
     if _takes_frames(function):
         return FrameTransform(function)
     return RecordTransform(function)
@@ -115,12 +120,12 @@ def load_transform(job: Job) -> Transform:
 class LazyTransform:
     """A job's transform, whose code is loaded when records are going to pass through it."""
 
-    def __init__(self, job: Job) -> None:
-        self._job = job
+    def __init__(self, job: Job, function: Callable[..., Any] | None = None) -> None:
+        self._job, self._function = job, function
 
     def bind(self, sample: pl.DataFrame, columns: tuple[Column, ...]) -> BoundTransform:
         """Load it and decide the table's columns."""
-        return load_transform(self._job).bind(sample, columns)
+        return load_transform(self._job, self._function).bind(sample, columns)
 
 
 def transform_digest(spec: str) -> str:
@@ -358,6 +363,8 @@ class _BoundRecordTransform(BoundTransform):
         failures: list[tuple[int, FieldError]] = []
         kept: list[int] = []
         rows: list[dict[str, Any]] = []
+        left_out: list[Collection[str]] = []
+        names = {column.name for column in self.columns}
         indices = frame.get_column(INDEX).to_list()
         filtered = 0
         for index, result in zip(indices, self.call_all(frame), strict=True):
@@ -370,6 +377,7 @@ class _BoundRecordTransform(BoundTransform):
             else:
                 kept.append(index)
                 rows.append(fitted)
+                left_out.append(names - result.keys())
         types = {column.name: column.dtype for column in self.columns}
         if any(EXTRA_COLUMN in row for row in rows):
             types[EXTRA_COLUMN] = pl.String()
@@ -379,6 +387,7 @@ class _BoundRecordTransform(BoundTransform):
             filtered,
             failures,
             pl.Series(kept, dtype=pl.UInt32),
+            left_out,
         )
 
     def call_all(self, frame: pl.DataFrame) -> list[Any]:
@@ -432,7 +441,10 @@ def _load_function(spec: str) -> Callable[..., Any]:
 
 
 def _takes_frames(function: Callable[..., Any]) -> bool:
-    notes = inspect.get_annotations(inspect.unwrap(function))
+    while isinstance(function, partial):
+        function = function.func
+    named = function if hasattr(function, "__qualname__") else type(function).__call__
+    notes = inspect.get_annotations(inspect.unwrap(named))
     return any("LazyFrame" in str(note) or "DataFrame" in str(note) for note in notes.values())
 
 

@@ -106,8 +106,9 @@ class StoreRequest:
 
     Attributes:
         frame: One column per column of the job's table, in that order; plus `_extra` when some
-            record has keys that no column was made for; plus `INDEX` when rows are updated: the number
-            of the record in the job, where it is known.
+            record has keys that no column was made for. With `--on-conflict update` also `INDEX`, the
+            number of the record in the job, where it is known; and for a column whose key some record
+            lacks, one of its name after `ABSENT` that is true for those.
         rejects: Records that earlier stages refused.
         filtered: Records that the transform filtered out.
         rejecter: Makes a reject of a row that the destination refuses.

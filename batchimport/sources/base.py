@@ -17,7 +17,7 @@ from batchimport.model import Chunk, FieldError, Position, Reject
 from batchimport.sources.bytes.file import HEAD_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     import polars as pl
 
@@ -88,6 +88,10 @@ class RawRecords(Protocol):
         """Return the reject of a record: its place and its original bytes."""
         ...
 
+    def keys(self, index: int) -> Collection[str] | None:
+        """Return the keys that a valid record has; None if all records have all columns."""
+        ...
+
 
 class LocatedRecords(ABC):
     """Raw records whose rejects name file, line, byte and the original bytes."""
@@ -99,6 +103,11 @@ class LocatedRecords(ABC):
     def place(self) -> tuple[str, Chunk]:
         """The name of the file, and the chunk."""
         return self._name, self._chunk
+
+    def keys(self, index: int) -> Collection[str] | None:
+        """Return that all records have all columns: an empty cell is null."""
+        del index
+        return None
 
     @abstractmethod
     def _locate(self, index: int) -> tuple[int | None, int, bytes]:
@@ -176,6 +185,9 @@ class Source(Protocol):
         headers: For each file whose first line names the fields of its records: those names.
         forms: For each file how its records are written, as JSON: its `format`, and what `reread` of
             the format's class needs to read one of them without the file.
+        block_bytes: Memory that reading even one record takes, where records are compressed in blocks:
+            the size of the largest block once it is decompressed. 0 if there are no blocks, or if all
+            are small.
     """
 
     name: str
@@ -187,6 +199,7 @@ class Source(Protocol):
     declared: dict[str, Any] | None
     notes: tuple[str, ...]
     headers: Mapping[str, Sequence[str]]
+    block_bytes: int
 
     @property
     def forms(self) -> tuple[Form, ...]:
@@ -283,6 +296,7 @@ class OneFile(ABC):
     size: int
     declared: dict[str, Any] | None = None
     headers: Mapping[str, Sequence[str]] = MappingProxyType({})
+    block_bytes: int = 0
 
     @property
     def forms(self) -> tuple[Form, ...]:

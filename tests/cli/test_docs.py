@@ -15,7 +15,8 @@ from tests.helpers.cli import ROOT, Workdir
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = (
-    *("run", "resume", "status", "jobs", "rejects", "replay", "report", "schema", "worker"),
+    *("run", "resume", "status", "jobs", "rejects", "replay"),
+    *("report", "schema", "init", "worker"),
 )
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 
