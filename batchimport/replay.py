@@ -244,7 +244,6 @@ class _Replay:
             ReplayClaim(sink.join(job, in_force), source),
             self._request.options.chunk_timeout_seconds,
             additions(job.options, record.job_id, str(record.configuration.get(LOADED_AT, ""))),
-            updates=job.on_conflict == "update",
         )
         return _Ready(claim.record, choice, source, committed, claim, work)
 

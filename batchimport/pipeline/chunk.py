@@ -34,7 +34,6 @@ class Work:
 
     Attributes:
         store_seconds: Maximum time of one statement in the destination; None for no limit.
-        updates: Rows are updated: a key that a record lacks leaves its column alone.
     """
 
     source: Source
@@ -43,7 +42,6 @@ class Work:
     claim: Claim
     store_seconds: float | None = None
     additions: Additions = NOTHING
-    updates: bool = False
 
 
 @without_panics()
@@ -66,8 +64,9 @@ def process_chunk(
     rejects += [
         batch.raw_records.reject(index, "transform", [error]) for index, error in done.failures
     ]
-    rows = _with_absent(done, batch) if work.updates else done.frame
-    if work.updates and done.indices is not None:
+    updates = work.claim.record.configuration.get("on_conflict") == "update"
+    rows = _with_absent(done, batch) if updates else done.frame
+    if updates and done.indices is not None:
         rows = rows.with_columns((done.indices.cast(pl.Int64) + chunk.offset).alias(INDEX))
     before_store()
 
