@@ -11,6 +11,7 @@ BatchImportError                        exit 1
 │   ├── SourceChangedError
 │   ├── JobRunningElsewhereError
 │   └── ConfigurationChangedError
+├── RecordsRejectedError                exit 3, only where it was asked for
 ├── AccountsError                       exit 7
 ├── FatalError                          exit 1
 ├── ChunkError                          one attempt failed; handled by the engine
@@ -30,7 +31,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -43,6 +44,7 @@ class BatchImportError(Exception):
         message: What happened, in one sentence.
         where: Place of the error: file, line and field, or an option.
         hint: What the user can do next.
+        result: In Python, how the run ended that failed; None if it did not begin.
     """
 
     exit_code: ClassVar[int] = 1
@@ -52,6 +54,7 @@ class BatchImportError(Exception):
         self.message = message
         self.where = where
         self.hint = hint
+        self.result: Any = None
 
     def __str__(self) -> str:
         return f"{self.where}: {self.message}" if self.where else self.message
@@ -103,6 +106,12 @@ class AccountsError(BatchImportError):
     exit_code = 7
 
 
+class RecordsRejectedError(BatchImportError):
+    """The job is completed, but has rejects."""
+
+    exit_code = 3
+
+
 class FatalError(BatchImportError):
     """The job cannot continue: finish the chunks in flight, keep the ledger, stop."""
 
@@ -136,6 +145,10 @@ class DestinationAwayError(TransientError):
     ) -> None:
         super().__init__(message, where, hint)
         self.was_connected = was_connected
+
+
+class DestinationNotUpError(DestinationAwayError):
+    """The destination's server does not answer yet: it may be starting."""
 
 
 class DestinationLockedError(DestinationAwayError, JobRunningElsewhereError):

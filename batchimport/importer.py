@@ -6,6 +6,7 @@ chunks (`engines`); its accounts are checked and its rejects exported (`jobs.fin
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
@@ -21,7 +22,6 @@ from batchimport.engines.lookup import has_ended
 from batchimport.engines.signals import draining_signals, stopping_signals
 from batchimport.errors import (
     BatchImportError,
-    DestinationLockedError,
     NoSuchDestinationError,
     RowsGoneError,
     UsageError,
@@ -52,6 +52,7 @@ from batchimport.jobs.start import (
     bytes_per_record,
     doubtful,
     refuse_few_records,
+    refuse_large_blocks,
 )
 from batchimport.jobs.stored import rows_of
 from batchimport.model import hash_of
@@ -64,12 +65,18 @@ from batchimport.policy.stop_rules import StopRule, verdict
 from batchimport.schema.diagnose import likely_mistakes
 from batchimport.sinks import open_sink, redact
 from batchimport.sinks.base import SinkOptions
-from batchimport.sinks.waiting import DestinationWait, patient
+from batchimport.sinks.waiting import NOT_YET_OPEN, DestinationWait, patient
 from batchimport.sources import open_source
 from batchimport.sources.bytes.spool import Spool
-from batchimport.sources.paths import STANDARD_INPUT
+from batchimport.sources.paths import is_kept, name_of
 from batchimport.state.directory import StateDirectory
-from batchimport.system import LoadReader, owner_id, peak_memory_bytes, refuse_few_files
+from batchimport.system import (
+    LoadReader,
+    memory_limit,
+    owner_id,
+    peak_memory_bytes,
+    refuse_few_files,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -169,23 +176,25 @@ class _Call:
             if request.options.dry_run:  # keeps nothing, in the state directory either
                 scratch = stack.enter_context(TemporaryDirectory(prefix="batchimport-"))
                 state = StateDirectory(Path(scratch))
-            spool = self._spool(stack, state) if STANDARD_INPUT in job.sources else None
+            spool = self._spool(stack, state) if any(map(is_kept, job.sources)) else None
             with stopping_signals() if request.handle_signals else nullcontext():
                 folder = state.path / "spool"
                 source = open_source(job.sources, job.options, spool, unpack_into=folder)
             stack.callback(source.close)
+            refuse_large_blocks(source, memory_limit(request.options.max_memory_bytes))
             self._request = request = doubtful(request, source)
             self._job_id = self._job_id or new_job_id(job, source)
-            transform = LazyTransform(job)
+            transform = LazyTransform(job, request.objects.transform)
             if request.temporal is None:
                 target = f"{job.target_hash()}-{hash_of(redact(job.destination))}"
                 stack.enter_context(state.lock(target))
             wait = DestinationWait(request.options.destination_wait_seconds, self.observer)
             with stopping_signals() if request.handle_signals else nullcontext():
-                sink = wait.call(self._open_sink, on=DestinationLockedError)
+                sink = wait.call(self._open_sink, on=NOT_YET_OPEN)
             stack.callback(sink.close)
             seconds = request.options.chunk_timeout_seconds
-            parts = Parts(job, source, transform, patient(sink, wait), seconds)
+            model = request.objects.model
+            parts = Parts(job, source, transform, patient(sink, wait), seconds, model)
             yield _Run(request, parts, self.observer, spool, wait, self._began)
 
     def _open_sink(self) -> Sink:
@@ -203,16 +212,20 @@ class _Call:
             ) from error
 
     def _spool(self, stack: ExitStack, state: StateDirectory) -> Spool:
-        """Read standard input, or find what an earlier run of the job read."""
+        """Read standard input or what a program gives, or find what an earlier run of the job read."""
         request = self._request
         if request.temporal is not None:
             raise UsageError(
-                "standard input cannot be read by workers",
+                f"{name_of(request.job.sources[0])} cannot be read by workers",
                 where="--engine temporal",
                 hint="write it to a file that every worker can read",
             )
         if request.must_exist and request.job_id:
             return Spool.of_job(state, request.job_id)
+        if request.objects.write is not None:
+            spool = Spool.of_records(state, request.objects.write)
+            stack.callback(spool.close)
+            return spool
         with stopping_signals() if request.handle_signals else nullcontext():
             spool = Spool.of_standard_input(state)
         stack.callback(spool.close)
@@ -285,6 +298,10 @@ class _Run:
                 self._run_engine(opened.work, opened.committed)
         except BatchImportError as raised:
             error = raised
+        except KeyboardInterrupt:  # a second one: the engine is not waited for
+            with suppress(BatchImportError):
+                opened.work.claim.finish("interrupted", self._tally.total)
+            raise
         return self._conclude(opened, error)
 
     # -- during -------------------------------------------------------------------------------
@@ -309,11 +326,14 @@ class _Run:
             preferred=hints.preferred_records,
             writers=hints.writers,
             bytes_per_record=bytes_per_record(self._source),
+            block_bytes=self._source.block_bytes,
         )
         stop_rule = StopRule(options, totals.failed, totals.processed)
         counter = threading.Thread(target=self._count, name="count", daemon=True)
         counter.start()
-        event_loop.run(self._engine(work, plan, sizer, stop_rule))
+        interrupter = self._request.interrupter
+        interrupt = interrupter.interrupt if interrupter is not None else None
+        event_loop.run(self._engine(work, plan, sizer, stop_rule), interrupt)
         if counter.is_alive():
             self._recorder(Preparing("counting the records, to check the accounts"))
         counter.join()
@@ -330,7 +350,17 @@ class _Run:
             read_load=reader.read,
             wait=self._wait,
         )
-        with draining_signals(engine.interrupt) if self._request.handle_signals else nullcontext():
+        loop, interrupter = asyncio.get_running_loop(), self._request.interrupter
+
+        def stop(reason: str) -> None:
+            with suppress(RuntimeError):  # the loop is closed: the engine has ended
+                loop.call_soon_threadsafe(engine.interrupt, reason)
+
+        with ExitStack() as stack:
+            if self._request.handle_signals:
+                stack.enter_context(draining_signals(engine.interrupt))
+            if interrupter is not None:
+                stack.enter_context(interrupter.connected(stop))
             await engine.run()
 
     def _count(self) -> None:

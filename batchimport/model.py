@@ -38,6 +38,8 @@ DRY_RUN = "nothing is kept (dry run)"
 """What `Summary.delivery` says of a dry run."""
 
 INDEX = "__record__"
+ABSENT = "__absent__"
+"""Prefix of the columns of a frame that say where a record lacks a key, in jobs that update rows."""
 """Hidden column of a frame: 0-based number of the record within its chunk (UInt32)."""
 
 

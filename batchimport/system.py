@@ -33,7 +33,7 @@ class LoadReader:
     ) -> None:
         self._process = psutil.Process()
         self._clock = clock
-        self._limit = max_memory_bytes or int(MEMORY_SHARE * available_memory_bytes())
+        self._limit = memory_limit(max_memory_bytes)
         self._cpus = (
             len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
         )
@@ -60,6 +60,11 @@ class LoadReader:
             limit_bytes=self._limit,
             cpus=self._cpus,
         )
+
+
+def memory_limit(max_memory_bytes: int | None) -> int:
+    """Return how much memory this process may use: as much as was said, or 75 % of what is free."""
+    return max_memory_bytes or int(MEMORY_SHARE * available_memory_bytes())
 
 
 def available_memory_bytes() -> int:

@@ -12,8 +12,8 @@ import typer
 from typer.core import TyperGroup
 
 from batchimport import __version__, failpoints
-from batchimport.cli import jobs, rejects, report, resume, run, schema, status, worker
-from batchimport.cli.options import GroupedCommand, as_command
+from batchimport.cli import init, jobs, rejects, report, resume, run, schema, status, worker
+from batchimport.cli.command import GroupedCommand, as_command
 from batchimport.display.escape import safe
 from batchimport.display.report import print_error
 from batchimport.errors import (
@@ -87,6 +87,7 @@ EXAMPLES = {
         "batchimport run users.jsonl",
         "batchimport run 'logs/*.csv.gz' --to postgresql://db/shop --table logs --key id",
         "curl -fsSL URL | batchimport run - --table users --schema users.schema.json",
+        "batchimport run --config nightly.toml",
     ),
     "resume": (
         "batchimport resume users-1a2b3c4d",
@@ -107,6 +108,11 @@ EXAMPLES = {
         "batchimport rejects users-1a2b3c4d",
         "batchimport rejects users-1a2b3c4d --raw > rejected.jsonl",
         "batchimport rejects users-1a2b3c4d --json | jq .errors",
+    ),
+    "init": (
+        "batchimport init users.jsonl",
+        "batchimport init users.csv --to postgresql://db/shop --key id -o users.toml",
+        "batchimport run --config job.toml",
     ),
     "report": (
         "batchimport report users-1a2b3c4d",
@@ -138,7 +144,7 @@ app = typer.Typer(
 )
 for command in (
     *(run.run, resume.resume, status.status, jobs.jobs),
-    *(rejects.rejects, report.report, schema.schema, worker.worker),
+    *(rejects.rejects, report.report, schema.schema, init.init, worker.worker),
 ):
     examples = "\n".join(f"  {line}" for line in EXAMPLES[command.__name__])
     epilog = f"\b\nExamples:\n{examples}"

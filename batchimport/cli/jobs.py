@@ -15,18 +15,14 @@ def jobs(
     state: o.State,
 ) -> None:
     """List all known jobs, the latest first."""
-    from batchimport.engines.lookup import ask_all, known_by  # noqa: PLC0415 - imports drivers
+    from batchimport.cli.recorded import Place, look_at_all  # noqa: PLC0415 - imports drivers
 
-    temporal = engine.options()
-    if temporal is not None:
-        known = ask_all(temporal)
-    else:
-        known = [known_by(document) for document in state.directory.jobs()]
+    known = look_at_all(Place(o.Ledger(), engine, state))
     facts = [each.to_dict() for each in known]
     if json_:
         typer.echo(json.dumps(facts))
     elif facts:
         show_jobs(facts)
     else:
-        place = "that namespace" if temporal else state.state_dir
+        place = "that namespace" if engine.is_remote else state.state_dir
         typer.echo(f"no jobs in {place}", err=True)

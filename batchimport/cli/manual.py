@@ -28,8 +28,8 @@ EXIT_CODES = {
     7: "The accounts do not balance.",
 }
 ENVIRONMENT = {
-    "BATCHIMPORT_TO": "Default of --to.",
-    "BATCHIMPORT_STATE_DIR": "Default of --state-dir.",
+    "BATCHIMPORT_OPTION": "Value of an option of run, such as BATCHIMPORT_MAX_PARALLEL, BATCHIMPORT_TO "
+    "or BATCHIMPORT_STATE_DIR.",
     "PGPASSWORD": "Password of PostgreSQL, as are .pgpass and the other variables of libpq.",
     "TEMPORAL_ADDRESS, TEMPORAL_NAMESPACE": "Where the Temporal server is.",
     "NO_COLOR": "If set, nothing is coloured.",

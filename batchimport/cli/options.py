@@ -1,24 +1,20 @@
 """The options of all commands: each is declared once, as a field of the group that it belongs to.
 
-A command takes groups; `as_command` shows Typer the fields of each as options of the command, and
-`GroupedCommand` lists them under the group's title. Every command has `--verbose`.
+Those of the groups of `values.Run` are the options of `run`, and by that also variables of the environment,
+keys of job.toml, and keywords of `import_file`.
 """
 
 # No `from __future__ import annotations`: Typer reads the annotations while the program runs.
-import inspect
 import re
-from collections.abc import Callable
-from copy import copy
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, get_args, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal
 
 import typer
-from typer.core import TyperCommand
 
 from batchimport.cli.completion import job_ids
-from batchimport.errors import BatchImportError, UsageError, did_you_mean, without_panics
+from batchimport.errors import UsageError
 from batchimport.model import (
     Adaptive,
     IfExists,
@@ -93,7 +89,7 @@ Option = typer.Option
 Number = partial(typer.Option, metavar="N")
 Seconds = partial(typer.Option, metavar="SECONDS")
 Size = partial(typer.Option, metavar="SIZE")
-Address = partial(typer.Option, metavar="URL", envvar="BATCHIMPORT_TO")
+Address = partial(typer.Option, metavar="URL")
 
 Sources = Annotated[
     list[str],
@@ -123,7 +119,6 @@ InferRows = Annotated[
 ]
 Json = Annotated[bool, Option("--json", help="Print JSON to stdout, and nothing else.")]
 Quiet = Annotated[bool, Option("--quiet", help="Print errors only.")]
-_VERBOSE = Annotated[bool, Option("--verbose", help="Print the cause of an error, too.")]
 
 
 @dataclass(frozen=True)
@@ -321,11 +316,7 @@ class State:
 
     state_dir: Annotated[
         Path,
-        Option(
-            envvar="BATCHIMPORT_STATE_DIR",
-            metavar="DIRECTORY",
-            help="Directory in which jobs are remembered.",
-        ),
+        Option(metavar="DIRECTORY", help="Directory in which jobs are remembered."),
     ] = STATE_PATH
 
     @property
@@ -392,13 +383,18 @@ class Temporal(Server):
         Option(help="local (the default): this process; temporal: workers of a Temporal server."),
     ] = None
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether workers run the chunks."""
+        return self.engine == "temporal"
+
     def options(self, *, detach: bool = False) -> TemporalOptions | None:
         """Return where the Temporal engine is; None if it was not asked for.
 
         Raises:
             UsageError: If one of its options was given without it.
         """
-        if self.engine == "temporal":
+        if self.is_remote:
             return TemporalOptions(
                 self.temporal_address, self.temporal_namespace, self.task_queue, detach
             )
@@ -421,100 +417,3 @@ class Engine(Temporal):
     detach: Annotated[
         bool, Option("--detach", help="With --engine temporal: start the job and exit.")
     ] = False
-
-
-def as_command(command: Callable[..., None]) -> Callable[..., None]:
-    """Return a command for Typer whose options are the fields of the groups that it takes.
-
-    Its errors carry their cause as a note if `--verbose` is given.
-    """
-    groups: dict[str, Any] = {}
-    options: list[inspect.Parameter] = []
-    for name, parameter in inspect.signature(command, eval_str=True).parameters.items():
-        if is_dataclass(parameter.annotation):
-            groups[name] = parameter.annotation
-            options += _options_of(parameter.annotation)
-        else:
-            options.append(_option(name, parameter.annotation, parameter.default))
-
-    if not any(each.name == "verbose" for each in options):
-        options.append(_option("verbose", _VERBOSE, default=False))
-    names = inspect.signature(command).parameters
-
-    def grouped(**values: Any) -> None:
-        verbose = values["verbose"]
-        for name, group in groups.items():
-            values[name] = group(**{each.name: values.pop(each.name) for each in fields(group)})
-        try:
-            with without_panics():
-                command(**{name: values[name] for name in names})
-        except BatchImportError as error:
-            if verbose and error.__cause__ is not None:
-                error.add_note(f"cause: {error.__cause__!r}")
-            raise
-
-    grouped.__name__, grouped.__doc__ = command.__name__, command.__doc__
-    # What `inspect.signature` returns, by which Typer finds the options.
-    grouped.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]  # unknown to mypy
-    return grouped
-
-
-def _options_of(group: Any) -> list[inspect.Parameter]:
-    hints = get_type_hints(group, include_extras=True)
-    options = []
-    for each in fields(group):
-        kind, option = get_args(hints[each.name])
-        option = copy(option)
-        option.rich_help_panel = group.title
-        options.append(_option(each.name, Annotated[kind, option], each.default))
-    return options
-
-
-def _option(name: str, annotation: Any, default: Any) -> inspect.Parameter:
-    kind = inspect.Parameter.KEYWORD_ONLY
-    return inspect.Parameter(name, kind, default=default, annotation=annotation)
-
-
-_VALUES = {"upsert": "update", "merge": "update", "skip": "ignore", "overwrite": "replace"}
-"""Words of other tools for values of our options."""
-
-
-def _in_plain_words(text: str) -> str:
-    """Return why a value is not taken, and which one was probably meant."""
-    text = text.removeprefix("Value error, ").rstrip(".")
-    text = re.sub(r"Input should be a valid (\w+).*", r"not a valid \1", text)
-    given, *known = re.findall(r"'([^']*)'", text) or [""]
-    near = _VALUES.get(given, "")
-    near = near if near in known else did_you_mean(given, known) or ""
-    return f"{text}. Did you mean {near}?" if near else text
-
-
-class GroupedCommand(TyperCommand):
-    """A command whose help lists its options under the titles of their groups."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Read the arguments; say in plain words which value is not taken.
-
-        Raises:
-            BadParameter: If the value of an option is not one that it takes.
-        """
-        try:
-            return super().parse_args(ctx, args)
-        except typer.BadParameter as error:
-            error.message = _in_plain_words(error.message)
-            raise
-
-    def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write a section for each group, after the command's own options."""
-        sections: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
-        for parameter in self.get_params(ctx):
-            line = parameter.get_help_record(ctx)
-            panel = getattr(parameter, "rich_help_panel", None)
-            if line is not None and parameter.param_type_name == "argument":
-                panel, line = "Arguments", (str(parameter.metavar), line[1])
-            if line is not None:
-                sections.setdefault(panel or "Options", []).append(line)
-        for title, lines in sections.items():
-            if lines:
-                with formatter.section(title):
-                    formatter.write_dl(lines)

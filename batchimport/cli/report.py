@@ -3,7 +3,7 @@
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -41,13 +41,9 @@ def report(
 ) -> None:
     """Write a report of a job, running or ended, as one HTML file that needs nothing else."""
     from batchimport.display.page import page  # noqa: PLC0415 - imports the charts
-    from batchimport.jobs.report import report_of  # noqa: PLC0415 - imports Polars
-    from batchimport.jobs.timeline import read_timeline  # noqa: PLC0415 - imports Polars
 
     known, facts, notes = _look(job, ledger, state)
-    facts_of_state = state.directory.load(job)
-    events = read_timeline(state.directory, job)
-    told = report_of(known, facts, events, facts_of_state, notes)
+    told = _told(job, state, known, facts, notes)
     for note in notes:
         typer.echo(safe(note, 400), err=True)
     text = json.dumps(told, indent=1, default=str) + "\n" if json_ else page(told)
@@ -56,6 +52,30 @@ def report(
         sys.stdout.buffer.write(text.encode(errors="replace"))
         return
     _write(Path(target), text, known, facts)
+
+
+def data_of(job: str, ledger: o.Ledger, state: o.State) -> dict[str, Any]:
+    """Return what is reported of a job, as `--json` prints it.
+
+    Raises:
+        UnknownJobError: If it is not known.
+    """
+    known, facts, notes = _look(job, ledger, state)
+    return _told(job, state, known, facts, notes)
+
+
+def _told(
+    job: str,
+    state: o.State,
+    known: "Known",
+    facts: "LedgerFacts | None",
+    notes: list[str],
+) -> dict[str, Any]:
+    from batchimport.jobs.report import report_of  # noqa: PLC0415 - imports Polars
+    from batchimport.jobs.timeline import read_timeline  # noqa: PLC0415 - imports Polars
+
+    facts_of_state = state.directory.load(job)
+    return report_of(known, facts, read_timeline(state.directory, job), facts_of_state, notes)
 
 
 def _look(

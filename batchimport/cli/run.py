@@ -1,4 +1,4 @@
-"""`run`: import files as one job."""
+"""`run`: import files as one job, or the jobs of a job.toml."""
 
 import errno
 import json
@@ -6,95 +6,114 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from batchimport.cli import options as o
-from batchimport.cli.reading import Reading, Shaping
+from batchimport.cli.command import Typed
+from batchimport.cli.values import (
+    PREFIX,
+    Run,
+    from_environment,
+    misspelt_variables,
+    run_from,
+)
 from batchimport.display import open_display
+from batchimport.display.escape import safe
 from batchimport.display.log import log_to
-from batchimport.display.report import final_report
-from batchimport.errors import JobInterrupted
-from batchimport.model import Job, SourceOptions
-from batchimport.sources.paths import find_sources, stem_of
+from batchimport.display.report import final_report, print_error
+from batchimport.errors import BatchImportError, JobInterrupted, UsageError
 from batchimport.state.files import write_atomically
 
 if TYPE_CHECKING:
     from batchimport.jobs.finish import Outcome
     from batchimport.jobs.identify import Request
 
+_FROM_BEST_TO_WORST = (0, 3, 4, 6, 2, 1, 7)
+"""Exit codes; that of several jobs is the worst of theirs."""
 
-def run(  # noqa: PLR0913 - one parameter per group of options
-    sources: o.Sources,
+
+def run(
+    sources: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="SOURCE",
+            help="Files to import: paths, quoted patterns, - for standard input. With a --config of "
+            "several jobs: the names of those to run; none for all.",
+        ),
+    ] = None,
     *,
-    destination: o.Destination,
-    reading: Reading,
-    shaping: Shaping,
-    records: o.Records,
-    selection: o.Selection,
-    sizes: o.Sizes,
-    failures: o.Failures,
-    output: o.Output,
-    engine: o.Engine,
-    state: o.State,
+    config: Annotated[
+        str | None,
+        o.Option(
+            metavar="FILE",
+            help="job.toml, which has options by their names; see `batchimport init`.",
+        ),
+    ] = None,
+    asked: Run,
+    typed: Typed,
 ) -> None:
     """Import files as one job; if the same job was interrupted, continue it."""
-    from batchimport.jobs.identify import Request  # noqa: PLC0415 - imports Polars
+    for name, near in () if asked.output.quiet else misspelt_variables():
+        typer.echo(f"{safe(name, 100)} is no option; did you mean {near}?", err=True)
+    config = config or os.environ.get(f"{PREFIX}CONFIG") or None
+    if config is None:
+        _run_one(sources or [], asked)
+        return
+    from batchimport.cli.config import choose, read_config  # noqa: PLC0415 - for this option only
 
-    options = replace(
-        o.run_options(sizes, failures, dry_run=selection.dry_run), min_records=selection.min_records
-    )
-    request = Request(
-        _job(find_sources(sources), destination, records, reading.options(shaping), selection),
-        options,
-        state.directory,
-        selection.job_id,
-        selection.restart,
-        selection.allow_duplicates,
-        append=selection.if_source_changed == "append",
-        handle_signals=True,
-        temporal=engine.options(detach=engine.detach),
-    )
-    code = (records.transform or "").rpartition(":")[0]
-    execute(request, output, {"--schema": records.schema, "--transform": code or None})
+    jobs, environment = read_config(config), from_environment()
+    if None in jobs:
+        only = jobs[None]
+        _run_one(sources or only.sources, run_from(typed, environment, only.values))
+        return
+    chosen = {str(job.name): job for job in choose(jobs, sources or [], config)}
+    options = {name: run_from(typed, environment, job.values) for name, job in chosen.items()}
+    _refuse_common(options)
+    _run_all({name: job.sources for name, job in chosen.items()}, options)
 
 
-def _job(
-    paths: tuple[str, ...],
-    destination: o.Destination,
-    records: o.Records,
-    options: SourceOptions,
-    selection: o.Selection,
-) -> Job:
-    """Return the job; the user's own code is loaded only if its rules allow it."""
-    from batchimport.pipeline.transform import transform_digest  # noqa: PLC0415 - imports Polars
-    from batchimport.schema.load import find_schema  # noqa: PLC0415 - imports Polars
+def _run_one(sources: list[str], asked: Run) -> None:
+    from batchimport.cli.request import files_read, request_for  # noqa: PLC0415 - imports Polars
 
-    stem = stem_of(paths[0])
-    job = Job(
-        sources=paths,
-        destination=destination.address or o.absolute(f"sqlite:///{stem}.db"),
-        table=destination.table or stem,
-        options=options,
-        infer_records=o.parse_infer_records(records.infer_rows),
-        transform=records.transform,
-        sql=records.sql,
-        if_exists=destination.if_exists,
-        on_conflict=destination.on_conflict,
-        key=destination.columns,
-        new_columns=destination.new_columns,
-        limit=selection.limit,
-        ledger_schema=destination.ledger_schema,
-    )
-    if records.schema is not None:
-        document, model = find_schema(records.schema)
-        job = replace(job, schema=document)
-        if model is not None:
-            job = replace(job, model=records.schema, model_digest=model.digest)
-    if records.transform is not None:
-        job = replace(job, transform_digest=transform_digest(records.transform))
-    return job
+    request = replace(request_for(sources, asked), handle_signals=True)
+    execute(request, asked.output, files_read(asked))
+
+
+def _run_all(sources: Mapping[str, list[str]], asked: Mapping[str, Run]) -> None:
+    """Run several jobs one after the other, also after one that failed; not after an interrupt."""
+    codes: list[int] = []
+    for name, options in asked.items():
+        if not options.output.quiet:
+            typer.echo(f"[{safe(name, 100)}]", err=True)
+        try:
+            _run_one(sources[name], options)
+        except typer.Exit as ended:
+            codes.append(ended.exit_code)
+        except BatchImportError as error:
+            print_error(error)
+            codes.append(error.exit_code)
+        if codes[-1] == JobInterrupted.exit_code:
+            raise typer.Exit(JobInterrupted.exit_code)
+    raise typer.Exit(max(codes, key=_FROM_BEST_TO_WORST.index))
+
+
+def _refuse_common(asked: Mapping[str, Run]) -> None:
+    """Refuse jobs of which one would overwrite what another one writes, or take its place."""
+    values: dict[str, Any] = {
+        "--job-id": [run.selection.job_id for run in asked.values()],
+        "--rejects": [run.failures.rejects for run in asked.values()],
+        "--summary": [run.output.summary for run in asked.values()],
+    }
+    for option, given in values.items():
+        known = [value for value in given if value is not None]
+        if len(set(known)) < len(known):
+            raise UsageError(
+                "several jobs cannot have the same",
+                where=option,
+                hint=f"set {option[2:].replace('-', '_')} in the table of each job",
+            )
 
 
 def execute(

@@ -24,22 +24,30 @@ def schema(
     sources: o.Sources, *, infer_rows: o.InferRows = "10000", reading: Reading, keys: Keys
 ) -> None:
     """Infer a JSON Schema of the records and print it, to edit and to pass to --schema."""
+    text, notes = inferred_text(find_sources(sources), infer_rows, reading, keys)
+    for note in notes:
+        typer.echo(safe(note, 200), err=True)
+    typer.echo(text)
+
+
+def inferred_text(
+    paths: tuple[str, ...], infer_rows: str, reading: Reading, keys: Keys
+) -> tuple[str, tuple[str, ...]]:
+    """Return the JSON Schema of the records of some files, and what users should know about it."""
     from batchimport.jobs.start import infer  # noqa: PLC0415 - imports Polars
     from batchimport.sources import open_source  # noqa: PLC0415 - imports Polars
 
     records = o.parse_infer_records(infer_rows)
     options = reading.options(keys)
-    paths = find_sources(sources)
     with ExitStack() as stack:
         spool = _read_standard_input(stack) if STANDARD_INPUT in paths else None
         source = open_source(paths, options, spool)
         stack.callback(source.close)
         inferred = infer(source, records, options)
-        for note in (*source.notes, *inferred.notes, *inferred.report):
-            typer.echo(safe(note, 200), err=True)
+        notes = (*source.notes, *inferred.notes, *inferred.report)
     document = dict(inferred.document)
     document.pop("x-ignored", None)  # a note of the job to itself
-    typer.echo(_layout(document))
+    return _layout(document), notes
 
 
 def _read_standard_input(stack: ExitStack) -> Spool:

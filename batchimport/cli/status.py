@@ -63,8 +63,7 @@ class _Looker:
     def __init__(
         self, job: str | None, ledger: o.Ledger, engine: o.Temporal, state: o.State
     ) -> None:
-        self._job, self._ledger, self._state = job, ledger, state
-        self._temporal = engine.options()
+        self._job, self._ledger, self._engine, self._state = job, ledger, engine, state
         self._is_announced = False
         self._said = ""
 
@@ -74,23 +73,9 @@ class _Looker:
         Raises:
             UnknownJobError: If none of them knows the job.
         """
-        from batchimport.engines import lookup  # noqa: PLC0415 - imports drivers
+        from batchimport.cli.recorded import Place, look  # noqa: PLC0415 - imports drivers
 
-        job, directory, ledger = self._job, self._state.directory, self._ledger
-        if self._temporal is not None and job is not None:
-            return lookup.ask(self._temporal, job)
-        if self._temporal is not None:
-            jobs = lookup.ask_all(self._temporal)
-            if not jobs:
-                raise UnknownJobError("the Temporal server knows no job")
-            return jobs[0]
-        known = [] if job and directory.load(job) else directory.jobs()
-        document = directory.load(job) if job else next(iter(known), None)
-        if document is not None:
-            return lookup.known_by(document)
-        if ledger.address is not None:
-            return lookup.known_at(job, ledger.address, ledger.ledger_schema)
-        raise lookup.unknown(job, [each["job_id"] for each in known], str(directory.path))
+        return look(self._job, Place(self._ledger, self._engine, self._state))
 
     def watch(self, display: "Display", tell: "Callable[[Known], None] | None" = None) -> "Known":
         """Show the job until it ends; wait for it if it is not known yet."""

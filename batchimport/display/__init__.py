@@ -58,20 +58,32 @@ class _Unfailing:
         return getattr(self._stream, name)
 
 
-def open_display(mode: Mode, stream: TextIO | None = None, *, verbose: bool = False) -> Display:
+def open_display(
+    mode: Mode,
+    stream: TextIO | None = None,
+    *,
+    verbose: bool = False,
+    is_library: bool = False,
+) -> Display:
     """Return the display for a mode; `auto` depends on whether the stream is a terminal.
 
     Args:
         verbose: Show the sizer's decisions, too.
+        is_library: A program imports: `auto` also knows notebooks, and prints no lines elsewhere.
     """
+    if is_library and mode in ("auto", "rich"):
+        from batchimport.display.notebook import is_notebook, notebook_display  # noqa: PLC0415
+
+        if is_notebook():
+            return notebook_display(verbose=verbose)
     stream = cast("TextIO", _Unfailing(stream or sys.stderr))
     if mode == "auto":
         capable = stream.isatty() and os.environ.get("TERM") != "dumb"
-        mode = "rich" if capable else "plain"
+        mode = "rich" if capable else "none" if is_library else "plain"
     if mode == "rich":
-        from batchimport.display.terminal import LiveDisplay  # noqa: PLC0415 - imports Rich
+        from batchimport.display.terminal import LiveDisplay, TerminalCanvas  # noqa: PLC0415
 
-        return LiveDisplay(stream, verbose=verbose)
+        return LiveDisplay(TerminalCanvas(stream), verbose=verbose)
     from batchimport.display.lines import JsonDisplay, NoDisplay, PlainDisplay  # noqa: PLC0415
 
     if mode == "none":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
 
@@ -13,6 +14,9 @@ from batchimport.display.units import MINUTE, clock_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
+# Its hook for plugins is of an old kind: with it, every later import in the user's program would warn.
+sys.meta_path[:] = [each for each in sys.meta_path if type(each).__module__ != "pygal"]
 
 Point = tuple[float, float | None]
 FEW = 5

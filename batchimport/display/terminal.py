@@ -8,7 +8,7 @@ so a process that is killed leaves the terminal as it was.
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Self, TextIO
+from typing import TYPE_CHECKING, Protocol, Self, TextIO
 
 from rich.console import Console
 from rich.text import Text
@@ -39,11 +39,29 @@ WIDEST = 100
 """Columns that the bar takes at most: on a wide terminal the eye need not travel."""
 
 
+class Canvas(Protocol):
+    """Where lines are drawn: at the bottom of a terminal, or in the output of a notebook's cell."""
+
+    console: Console
+
+    def draw(self, lines: list[Text]) -> None:
+        """Draw these lines instead of the last ones."""
+        ...
+
+    def print_above(self, lines: Iterable[Text]) -> None:
+        """Print lines that stay, above those that are drawn."""
+        ...
+
+    def leave(self) -> None:
+        """End: what was drawn stays."""
+        ...
+
+
 class LiveDisplay:
     """Redraws from a tally at a fixed rate, so that a thousand events a second cost little."""
 
-    def __init__(self, stream: TextIO, *, verbose: bool = False) -> None:
-        self._canvas = _Canvas(stream)
+    def __init__(self, canvas: Canvas, *, verbose: bool = False) -> None:
+        self._canvas = canvas
         self._console, self._verbose = self._canvas.console, verbose
         self._tally = Tally()
         self._warnings = Warnings()
@@ -153,7 +171,7 @@ class LiveDisplay:
         return separator.join(parts[:count])
 
 
-class _Canvas:
+class TerminalCanvas:
     """Lines at the bottom of a terminal that are drawn again and again, under those that stay."""
 
     def __init__(self, stream: TextIO) -> None:

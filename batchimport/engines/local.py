@@ -133,7 +133,7 @@ class LocalEngine:
                     self._plan.take,
                     self._work.source.cut,
                     decision.limit,
-                    self._options.chunk_bytes,
+                    decision.chunk_bytes or self._options.chunk_bytes,
                 )
                 if chunk is None:
                     break

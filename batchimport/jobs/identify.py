@@ -38,16 +38,34 @@ from batchimport.model import (
 from batchimport.rules import check_job_id
 from batchimport.sinks import redact
 from batchimport.sinks.base import DUPLICATES
-from batchimport.sources.paths import STANDARD_INPUT, stem_of
+from batchimport.sources.paths import is_kept, stem_of
 from batchimport.state.directory import STATE_PATH, StateDirectory
 from batchimport.system import owner_is_gone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from batchimport.model import Committed
+    from batchimport.policy.interrupter import Interrupter
+    from batchimport.schema.pydantic import RecordModel
     from batchimport.sinks.base import JobRecord, Sink
     from batchimport.sources.base import Source
+
+
+@dataclass(frozen=True, slots=True)
+class Objects:
+    """What a program gives itself, so that it is not loaded by a name.
+
+    Attributes:
+        transform: The function that the job's `transform` names.
+        model: The model that the job's `model` names.
+        write: Writes the records of a frame or an iterator into a file.
+    """
+
+    transform: Callable[..., Any] | None = None
+    model: RecordModel | None = None
+    write: Callable[[Path], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +83,8 @@ class Request:
         append: If the source has only grown since the job began, import the new tail.
         handle_signals: SIGINT and SIGTERM end the run in good order; needs the main thread.
         temporal: Let Temporal's workers import it; None imports it in this process.
+        objects: What is not loaded by a name.
+        interrupter: Ends the run in good order when it is asked to, from any thread.
     """
 
     job: Job
@@ -77,6 +97,8 @@ class Request:
     append: bool = False
     handle_signals: bool = False
     temporal: TemporalOptions | None = None
+    objects: Objects = Objects()
+    interrupter: Interrupter | None = None
 
     def __post_init__(self) -> None:
         """Check the rules.
@@ -370,10 +392,7 @@ def _concerns(record: JobRecord, job: Job) -> bool:
 
 
 def _is_same(record: JobRecord, job: Job, source: Source, sink: Sink) -> bool:
-    if (record.fingerprint, record.configuration_hash) != (
-        source.fingerprint,
-        job.configuration_hash(),
-    ):
+    if record.fingerprint != source.fingerprint or not _same_configuration(record, job):
         return False
     if record.modified == source.modified:
         return True
@@ -382,6 +401,16 @@ def _is_same(record: JobRecord, job: Job, source: Source, sink: Sink) -> bool:
     except SourceChangedError:
         return False
     return True
+
+
+def _same_configuration(record: JobRecord, job: Job) -> bool:
+    """Say whether a job is what a call asks for.
+
+    `--if-exists truncate` is about the beginning of a job: the same command without it means that job.
+    """
+    if job.if_exists == "append":
+        job = replace(job, if_exists=record.configuration.get("if_exists", job.if_exists))
+    return record.configuration_hash == job.configuration_hash()
 
 
 def _check_unchanged(record: JobRecord, job: Job, source: Source) -> None:
@@ -394,8 +423,8 @@ def _check_unchanged(record: JobRecord, job: Job, source: Source) -> None:
             "added at the end: --if-source-changed append",
         )
     if record.fingerprint != source.fingerprint:
-        piped = STANDARD_INPUT in job.sources
-        way = f"with `batchimport resume {record.job_id}`" if piped else "with the old file"
+        is_copy = any(map(is_kept, job.sources))
+        way = f"with `batchimport resume {record.job_id}`" if is_copy else "with the old file"
         raise SourceChangedError(
             "the source has changed since this unfinished job began",
             where=where,
@@ -406,7 +435,7 @@ def _check_unchanged(record: JobRecord, job: Job, source: Source) -> None:
 
 
 def _check_configuration(record: JobRecord, job: Job) -> None:
-    if record.configuration_hash != job.configuration_hash():
+    if not _same_configuration(record, job):
         raise ConfigurationChangedError(
             "schema, transform, table or format options differ from those that this job began with",
             where=f"job {record.job_id}",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from batchimport import failpoints
+from batchimport.display.units import data_size
 from batchimport.errors import (
     JobRunningElsewhereError,
     RefusedError,
@@ -28,6 +29,7 @@ from batchimport.pipeline.additions import additions
 from batchimport.pipeline.chunk import Work, judge
 from batchimport.pipeline.transform import Identity
 from batchimport.policy.preparing import announce, note
+from batchimport.policy.sizing import BASE_BYTES
 from batchimport.rules import pairs_of
 from batchimport.schema import Column, Inference, RecordSchema
 from batchimport.schema.moments import date_formats
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     from batchimport.jobs.identify import Found, Request
     from batchimport.model import Chunk, Committed, Job, SourceOptions
     from batchimport.pipeline.transform import BoundTransform, Transform
+    from batchimport.schema.pydantic import RecordModel
     from batchimport.sinks.base import Claim, Sink
     from batchimport.sources.base import Source
     from batchimport.sources.shape import ShapedSource
@@ -71,6 +74,7 @@ class Parts:
 
     Attributes:
         store_seconds: How long a statement of the destination may take.
+        model: The job's model, if it is not to be loaded by its name.
     """
 
     job: Job
@@ -78,6 +82,7 @@ class Parts:
     transform: Transform
     sink: Sink
     store_seconds: float | None = None
+    model: RecordModel | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +190,7 @@ def _open(
     _read_as_recorded(parts, record)
     if record.job_id not in {each.job_id for each in found.instead_of}:
         refuse_if_owned(record, parts.sink, owner, has_ended)
-    schema = _recorded_schema(record, parts.job)
+    schema = _recorded_schema(record, parts)
     bound = bound or _bind(parts, schema)
 
     def check() -> None:
@@ -220,7 +225,7 @@ def _seen(parts: Parts, own: JobRecord, jobs: Sequence[JobRecord]) -> set[tuple[
 def join_job(record: JobRecord, parts: Parts) -> Work:
     """Return the work of a job that was claimed elsewhere."""
     _read_as_recorded(parts, record)
-    schema = _recorded_schema(record, parts.job)
+    schema = _recorded_schema(record, parts)
     bound = _bind(parts, schema)
     return _work(parts, schema, bound, parts.sink.join(parts.job, record))
 
@@ -261,6 +266,22 @@ def refuse_few_records(request: Request, source: Source) -> None:
         at = chunk.end
 
 
+def refuse_large_blocks(source: Source, limit_bytes: int) -> None:
+    """Refuse a source whose records cannot be read within the memory limit.
+
+    Raises:
+        UsageError: If so.
+    """
+    if source.block_bytes + BASE_BYTES > limit_bytes:
+        raise UsageError(
+            f"has a page of {data_size(source.block_bytes)} when it is decompressed, and"
+            f" --max-memory is {data_size(limit_bytes)}",
+            where=source.name,
+            hint=f"raise it to {data_size(source.block_bytes + 2 * BASE_BYTES)}, or write the file"
+            " with smaller pages",
+        )
+
+
 def has_records(source: Source) -> bool:
     """Say whether the source has any record."""
     return _first_chunk(source) is not None
@@ -284,16 +305,19 @@ def _work(parts: Parts, schema: RecordSchema, bound: BoundTransform, claim: Clai
     transform = bound.with_columns(claim.record.columns)
     began = str(claim.record.configuration.get(LOADED_AT, ""))
     added = additions(parts.job.options, claim.record.job_id, began)
-    return Work(parts.source, schema, transform, claim, parts.store_seconds, added)
+    updates = parts.job.on_conflict == "update"
+    return Work(parts.source, schema, transform, claim, parts.store_seconds, added, updates)
 
 
-def _recorded_schema(record: JobRecord, job: Job) -> RecordSchema:
+def _recorded_schema(record: JobRecord, parts: Parts) -> RecordSchema:
     exact = (column.name.lower() for column in record.columns if column.kind == "json")
-    return _schema(record.schema, frozenset(exact if _keeps_text(job) else ()), job)
+    return _schema(record.schema, frozenset(exact if _keeps_text(parts.job) else ()), parts)
 
 
-def _schema(document: dict[str, Any], exact: frozenset[str], job: Job) -> RecordSchema:
-    model = load_model(job.model) if job.model else None
+def _schema(document: dict[str, Any], exact: frozenset[str], parts: Parts) -> RecordSchema:
+    job, model = parts.job, parts.model
+    if model is None and job.model:
+        model = load_model(job.model)
     return RecordSchema(document, exact, inferred=job.schema is None, model=model)
 
 
@@ -321,7 +345,7 @@ def _describe(request: Request, parts: Parts) -> tuple[JobRecord, BoundTransform
             document = _as_written(document, job, parts.sink)
     else:
         document = source.shape.order(document)
-    schema = _schema(document, _exact_columns(job, parts.sink), job)
+    schema = _schema(document, _exact_columns(job, parts.sink), parts)
     is_given = job.schema is not None or source.declared is not None
     there = parts.sink.columns_of(job.table)
     if not there:
@@ -339,6 +363,8 @@ def _describe(request: Request, parts: Parts) -> tuple[JobRecord, BoundTransform
                 hint="check --format, or describe the records with --schema",
             )
         columns = (Column(EXTRA_COLUMN, "json"),)
+    if there and job.if_exists != "replace" and job.new_columns is None:
+        _say_missing(job.table, columns, there)
     record = JobRecord(
         job_id=request.job_id or new_job_id(job, source),
         target_hash=job.target_hash(),
@@ -356,6 +382,16 @@ def _describe(request: Request, parts: Parts) -> tuple[JobRecord, BoundTransform
         },
     )
     return record, bound, inferred
+
+
+def _say_missing(table: str, columns: Sequence[Column], there: frozenset[str]) -> None:
+    """Say which columns an existing table does not have, and what was probably meant."""
+    missing = [column.name for column in columns if column.name.lower() not in there]
+    missing = [name for name in missing if name != EXTRA_COLUMN]
+    if missing and len(missing) < len(columns):
+        near = did_you_mean(missing[0], sorted(there))
+        meant = f" (did you mean {near}?)" if near else ""
+        note(f"table {table} has no column {_some(missing)}{meant}: see --new-columns")
 
 
 def _suggest_table(job: Job, sink: Sink) -> None:

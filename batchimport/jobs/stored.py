@@ -20,7 +20,7 @@ from batchimport.sinks.base import BEGAN_EMPTY, CONTENTS, DUPLICATES
 from batchimport.sources import open_source
 from batchimport.sources.base import Content
 from batchimport.sources.bytes.file import digest_of
-from batchimport.sources.paths import STANDARD_INPUT
+from batchimport.sources.paths import is_kept
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -349,7 +349,7 @@ def _by_encoding(records: Sequence[JobRecord]) -> dict[str | None, list[JobRecor
 @contextmanager
 def _read_as(encoding: str | None, job: Job, source: Source) -> Iterator[Source]:
     """Give the source as another `--encoding` reads it: its bytes are then others, too."""
-    if encoding == job.options.encoding or STANDARD_INPUT in job.sources:
+    if encoding == job.options.encoding or any(map(is_kept, job.sources)):
         yield source
         return
     options = replace(job.options, encoding=encoding)

@@ -9,7 +9,7 @@ import polars as pl
 
 from batchimport import failpoints
 from batchimport.errors import BatchImportError, without_panics
-from batchimport.model import EXTRA_COLUMN, INDEX, ChunkResult, FieldError, Reject
+from batchimport.model import ABSENT, EXTRA_COLUMN, INDEX, ChunkResult, FieldError, Reject
 from batchimport.pipeline.additions import NOTHING, Additions
 from batchimport.pipeline.coerce import changed
 from batchimport.sinks.base import StoreRequest
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from batchimport.model import Chunk
-    from batchimport.pipeline.transform import BoundTransform
+    from batchimport.pipeline.transform import BoundTransform, Transformed
     from batchimport.schema import RecordSchema
     from batchimport.sinks.base import Claim
     from batchimport.sources.base import Batch, Source
@@ -34,6 +34,7 @@ class Work:
 
     Attributes:
         store_seconds: Maximum time of one statement in the destination; None for no limit.
+        updates: Rows are updated: a key that a record lacks leaves its column alone.
     """
 
     source: Source
@@ -42,6 +43,7 @@ class Work:
     claim: Claim
     store_seconds: float | None = None
     additions: Additions = NOTHING
+    updates: bool = False
 
 
 @without_panics()
@@ -64,6 +66,7 @@ def process_chunk(
     rejects += [
         batch.raw_records.reject(index, "transform", [error]) for index, error in done.failures
     ]
+    rows = _with_absent(done, batch) if work.updates else done.frame
     before_store()
 
     def reject_row(row: int, errors: Sequence[FieldError]) -> Reject:
@@ -71,7 +74,7 @@ def process_chunk(
 
     request = StoreRequest(
         chunk,
-        done.frame,
+        rows,
         rejects,
         done.filtered,
         batch.digest,
@@ -83,6 +86,28 @@ def process_chunk(
     result = work.claim.store(request)
     failpoints.reach("after-commit")
     return result
+
+
+def _with_absent(done: Transformed, batch: Batch) -> pl.DataFrame:
+    """Return a chunk's rows, with a column for each column that some record lacks: which ones do.
+
+    Absent is what is null in a row and not a key of its record, or not one of a function's result.
+    """
+    frame, absent = done.frame, dict[str, list[int]]()
+    nulls = frame.select(pl.col(name).is_null() for name in frame.columns)
+    names = [values.name for values in nulls if values.any()]
+    if not names:
+        return frame
+    for row in nulls.select(pl.any_horizontal(names).alias("any")).to_series().arg_true():
+        keys = batch.raw_records.keys(done.record_of(row))
+        left_out = done.left_out[row] if done.left_out else ()
+        for name in names:
+            if (keys is not None and name not in keys) or name in left_out:
+                absent.setdefault(name, []).append(row)
+    return frame.with_columns(
+        (pl.int_range(pl.len()).is_in(places) & pl.col(name).is_null()).alias(ABSENT + name)
+        for name, places in absent.items()
+    )
 
 
 def judge(batch: Batch, schema: RecordSchema) -> tuple[pl.DataFrame, list[Reject]]:

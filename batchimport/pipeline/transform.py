@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from bisect import bisect_left
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import polars as pl
@@ -37,7 +37,7 @@ from batchimport.pipeline.row_wise import Findings, as_records, depends_on_chunk
 from batchimport.schema import Column, Kind, RecordSchema, infer_schema
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Callable, Collection, Coroutine, Sequence
 
     from batchimport.model import Job
 
@@ -55,12 +55,14 @@ class Transformed:
         record_of: Returns the record, as its index in the chunk, that a row of the frame came from.
         filtered: Number of records that became no row.
         failures: Records whose transformation failed, and why.
+        left_out: For each row of the frame the columns that the result of a function lacks.
     """
 
     frame: pl.DataFrame
     record_of: Callable[[int], int]
     filtered: int = 0
     failures: list[tuple[int, FieldError]] = field(default_factory=list)
+    left_out: Sequence[Collection[str]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +96,11 @@ class Transform(Protocol):
         ...
 
 
-def load_transform(job: Job) -> Transform:
+def load_transform(job: Job, function: Callable[..., Any] | None = None) -> Transform:
     """Return the transform of a job.
+
+    Args:
+        function: The job's own, if it is not to be loaded by its name.
 
     Raises:
         UsageError: If there is no such module or function.
@@ -104,7 +109,7 @@ def load_transform(job: Job) -> Transform:
         return FrameTransform(_sql(job.sql), is_query=True)
     if job.transform is None:
         return Identity()
-    function = _load_function(job.transform)
+    function = function or _load_function(job.transform)
     if _takes_frames(function):
         return FrameTransform(function)
     return RecordTransform(function)
@@ -113,12 +118,12 @@ def load_transform(job: Job) -> Transform:
 class LazyTransform:
     """A job's transform, whose code is loaded when records are going to pass through it."""
 
-    def __init__(self, job: Job) -> None:
-        self._job = job
+    def __init__(self, job: Job, function: Callable[..., Any] | None = None) -> None:
+        self._job, self._function = job, function
 
     def bind(self, sample: pl.DataFrame, columns: tuple[Column, ...]) -> BoundTransform:
         """Load it and decide the table's columns."""
-        return load_transform(self._job).bind(sample, columns)
+        return load_transform(self._job, self._function).bind(sample, columns)
 
 
 def transform_digest(spec: str) -> str:
@@ -350,6 +355,8 @@ class _BoundRecordTransform(BoundTransform):
         failures: list[tuple[int, FieldError]] = []
         kept: list[int] = []
         rows: list[dict[str, Any]] = []
+        left_out: list[Collection[str]] = []
+        names = {column.name for column in self.columns}
         indices = frame.get_column(INDEX).to_list()
         filtered = 0
         for index, result in zip(indices, self.call_all(frame), strict=True):
@@ -362,10 +369,12 @@ class _BoundRecordTransform(BoundTransform):
             else:
                 kept.append(index)
                 rows.append(fitted)
+                left_out.append(names - result.keys())
         types = {column.name: column.dtype for column in self.columns}
         if any(EXTRA_COLUMN in row for row in rows):
             types[EXTRA_COLUMN] = pl.String()
-        return Transformed(pl.DataFrame(rows, schema=types), kept.__getitem__, filtered, failures)
+        rows_of = pl.DataFrame(rows, schema=types)
+        return Transformed(rows_of, kept.__getitem__, filtered, failures, left_out)
 
     def call_all(self, frame: pl.DataFrame) -> list[Any]:
         """Return the function's result for each record; a FieldError where it raises."""
@@ -418,7 +427,10 @@ def _load_function(spec: str) -> Callable[..., Any]:
 
 
 def _takes_frames(function: Callable[..., Any]) -> bool:
-    notes = inspect.get_annotations(inspect.unwrap(function))
+    while isinstance(function, partial):
+        function = function.func
+    named = function if hasattr(function, "__qualname__") else type(function).__call__
+    notes = inspect.get_annotations(inspect.unwrap(named))
     return any("LazyFrame" in str(note) or "DataFrame" in str(note) for note in notes.values())
 
 

@@ -59,13 +59,18 @@ class RecordsCounted:
 
 @dataclass(frozen=True, slots=True)
 class SizeDecided:
-    """The sizer chose the next chunk's limit and how many chunks may be in flight."""
+    """The sizer chose the next chunk's limit and how many chunks may be in flight.
+
+    Attributes:
+        chunk_bytes: Maximum size of the chunk in the source; None if the sizer has no opinion.
+    """
 
     limit: int
     in_flight: int
     reason: str
     cpu_usage: float | None = None
     memory_usage: float | None = None
+    chunk_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

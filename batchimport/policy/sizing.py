@@ -21,6 +21,8 @@ MEMORY_PER_BYTE = 8
 """Bytes of memory that a chunk in flight takes for each byte of its source, at most: measured."""
 BASE_BYTES = 150 * 1024 * 1024
 """Memory of the process without chunks."""
+LEAST_CHUNK_BYTES = 1 << 20
+"""No chunk is made smaller than this to save memory."""
 TARGET_CHUNK_BYTES = 6 * 1024 * 1024
 
 
@@ -135,37 +137,49 @@ class AutoSizer:
 
 @dataclass(frozen=True, slots=True)
 class MemoryGuard:
-    """Takes fewer chunks in flight than a sizer wants if all of them would not fit into memory.
+    """Takes fewer and smaller chunks than a sizer wants if all of them would not fit into memory.
 
     A reading shows the memory of chunks only once they are read, and all may have started by then.
 
     Attributes:
         bytes_per_record: Mean width of the records at the head of the source; 0 if unknown.
         chunk_bytes: Maximum size of a chunk in the source.
+        block_bytes: What reading any chunk takes besides; see `Source.block_bytes`.
     """
 
     sizer: Sizer
     bytes_per_record: float
     chunk_bytes: int
+    block_bytes: int = 0
 
     def decide(self, reading: LoadReading) -> SizeDecided:
-        """Return the sizer's decision, with as many chunks in flight as fit into memory."""
+        """Return the sizer's decision, with chunks that together fit into memory."""
         decision = self.sizer.decide(reading)
         width = min(self.bytes_per_record * decision.limit, self.chunk_bytes) * MEMORY_PER_BYTE
-        free = SHORT_MEMORY * reading.limit_bytes - BASE_BYTES
+        width += self.block_bytes
+        # while the others are read, one more is cut, or counted
+        free = SHORT_MEMORY * reading.limit_bytes - BASE_BYTES - self.block_bytes
         fitting = max(1, int(free / width)) if width else decision.in_flight
-        if fitting >= decision.in_flight:
-            return decision
-        reason = f"{decision.reason}; memory for {fitting} in flight"
-        return replace(decision, in_flight=fitting, reason=reason)
+        in_flight = min(fitting, decision.in_flight)
+        share = (free / in_flight - self.block_bytes) / MEMORY_PER_BYTE
+        chunk_bytes = min(self.chunk_bytes, max(LEAST_CHUNK_BYTES, int(share)))
+        reason = decision.reason
+        if fitting < decision.in_flight:
+            reason = f"{reason}; memory for {fitting} in flight"
+        return replace(decision, in_flight=in_flight, reason=reason, chunk_bytes=chunk_bytes)
 
 
 def choose_sizer(
-    options: RunOptions, *, preferred: int, writers: int, bytes_per_record: float
+    options: RunOptions,
+    *,
+    preferred: int,
+    writers: int,
+    bytes_per_record: float,
+    block_bytes: int = 0,
 ) -> Sizer:
     """Return the sizer that the options ask for, under the memory guard."""
     sizer = _chosen(options, preferred, writers, bytes_per_record)
-    return MemoryGuard(sizer, bytes_per_record, options.chunk_bytes)
+    return MemoryGuard(sizer, bytes_per_record, options.chunk_bytes, block_bytes)
 
 
 def _chosen(options: RunOptions, preferred: int, writers: int, bytes_per_record: float) -> Sizer:

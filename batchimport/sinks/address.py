@@ -43,6 +43,14 @@ def redact(address: str) -> str:
     return address.replace(":@", "@", 1)  # an empty password
 
 
+def has_secret(address: str) -> bool:
+    """Say whether an address has a password, also where no library can take it apart."""
+    shown = redact(address)
+    if HIDDEN not in shown:
+        return shown != address.replace(":@", "@", 1)
+    return ":" in address.partition("://")[2].rpartition("@")[0] or "password=" in address
+
+
 def parse_postgres(address: str) -> dict[str, str]:
     """Return the parameters of an address as libpq understands them.
 

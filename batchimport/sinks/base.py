@@ -104,7 +104,8 @@ class StoreRequest:
 
     Attributes:
         frame: One column per column of the job's table, in that order; plus `_extra` when some
-            record has keys that no column was made for.
+            record has keys that no column was made for. With `--on-conflict update` also, for a column
+            whose key some record lacks, one of its name after `ABSENT` that is true for those.
         rejects: Records that earlier stages refused.
         filtered: Records that the transform filtered out.
         rejecter: Makes a reject of a row that the destination refuses.

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import PurePath
 
+from batchimport.plugins import register
+
 
 @dataclass(frozen=True, slots=True)
 class Scheme:
@@ -89,3 +91,6 @@ def address_of(text: str) -> str:
         if suffix in scheme.suffixes and ":" not in text:
             return f"{name}:///{text}"
     return text
+
+
+register("batchimport.sinks", SINKS, Scheme)

@@ -12,6 +12,7 @@ from batchimport.errors import (
     BatchImportError,
     DestinationAwayError,
     DestinationLockedError,
+    DestinationNotUpError,
     FatalError,
 )
 from batchimport.policy.events import WaitEnded, Waiting
@@ -28,6 +29,8 @@ Result = TypeVar("Result")
 SAID_AFTER_SECONDS = 2.0
 FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 1.0
+NOT_YET_OPEN = (DestinationLockedError, DestinationNotUpError)
+"""What opening a destination waits for: an address that is wrong would be waited for in vain."""
 MOST_LOSSES = 2
 """Connections that an attempt may lose in its middle: a chunk that ends its session each time would
 otherwise be tried for ever."""
@@ -74,7 +77,10 @@ class DestinationWait:
         self._stopped.set()
 
     def call(
-        self, work: Callable[[], Result], on: type[DestinationAwayError] = DestinationAwayError
+        self,
+        work: Callable[[], Result],
+        on: type[DestinationAwayError]
+        | tuple[type[DestinationAwayError], ...] = DestinationAwayError,
     ) -> Result:
         """Return the result of `work`, which must be safe to call again.
 

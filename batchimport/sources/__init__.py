@@ -17,7 +17,7 @@ from batchimport.sources.bytes.compression import plain_name
 from batchimport.sources.bytes.file import HEAD_BYTES
 from batchimport.sources.bytes.unpack import open_text
 from batchimport.sources.detect import check_is_meant, check_is_text, format_of_text
-from batchimport.sources.paths import STANDARD_INPUT, name_of, names_of
+from batchimport.sources.paths import is_kept, name_of, names_of
 from batchimport.sources.registry import FORMATS, spelled
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def open_source(
     """Open files as one sequence of records.
 
     Args:
-        spool: What was read from standard input, if that is one of the paths.
+        spool: What was read from standard input or given by a program, if that is one of the paths.
         unpack_into: The folder for compressed files and other encodings; None for the system's
             directory of temporary files.
 
@@ -71,7 +71,7 @@ def _shaped(source: Source, options: SourceOptions) -> ShapedSource:
 
 def _resolve(path: str, spool: Spool | None) -> str:
     """Return the file to open: that of the spool for standard input."""
-    if path != STANDARD_INPUT:
+    if not is_kept(path):
         return path
     if spool is None:
         raise UsageError("standard input cannot be read here", hint="name a file")

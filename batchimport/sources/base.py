@@ -17,7 +17,7 @@ from batchimport.model import Chunk, FieldError, Position, Reject
 from batchimport.sources.bytes.file import HEAD_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     import polars as pl
 
@@ -85,6 +85,10 @@ class RawRecords(Protocol):
         """Return the reject of a record: its place and its original bytes."""
         ...
 
+    def keys(self, index: int) -> Collection[str] | None:
+        """Return the keys that a valid record has; None if all records have all columns."""
+        ...
+
 
 class LocatedRecords(ABC):
     """Raw records whose rejects name file, line, byte and the original bytes."""
@@ -96,6 +100,11 @@ class LocatedRecords(ABC):
     def place(self) -> tuple[str, Chunk]:
         """The name of the file, and the chunk."""
         return self._name, self._chunk
+
+    def keys(self, index: int) -> Collection[str] | None:
+        """Return that all records have all columns: an empty cell is null."""
+        del index
+        return None
 
     @abstractmethod
     def _locate(self, index: int) -> tuple[int | None, int, bytes]:
@@ -171,6 +180,9 @@ class Source(Protocol):
         declared: JSON Schema that the files themselves declare; None if it must be inferred.
         notes: What was detected and users should know, such as the delimiter.
         headers: For each file whose first line names the fields of its records: those names.
+        block_bytes: Memory that reading even one record takes, where records are compressed in blocks:
+            the size of the largest block once it is decompressed. 0 if there are no blocks, or if all
+            are small.
     """
 
     name: str
@@ -182,6 +194,7 @@ class Source(Protocol):
     declared: dict[str, Any] | None
     notes: tuple[str, ...]
     headers: Mapping[str, Sequence[str]]
+    block_bytes: int
 
     def cut(self, start: Position, limit: int, max_bytes: int) -> Chunk | None:
         """Return the chunk that begins at `start`.
@@ -272,6 +285,7 @@ class OneFile(ABC):
     size: int
     declared: dict[str, Any] | None = None
     headers: Mapping[str, Sequence[str]] = MappingProxyType({})
+    block_bytes: int = 0
 
     @abstractmethod
     def cut(self, start: Position, limit: int, max_bytes: int) -> Chunk | None:

@@ -22,7 +22,7 @@ from batchimport.sources.base import (
 from batchimport.sources.json_decoder import decode_raw, repeated_keys
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
     from batchimport.model import Chunk
     from batchimport.schema import Column
@@ -79,6 +79,10 @@ class JsonRecords(LocatedRecords):
                 )
             )
         return record
+
+    def keys(self, index: int) -> Collection[str] | None:
+        """Return the keys of the line's object."""
+        return decode_raw(self.lines[index])
 
     def row(self, index: int) -> dict[str, Any]:
         """Return the values of the columns; nested ones as the JSON text that stands there."""

@@ -54,6 +54,7 @@ class ManySource:
         self.headers: Mapping[str, Sequence[str]] = {
             name: header for fact in facts for name, header in fact.headers.items()
         }
+        self.block_bytes = max(fact.block_bytes for fact in facts)
         schemas = [fact.declared for fact in facts if fact.declared is not None]
         self.declared = reduce(_merge_schemas, schemas) if len(schemas) == len(facts) else None
         self.notes = _merge_notes(
@@ -181,7 +182,7 @@ def _merge_schemas(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]
     for name, rule in other["properties"].items():
         known = rules.setdefault(name, rule)
         if known != rule:
-            types = {known.get("type", [""])[0], rule["type"][0]}
+            types = {each.get("type", [""])[0] for each in (known, rule)}
             is_number = types == {"integer", "number"}
             rules[name] = {"type": ["number", "null"]} if is_number else {}
     return {**one, "properties": rules}

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 
 STANDARD_INPUT = "-"
+RECORDS = "<records>"
+"""Stands for records that a program gave."""
+_KEPT = {STANDARD_INPUT: "stdin", RECORDS: "records"}
+"""What is no file of the user, but kept in one until its job is completed; and what it is called."""
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
@@ -76,7 +80,12 @@ def stem_of(path: str) -> str:
 
 def name_of(path: str) -> str:
     """Return what users call a single file."""
-    return "stdin" if path == STANDARD_INPUT else _readable(Path(path).name)
+    return _KEPT.get(path) or _readable(Path(path).name)
+
+
+def is_kept(path: str) -> bool:
+    """Say whether it is standard input or records that a program gave."""
+    return path in _KEPT
 
 
 def _readable(name: str) -> str:
@@ -89,11 +98,11 @@ def names_of(paths: Sequence[str]) -> list[str]:
     names = [name_of(path) for path in paths]
     if len(set(names)) == len(names):
         return names
-    files = [Path(path) for path in paths if path != STANDARD_INPUT]
+    files = [Path(path) for path in paths if not is_kept(path)]
     common = files[0].parent
     while not all(path.is_relative_to(common) for path in files):
         common = common.parent
     return [
-        name if path == STANDARD_INPUT else _readable(str(Path(path).relative_to(common)))
+        name if is_kept(path) else _readable(str(Path(path).relative_to(common)))
         for name, path in zip(names, paths, strict=True)
     ]

@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from batchimport.plugins import register
+
 
 @dataclass(frozen=True, slots=True)
 class Format:
@@ -55,3 +57,6 @@ def spelled(delimiter: str | None) -> str | None:
             lambda found: "\t" if found[3] else chr(int(found[1] or found[2], 16)), delimiter
         ),
     )
+
+
+register("batchimport.sources", FORMATS, Format)

@@ -26,7 +26,7 @@ from batchimport.sources.json_decoder import decode_raw
 from batchimport.sources.registry import FORMATS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from batchimport.model import Chunk, Kind, Reject, SourceOptions, Stage
     from batchimport.schema import Column
@@ -188,6 +188,7 @@ class ShapedSource:
         self.name, self.format, self.size = source.name, source.format, source.size
         self.fingerprint, self.contents = source.fingerprint, source.contents
         self.modified, self.notes = source.modified, source.notes
+        self.block_bytes = source.block_bytes
         self.headers: Mapping[str, Sequence[str]] = MappingProxyType(
             {name: self.shape.keys(header) for name, header in source.headers.items()}
         )
@@ -338,7 +339,13 @@ class ShapedRecords:
 
     def __init__(self, records: RawRecords, reading: _Reading) -> None:
         self._records, self._reading = records, reading
+        self._shape = reading.shape
         self.reject: Callable[[int, Stage, Sequence[FieldError]], Reject] = records.reject
+
+    def keys(self, index: int) -> Collection[str] | None:
+        """Return the keys that a valid record has, as they are called; None if it has all columns."""
+        keys = self._records.keys(index)
+        return None if keys is None else {name for old in keys if (name := self._shape.key(old))}
 
     def values(self, index: int) -> dict[str, Any]:
         """Return the record as JSON values."""

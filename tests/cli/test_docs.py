@@ -14,7 +14,7 @@ from tests import pictures
 from tests.helpers.cli import ROOT, Workdir
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-COMMANDS = ("run", "resume", "status", "jobs", "rejects", "report", "schema", "worker")
+COMMANDS = ("run", "resume", "status", "jobs", "rejects", "report", "schema", "init", "worker")
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 
 

@@ -165,7 +165,7 @@ def test_a_missing_driver_names_its_extra(workdir: Workdir) -> None:
         "        if name == 'duckdb': raise ModuleNotFoundError('no duckdb', name='duckdb')\n"
         "sys.meta_path.insert(0, Hide())\n",
     )
-    ended = workdir.call(
+    ended = workdir.spawn(
         "run", "u.jsonl", "--to", "duckdb:///u.duckdb", PYTHONPATH=f"{workdir.path}:{ROOT}"
     )
     assert ended.code == 2

@@ -15,7 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from batchimport import Job, Request, import_file
+from batchimport.importer import import_file
+from batchimport.jobs.identify import Request
+from batchimport.model import Job
 from batchimport.policy.events import Preparing
 from batchimport.state.directory import StateDirectory
 from tests.cli.test_terminal import Terminal

@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 
-from batchimport import Job, Outcome, Request, import_file
+from batchimport.importer import import_file
+from batchimport.jobs.finish import Outcome
+from batchimport.jobs.identify import Request
+from batchimport.model import Job
 from batchimport.state.directory import StateDirectory
 from tests.helpers.cli import Workdir
 from tests.helpers.tables import query

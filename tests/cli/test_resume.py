@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from batchimport import Job, Request
 from batchimport.jobs.finish import resume_command
+from batchimport.jobs.identify import Request
+from batchimport.model import Job
 from batchimport.state.directory import StateDirectory
 from tests.helpers.cli import Workdir
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import typer.testing
 
-from batchimport import Job, Request, RunOptions, SourceOptions
 from batchimport.cli import app
 from batchimport.errors import UsageError
-from batchimport.jobs.identify import job_from, without_address
+from batchimport.jobs.identify import Request, job_from, without_address
+from batchimport.model import Job, RunOptions, SourceOptions
 
 
 def a_job(**facts: object) -> Job:

@@ -153,6 +153,8 @@ def test_restart_duplicates_nothing_unless_asked(workdir: Workdir) -> None:
     fresh = workdir.run("u.jsonl", "--restart", "--if-exists", "truncate")
     assert (fresh["status"], fresh["successful"]) == ("completed", 3)
     assert query(workdir.path / "u.db", "SELECT count(*) FROM u") == [(3,)]
+    assert workdir.run("u.jsonl")["status"] == "already_completed"
+    assert workdir.run("u.jsonl", "--limit", 2)["exit_code"] == 6
 
 
 def test_a_limit_is_a_job_of_its_own(workdir: Workdir) -> None:

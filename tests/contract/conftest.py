@@ -8,9 +8,9 @@ import pytest
 
 from batchimport.sinks.registry import SINKS
 from batchimport.sources.registry import FORMATS
+from tests.helpers.box_entry import BOX
 from tests.helpers.cli import COMMAND
 from tests.helpers.stores import ADAPTERS
-from tests.helpers.toy_source import BOX
 
 
 @pytest.fixture(autouse=True)

@@ -24,7 +24,8 @@ from tests.helpers.cli import ROOT, environment
 from tests.helpers.toy_source import write_boxes
 
 PAGE = (ROOT / "docs" / "adding.md").read_text(encoding="utf-8")
-WORDS = set(re.findall(r"\w+", " ".join(re.findall(r"`([^`]+)`", PAGE))))
+PROSE = re.sub(r"```.*?```", "", PAGE, flags=re.DOTALL)
+WORDS = set(re.findall(r"\w+", " ".join(re.findall(r"`([^`]+)`", PROSE))))
 RECORDS = [{"id": at, "name": f"user {at}"} for at in range(50)] + [{"id": "x"}, {"id": 7}]
 SCHEMA = {"properties": {"id": {"type": "integer"}, "name": {"type": "string"}}}
 KILLED = -9
@@ -76,11 +77,30 @@ def _names(registry: dict[str, Any]) -> set[str]:
     }
 
 
+ENTRY_POINTS = """\
+[batchimport.sources]
+box = tests.helpers.box_entry:BOX
+csv = tests.helpers.box_entry:BOX
+broken = tests.helpers.no_such_module:BOX
+[batchimport.sinks]
+toy = tests.helpers.toy_entry:TOY
+wrong = tests.helpers.box_entry:BOX
+"""
+
+
+def install(folder: Path) -> None:
+    """Install a package that brings the toys; others of its entries cannot be used."""
+    metadata = folder / "toys-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: toys\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text(ENTRY_POINTS)
+
+
 def run(folder: Path, *words: Any, fault: str = "") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "tests.helpers.toys", *map(str, words)],
+        [sys.executable, "-m", "batchimport", *map(str, words)],
         cwd=folder,
-        env=environment(**{VARIABLE: fault}),
+        env=environment(**{VARIABLE: fault, "PYTHONPATH": f"{ROOT}:{folder}"}),
         capture_output=True,
         text=True,
         check=False,
@@ -89,7 +109,8 @@ def run(folder: Path, *words: Any, fault: str = "") -> subprocess.CompletedProce
 
 
 def test_the_command_line_takes_them(tmp_path: Path) -> None:
-    """Help, recognition by magic bytes and suffix, relative paths, kills and resumes: exactly once."""
+    """By entry point: help, recognition, relative paths, kills and resumes: exactly once."""
+    install(tmp_path)
     shown = " ".join(run(tmp_path, "run", "--help").stdout.split())
     assert "|box>" in shown
     assert "toy:///path" in shown
@@ -111,3 +132,5 @@ def test_the_command_line_takes_them(tmp_path: Path) -> None:
     assert rows == [(each["id"], each["name"]) for each in RECORDS[:50]]
     again = run(tmp_path, *words)
     assert (again.returncode, json.loads(again.stdout)["status"]) == (3, "already_completed")
+    (tmp_path / "u.csv").write_text("id\n1\n")
+    assert run(tmp_path, "run", "u.csv").returncode == 0, "a built-in format stays"

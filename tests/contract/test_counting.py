@@ -12,8 +12,10 @@ from typing import Any
 import polars as pl
 import pytest
 
-from batchimport import Job, Outcome, Request, import_file
-from batchimport.model import INDEX, Chunk, SourceOptions
+from batchimport.importer import import_file
+from batchimport.jobs.finish import Outcome
+from batchimport.jobs.identify import Request
+from batchimport.model import INDEX, Chunk, Job, SourceOptions
 from batchimport.sources import open_source
 from batchimport.sources.csv.records import QuotedLines
 from batchimport.sources.json.elements import Elements

@@ -8,7 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +23,7 @@ from batchimport.schema import Column
 from batchimport.sinks.base import Sink
 from batchimport.sinks.postgres import sink as postgres_sink
 from batchimport.sinks.postgres.sink import PostgresSink
+from batchimport.testing.sinks import SINK_CHECKS, SinkPlace
 from tests.helpers.cli import environment
 from tests.helpers.postgres import PostgresServer, execute, fetch
 from tests.helpers.stores import (
@@ -43,6 +44,7 @@ def _store(request: pytest.FixtureRequest, path: Path) -> Iterator[Store]:
     kind = request.param
     server = lambda: request.getfixturevalue("postgres")  # noqa: E731 - only when it is needed
     store = Store(kind, ADAPTERS[kind].new_address(path, server))
+    store.lose_locks = lose_locks
     yield store
     store.close()
 
@@ -57,6 +59,12 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     """An empty place of every kind that has constraints and statements."""
     yield from _store(request, tmp_path)
+
+
+@pytest.mark.parametrize("check", SINK_CHECKS, ids=lambda check: check.__name__)
+def test_the_contract(store: Store, check: Callable[[SinkPlace], None]) -> None:
+    """What any sink must guarantee, also one of another package."""
+    check(store)
 
 
 # -- a chunk -----------------------------------------------------------------------------------
@@ -77,58 +85,6 @@ def test_a_chunk_is_stored_with_its_ledger_row_and_rejects(store: Store) -> None
     assert list(sink.rejects("users-1")) == [reject]
 
 
-def test_a_chunk_that_is_stored_twice_is_stored_once(store: Store) -> None:
-    """A second attempt learns what the first one did."""
-    sink, claim = store.claimed()
-    first = claim.store(a_request(chunk(0, 2), rows(1), [a_reject(1)]))
-    again = claim.store(a_request(chunk(0, 2), rows(1), [a_reject(1)]))
-    assert not first.already_committed
-    assert again.already_committed
-    assert (again.successful, again.failed) == (1, 1)
-    assert len(store.rows()) == 1
-    assert len(list(sink.rejects("users-1"))) == 1
-
-
-@pytest.mark.parametrize("other", [(0, 3), (1, 1), (1, 5), (0, 1)])
-def test_a_chunk_that_overlaps_is_refused(store: Store, other: tuple[int, int]) -> None:
-    """No record can be committed by two chunks of different borders."""
-    _, claim = store.claimed()
-    claim.store(a_request(chunk(0, 2), rows(1, 2)))
-    with pytest.raises(FatalError, match="overlapping"):
-        claim.store(a_request(chunk(*other), rows(7)))
-    assert len(store.rows()) == 2
-
-
-def test_a_chunk_is_known_by_where_it_begins(store: Store) -> None:
-    """In its own job; so a worker knows when its turn has come, whoever stored the chunk before."""
-    sink, claim = store.claimed()
-    claim.store(a_request(chunk(0, 2), rows(1, 2)))
-    claim.store(a_request(chunk(5, 2), [], [a_reject(5)], filtered=1))
-    assert [at for at in range(80) if sink.is_committed("users-1", at)] == [0, 50]
-    assert not sink.is_committed("users-2", 0)
-    assert store.open().is_committed("users-1", 50)
-
-
-def test_chunks_are_committed_in_any_order(store: Store) -> None:
-    """The ledger is in order of position, and the rejects in order of record."""
-    sink, claim = store.claimed()
-    for first in (20, 0, 10):
-        rejects = [a_reject(first + 3), a_reject(first + 1)]
-        claim.store(a_request(chunk(first, 10), rows(first), rejects))
-    assert [row.chunk.offset for row in sink.committed("users-1")] == [0, 10, 20]
-    assert [reject.record for reject in sink.rejects("users-1")] == [1, 3, 11, 13, 21, 23]
-
-
-def test_a_chunk_without_rows_is_committed(store: Store) -> None:
-    """All of its records were refused, filtered out, or blank lines."""
-    sink, claim = store.claimed()
-    claim.store(a_request(chunk(0, 2), [], [a_reject(0)], filtered=1))
-    claim.store(a_request(chunk(2, 0), []))
-    assert store.rows() == []
-    assert next((row.failed, row.filtered) for row in sink.committed("users-1")) == (1, 1)
-    assert claim.finish("completed", 2) == 0
-
-
 def test_what_fails_on_the_way_leaves_nothing(database: Store) -> None:
     """A crash between the rows and the rejects: neither row nor ledger nor reject is there."""
     sink, claim = database.claimed(database.job(key=("id",)))
@@ -143,26 +99,6 @@ def test_what_fails_on_the_way_leaves_nothing(database: Store) -> None:
     assert sink.committed("users-1") == []
     assert list(sink.rejects("users-1")) == []
     assert claim.store(request).successful == 2
-
-
-def test_threads_may_store_at_once(store: Store) -> None:
-    """Every chunk is committed once, whoever comes first."""
-    sink, claim = store.claimed()
-    places = [chunk(at * 5, 5) for at in range(20)] * 2
-    barrier = threading.Barrier(4)
-
-    def work(mine: int) -> None:
-        barrier.wait()
-        for place in places[mine::4]:
-            claim.store(a_request(place, rows(*range(place.offset, place.offset + 5))))
-
-    threads = [threading.Thread(target=work, args=(at,)) for at in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert [row[0] for row in store.rows()] == list(range(100))
-    assert sum(row.successful for row in sink.committed("users-1")) == 100
 
 
 # -- values ------------------------------------------------------------------------------------
@@ -271,109 +207,6 @@ def lose_locks(sink: Sink) -> None:
         sink.run("DO $$ BEGIN PERFORM pg_advisory_unlock_all(); END $$")
 
 
-def test_a_stopped_owner_that_wakes_up_cannot_commit(store: Store) -> None:
-    """The next claim raises the epoch; the old one is fenced off."""
-    sink, job = store.open(), store.job()
-    old = sink.claim(job, a_record(job), "old")
-    assert old.record.epoch == 1
-    lose_locks(sink)
-    other = store.open()
-    new = other.claim(job, a_record(job), "new")
-    assert new.record.epoch == 2
-    with pytest.raises(JobRunningElsewhereError):
-        old.store(a_request(chunk(0, 1), rows(1)))
-    with pytest.raises(JobRunningElsewhereError):
-        old.finish("completed", 1)
-    assert new.store(a_request(chunk(0, 1), rows(1))).successful == 1
-    assert other.owner("users-1") == "new"
-    assert other.owner("nobody's") is None
-
-
-def test_others_may_join_a_job_until_it_is_claimed_again(store: Store) -> None:
-    """At the epoch of the record, in any number; the next claim fences them all."""
-    job = store.job()
-    first = store.open()
-    claim = first.claim(job, a_record(job), "me")
-    worker = store.open().join(job, claim.record)
-    claim.store(a_request(chunk(0, 1), rows(1)))
-    worker.store(a_request(chunk(1, 1), [*rows(2), {"id": 3, "_extra": "{}"}]))
-    assert [row[0] for row in store.rows()] == [1, 2, 3]
-    assert first.claim(job, claim.record, "me").record.epoch == 2
-    with pytest.raises(JobRunningElsewhereError):
-        worker.store(a_request(chunk(5, 1), rows(9)))
-
-
-def test_a_job_is_known_again(store: Store) -> None:
-    """Another process finds the job's record as it was written, and its ledger."""
-    job = store.job()
-    sink = store.open()
-    claim = sink.claim(job, a_record(job), "me")
-    claim.store(a_request(chunk(0, 2), rows(1, 2)))
-    claim.finish("interrupted", 7)
-    store.close()
-    again = store.open()
-    (known,) = again.jobs()
-    ended = {"state": "interrupted", "total_items": 7, "updated_at": known.updated_at}
-    assert known == replace(claim.record, **ended)
-    assert known.updated_at >= known.created_at
-    assert [row.chunk for row in again.committed("users-1")] == [chunk(0, 2)]
-    resumed = again.claim(job, a_record(job, columns=()), "me")
-    record = resumed.record
-    assert (record.epoch, record.columns, record.state) == (2, COLUMNS, "running")
-    assert resumed.store(a_request(chunk(0, 2), rows(1, 2))).already_committed
-    assert resumed.store(a_request(chunk(2, 1), rows(3))).successful == 1
-    assert len(store.rows()) == 3
-
-
-def test_two_jobs_share_a_table(store: Store) -> None:
-    """Each with its own ledger and rejects; the accounts of both are right."""
-    sink, first = store.claimed(job_id="one")
-    first.store(a_request(chunk(0, 2), rows(1), [a_reject(1)]))
-    _, second = store.claimed(store.job(sources=("/data/more.jsonl",)), job_id="one-2")
-    second.store(a_request(chunk(0, 2), rows(2), [a_reject(0)]))
-    first.store(a_request(chunk(2, 1), rows(3)))
-    assert [row[0] for row in store.rows()] == [1, 2, 3]
-    assert [record.job_id for record in sink.jobs()] == ["one", "one-2"]
-    assert [row.chunk for row in sink.committed("one")] == [chunk(0, 2), chunk(2, 1)]
-    assert [reject.record for reject in sink.rejects("one-2")] == [0]
-    assert first.finish("completed", 3) == 0
-    assert second.finish("completed", 2) in (0, None)
-
-
-def test_a_job_that_begins_again_leaves_no_ledger(store: Store) -> None:
-    """Chunks and rejects are forgotten; in SQL its rows stay, where files are the ledger they go."""
-    (sink, claim), job = store.claimed(), store.job()
-    claim.store(a_request(chunk(0, 2), rows(1), [a_reject(1)]))
-    _, other = store.claimed(store.job(sources=("/data/more.jsonl",)), job_id="users-1-0")
-    other.store(a_request(chunk(0, 1), rows(2)))
-    old = sink.jobs()[0]
-    sink.claim(job, a_record(job), "me", [old])
-    assert sink.committed("users-1") == []
-    assert list(sink.rejects("users-1")) == []
-    assert len(store.rows()) == (2 if sink.hints.rows_outlive_the_ledger else 1)
-    assert len(sink.committed("users-1-0")) == 1
-
-
-def test_a_job_that_began_again_is_closed_to_its_old_owner(store: Store) -> None:
-    """Under the same name, too: what it has not stored yet, it must not store."""
-    (sink, claim), job = store.claimed(), store.job()
-    claim.store(a_request(chunk(0, 2), rows(1)))
-    again = sink.claim(job, a_record(job), "me", sink.jobs())
-    old = replace(again.record, epoch=1, created_at="2026-01-01T00:00:00.000+00:00")
-    with pytest.raises(JobRunningElsewhereError):
-        sink.join(job, old).store(a_request(chunk(2, 1), rows(3)))
-
-
-def test_a_job_that_was_claimed_since_it_was_found_is_not_forgotten(store: Store) -> None:
-    """Of two processes that begin it again one gives way."""
-    (sink, _), job = store.claimed(), store.job()
-    found = sink.jobs()
-    sink.claim(job, a_record(job), "other", found).store(a_request(chunk(0, 2), rows(1)))
-    with pytest.raises(JobRunningElsewhereError):
-        sink.claim(job, a_record(job), "me", found)
-    assert len(sink.committed("users-1")) == 1
-
-
 # -- the table ---------------------------------------------------------------------------------
 
 
@@ -405,14 +238,29 @@ def test_an_existing_table_is_treated_as_asked(store: Store, mode: Any, left: in
 
 
 def test_a_table_with_other_columns_is_refused_or_replaced(store: Store) -> None:
-    """Before the first chunk, by the name of the column."""
-    store.claimed(columns=(Column("id", "integer"), Column("name", "string")))
+    """Before the first chunk, where none of the columns is in it."""
+    store.claimed(columns=(Column("a", "integer"), Column("b", "string")))
     store.close()
-    with pytest.raises(UsageError, match="no column data"):
+    with pytest.raises(UsageError, match="no column id, name, data"):
         store.claimed(job_id="users-2")
     store.close()
     _, claim = store.claimed(store.job(if_exists="replace"), job_id="users-2")
     assert claim.store(a_request(chunk(0, 1), rows(1))).successful == 1
+
+
+def test_a_value_that_has_no_column_rejects_its_record(store: Store) -> None:
+    """Whether its key was seen when the job began or later: one rule."""
+    columns = (Column("id", "integer"), Column("name", "string"))
+    if store.adapter.is_sql:
+        store.run("CREATE TABLE users (id INTEGER, name TEXT)")
+    else:
+        store.claimed(columns=columns)
+        store.close()
+    sink, claim = store.claimed(job_id="users-2")
+    given = [*rows(1, 2), {"id": 3, "name": "has no data"}]
+    assert claim.store(a_request(chunk(0, 3), given)).counts == (1, 2, 0)
+    errors = [error for reject in sink.rejects("users-2") for error in reject.errors]
+    assert [(error.code, error.field) for error in errors] == [("unknown_key", "data")] * 2
 
 
 def test_a_table_that_cannot_take_the_columns_is_refused(store: Store) -> None:
@@ -434,6 +282,32 @@ def test_keys_that_would_share_a_column_are_refused(database: Store, exists: boo
         return
     with pytest.raises(UsageError, match=r"share a column: id, ID|both go into column id"):
         database.claimed(columns=columns)
+
+
+def test_names_that_the_database_cuts_are_not_merged(database: Store) -> None:
+    """PostgreSQL keeps 63 bytes: a long key has a column, two of the same beginning are refused."""
+    one, other = (Column("ü" * 31 + name, "integer") for name in ("-one", "-other"))
+    frame = pl.DataFrame({one.name: [1], other.name: [2]})
+    request = a_request(chunk(0, 1), rows(1))
+    _, claim = database.claimed(columns=(one,))
+    assert claim.store(replace(request, frame=frame.select(one.name))).counts == (1, 0, 0)
+    database.close()
+    _, claim = database.claimed(database.job(table="more"), "more-1", columns=(one,))
+    assert claim.store(replace(request, frame=frame.select(one.name))).counts == (1, 0, 0)
+    database.close()
+    if database.like != "postgresql":
+        return
+    with pytest.raises(UsageError, match="are equal in 63 bytes would share a column"):
+        database.claimed(database.job(table="both"), "both-1", columns=(one, other))
+    with pytest.raises(UsageError, match="the name has 70 bytes, and 63 are kept"):
+        database.claimed(database.job(table="t" * 70), "long-1")
+    database.close()
+    _, claim = database.claimed(
+        database.job(table="more", new_columns="add"), "more-2", columns=(one,)
+    )
+    extra = pl.Series("_extra", [json.dumps({other.name: 3})])
+    given = replace(request, frame=frame.select(one.name).with_columns(extra))
+    assert claim.store(given).counts == (0, 1, 0)
 
 
 def test_a_later_format_is_not_touched(database: Store) -> None:
@@ -503,7 +377,7 @@ def test_a_chunk_of_bad_rows_is_all_rejects(database: Store) -> None:
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ("CREATE TABLE users (id INTEGER, name TEXT)", "no column data"),
+        ("CREATE TABLE users (a INTEGER, b TEXT)", "no column id, name, data"),
         ("CREATE TABLE users (id INTEGER, name TEXT, data INTEGER)", "column data"),
         (
             "CREATE TABLE users (id INTEGER, name TEXT, data TEXT, must TEXT NOT NULL)",

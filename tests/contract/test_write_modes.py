@@ -12,11 +12,11 @@ import polars as pl
 import pytest
 
 from batchimport.errors import UsageError
-from batchimport.model import Chunk
+from batchimport.model import ABSENT, Chunk
 from batchimport.schema import Column
 from batchimport.sinks import open_sink
-from batchimport.sinks.base import Sink
-from tests.helpers.stores import ADAPTERS, SQL, a_job, a_record, a_request, chunk, rows
+from batchimport.sinks.base import Sink, StoreRequest
+from tests.helpers.stores import ADAPTERS, COLUMNS, SQL, a_job, a_record, a_request, chunk, rows
 
 Opener = Callable[[], Sink]
 
@@ -83,6 +83,74 @@ def test_the_last_record_in_source_order_wins(sink: Sink, address: str, size: in
     assert claim.finish("completed", 60) is None
     tables = "SELECT count(*) FROM users"
     assert sink.rows(tables) == [(len(expected),)]  # type: ignore[attr-defined]
+
+
+def a_partial_request(
+    place: Chunk, given: list[dict[str, Any]], columns: tuple[Column, ...]
+) -> StoreRequest:
+    """A chunk of records of which some lack keys."""
+    request = a_request(place, given, columns=columns)
+    return replace(
+        request,
+        frame=request.frame.with_columns(
+            pl.Series(ABSENT + name, [name not in each for each in given])
+            for name in request.frame.columns
+            if any(name not in each for each in given)
+        ),
+    )
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 1000])
+def test_an_update_changes_what_the_record_says(sink: Sink, address: str, size: int) -> None:
+    """One after the other: an absent key leaves its column alone, null sets it, a reject does neither."""
+    run(
+        sink,
+        "CREATE TABLE users (id INTEGER PRIMARY KEY, name TEXT CHECK (name <> 'bad'), "
+        "data TEXT, must TEXT NOT NULL, CHECK (data IS NULL OR name IS NOT NULL))",
+    )
+    run(sink, "INSERT INTO users VALUES " + ", ".join(f"({at}, 'n', 'd', 'm')" for at in range(9)))
+    chance = random.Random(7)
+    values = {"name": [None, "bad", "a", "b"], "data": [None, "1", "2"], "must": [None, "x", "y"]}
+    given = [
+        {"id": chance.randrange(12)}
+        | {name: chance.choice(some) for name, some in values.items() if chance.random() < 0.6}
+        for _ in range(80)
+    ]
+    table = {at: {"id": at, "name": "n", "data": "d", "must": "m"} for at in range(9)}
+    refused = []
+    for at, each in enumerate(given):
+        row = {"id": 0, **dict.fromkeys(values)} | table.get(each["id"], {}) | each
+        if row["name"] == "bad" or row["must"] is None or (row["data"] and row["name"] is None):
+            refused.append(at)
+        else:
+            table[each["id"]] = row
+    columns = (*COLUMNS, Column("must", "string"))
+    job = a_job(address, on_conflict="update", key=("id",))
+    claim = sink.claim(job, a_record(job, columns=columns), "me")
+    for start in range(0, 80, size):
+        some = given[start : start + size]
+        claim.store(a_partial_request(chunk(start, len(some)), some, columns))
+    assert [reject.record for reject in sink.rejects("users-1")] == refused
+    found = sink.rows("SELECT id, name, data, must FROM users ORDER BY id")  # type: ignore[attr-defined]
+    assert [list(map(str, row)) for row in found] == [
+        list(map(str, row.values())) for _, row in sorted(table.items())
+    ]
+
+
+def test_a_column_that_no_record_has_may_be_one_that_must_have_a_value(
+    sink: Sink, address: str
+) -> None:
+    """The rows that are there have it; a new one is a reject."""
+    run(
+        sink,
+        "CREATE TABLE users (id INTEGER, must TEXT NOT NULL, name TEXT, data TEXT, UNIQUE (id))",
+    )
+    run(sink, "INSERT INTO users VALUES (1, 'kept', 'before', '{}')")
+    job = a_job(address, on_conflict="update", key=("id",))
+    claim = sink.claim(job, a_record(job), "me")
+    claim.store(a_request(chunk(0, 2), rows(1, 2)))
+    assert sink.rows("SELECT id, must, name FROM users") == [(1, "kept", "user 1")]  # type: ignore[attr-defined]
+    assert [reject.errors[0].code for reject in sink.rejects("users-1")] == ["not_null"]
 
 
 def test_columns_that_a_job_does_not_write_are_left_alone(sink: Sink, address: str) -> None:

@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from batchimport import Job, Outcome, Request, import_file
 from batchimport.engines import event_loop
+from batchimport.importer import import_file
+from batchimport.jobs.finish import Outcome
+from batchimport.jobs.identify import Request
+from batchimport.model import Job
 from batchimport.state.directory import StateDirectory
 from tests.helpers.tables import query
 

@@ -23,8 +23,25 @@ def test_a_run_with_a_chunk_that_was_given_up_is_interrupted(workdir: Workdir) -
     assert query(workdir.path / "u.db", state) == [("completed",)]
 
 
-@pytest.mark.parametrize("mode", ["error", "ignore"])
-def test_the_first_of_equal_keys_wins_after_a_chunk_was_given_up(
+def test_an_update_leaves_alone_what_a_record_lacks(workdir: Workdir) -> None:
+    """In JSON, and in what a function returns; an empty cell of CSV is null."""
+    workdir.lines("t.jsonl", [{"id": at, "a": "x", "b": "y", "n": at} for at in range(5)])
+    update = ("--table", "t", "--to", "sqlite:///t.db", "--key", "id", "--on-conflict", "update")
+    assert workdir.call("run", "t.jsonl", *update).code == 0
+    workdir.lines("u.jsonl", [{"id": 0, "a": None}, {"id": 1, "b": "z"}, {"id": 0, "b": "z"}])
+    assert workdir.call("run", "u.jsonl", *update, "--chunk-size", 2).code == 0
+    workdir.write("v.csv", "id,a,b\n2,,w\n")
+    assert workdir.call("run", "v.csv", *update).code == 0
+    workdir.write("f.py", "def f(record):\n    record.pop('a')\n    return record\n")
+    workdir.lines("w.jsonl", [{"id": 3, "a": 7, "b": "v"}, {"id": 4, "a": 7, "n": 8}])
+    assert workdir.call("run", "w.jsonl", *update, "--transform", "f:f").code == 0
+    assert query(workdir.path / "t.db", "SELECT a, b, n FROM t ORDER BY id") == [
+        (None, "z", 0), ("x", "z", 1), (None, "w", 2), ("x", "v", 3), ("x", "y", 8)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("mode", ["error", "ignore", "update"])
+def test_the_order_of_equal_keys_decides_after_a_chunk_was_given_up(
     workdir: Workdir, mode: str
 ) -> None:
     """A later chunk does not pass it: the next run stores both in order."""
@@ -37,4 +54,9 @@ def test_the_first_of_equal_keys_wins_after_a_chunk_was_given_up(
     assert query(workdir.path / "u.db", "SELECT max(at) FROM u") == [(9,)]
     workdir.call(*run)
     found = query(workdir.path / "u.db", "SELECT id, at FROM u ORDER BY id")
-    assert found == [(at, at) for at in range(20)] + [(at, at + 10) for at in range(20, 30)]
+    first = 20 if mode == "update" else 10
+    assert found == [
+        *((at, at) for at in range(10)),
+        *((at, at + first - 10) for at in range(10, 20)),
+        *((at, at + 10) for at in range(20, 30)),
+    ]

@@ -17,9 +17,10 @@ import polars as pl
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from batchimport import Job, Request, RunOptions, import_file
+from batchimport.importer import import_file
 from batchimport.jobs.finish import Outcome
-from batchimport.model import Progress, TemporalOptions
+from batchimport.jobs.identify import Request
+from batchimport.model import Job, Progress, RunOptions, TemporalOptions
 from batchimport.policy.events import Advanced, Event
 from batchimport.state.directory import StateDirectory
 from tests.helpers.cli import ROOT, SAMPLE, Ended, Workdir

@@ -119,14 +119,45 @@ def test_an_interrupt_ends_the_wait(
     assert workdir.call(*RUN, "--to", far).code == 3
 
 
-def test_a_server_that_was_never_there_is_not_waited_for(workdir: Workdir) -> None:
-    """A mistyped address is said at once."""
+def test_a_server_that_is_not_up_yet_is_waited_for(
+    workdir: Workdir, postgres: PostgresServer, proxy: Proxy
+) -> None:
+    """Also by the first connection: a job may be started beside its server."""
+    write_source(workdir.path, RECORDS)
+    far = proxy.address(str(conninfo_to_dict(postgres.new_database())["dbname"]))
+    proxy.go_away()
+    process = workdir.start(*RUN, "--to", far)
+    line = read_to(process, "waiting for")
+    assert f"PostgreSQL at 127.0.0.1:{proxy.port}" in line
+    proxy.weather.is_away = False
+    assert end(process).code == 3
+
+
+def test_a_server_that_never_comes_is_waited_for_as_long_as_was_said(workdir: Workdir) -> None:
+    """Then the error says where and why."""
     write_source(workdir.path, 10)
-    ended = workdir.call(*RUN, "--to", "postgresql://u:secret@127.0.0.1:1/db")
+    ended = workdir.call(
+        *RUN, "--to", "postgresql://u:secret@127.0.0.1:1/db", "--destination-wait", 0.5
+    )
     assert ended.code == 1
     assert "PostgreSQL at 127.0.0.1:1: cannot connect: Connection refused" in ended.err
-    assert "waiting" not in ended.err
+    assert "--destination-wait" in ended.err
     assert "secret" not in ended.err
+
+
+@pytest.mark.parametrize("place", ["no-such-host.invalid", "no such database"])
+def test_what_no_waiting_helps_is_not_waited_for(
+    workdir: Workdir, postgres: PostgresServer, place: str
+) -> None:
+    """A host that nobody knows, a server that answers and refuses."""
+    write_source(workdir.path, 10)
+    given = conninfo_to_dict(postgres.new_database())
+    address = f"postgresql:///no_such_database?host={given['host']}&user={given['user']}"
+    if "invalid" in place:
+        address = f"postgresql://u@{place}/db"
+    ended = workdir.call(*RUN, "--to", address)
+    assert ended.code == 1
+    assert "waiting" not in ended.err
 
 
 def _lock_rollback(path: Path) -> Any:

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 import polars as pl
 
-from batchimport.jobs.identify import without_address
-from batchimport.model import Chunk, FieldError, Job, Position, Reject
-from batchimport.schema import Column
-from batchimport.sinks import open_sink
-from batchimport.sinks.base import Claim, JobRecord, Sink, StoreRequest
+from batchimport.sinks.base import Sink
 from batchimport.sinks.registry import Scheme
-from tests.helpers.toy_sink import TOY
+from batchimport.testing.sinks import (
+    COLUMNS,
+    SinkPlace,
+    a_job,
+    a_record,
+    a_reject,
+    a_request,
+    chunk,
+    look_by_sql,
+    rows,
+)
+from tests.helpers.toy_entry import TOY
+
+__all__ = ["COLUMNS", "a_job", "a_record", "a_reject", "a_request", "chunk", "rows"]
 
 Rows = list[tuple[Any, ...]]
 
@@ -41,11 +49,6 @@ class Adapter:
     scheme: Scheme | None = None
 
 
-def _look_by_sql(sink: Any, columns: str, table: str) -> Rows:
-    rows: Rows = sink.rows(f"SELECT {columns} FROM {sink.name(table)} ORDER BY 1")
-    return rows
-
-
 def _look_at_files(sink: Any, columns: str, table: str) -> Rows:
     del table
     frame = pl.scan_parquet(f"{sink._folder.path}/*.parquet")
@@ -53,27 +56,26 @@ def _look_at_files(sink: Any, columns: str, table: str) -> Rows:
 
 
 ADAPTERS = {
-    "sqlite": Adapter(lambda path, _: f"sqlite:///{path / 'users.db'}", _look_by_sql),
-    "duckdb": Adapter(lambda path, _: f"duckdb:///{path / 'users.duckdb'}", _look_by_sql),
-    "postgresql": Adapter(lambda _, server: str(server().new_database()), _look_by_sql),
+    "sqlite": Adapter(lambda path, _: f"sqlite:///{path / 'users.db'}", look_by_sql),
+    "duckdb": Adapter(lambda path, _: f"duckdb:///{path / 'users.duckdb'}", look_by_sql),
+    "postgresql": Adapter(lambda _, server: str(server().new_database()), look_by_sql),
     "parquet": Adapter(
         lambda path, _: f"parquet:///{path / 'users'}", _look_at_files, is_sql=False
     ),
     "toy": Adapter(
-        lambda path, _: f"toy:///{path / 'users.toy'}", _look_by_sql, like="sqlite", scheme=TOY
+        lambda path, _: f"toy:///{path / 'users.toy'}", look_by_sql, like="sqlite", scheme=TOY
     ),
 }
 """To prove a new sink: one line here. `toy` is the one that docs/adding.md makes."""
 SQL = [name for name, adapter in ADAPTERS.items() if adapter.is_sql]
 
 
-@dataclass
-class Store:
+class Store(SinkPlace):
     """A place that sinks are opened on."""
 
-    kind: str
-    address: str
-    opened: list[Sink] = field(default_factory=list)
+    def __init__(self, kind: str, address: str) -> None:
+        super().__init__(address)
+        self.kind = kind
 
     @property
     def adapter(self) -> Adapter:
@@ -82,20 +84,6 @@ class Store:
     @property
     def like(self) -> str:
         return self.adapter.like or self.kind
-
-    def open(self) -> Sink:
-        self.opened.append(open_sink(self.address))
-        return self.opened[-1]
-
-    def claimed(
-        self, job: Job | None = None, job_id: str = "users-1", **facts: Any
-    ) -> tuple[Sink, Claim]:
-        """Open a sink and claim a job."""
-        sink, job = self.open(), job or self.job()
-        return sink, sink.claim(job, a_record(job, job_id, **facts), "me")
-
-    def job(self, **facts: Any) -> Job:
-        return a_job(self.address, **facts)
 
     def rows(self, columns: str = "id, name", table: str = "users") -> Rows:
         """Look into the table by the sink that was opened last."""
@@ -114,67 +102,3 @@ class Store:
         folder = Path(unquote(self.address.removeprefix("parquet:///")))
         part = next(folder.glob("part-*.parquet"))
         pl.read_parquet(part).head(1).write_parquet(folder / "other.parquet")
-
-    def close(self) -> None:
-        """Close all sinks, as if their processes ended."""
-        while self.opened:
-            self.opened.pop().close()
-
-
-COLUMNS = (Column("id", "integer"), Column("name", "string"), Column("data", "json"))
-
-
-def a_job(address: str, **facts: Any) -> Job:
-    return Job(
-        **{"sources": ("/data/users.jsonl",), "destination": address, "table": "users"} | facts
-    )
-
-
-def a_record(job: Job, job_id: str = "users-1", **facts: Any) -> JobRecord:
-    given: dict[str, Any] = {
-        "job_id": job_id,
-        "target_hash": job.target_hash(),
-        "fingerprint": "10-a-b",
-        "modified": "1-2",
-        "configuration_hash": job.configuration_hash(),
-        "schema": {"type": "object"},
-        "columns": COLUMNS,
-        "size": 1000,
-        "configuration": json.loads(json.dumps(without_address(job))),
-    }
-    return JobRecord(**given | facts)
-
-
-def chunk(first: int, records: int) -> Chunk:
-    """Every record takes ten positions and one line."""
-    last = first + records
-    return Chunk(Position(first * 10, first, first + 1), Position(last * 10, last, last + 1))
-
-
-def a_request(
-    place: Chunk,
-    rows: list[dict[str, Any]],
-    rejects: list[Reject] | None = None,
-    filtered: int = 0,
-    columns: Sequence[Column] = COLUMNS,
-) -> StoreRequest:
-    types = {column.name: column.dtype for column in columns}
-    if any("_extra" in row for row in rows):
-        types["_extra"] = pl.String()
-    frame = pl.DataFrame(rows, schema=types)
-
-    def rejecter(at: int, errors: Any) -> Reject:
-        return a_reject(place.offset + at, "store", *errors)
-
-    return StoreRequest(place, frame, rejects or [], filtered, "digest", 1, rejecter)
-
-
-def a_reject(
-    record: int, stage: Any = "validate", *errors: FieldError, raw: bytes = b"{}"
-) -> Reject:
-    reasons = errors or (FieldError("minimum", "age", "too small", -1),)
-    return Reject(record, "users.jsonl", record + 1, record * 10, stage, reasons, raw)
-
-
-def rows(*ids: int) -> list[dict[str, Any]]:
-    return [{"id": at, "name": f"user {at}", "data": '{"a": 1.10}'} for at in ids]

@@ -26,7 +26,6 @@ from batchimport.errors import (
 from batchimport.model import DRY_RUN, FieldError
 from batchimport.schema import Column, Kind
 from batchimport.sinks.base import JobRecord, SinkHints, SinkOptions, taken_over
-from batchimport.sinks.registry import Scheme
 from batchimport.sinks.sql import statements
 from batchimport.sinks.sql.dialect import (
     RECORD,
@@ -40,8 +39,6 @@ from batchimport.sinks.sql.dialect import (
 )
 from batchimport.sinks.sql.ledger import SqlSink
 
-TOY = Scheme("tests.helpers.toy_sink:ToySink", "toy:///path", is_path=True, on_one_host=True)
-"""Its entry in the registry."""
 PREFIX = "toy:///"
 CODES = {
     "SQLITE_CONSTRAINT_UNIQUE": "unique",
@@ -236,11 +233,14 @@ class ToyTransaction(ChunkTransaction):
         refused: Refused = {}
         found: Counter[str] = Counter()
         has_parents = bool(self.rows("SELECT 1 FROM pragma_foreign_key_list(?)", (target.table,)))
+        absent = target.absent_in(frame)
+        marks = frame.select(absent.values()).rows() or [()] * frame.height
         for place, row in enumerate(frame.select(target.frame_names).rows()):
             self.run("SAVEPOINT one")
             before = self._orphans() if has_parents else 0
             try:
-                found[self._store(row, offset + place)] += 1
+                lacking = [own for own, lacks in zip(absent, marks[place], strict=True) if lacks]
+                found[self._store(self._whole(row, lacking), offset + place)] += 1
                 if has_parents and self._orphans() > before:  # else the commit would fail
                     raise sqlite3.IntegrityError("FOREIGN KEY constraint failed")  # noqa: TRY301
             except sqlite3.IntegrityError as error:
@@ -248,6 +248,19 @@ class ToyTransaction(ChunkTransaction):
                 refused[place] = [_field_error(error)]
             self.run("RELEASE one")
         return Outcomes(refused, found["updated"], found["ignored"], found["skipped"])
+
+    def _whole(self, row: tuple[Any, ...], lacking: Sequence[str]) -> tuple[Any, ...]:
+        """Return a row with what the table has of the columns that its record lacks."""
+        target, quote = self._target, self._database.quote
+        if not lacking:
+            return row
+        values = dict(zip(target.table_names, row, strict=True))
+        same = " AND ".join(f"{quote(name)} = ?" for name in target.key)
+        known = self._connection.execute(
+            f"SELECT {self._database.column_list(lacking)} FROM {target.name} WHERE {same}",
+            [values[name] for name in target.key],
+        ).fetchone()
+        return tuple((values | dict(zip(lacking, known or (), strict=False))).values())
 
     def _store(self, row: tuple[Any, ...], record: int) -> str:
         """Store a row; return what became of it."""

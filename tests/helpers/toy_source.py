@@ -19,12 +19,9 @@ from batchimport.sources.base import Batch, Content, OneFile, unreadable
 from batchimport.sources.bytes.file import HEAD_BYTES, TextFile, digest_of
 from batchimport.sources.json_decoder import decoder_of
 from batchimport.sources.json_records import JsonRecords, decode_samples
-from batchimport.sources.registry import Format
 
 MAGIC = b"BOX1"
 LENGTH = struct.Struct(">I")
-BOX = Format("tests.helpers.toy_source:BoxSource", (".box",), magic=MAGIC)
-"""Its entry in the registry."""
 
 
 class BoxSource(OneFile):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from batchimport.sinks.registry import SINKS
 from batchimport.sources.registry import FORMATS
-from tests.helpers.toy_sink import TOY
-from tests.helpers.toy_source import BOX
+from tests.helpers.box_entry import BOX
+from tests.helpers.toy_entry import TOY
 
 if __name__ == "__main__":
     SINKS["toy"], FORMATS["box"] = TOY, BOX

@@ -12,7 +12,7 @@ from rich.text import Text
 from batchimport.display.bars import track
 from batchimport.display.jobs import _fit
 from batchimport.display.lines import preparing_line, progress_line
-from batchimport.display.terminal import _Canvas
+from batchimport.display.terminal import TerminalCanvas
 from batchimport.display.units import ago, clock_time, data_size, short_ago, short_count
 from batchimport.errors import did_you_mean
 from batchimport.model import Chunk, ChunkResult, Position
@@ -63,7 +63,7 @@ def test_the_end_is_estimated_from_bytes_until_records_are_counted() -> None:
 
 def test_what_is_erased_is_what_the_lines_take_now() -> None:
     """A line of 70 columns takes two rows after the terminal was narrowed to 40."""
-    canvas = _Canvas(io.StringIO())
+    canvas = TerminalCanvas(io.StringIO())
     canvas.console = Console(file=io.StringIO(), width=80)
     canvas.draw([Text("x" * 70), Text("y" * 30)])
     assert canvas._erase() == "\r\x1b[1A\x1b[J"

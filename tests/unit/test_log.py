@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from batchimport import Job, Request, RunOptions, failpoints, import_file
+from batchimport import failpoints
+from batchimport.importer import import_file
+from batchimport.jobs.identify import Request
+from batchimport.model import Job, RunOptions
 from batchimport.state.directory import StateDirectory
 from tests.helpers.cli import ROOT, environment
 
@@ -41,7 +44,9 @@ def test_events_are_log_records(tmp_path: Path, caplog: pytest.LogCaptureFixture
 def test_a_program_without_logging_stays_quiet(tmp_path: Path) -> None:
     """Where Python would print warnings to stderr."""
     program = (
-        "from batchimport import Job, Request, import_file\n"
+        "from batchimport.importer import import_file\n"
+        "from batchimport.jobs.identify import Request\n"
+        "from batchimport.model import Job\n"
         f"import_file(Request(Job(('{tmp_path}/none',), 'sqlite:///{tmp_path}/u.db', 'u')))\n"
     )
     ended = subprocess.run(

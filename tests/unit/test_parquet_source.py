@@ -8,16 +8,20 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import polars as pl
 import pytest
 
 from batchimport.display.report import reject_lines
 from batchimport.errors import FatalError, UsageError
+from batchimport.jobs.start import refuse_large_blocks
 from batchimport.model import Position, SourceOptions
 from batchimport.schema import RecordSchema
 from batchimport.sources import open_source
+from batchimport.sources.parquet.thrift import decode, encode
 from tests.helpers.reading import codes, read_all
 
+FIXTURES = Path(__file__).parent.parent / "fixtures" / "parquet"
 NOON = datetime(2024, 1, 2, 12, 0, 0, 500, tzinfo=UTC)
 
 
@@ -25,6 +29,22 @@ def write(folder: Path, **columns: Any) -> Path:
     path = folder / "a.parquet"
     pl.DataFrame(columns).write_parquet(path)
     return path
+
+
+def write_by_duckdb(folder: Path, *values: str) -> Path:
+    path = folder / "a.parquet"
+    rows = " UNION ALL ".join(f"SELECT {at} AS id, {value} AS x" for at, value in enumerate(values))
+    duckdb.connect().execute(f"COPY ({rows} ORDER BY id) TO '{path}' (FORMAT parquet)")
+    return path
+
+
+def change_footer(path: Path, change: Any) -> None:
+    data = path.read_bytes()
+    length = int.from_bytes(data[-8:-4], "little")
+    footer = decode(data[-8 - length : -8])
+    change(footer)
+    new = encode(footer)
+    path.write_bytes(data[: -8 - length] + new + len(new).to_bytes(4, "little") + b"PAR1")
 
 
 def read(path: Path, schema: dict[str, Any] | None = None, **options: Any) -> Any:
@@ -77,6 +97,123 @@ def test_a_value_keeps_what_it_says(
     rows, rejects = read(path)
     first = {"id": 1} if stored is None else {"x": stored, "id": 1}
     assert (rows, rejects) == ([first, {"id": 2}], [])
+
+
+TEXT = {"type": ["string", "null"]}
+UUID = "00112233-4455-6677-8899-aabbccddeeff"
+
+
+@pytest.mark.parametrize(
+    ("value", "rule", "stored"),
+    [
+        (f"uuid '{UUID}'", TEXT | {"format": "uuid"}, UUID),
+        (f"[{{'u': uuid '{UUID}'}}]", {"type": ["array", "null"]}, f'[{{"u":"{UUID}"}}]'),
+        ("""'{"a": 1.10, "b":\n[1]}'::json""", {}, '{"a": 1.10, "b": [1]}'),
+        ("time '24:00:00'", TEXT, "24:00:00"),
+        ("[time '24:00:00', time '01:02:03.5']", {"type": ["array", "null"]},
+         '["24:00:00","01:02:03.500"]'),
+        ("interval '14 months 2 days 3.004 seconds'", TEXT, "P14M2DT3.004S"),
+        ("map{'a': 1, 'b': 2}", {"type": ["object", "null"]}, '{"a":1,"b":2}'),
+        ("[map{1: time '24:00:00', 2: null}]", {"type": ["array", "null"]},
+         '[{"1":"24:00:00","2":null}]'),
+        ("timestamp '9999-12-31 23:59:59.999999'", TEXT, "9999-12-31T23:59:59.999999"),
+    ],
+)  # fmt: skip
+def test_what_polars_does_not_say_is_in_the_footer(
+    tmp_path: Path, value: str, rule: dict[str, Any], stored: str
+) -> None:
+    """Types whose meaning Polars drops, or whose values it would change, as another program writes them."""
+    path = write_by_duckdb(tmp_path, value, "NULL", value)
+    source = open_source([str(path)], SourceOptions())
+    assert source.declared is not None
+    assert source.declared["properties"]["x"] == rule
+    assert source.count() == 3
+    source.close()
+    rows, rejects = read(path)
+    assert (rows, rejects) == ([{"x": stored, "id": 0}, {"id": 1}, {"x": stored, "id": 2}], [])
+
+
+def test_timestamps_of_spark_have_all_years(tmp_path: Path) -> None:
+    """INT96, in a file of several groups of rows, also in lists, at any chunk size."""
+    path = tmp_path / "a.parquet"
+    path.write_bytes((FIXTURES / "int96.parquet").read_bytes())
+    texts = [
+        "2024-01-01T01:02:03.456789", "9999-12-31T23:59:59.999999", "0001-01-01T00:00:00", None,
+        "1500-02-03T04:05:06",
+    ]  # fmt: skip
+    for limit in (1, 3, 5):
+        rows, rejects = read(path, limit=limit)
+        assert [row.get("at") for row in rows] == texts
+        assert [json.loads(row["many"]) for row in rows] == [[text] for text in texts]
+        assert rejects == []
+
+
+def test_early_timestamps_are_in_utc(tmp_path: Path) -> None:
+    """A file of the time before logical types: its converted type says microseconds in UTC."""
+    path = write(tmp_path, x=pl.Series([NOON.replace(tzinfo=None)], dtype=pl.Datetime("us")))
+
+    def age(footer: Any) -> None:
+        element = footer[2][1][1][1]
+        element.pop(10)
+        element[6] = (5, 10)
+        footer.pop(5)
+
+    change_footer(path, age)
+    assert read(path)[0] == [{"x": "2024-01-02T12:00:00.000500Z"}]
+
+
+def test_a_time_that_iso_8601_does_not_have_is_a_reject(tmp_path: Path) -> None:
+    """Infinity, years beyond 9999 and before 1: of that record alone, with what stands there."""
+    path = write_by_duckdb(
+        tmp_path, "timestamp 'infinity'", "timestamp '2020-01-01'", "timestamp '12000-01-01'"
+    )
+    rows, rejects = read(path)
+    assert rows == [{"x": "2020-01-01T00:00:00", "id": 1}]
+    assert codes(rejects) == ["time_out_of_range", "time_out_of_range"]
+    assert rejects[0].errors[0].field == "x"
+    assert json.loads(rejects[0].raw) == {"id": 0, "x": "infinity"}
+    path = write_by_duckdb(tmp_path, "[date '-0010-01-01']", "[date '2020-01-01']", "NULL")
+    rows, rejects = read(path)
+    assert [row["id"] for row in rows] == [1, 2]
+    assert codes(rejects) == ["time_out_of_range"]
+
+
+def test_json_that_is_none_is_a_reject(tmp_path: Path) -> None:
+    """A column that is declared to be JSON cannot bring other keys into its record."""
+    path = write(tmp_path, id=[1, 2], x=['1,"id":7', "1"])
+
+    def declare(footer: Any) -> None:
+        element = footer[2][1][1][2]
+        element[6], element[10] = (5, 19), (12, {12: (12, {})})
+        footer.pop(5)
+
+    change_footer(path, declare)
+    rows, rejects = read(path)
+    assert rows == [{"x": "1", "id": 2}]
+    assert codes(rejects) == ["malformed_json"]
+
+
+def test_half_precision_numbers(tmp_path: Path) -> None:
+    """As numbers, not as the text that Polars makes of them."""
+    path = write(tmp_path, x=pl.Series([1.5, None, float("nan")], dtype=pl.Float16), id=[1, 2, 3])
+    rows, rejects = read(path)
+    assert rows == [{"x": 1.5, "id": 1}, {"id": 2}]
+    assert codes(rejects) == ["number_out_of_range"]
+
+
+def test_a_footer_that_contradicts_itself_is_refused(tmp_path: Path) -> None:
+    """Its number of rows is not that of its groups of rows."""
+    path = write(tmp_path, x=[1, 2, 3])
+    change_footer(path, lambda footer: footer.update({3: (6, 0)}))
+    with pytest.raises(UsageError, match="its footer says 0 rows, and its groups of rows have 3"):
+        open_source([str(path)], SourceOptions())
+
+
+def test_a_type_that_cannot_be_read_is_refused_by_name(tmp_path: Path) -> None:
+    """Before anything is begun."""
+    path = write_by_duckdb(tmp_path, "1::variant")
+    with pytest.raises(UsageError, match="column x has values of type VARIANT"):
+        open_source([str(path)], SourceOptions())
 
 
 @pytest.mark.parametrize(
@@ -147,6 +284,29 @@ def test_damage_in_the_midst_stops_the_job(tmp_path: Path) -> None:
         FatalError, match=r"a.parquet rows 10,000 to 20,000: the Parquet file is dam"
     ):
         source.read(chunk, RecordSchema({}))
+    source.close()
+
+
+def test_chunks_are_cut_by_the_decoded_size_of_their_rows(tmp_path: Path) -> None:
+    """A small head promises nothing, nor does a dictionary that holds one large value once."""
+    path = write(tmp_path, s=["a"] * 100 + ["b" * 100_000] * 100)
+    source = open_source([str(path)], SourceOptions())
+    at, sizes = Position(), []
+    while chunk := source.cut(at, 1000, 1_000_000):
+        sizes.append(chunk.records)
+        at = chunk.end
+    source.close()
+    assert (sum(sizes), max(sizes[1:])) == (200, 9)
+
+
+def test_a_page_that_does_not_fit_into_memory_is_refused(tmp_path: Path) -> None:
+    """By its decompressed size, before anything is begun; a few KB may be gigabytes."""
+    path = write(tmp_path, s=["x" * 50_000_000 + str(at) for at in range(4)])
+    assert path.stat().st_size < 100_000
+    source = open_source([str(path)], SourceOptions())
+    with pytest.raises(UsageError, match=r"has a page of 200 MB .* --max-memory is 300 MB"):
+        refuse_large_blocks(source, 300_000_000)
+    refuse_large_blocks(source, 500_000_000)
     source.close()
 
 

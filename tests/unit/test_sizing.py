@@ -9,6 +9,7 @@ import pytest
 
 from batchimport.model import RunOptions
 from batchimport.policy.sizing import (
+    BASE_BYTES,
     TARGET_CHUNK_BYTES,
     AutoSizer,
     FixedSizer,
@@ -106,6 +107,26 @@ def test_a_fixed_size_starts_as_many_chunks_as_fit(megabytes: int, in_flight: in
     guard = MemoryGuard(FixedSizer(100_000, 10), 100.0, 1 << 25)
     reading = replace(IDLE, limit_bytes=megabytes * 1_000_000)
     assert guard.decide(reading).in_flight == in_flight
+
+
+@pytest.mark.parametrize(
+    ("megabytes", "block", "decided"),
+    [
+        (100, 0, (1, 1 << 20)),
+        (300, 0, (1, 14_089_200)),
+        (9000, 0, (10, 1 << 25)),
+        (1000, 100_000_000, (3, 14_279_733)),
+    ],
+)
+def test_a_chunk_is_cut_at_its_share_of_the_memory(
+    megabytes: int, block: int, decided: tuple[int, int]
+) -> None:
+    """Whatever the records at the head of the source promise: 8 bytes for each of its source."""
+    guard = MemoryGuard(FixedSizer(100_000, 10), 100.0, 1 << 25, block)
+    decision = guard.decide(replace(IDLE, limit_bytes=megabytes * 1_000_000))
+    assert (decision.in_flight, decision.chunk_bytes) == decided
+    used = decision.in_flight * (block + 8 * decision.chunk_bytes)
+    assert used + block + BASE_BYTES <= max(0.9e6 * megabytes, BASE_BYTES + (8 << 20))
 
 
 def simulate(sizer: Sizer, seed: int, *, width: int, hog: float) -> tuple[float, int, float]:

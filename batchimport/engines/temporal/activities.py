@@ -27,7 +27,7 @@ from batchimport.engines.temporal.open_jobs import (
     open_parts,
     refuse_other_host,
 )
-from batchimport.errors import BatchImportError, DestinationLockedError, TransientError
+from batchimport.errors import BatchImportError, TransientError
 from batchimport.jobs.finish import count_records, finish_job, outcome_counts
 from batchimport.jobs.identify import Request, job_from
 from batchimport.jobs.recorder import started
@@ -38,7 +38,7 @@ from batchimport.policy.plan import Plan
 from batchimport.policy.retry import is_retryable
 from batchimport.sinks import open_sink
 from batchimport.sinks.base import SinkOptions
-from batchimport.sinks.waiting import DestinationWait, patient
+from batchimport.sinks.waiting import NOT_YET_OPEN, DestinationWait, patient
 from batchimport.state.directory import StateDirectory
 from batchimport.system import peak_memory_bytes
 
@@ -167,7 +167,7 @@ class Activities:
             wait = DestinationWait(spec.options.destination_wait_seconds)
             sink = wait.call(
                 lambda: open_sink(address, SinkOptions(ledger_schema=job.ledger_schema)),
-                on=DestinationLockedError,
+                on=NOT_YET_OPEN,
             )
             stack.callback(sink.close)
             sink = patient(sink, wait)
@@ -206,6 +206,7 @@ class Activities:
             hints.preferred_records,
             bytes_per_record(source),
             hints.keeps_order,
+            source.block_bytes,
         )
 
     def _import(self, task: m.ChunkTask, attempt: int, cancelled: threading.Event) -> ChunkResult:

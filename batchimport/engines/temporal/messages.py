@@ -121,6 +121,7 @@ class Claimed:
         writers: Transactions that are faster side by side; with 1, chunks are stored in order.
         preferred_records: Records per transaction that suit the destination.
         bytes_per_record: Mean width of the first records; 0 if there are none.
+        block_bytes: What reading any chunk takes besides its records.
         keeps_order: No chunk may be stored while an earlier one is missing.
     """
 
@@ -133,6 +134,7 @@ class Claimed:
     preferred_records: int
     bytes_per_record: float
     keeps_order: bool = False
+    block_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

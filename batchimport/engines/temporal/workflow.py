@@ -153,6 +153,7 @@ class ImportJob:
             preferred=claimed.preferred_records,
             writers=claimed.writers,
             bytes_per_record=claimed.bytes_per_record,
+            block_bytes=claimed.block_bytes,
         )
         self._set_stage()
 
@@ -173,7 +174,7 @@ class ImportJob:
         if not self._is_cut and not self._is_cutting and len(self._cut) < room:
             self._tally(decision)
             self._is_cutting = True
-            chunk_bytes = self._options.chunk_bytes
+            chunk_bytes = decision.chunk_bytes or self._options.chunk_bytes
             start = self._cut[-1].end if self._cut else self._at
             request = m.CutRequest(claimed.ref, start, decision.limit, chunk_bytes, room)
             self._help(self._cut_page(request))

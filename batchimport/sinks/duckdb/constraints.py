@@ -14,7 +14,7 @@ from batchimport.sinks.duckdb.dialect import ROW, unquoted
 from batchimport.sinks.sql.statements import quote
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from batchimport.model import OnConflict
     from batchimport.sinks.duckdb.dialect import DuckdbColumn, Reading
@@ -52,7 +52,7 @@ class Refusals:
         query: Query,
         place: tuple[str, str],
         columns: Sequence[DuckdbColumn],
-        readings: dict[str, Reading],
+        readings: Mapping[str, Reading],
         source: str,
     ) -> None:
         """Take the table and the chunk.
@@ -76,8 +76,7 @@ class Refusals:
         Args:
             key: The columns whose conflicts `on_conflict` is about; empty for all unique ones.
         """
-        for name in self._readings:
-            self._find_unreadable(name)
+        self.find_unreadable()
         self._make_rows()
         constraints = self._query(CONSTRAINTS, self._place)
         for kind, text, expression, names, parent, parent_names in constraints:
@@ -102,6 +101,12 @@ class Refusals:
             *([quote(name) for name in row[3]] for row in constraints if row[0] in UNIQUE),
             *(list(row[0]) for row in self._query(UNIQUE_INDEXES, self._place)),
         ]
+
+    def find_unreadable(self) -> Refused:
+        """Return the rows with a value that cannot be read as the column's type."""
+        for name in self._readings:
+            self._find_unreadable(name)
+        return dict(self._found)
 
     def _find_unreadable(self, name: str) -> None:
         """Find values that cannot be read as the column's type, or would be changed."""

@@ -8,17 +8,19 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from batchimport.sinks.duckdb.dialect import ROW, reading
+from batchimport.sinks.duckdb.dialect import ROW, Reading, reading
 from batchimport.sinks.sql.dialect import RECORD, ChunkTransaction, Outcomes
 from batchimport.sinks.sql.statements import column_list, quote
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from batchimport.sinks.base import JobRecord
-    from batchimport.sinks.duckdb.dialect import Reading
     from batchimport.sinks.sql.dialect import Dialect, Target
+
+WHOLE = "temp.batchimport_whole"
+"""A chunk's rows as the table would have them, where some records lack keys."""
 
 View = Callable[[pl.DataFrame], "AbstractContextManager[str]"]
 """Shows a frame to SQL, under the name that it gives."""
@@ -48,12 +50,20 @@ class DuckdbTransaction(ChunkTransaction):
             if target.on_conflict == "ignore":
                 return Outcomes(ignored=frame.height - int(self.rows(insert.append_new())[0][0]))
             if target.on_conflict == "update":
-                inserted = int(self.rows(insert.count_new())[0][0])
-                self.run(insert.upsert(offset))
-                self.run(insert.remember(offset))
-                return Outcomes(updated=frame.height - inserted)
+                return self._upsert(frame, view, offset)
             self.run(insert.append())
         return Outcomes()
+
+    def _upsert(self, frame: pl.DataFrame, view: str, offset: int) -> Outcomes:
+        target = self._target
+        insert = _Statements(target, readings(target), view)
+        if target.absent_in(frame):
+            self.run(make_whole(target, frame, view))
+            insert = _Statements(target, whole_readings(target), WHOLE)
+        inserted = int(self.rows(insert.count_new())[0][0])
+        self.run(insert.upsert(offset))
+        self.run(insert.remember(offset))
+        return Outcomes(updated=frame.height - inserted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +137,57 @@ class _Statements:
 
 def numbered(frame: pl.DataFrame, target: Target) -> pl.DataFrame:
     """Return a chunk's frame as SQL sees it: rows with their place, columns `c0`, `c1`, …."""
-    columns = (pl.col(name).alias(f"c{place}") for place, name in enumerate(target.frame_names))
-    return frame.select(columns).with_row_index(ROW)
+    columns = [pl.col(name).alias(f"c{place}") for place, name in enumerate(target.frame_names)]
+    places = {own: place for place, own in enumerate(target.table_names)}
+    marks = [pl.col(mark).alias(f"m{places[own]}") for own, mark in target.absent_in(frame).items()]
+    return frame.select([*columns, *marks]).with_row_index(ROW)
+
+
+def make_whole(target: Target, frame: pl.DataFrame, view: str) -> str:
+    """Return the statement that makes a table of a chunk's rows in which no record lacks a key.
+
+    It has the value of the record before of the same key that has one, or else of the row that is
+    there: as if the records were applied one after the other.
+
+    Args:
+        view: The frame as SQL sees it; values that do not fit their columns become null.
+    """
+    absent, own = target.absent_in(frame), target.table_names
+    keys = [f"c{own.index(name)}" for name in target.key]
+    casts = ", ".join(
+        f"TRY({value.cast}) AS c{place}" for place, value in enumerate(readings(target).values())
+    )
+    values = ", ".join(
+        f"CASE WHEN NOT m{place} THEN c{place} WHEN {_any_null(keys)} THEN NULL "
+        f"ELSE coalesce(last_value(CASE WHEN NOT m{place} THEN {{'value': c{place}}} END IGNORE NULLS) "
+        f"OVER same, {{'value': o.{quote(name)}}}).value END AS c{place}"
+        if name in absent
+        else f"c{place}"
+        for place, name in enumerate(own)
+    )
+    joined = " AND ".join(
+        f"o.{quote(name)} = {key}" for name, key in zip(target.key, keys, strict=True)
+    )
+    marks = "".join(f", m{own.index(name)}" for name in absent)
+    return (
+        f"CREATE OR REPLACE TEMP TABLE {WHOLE.partition('.')[2]} AS "
+        f"WITH given AS (SELECT {ROW}, {casts}{marks} FROM {view}) "
+        f"SELECT {ROW}, {values} FROM given LEFT JOIN {target.name} AS o ON {joined} "
+        f"WINDOW same AS (PARTITION BY {', '.join(keys)} ORDER BY {ROW} "
+        "ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)"
+    )
+
+
+def whole_readings(target: Target) -> dict[str, Reading]:
+    """Return how the columns of the table that `make_whole` makes are read: as they are."""
+    return {
+        name: Reading(f"c{place}", f"c{place}", may_fail=False)
+        for place, name in enumerate(target.table_names)
+    }
+
+
+def _any_null(columns: Sequence[str]) -> str:
+    return " OR ".join(f"{column} IS NULL" for column in columns)
 
 
 def readings(target: Target) -> dict[str, Reading]:

@@ -15,6 +15,7 @@ from batchimport.sinks.base import SinkHints, SinkOptions
 from batchimport.sinks.duckdb.constraints import CONSTRAINTS, UNIQUE, UNIQUE_INDEXES, Refusals
 from batchimport.sinks.duckdb.dialect import (
     CATALOGUE,
+    ROW,
     TYPES,
     DuckdbColumn,
     field_error,
@@ -22,19 +23,27 @@ from batchimport.sinks.duckdb.dialect import (
     unquoted,
 )
 from batchimport.sinks.duckdb.file import Scratch, Stream, check_place, connect, path_of
-from batchimport.sinks.duckdb.rows import DuckdbTransaction, numbered, readings
+from batchimport.sinks.duckdb.rows import (
+    WHOLE,
+    DuckdbTransaction,
+    make_whole,
+    numbered,
+    readings,
+    whole_readings,
+)
 from batchimport.sinks.sql.ledger import SqlSink
-from batchimport.sinks.sql.statements import quote
+from batchimport.sinks.sql.statements import column_list, quote
 from batchimport.sinks.sql.store import SqlClaim, without
 from batchimport.state.files import OpenedFile
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import polars as pl
 
     from batchimport.model import ChunkResult
     from batchimport.sinks.base import JobRecord, StoreRequest
+    from batchimport.sinks.duckdb.dialect import Reading
     from batchimport.sinks.sql.dialect import Refused, Rows, Target
 
 ROW_GROUP = 122_880
@@ -241,10 +250,30 @@ class DuckdbClaim(SqlClaim):
 
     def _refusals(self, frame: pl.DataFrame, target: Target) -> Refused:
         """Return the rows that the table refuses, as far as queries can find out."""
-        place, columns = self._file.place(target.table), self._file.columns(target.table)
         with self._file.view(numbered(frame, target)) as view:
-            refusals = Refusals(self._file.rows, place, columns, readings(target), view)
-            return refusals.find(target.on_conflict, target.key)
+            if not target.absent_in(frame):
+                return self._examine(target, readings(target), view)
+            # What a refused record says must not get into the rows after it: of each key the first
+            # refused record is found, and then those after it are looked at without it.
+            unread = Refusals(self._file.rows, *self._place(target), readings(target), view)
+            refused = unread.find_unreadable()
+            while True:
+                taken = f"(SELECT * FROM {view} WHERE NOT list_contains({list(refused)}, {ROW}))"
+                self._file.run(make_whole(target, frame, taken))
+                found = self._examine(target, whole_readings(target), WHOLE)
+                if not found:
+                    return refused
+                key = column_list([f"c{target.table_names.index(name)}" for name in target.key])
+                first = f"SELECT min({ROW}) FROM {WHOLE} WHERE {ROW} IN ? GROUP BY {key}"
+                for (row,) in self._file.rows(first, [list(found)]):
+                    refused[row] = found[row]
+
+    def _examine(self, target: Target, columns: Mapping[str, Reading], source: str) -> Refused:
+        refusals = Refusals(self._file.rows, *self._place(target), columns, source)
+        return refusals.find(target.on_conflict, target.key)
+
+    def _place(self, target: Target) -> tuple[tuple[str, str], list[DuckdbColumn]]:
+        return self._file.place(target.table), self._file.columns(target.table)
 
     def _try_out(self, request: StoreRequest, target: Target, refused: Refused) -> Refused:
         """Find the rows that make the table fail by storing more and more of them, and undoing it.

@@ -44,14 +44,14 @@ def check_schema(where: str, known: Mapping[str, pl.DataType], columns: Sequence
         UsageError: If not.
     """
     missing = [column.name for column in columns if column.name not in known]
-    if missing:
+    if missing and len(missing) == len(columns):  # another dataset, or another file, was meant
         raise UsageError(
             f"the dataset has no column {', '.join(missing)}",
             where=where,
             hint="choose another directory, or drop the keys with --sql",
         )
     for column in columns:
-        if not _fits(column, known[column.name]):
+        if column.name in known and not _fits(column, known[column.name]):
             raise UsageError(
                 f"the dataset's column {column.name} of type {known[column.name]} cannot take "
                 f"{column.kind} values",
@@ -104,7 +104,11 @@ def _stored(name: str, kind: Kind, dtype: pl.DataType) -> pl.Expr:
 
 def _error(name: str, schema: Schema, value: object) -> FieldError:
     if name not in schema:
-        message = "the dataset has no column for keys that its schema does not name"
-        return FieldError("unknown_key", "", message, str(value)[:200])
+        field = "" if name == EXTRA_COLUMN else name
+        message = (
+            "the dataset has no column for this key: import it into another directory, or drop the "
+            "key with --sql"
+        )
+        return FieldError("unknown_key", field, message, str(value)[:200])
     message = f"does not fit the dataset's column of type {schema[name]}"
     return FieldError("type", name, message, str(value)[:200])

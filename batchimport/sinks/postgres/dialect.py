@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
 import psycopg
-from psycopg.conninfo import conninfo_to_dict
+from psycopg import pq
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from batchimport.errors import (
     BatchImportError,
     DataError,
     DestinationAwayError,
+    DestinationNotUpError,
     FatalError,
     TransientError,
 )
@@ -39,6 +42,8 @@ _AWAY = ("08", "57P01", "57P02", "57P03")
 _TRANSIENT = ("40001", "40P01", "53", "57014", "55P03", "25P03")
 _DATA = ("22", "23", "54", "P0001")
 """Also a value too large for an index (54), and a trigger that refuses the row (P0001)."""
+PING_SECONDS = 2
+"""How long a server that did not answer is asked whether it is there."""
 NOT_THE_ROW = "^(08|25|40|53|55P|57|58|XX)"
 """SQLSTATEs of the connection, the server, its disk and memory, and other transactions."""
 RAISED = r"\m(RAISE|ASSERT)$"
@@ -111,7 +116,24 @@ def opening(error: psycopg.Error, address: str, where: str) -> BatchImportError:
     reason = next((line for line in lines if "failed: " in line), ours.message)
     reason = reason.rpartition("failed: ")[2].removeprefix("FATAL:").strip()
     hint = "check the address and the server"
-    return DestinationAwayError(f"cannot connect: {reason}", server_of(address), hint)
+    kind = DestinationNotUpError if _may_come_up(address) else DestinationAwayError
+    return kind(f"cannot connect: {reason}", server_of(address), hint)
+
+
+def _may_come_up(address: str) -> bool:
+    """Say whether no server answers at a host that is known, or one that is starting.
+
+    A server that refuses user or password does answer.
+    """
+    given = conninfo_to_dict(address)
+    try:
+        for host in str(given.get("host") or "").split(","):
+            if host and not host.startswith("/") and not given.get("hostaddr"):
+                socket.getaddrinfo(host, None)
+    except OSError:
+        return False
+    probe = make_conninfo(address, connect_timeout=PING_SECONDS)
+    return pq.PGconn.ping(probe.encode()) in (pq.Ping.REJECT, pq.Ping.NO_RESPONSE)
 
 
 def server_of(address: str) -> str:

@@ -169,6 +169,7 @@ class PostgresTransaction(ChunkTransaction):
         self._connection = connection
         # Those of this sink's own catalogue.
         self._columns = cast("list[PostgresColumn]", [own for _, own in target.columns])
+        self._absent: dict[str, str] = {}
 
     def rows(self, statement: str, values: Sequence[Any] = ()) -> Rows:
         """Run a statement in this transaction and return its rows."""
@@ -227,16 +228,22 @@ class PostgresTransaction(ChunkTransaction):
     def store_rows(self, frame: pl.DataFrame, offset: int) -> Outcomes:
         """Store all rows that the table takes."""
         target = self._target
+        self._absent = target.absent_in(frame)
+        marks = frame.select(
+            pl.when(pl.col(mark)).then(pl.lit("t")).alias(f"m{target.table_names.index(own)}")
+            for own, mark in self._absent.items()
+        )
         frame = self._with_arrays(frame.select(target.frame_names))
         refused = _with_nul(frame)
         places = [place for place in range(frame.height) if place not in refused]
         frame = frame[places] if refused else frame
+        marks = marks[places] if refused and marks.width else marks
         takes_copy, may_skip = self.rows(WAYS, (target.name,))[0]
         if target.on_conflict == "error" and takes_copy:
             stored = self._append(frame)
             if stored is not None:
                 return Outcomes(refused, skipped=frame.height - stored)
-        outcomes = self._isolate(frame, self._way(offset, may_skip=may_skip))
+        outcomes = self._isolate(frame, marks, self._way(offset, may_skip=may_skip))
         refused |= {places[place]: why for place, why in outcomes.refused.items()}
         return Outcomes(dict(sorted(refused.items())), *outcomes.counts)
 
@@ -253,12 +260,17 @@ class PostgresTransaction(ChunkTransaction):
                 return None
             raise
 
-    def _isolate(self, frame: pl.DataFrame, way: _Way) -> Outcomes:
-        """Store the rows that the table takes, block by block."""
+    def _isolate(self, frame: pl.DataFrame, marks: pl.DataFrame, way: _Way) -> Outcomes:
+        """Store the rows that the table takes, block by block.
+
+        Args:
+            marks: For column `c1`, if some row lacks it, a column `m1` that is not null for those.
+        """
         target = self._target
         staged = frame.select(
             pl.col(name).alias(f"c{place}") for place, name in enumerate(frame.columns)
-        ).with_row_index("at")
+        )
+        staged = staged.hstack(marks).with_row_index("at")
         texts = ", ".join(f"{name} text" for name in staged.columns[1:])
         typed = ", ".join(f"{quote(own.name)} {own.type_name}" for own in self._columns)
         self.run(f"CREATE TEMP TABLE batchimport_rows (at int PRIMARY KEY, {texts}) ON COMMIT DROP")
@@ -280,8 +292,20 @@ class PostgresTransaction(ChunkTransaction):
         return Outcomes(refused, *(int(sum(counts)) for counts in zip(*blocks, strict=True)))
 
     def _insert(self, condition: str = "") -> str:
-        """Return the statement that inserts staged rows as values of the table's columns."""
-        casts = ", ".join(f"c{place}::{own.base}" for place, own in enumerate(self._columns))
+        """Return the statement that inserts staged rows as values of the table's columns.
+
+        Where a record lacks a key, what the row has is inserted again: it is updated to itself, and a
+        column that must not be null is not.
+        """
+        typed = {own.name: f"c{at}::{own.base}" for at, own in enumerate(self._columns)}
+        same = " AND ".join(f"o.{quote(name)} = {typed[name]}" for name in self._target.key)
+        casts = ", ".join(
+            f"CASE WHEN m{at} IS NULL THEN {typed[own.name]} ELSE "
+            f"(SELECT o.{quote(own.name)} FROM {self._target.name} AS o WHERE {same}) END"
+            if own.name in self._absent
+            else typed[own.name]
+            for at, own in enumerate(self._columns)
+        )
         names = column_list(self._target.table_names)
         staged = f"SELECT {casts} FROM pg_temp.batchimport_rows"
         return f"INSERT INTO {self._target.name} ({names}) {staged} {condition}"

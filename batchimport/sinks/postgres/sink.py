@@ -69,6 +69,7 @@ class PostgresSink(SqlSink):
     """One database; a connection for the job, and one for each chunk that is being stored."""
 
     types = TYPES
+    longest_name = 63
     emptying = "TRUNCATE"
     adding = "ADD COLUMN IF NOT EXISTS"
 

@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
-from batchimport.model import INDEX
+from batchimport.model import ABSENT, INDEX
 from batchimport.sinks.base import taken_over
 from batchimport.sinks.sql import statements
 from batchimport.sinks.sql.statements import ADDED_COLUMNS, LEDGER_TABLES, OUTCOME_COLUMNS, quote
@@ -132,6 +132,14 @@ class Target:
         """Names of the same columns in the table."""
         return [own.name for _, own in self.columns]
 
+    def absent_in(self, frame: pl.DataFrame) -> dict[str, str]:
+        """Return the table's columns that some row of a frame leaves alone, and which column says so."""
+        return {
+            own.name: ABSENT + column.name
+            for column, own in self.columns
+            if ABSENT + column.name in frame.columns
+        }
+
 
 class LedgerTables(NamedTuple):
     """Names of the ledger's tables, as SQL."""
@@ -153,6 +161,9 @@ class Dialect(ABC):
 
     names_have_case: ClassVar[bool] = True
     """Two columns may differ in case alone."""
+
+    longest_name: ClassVar[int | None] = None
+    """How many bytes of a name the database keeps; the rest is cut off. None: all of them."""
 
     emptying: ClassVar[str] = "DELETE FROM"
     """What empties a table as a part of a transaction, followed by the table's name."""
@@ -226,6 +237,15 @@ class Dialect(ABC):
     def quote(self, name: str) -> str:
         """Return an identifier as SQL, whatever characters it has."""
         return quote(name)
+
+    def shortened(self, name: str) -> str:
+        """Return what the database keeps of a name."""
+        return name.encode()[: self.longest_name].decode(errors="ignore")
+
+    def folded(self, name: str) -> str:
+        """Return what all names that the database takes for one have in common."""
+        name = self.shortened(name)
+        return name if self.names_have_case else name.lower()
 
     def column_type(self, column: Column, *, is_key: bool) -> str:
         """Return the SQL type of a column of a table that is created.

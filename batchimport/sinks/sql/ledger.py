@@ -162,14 +162,10 @@ class SqlSink(Dialect):
         return SqlClaim(self, record, target, self.hints_for(target))
 
     def hints_for(self, target: Target) -> SinkHints:
-        """Return what suits a table: with a unique key, the order of rows decides which one wins.
-
-        An update knows which record has written a key last, in whatever order chunks are stored.
-        """
+        """Return what suits a table: with a unique key, the order of rows decides which one wins."""
         if not self.is_unique(target):
             return self.hints
-        keeps_order = target.on_conflict != "update"
-        return replace(self.hints, writers=1, keeps_order=keeps_order)
+        return replace(self.hints, writers=1, keeps_order=True)
 
     def is_unique(self, target: Target) -> bool:
         """Say whether rows of a table may refuse each other."""

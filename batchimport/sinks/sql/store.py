@@ -10,7 +10,7 @@ import msgspec
 import polars as pl
 
 from batchimport import failpoints
-from batchimport.model import EXTRA_COLUMN, FieldError
+from batchimport.model import ABSENT, EXTRA_COLUMN, FieldError
 from batchimport.schema import Column
 from batchimport.sinks.sql import statements
 from batchimport.sinks.sql.cells import read
@@ -41,7 +41,11 @@ class SqlClaim:
 
     def store(self, request: StoreRequest) -> ChunkResult:
         """Commit ledger row, rows and rejects in one transaction, or nothing of them."""
-        return self._commit(*self._placed(request))
+        placed, target = self._placed(request)
+        if target.on_conflict == "update":
+            frame = _marked(placed.frame, set(request.frame.columns), target)
+            placed = replace(placed, frame=frame)
+        return self._commit(placed, target)
 
     def _commit(self, request: StoreRequest, target: Target) -> ChunkResult:
         """Store a chunk into a table that has all of its columns.
@@ -80,16 +84,24 @@ class SqlClaim:
         extra = frame.get_column(EXTRA_COLUMN)
         keys = {place: _raw_items(extra[place]) for place in extra.is_not_null().arg_true()}
         frame, adds = frame.drop(EXTRA_COLUMN), target.new_columns == "add"
-        # A key that differs from a column only in case cannot be added as a column.
-        taken = {name.lower() for name in target.table_names}
+        # A key that differs from a column only in case, or beyond what is kept of a name, cannot be
+        # added as a column.
+        place_of = {
+            name: self._database.shortened(name).lower()
+            for items in keys.values()
+            for name in items
+        }
+        taken = dict.fromkeys((name.lower() for name in target.table_names), "")
+        for name in sorted(place_of):
+            taken.setdefault(place_of[name], name)
         refused = {
             place: [_unknown(name, items[name]) for name in unknown]
             for place, items in keys.items()
-            if (unknown := [name for name in items if not adds or name.lower() in taken])
+            if (unknown := [name for name in items if not adds or taken[place_of[name]] != name])
         }
         if adds:
-            names = sorted({name for items in keys.values() for name in items})
-            new = [Column(name, "json") for name in names if name.lower() not in taken]
+            names = sorted(name for name in place_of if taken[place_of[name]] == name)
+            new = [Column(name, "json") for name in names]
             target = with_columns(self._database, target, new)
             frame = frame.with_columns(
                 pl.Series(
@@ -117,6 +129,23 @@ class SqlClaim:
             if state == "completed":
                 database.run(f"DROP TABLE IF EXISTS {database.keys_table(job_id)}")
         return mismatch
+
+
+def _marked(frame: pl.DataFrame, known: set[str], target: Target) -> pl.DataFrame:
+    """Add columns that no record has; what came into the frame late is absent where it is null.
+
+    Args:
+        known: Columns that the frame had before.
+    """
+    lacking = [name for name in target.frame_names if name not in frame.columns]
+    frame = frame.with_columns(pl.lit(None, dtype=pl.String).alias(name) for name in lacking)
+    late = {name for name in target.frame_names if name not in known}
+    return frame.with_columns(
+        (pl.lit(value=True) if name in late else pl.col(ABSENT + name)).alias(ABSENT + name)
+        & pl.col(name).is_null()
+        for name in target.frame_names
+        if name in late or ABSENT + name in known
+    )
 
 
 def without(request: StoreRequest, refused: Refused) -> StoreRequest:

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from batchimport.errors import UsageError, did_you_mean
 from batchimport.model import EXTRA_COLUMN
+from batchimport.schema import Column
 from batchimport.sinks.sql.dialect import Target
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from batchimport.model import Job, NewColumns
-    from batchimport.schema import Column
     from batchimport.sinks.base import JobRecord
     from batchimport.sinks.sql.dialect import Dialect, TableColumn
 
@@ -28,17 +28,10 @@ def prepare_table(database: Dialect, job: Job, columns: Sequence[Column]) -> int
         UsageError: If it cannot take the columns, has no unique index on the key, or must not
             exist.
     """
+    _refuse_long_name(database, job.table)
     if not columns:  # an empty source
         return _empty_table(database, job)
-    shared = (
-        "" if database.names_have_case else _differing_in_case([column.name for column in columns])
-    )
-    if shared:
-        raise UsageError(
-            f"keys that differ only in case would share a column: {shared}",
-            where=job.table,
-            hint="rename one of them with --transform or --sql",
-        )
+    _refuse_shared(database, job.table, [column.name for column in columns])
     exists, name = database.exists(job.table), database.name(job.table)
     if exists and job.if_exists == "fail":
         raise _exists(job)
@@ -81,6 +74,9 @@ def find_target(database: Dialect, job: Job, record: JobRecord) -> Target:
         UsageError: If the table does not take its columns any more.
     """
     columns = match_columns(database, job, record.columns) if record.columns else ()
+    if columns and job.on_conflict == "update":  # a row that is there has what no record has
+        unfilled = _unfilled(database.columns(job.table), columns)
+        columns = (*columns, *((Column(own.name, "string"), own) for own in unfilled))
     taken = {column.name for column, _ in columns}
     own_names = {column.name: own.name for column, own in columns}
     return Target(
@@ -111,22 +107,18 @@ def with_columns(database: Dialect, target: Target, columns: Sequence[Column]) -
     with database.transaction():  # of several processes one adds them
         _add_columns(database, target.table, new)
         known = _by_name(database, target.table)
-    pairs = ((column, known[_folded(database, column.name)]) for column in new)
+    pairs = ((column, known[database.folded(column.name)]) for column in new)
     return replace(target, columns=(*target.columns, *pairs))
 
 
 def _add_columns(database: Dialect, table: str, columns: Sequence[Column]) -> None:
     known = _by_name(database, table)
     for column in columns:
-        if _folded(database, column.name) not in known:
+        if database.folded(column.name) not in known:
             database.run(
                 f"ALTER TABLE {database.name(table)} {database.adding} {database.quote(column.name)} "
                 f"{database.types[column.kind]}"
             )
-
-
-def _folded(database: Dialect, name: str) -> str:
-    return name if database.names_have_case else name.lower()
 
 
 def match_columns(
@@ -147,14 +139,13 @@ def match_columns(
         for own in known
         if not database.names_have_case or own.name == own.name.lower()
     }
-    own_of = {
-        column.name: exact.get(column.name) or folded.get(column.name.lower()) for column in columns
-    }
+    kept = {column.name: database.shortened(column.name) for column in columns}
+    own_of = {name: exact.get(short) or folded.get(short.lower()) for name, short in kept.items()}
     missing = [column for column in columns if own_of[column.name] is None]
     if missing and job.new_columns == "add":
         _add_columns(database, table, missing)
         return match_columns(database, job, columns)
-    if job.new_columns is None:
+    if len(missing) == len(columns):  # another table, or another file, was meant
         _refuse_missing(table, [column.name for column in missing], list(exact))
     pairs = [(column, own) for column in columns if (own := own_of[column.name]) is not None]
     taken: dict[str, str] = {}
@@ -167,20 +158,43 @@ def match_columns(
                 hint="rename one of them with --transform or --sql",
             )
         taken[own.name] = column.name
-    _refuse_unfilled(
-        table, [own.name for own in known if not own.is_filled and own.name not in taken]
-    )
+    if job.on_conflict != "update":
+        _refuse_unfilled(table, [own.name for own in _unfilled(known, pairs)])
     return tuple(pairs)
 
 
-def _differing_in_case(names: Sequence[str]) -> str:
-    """Return two names that differ only in case; empty if there are none."""
+def _unfilled(
+    known: Sequence[TableColumn], pairs: Sequence[tuple[Column, TableColumn]]
+) -> list[TableColumn]:
+    """Return the table's columns that must have a value, and that no record has."""
+    taken = {own.name for _, own in pairs}
+    return [own for own in known if not own.is_filled and own.name not in taken]
+
+
+def _refuse_long_name(database: Dialect, table: str) -> None:
+    """Refuse a table whose name would be cut: another one may have the same beginning."""
+    for part in table.split("."):
+        if database.shortened(part) != part:
+            raise UsageError(
+                f"the name has {len(part.encode())} bytes, and {database.longest_name} are kept",
+                where=table,
+                hint="choose a shorter one with --table",
+            )
+
+
+def _refuse_shared(database: Dialect, table: str, names: Sequence[str]) -> None:
+    """Refuse names that the database takes for one."""
     seen: dict[str, str] = {}
     for name in names:
-        if name.lower() in seen:
-            return f"{seen[name.lower()]}, {name}"
-        seen[name.lower()] = name
-    return ""
+        other = seen.setdefault(database.folded(name), name)
+        if other != name:
+            is_cut = database.shortened(name) != name or database.shortened(other) != other
+            how = f"are equal in {database.longest_name} bytes" if is_cut else "differ only in case"
+            raise UsageError(
+                f"keys that {how} would share a column: {other}, {name}",
+                where=table,
+                hint="rename one of them with --transform or --sql",
+            )
 
 
 def _create_table(database: Dialect, job: Job, columns: Sequence[Column]) -> None:
@@ -247,4 +261,4 @@ def _refuse_unfilled(table: str, unfilled: Sequence[str]) -> None:
 
 
 def _by_name(database: Dialect, table: str) -> dict[str, TableColumn]:
-    return {_folded(database, own.name): own for own in database.columns(table)}
+    return {database.folded(own.name): own for own in database.columns(table)}

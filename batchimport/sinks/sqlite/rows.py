@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import polars as pl
 
 from batchimport.errors import BatchImportError, DataError, TransientError
-from batchimport.model import FieldError
+from batchimport.model import ABSENT, FieldError
 from batchimport.sinks.sql.dialect import RECORD, ChunkTransaction, Outcomes
 from batchimport.sinks.sql.statements import column_list, marks, quote
 from batchimport.sinks.sqlite.dialect import FOREIGN_KEYS, field_error, is_conflict_in, text_literal
@@ -111,7 +111,9 @@ class SqliteTransaction(ChunkTransaction):
         """Store all rows that the table takes."""
         target = self._target
         names = dict(zip(target.frame_names, target.table_names, strict=True))
-        frame = frame.select(target.frame_names).rename(names)
+        absent = target.absent_in(frame)
+        names |= {mark: ABSENT + own for own, mark in absent.items()}
+        frame = frame.select([*target.frame_names, *absent.values()]).rename(names)
         orphans: Refused = {}
         while True:
             self.run("SAVEPOINT rows")
@@ -128,9 +130,9 @@ class SqliteTransaction(ChunkTransaction):
 
     def _store(self, frame: pl.DataFrame, offset: int) -> Outcomes:
         target = self._target
-        statement = _insert(target.name, frame.columns)
         if target.on_conflict == "update":
-            return self._upsert(statement, frame, offset)
+            return self._upsert(frame, offset)
+        statement = _insert(target.name, frame.columns)
         if target.on_conflict == "ignore":
             key = f"({column_list(target.key)})" if target.key else ""
             rows = _Rows(self, f"{statement} ON CONFLICT {key} DO NOTHING", frame)
@@ -143,19 +145,30 @@ class SqliteTransaction(ChunkTransaction):
                 rows.append()
         return Outcomes(rows.refused, rows.replaced, len(rows.ignored), len(rows.skipped))
 
-    def _upsert(self, statement: str, frame: pl.DataFrame, offset: int) -> Outcomes:
+    def _upsert(self, frame: pl.DataFrame, offset: int) -> Outcomes:
         """Insert rows or update those of the same key, unless a later record has written it.
 
-        The table of keys gets those of the chunk that the table has. The ones that are new to it
+        Where a record lacks a key, the row keeps what is there: that is inserted again, so that a
+        column that must not be null is not. The table of keys gets those of the chunk that the table has. The ones that are new to it
         afterwards were inserted.
         """
         key, keys = self._target.key, self._target.keys
-        written = [name for name in frame.columns if name not in key] or key
+        names = self._target.table_names
+        written = [name for name in names if name not in key] or key
         changes = ", ".join(f"{quote(name)} = excluded.{quote(name)}" for name in written)
         same = " AND ".join(f"k.{quote(name)} = excluded.{quote(name)}" for name in key)
         given = " AND ".join(f"{quote(name)} = ?" for name in key)
         record = quote(RECORD)
         frame = frame.with_columns((pl.int_range(pl.len(), dtype=pl.Int64) + offset).alias(RECORD))
+        place = {name: at for at, name in enumerate(frame.columns, 1)}
+        this = " AND ".join(f"{quote(name)} = ?{place[name]}" for name in key)
+        values = ", ".join(
+            f"CASE WHEN ?{place[ABSENT + name]} THEN (SELECT {quote(name)} FROM {self._target.name} "
+            f"WHERE {this}) ELSE ?{place[name]} END"
+            if ABSENT + name in place
+            else f"?{place[name]}"
+            for name in names
+        )
 
         def remember_those_there() -> None:
             self.connection.run_many(
@@ -166,8 +179,9 @@ class SqliteTransaction(ChunkTransaction):
 
         rows = _Rows(
             self,
-            f"{statement} ON CONFLICT ({column_list(key)}) DO UPDATE SET {changes} WHERE "
-            f"coalesce((SELECT {record} FROM {keys} AS k WHERE {same}), -1) < ?",
+            f"INSERT INTO {self._target.name} ({column_list(names)}) VALUES ({values}) "
+            f"ON CONFLICT ({column_list(key)}) DO UPDATE SET {changes} WHERE "
+            f"coalesce((SELECT {record} FROM {keys} AS k WHERE {same}), -1) < ?{place[RECORD]}",
             frame,
             remember_those_there,
         )

@@ -1,4 +1,4 @@
-"""Standard input, kept in a private file until its job is completed, so that the job can be resumed."""
+"""Standard input, or records that a program gives: kept in a private file until their job is completed."""
 
 from __future__ import annotations
 
@@ -16,22 +16,30 @@ from batchimport.policy.preparing import announce, note
 from batchimport.state.files import lock_file, open_ours
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from batchimport.state.directory import StateDirectory
 
 BLOCK_BYTES = 1024 * 1024
 
 
 class Spool:
-    """What was read from standard input.
+    """What was read from standard input, or given by a program.
 
     Attributes:
         path: The file that holds it; it moves when `keep` is called.
         note: What users should know about it.
     """
 
-    def __init__(self, state: StateDirectory, path: Path, handle: int | None = None) -> None:
+    def __init__(
+        self,
+        state: StateDirectory,
+        path: Path,
+        handle: int | None = None,
+        what: str = "standard input",
+    ) -> None:
         self.path = path
-        self._state, self._handle = state, handle
+        self._state, self._handle, self._what = state, handle, what
 
     @classmethod
     def of_job(cls, state: StateDirectory, job_id: str) -> Self:
@@ -43,9 +51,10 @@ class Spool:
         path = state.folder(job_id) / "stdin"
         if not path.is_file():
             raise UsageError(
-                "what was read from standard input is no longer there",
+                "what was read from standard input, or given by a program, is no longer there",
                 where=f"job {job_id}",
-                hint="unless the job is completed, pipe the same content into `batchimport run -`",
+                hint="unless the job is completed, pipe the same content into `batchimport run -`, or "
+                "make the same call again",
             )
         return cls(state, path)
 
@@ -59,13 +68,35 @@ class Spool:
         """
         if sys.stdin is None:
             raise UsageError("standard input is closed", hint="pipe something into it")
+        stdin, target = sys.stdin.fileno(), state.path
+        return cls._filled(state, "standard input", lambda _, handle: _copy(stdin, handle, target))
+
+    @classmethod
+    def of_records(cls, state: StateDirectory, write: Callable[[Path], None]) -> Self:
+        """Write the records that a program gives.
+
+        Raises:
+            FatalError: If they cannot be written to disk.
+        """
+
+        def fill(path: Path, handle: int) -> None:
+            try:
+                write(path)
+                os.fsync(handle)
+            except OSError as error:
+                raise _unwritable(error, state.path, "what was given") from error
+
+        return cls._filled(state, "what was given", fill)
+
+    @classmethod
+    def _filled(cls, state: StateDirectory, what: str, fill: Callable[[Path, int], None]) -> Self:
         try:
             handle, path = _private_file(state.make("spool"))
         except OSError as error:
-            raise _unwritable(error, state.path) from error
-        spool = cls(state, path, handle)
+            raise _unwritable(error, state.path, what) from error
+        spool = cls(state, path, handle, what)
         try:
-            _copy(sys.stdin.fileno(), handle, state.path)
+            fill(path, handle)
         except BaseException:
             spool.close()
             raise
@@ -76,7 +107,7 @@ class Spool:
         """Say where it is kept; empty if it is not kept yet."""
         if self._handle is not None:
             return ""
-        return f"standard input is kept in {self.path} until the job is completed"
+        return f"{self._what} is kept in {self.path} until the job is completed"
 
     def keep(self, job_id: str) -> None:
         """Make it the spool of a job, which stays until `discard`."""
@@ -87,7 +118,7 @@ class Spool:
             self._state.make(job_id)
             self.path.replace(path)
         except OSError as error:
-            raise _unwritable(error, path.parent) from error
+            raise _unwritable(error, path.parent, self._what) from error
         self.path = path
         self.close(kept=True)
 
@@ -142,9 +173,9 @@ def _copy(source: int, target: int, place: Path) -> None:
             raise _unwritable(error, place) from error
 
 
-def _unwritable(error: OSError, place: Path) -> FatalError:
+def _unwritable(error: OSError, place: Path, what: str = "standard input") -> FatalError:
     return FatalError(
-        f"standard input cannot be kept: {error.strerror or error}",
+        f"{what} cannot be kept: {error.strerror or error}",
         where=str(place),
         hint="make room or choose another --state-dir",
     )

@@ -9,25 +9,39 @@ import io
 import json
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import polars as pl
 
 from batchimport.errors import FatalError, UsageError
-from batchimport.model import Chunk, Position
+from batchimport.model import Chunk, FieldError, Position
 from batchimport.schema.infer import DIALECT
-from batchimport.sources.base import Batch, Content, OneFile, unreadable
+from batchimport.sources.base import Batch, Content, OneFile, UnreadableRecordError
 from batchimport.sources.bytes.file import TextFile
 from batchimport.sources.json_decoder import decode_raw, decoder_of
 from batchimport.sources.json_records import JsonRecords, decode_samples
-from batchimport.sources.parquet.types import as_json, has_no_number, rule_of, weight_of
+from batchimport.sources.parquet.footer import Footer
+from batchimport.sources.parquet.rows import Rows
+from batchimport.sources.parquet.thrift import MalformedError
+from batchimport.sources.parquet.types import (
+    SCALAR_BYTES,
+    as_json,
+    beyond,
+    error_beyond,
+    json_texts,
+    rule_of,
+    weight_of,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
     from batchimport.model import SourceOptions
     from batchimport.schema import Column, RecordSchema
 
-ROWS_TO_WEIGH = 1000
-_FAILURES = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
+Errors = dict[int, list[FieldError]]
+"""What is wrong with rows, by their index in a chunk."""
+_check = msgspec.json.Decoder(msgspec.Raw).decode
+_FAILURES = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, MalformedError)
 
 
 class ParquetSource(OneFile):
@@ -44,10 +58,11 @@ class ParquetSource(OneFile):
         del options  # they are about text
         self._file = TextFile(path)
         try:
-            self._rows = pl.scan_parquet(self._file.descriptor_path, glob=False)
-            self._types = self._rows.collect_schema()
-            self.size = int(self._rows.select(pl.len()).collect().item())
-            sample = self._rows.head(ROWS_TO_WEIGH).collect()
+            self._footer = Footer(self._file.read_at, self._file.size)
+            _refuse_unreadable(self._footer, path)
+            self._rows = Rows(self._file, self._footer)
+            self._types = self._rows.types
+            self.size = self._footer.rows
         except _FAILURES as error:
             self._file.close()
             reason = str(error).partition("\n")[0]
@@ -56,21 +71,25 @@ class ParquetSource(OneFile):
                 where=path,
                 hint="write or get the file again",
             ) from error
+        except UsageError:
+            self._file.close()
+            raise
         self.name = name
         self.fingerprint, self.modified = self._file.fingerprint, self._file.modified
-        weights = [weight_of(pl.col(column), dtype) for column, dtype in self._types.items()]
-        self._weight = pl.sum_horizontal(pl.lit(0, pl.Int64), *weights).alias("weight")
-        self._is_variable = any(
-            dtype.is_nested() or dtype in (pl.String, pl.Binary, pl.Categorical, pl.Enum)
-            for dtype in self._types.dtypes()
-        )
+        known = {column: dtype for column, dtype in self._types.items() if dtype is not None}
+        self._variable = [column for column, dtype in known.items() if _is_variable(dtype)]
+        weights = [weight_of(pl.col(column), known[column]) for column in self._variable]
+        self._fixed = SCALAR_BYTES * (len(known) - len(weights))
+        self._weight = pl.sum_horizontal(pl.lit(self._fixed, pl.Int64), *weights).alias("weight")
         self.contents: tuple[Content, ...] = (Content(self.size, self._file.content),)
-        self._row_bytes = max(1, int(sample.estimated_size()) // max(1, sample.height))
-        properties = {column: rule_of(dtype) for column, dtype in self._types.items()}
+        self.block_bytes = self._footer.largest_page()
+        nodes = self._footer.columns
         self.declared = {
             "$schema": DIALECT,
             "type": "object",
-            "properties": properties,
+            "properties": {
+                column: rule_of(dtype, nodes[column]) for column, dtype in self._types.items()
+            },
         }
 
     def cut(self, start: Position, limit: int, max_bytes: int) -> Chunk | None:
@@ -79,18 +98,31 @@ class ParquetSource(OneFile):
         `max_bytes` counts their size once they are decoded.
         """
         left = self.size - start.position
-        rows = min(left, limit, max(1, max_bytes // self._row_bytes))
-        if rows <= 0:
+        if left <= 0:
             return None
+        rows = self._expected(start.position, min(left, limit), max_bytes)
         rows = self._fitting(start.position, rows, max_bytes)
         return Chunk(start, Position(start.position + rows, start.record + rows, 1))
 
+    def _expected(self, lo: int, limit: int, max_bytes: int) -> int:
+        """Return how many of the rows from `lo` fit by what the footer says of sizes; at least 1."""
+        rows, at = 0, self._rows.group_at(lo)
+        while rows < limit:
+            group = self._footer.groups[at]
+            row_bytes = max(1, self._fixed, group.plain_bytes // max(1, group.rows))
+            there = min(limit - rows, group.first + group.rows - lo - rows)
+            taken = min(there, max_bytes // row_bytes)
+            rows, max_bytes, at = rows + taken, max_bytes - taken * row_bytes, at + 1
+            if taken < there:
+                break
+        return max(1, rows)
+
     def _fitting(self, lo: int, rows: int, max_bytes: int) -> int:
         """Return how many of the rows from `lo` are within `max_bytes`; at least 1."""
-        if rows == 1 or not self._is_variable:
+        if rows == 1 or not self._variable:
             return rows
         try:
-            weights = self._rows.slice(lo, rows).select(self._weight).collect().to_series()
+            weights = self._rows.read(lo, rows, self._variable).select(self._weight).to_series()
         except _FAILURES:  # the file is damaged: `read` says where
             return rows
         return max(1, int((weights.cum_sum() <= max_bytes).sum()))
@@ -98,41 +130,65 @@ class ParquetSource(OneFile):
     def read(self, chunk: Chunk, schema: RecordSchema) -> Batch:
         """Read a chunk as JSON lines, and parse those."""
         columns = schema.columns
-        lines, without = self._lines(
+        lines, errors = self._lines(
             chunk.lo, chunk.hi, {column.name: column.kind for column in columns}
         )
         required = frozenset(
             column.name for column in columns if column.required and column.nullable
         )
-        rows = ParquetRows(self.name, chunk, columns, lines, without, required)
-        accepted, deferred = decoder_of(columns).decode(lines, b"\n".join(lines), without)
+        rows = ParquetRows(self.name, chunk, columns, lines, errors, required)
+        accepted, deferred = decoder_of(columns).decode(lines, b"\n".join(lines), frozenset(errors))
         return Batch(chunk, accepted, deferred, rows, self.digest(chunk))
 
-    def _lines(self, lo: int, hi: int, kinds: dict[str, str]) -> tuple[list[bytes], frozenset[int]]:
-        """Return rows as JSON lines, and the indices of those with NaN or infinity."""
+    def _lines(self, lo: int, hi: int, kinds: dict[str, str]) -> tuple[list[bytes], Errors]:
+        """Return rows as JSON lines, and what JSON cannot express in them by index."""
+        nodes = self._footer.columns
         try:
-            rows = self._rows.slice(lo, hi - lo).collect()
-            if rows.height != hi - lo:
+            rows = self._rows.read(lo, hi - lo)
+            if rows.height != hi - lo and self._types:
                 raise _damaged(self.name, lo, hi, "rows are missing")
+            json_columns = {
+                values.name: found
+                for values in rows
+                if kinds.get(values.name) != "string"
+                and (found := json_texts(values, nodes[values.name])) is not None
+            }
+            errors = self._errors(rows)
             texts = rows.select(
-                as_json(pl.col(name), dtype, kinds.get(name, "json")).alias(name)
-                for name, dtype in self._types.items()
+                as_json(
+                    pl.col(name),
+                    dtype,
+                    nodes[name],
+                    kinds.get(name, "json"),
+                    is_sayable=not errors,
+                ).alias(name)
+                for name, dtype in rows.schema.items()
+                if name not in json_columns
             )
-            not_finite = rows.select(
-                pl.any_horizontal(
-                    pl.lit(value=False),
-                    *(has_no_number(pl.col(name), dtype) for name, dtype in self._types.items()),
-                ).alias("not_finite")
-            ).to_series()
         except _FAILURES as error:
             raise _damaged(self.name, lo, hi, str(error).partition("\n")[0]) from error
         buffer = io.BytesIO()
         texts.write_ndjson(buffer)
         lines = buffer.getvalue().split(b"\n")[: hi - lo] if texts.width else [b"{}"] * (hi - lo)
-        without = not_finite.arg_true().to_list() if rows.height == not_finite.len() else []
-        for at in without:
-            lines[at] = json.dumps(rows.row(at, named=True), default=str).encode()
-        return lines, frozenset(without)
+        for at in errors:
+            lines[at] = json.dumps(texts.row(at, named=True)).encode()
+        for name, values in json_columns.items():
+            _insert(lines, name, values, errors)
+        return lines, errors
+
+    def _errors(self, rows: pl.DataFrame) -> Errors:
+        """Return what JSON cannot express, by the index of its row."""
+        found = {
+            name: expression.alias(name)
+            for name, dtype in rows.schema.items()
+            if (expression := beyond(pl.col(name), dtype, self._footer.columns[name])) is not None
+        }
+        errors: Errors = {}
+        for cannot in rows.select(found.values()):
+            for at in cannot.arg_true().to_list():
+                error = error_beyond(cannot.name, rows.schema[cannot.name])
+                errors.setdefault(at, []).append(error)
+        return errors
 
     def digest(self, chunk: Chunk) -> str:
         """Return the hash of the share of the file's bytes that is the chunk's share of its rows."""
@@ -155,11 +211,8 @@ class ParquetSource(OneFile):
         """
         if not self._types:
             return self.size
-        narrowest = min(self._types, key=lambda name: _width(self._types[name]))
-        column = pl.col(narrowest)
-        values = column.is_null().sum() + column.is_not_null().sum()  # decodes them, unlike `len`
         try:
-            return int(self._rows.select(values).collect(engine="streaming").item())
+            return self._rows.count()
         except _FAILURES as error:
             raise _damaged(self.name, 0, self.size, str(error).partition("\n")[0]) from error
 
@@ -175,11 +228,46 @@ class ParquetSource(OneFile):
         self._file.close()
 
 
-def _width(dtype: pl.DataType) -> int:
-    """Return about how much there is to decode in a value."""
-    if dtype == pl.Boolean:
-        return 1
-    return 8 if dtype.is_numeric() or dtype.is_temporal() else 100 if dtype.is_nested() else 32
+def _is_variable(dtype: pl.DataType) -> bool:
+    """Say whether values of a type may be of any length."""
+    return dtype.is_nested() or not (
+        dtype.is_numeric() or dtype.is_temporal() or dtype == pl.Boolean
+    )
+
+
+def _refuse_unreadable(footer: Footer, path: str) -> None:
+    """Refuse a file with a column that cannot be read as it is.
+
+    Raises:
+        UsageError: If so.
+    """
+    for name, node in footer.columns.items():
+        for element in node.walk():
+            if element.problem:
+                raise UsageError(
+                    f"column {name} has {element.problem}",
+                    where=path,
+                    hint="write the file with this column as text, or without it",
+                )
+
+
+def _insert(lines: list[bytes], name: str, values: pl.Series, errors: Errors) -> None:
+    """Add a column of JSON texts to the lines, as they are; what is not JSON is an error."""
+    key = json.dumps(name).encode() + b":"
+    for at, text in enumerate(values):
+        value = b"null"
+        if text is not None:
+            try:
+                _check(text)
+                value = text.encode().replace(b"\n", b" ").replace(b"\r", b" ")
+            except (msgspec.DecodeError, RecursionError):
+                value = json.dumps(text).encode()
+                error = FieldError(
+                    "malformed_json", name, "declared to be JSON, and is not", text[:80]
+                )
+                errors.setdefault(at, []).append(error)
+        line = lines[at]
+        lines[at] = line[:-1] + (b"," if len(line) > 2 else b"") + key + value + b"}"
 
 
 def _damaged(name: str, lo: int, hi: int, reason: str) -> FatalError:
@@ -199,18 +287,23 @@ class ParquetRows(JsonRecords):
         chunk: Chunk,
         columns: tuple[Column, ...],
         lines: list[bytes],
-        not_finite: frozenset[int],
+        errors: Errors,
         required: frozenset[str],
     ) -> None:
         super().__init__(name, chunk, columns)
-        self.lines, self._not_finite, self._required = lines, not_finite, required
+        self.lines, self._errors, self._required = lines, errors, required
 
     def values(self, index: int) -> dict[str, Any]:
         """Return the row as JSON values."""
-        if index in self._not_finite:
-            raise unreadable("number_out_of_range", "NaN and infinity are not JSON numbers")
+        if index in self._errors:
+            raise UnreadableRecordError(*self._errors[index])
         self.lines[index] = self._without_nulls(self.lines[index])
         return super().values(index)
+
+    def keys(self, index: int) -> Collection[str] | None:
+        """Return that all rows have all columns."""
+        del index
+        return None
 
     def _without_nulls(self, line: bytes) -> bytes:
         pairs = (
