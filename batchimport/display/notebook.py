@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from contextvars import copy_context
+from importlib import import_module
 from io import StringIO
 from typing import TYPE_CHECKING, Any
 
@@ -66,9 +67,8 @@ class _CellOutput:
 
     def _publish(self, content: dict[str, str]) -> None:
         if self._shown is None:
-            from IPython.display import display  # noqa: PLC0415 - a notebook has it
-
-            self._shown = display(content, raw=True, display_id=True)
+            library: Any = import_module("IPython.display")  # a notebook has it, without types
+            self._shown = library.display(content, raw=True, display_id=True)
         else:
             self._shown.update(content, raw=True)
 

@@ -305,8 +305,7 @@ def _work(parts: Parts, schema: RecordSchema, bound: BoundTransform, claim: Clai
     transform = bound.with_columns(claim.record.columns)
     began = str(claim.record.configuration.get(LOADED_AT, ""))
     added = additions(parts.job.options, claim.record.job_id, began)
-    updates = parts.job.on_conflict == "update"
-    return Work(parts.source, schema, transform, claim, parts.store_seconds, added, updates)
+    return Work(parts.source, schema, transform, claim, parts.store_seconds, added)
 
 
 def _recorded_schema(record: JobRecord, parts: Parts) -> RecordSchema:

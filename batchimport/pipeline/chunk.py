@@ -34,7 +34,6 @@ class Work:
 
     Attributes:
         store_seconds: Maximum time of one statement in the destination; None for no limit.
-        updates: Rows are updated: a key that a record lacks leaves its column alone.
     """
 
     source: Source
@@ -43,7 +42,6 @@ class Work:
     claim: Claim
     store_seconds: float | None = None
     additions: Additions = NOTHING
-    updates: bool = False
 
 
 @without_panics()
@@ -66,7 +64,8 @@ def process_chunk(
     rejects += [
         batch.raw_records.reject(index, "transform", [error]) for index, error in done.failures
     ]
-    rows = _with_absent(done, batch) if work.updates else done.frame
+    updates = work.claim.record.configuration.get("on_conflict") == "update"
+    rows = _with_absent(done, batch) if updates else done.frame
     before_store()
 
     def reject_row(row: int, errors: Sequence[FieldError]) -> Reject:

@@ -79,12 +79,19 @@ def _names(registry: dict[str, Any]) -> set[str]:
 
 ENTRY_POINTS = """\
 [batchimport.sources]
-box = tests.helpers.box_entry:BOX
-csv = tests.helpers.box_entry:BOX
+box = toy_entries:BOX
+csv = toy_entries:BOX
 broken = tests.helpers.no_such_module:BOX
 [batchimport.sinks]
-toy = tests.helpers.toy_entry:TOY
-wrong = tests.helpers.box_entry:BOX
+toy = toy_entries:TOY
+wrong = toy_entries:BOX
+"""
+MODULE = """\
+from batchimport.sinks.registry import Scheme
+from batchimport.sources.registry import Format
+
+BOX = Format("tests.helpers.toy_source:BoxSource", (".box",), magic=b"BOX1")
+TOY = Scheme("tests.helpers.toy_sink:ToySink", "toy:///path", is_path=True, on_one_host=True)
 """
 
 
@@ -92,6 +99,7 @@ def install(folder: Path) -> None:
     """Install a package that brings the toys; others of its entries cannot be used."""
     metadata = folder / "toys-1.0.dist-info"
     metadata.mkdir()
+    (folder / "toy_entries.py").write_text(MODULE)
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: toys\nVersion: 1.0\n")
     (metadata / "entry_points.txt").write_text(ENTRY_POINTS)
 

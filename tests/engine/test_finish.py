@@ -35,8 +35,10 @@ def test_an_update_leaves_alone_what_a_record_lacks(workdir: Workdir) -> None:
     workdir.write("f.py", "def f(record):\n    record.pop('a')\n    return record\n")
     workdir.lines("w.jsonl", [{"id": 3, "a": 7, "b": "v"}, {"id": 4, "a": 7, "n": 8}])
     assert workdir.call("run", "w.jsonl", *update, "--transform", "f:f").code == 0
+    workdir.lines("r.jsonl", [{"id": 4, "bee": None}])
+    assert workdir.call("run", "r.jsonl", *update, "--rename", "bee=b").code == 0
     assert query(workdir.path / "t.db", "SELECT a, b, n FROM t ORDER BY id") == [
-        (None, "z", 0), ("x", "z", 1), (None, "w", 2), ("x", "v", 3), ("x", "y", 8)
+        (None, "z", 0), ("x", "z", 1), (None, "w", 2), ("x", "v", 3), ("x", None, 8)
     ]  # fmt: skip
 
 

@@ -37,6 +37,7 @@ from batchimport.sinks.sqlite import sink as sqlite_sink
 from batchimport.sinks.sqlite.rows import SqliteTransaction
 from batchimport.sources.json_decoder import TypedDecoder
 from batchimport.sources.jsonl.source import LineRecords
+from batchimport.sources.parquet.footer import Footer
 from batchimport.sources.text_lines import Lines
 from batchimport.state import directory, files
 from batchimport.state.files import TemporaryFile
@@ -298,11 +299,31 @@ def _names_not_quoted() -> None:
     _replace(statements.quote, lambda name: f'"{name}"')
 
 
+def _partial_records_wipe() -> None:
+    _replace(chunk._with_absent, lambda done, batch: done.frame)
+
+
+def _polars_reads_all_types() -> None:
+    Footer.plain_columns = lambda self: []  # type: ignore[method-assign]
+
+
 _CONTRACT = "tests/contract/test_sinks.py::"
 _FAULTS = "tests/faults/"
 _EVERY_SINK = ("sqlite", "duckdb", "postgresql", "parquet")
 
 BREAKS: dict[str, Break] = {
+    "partial-records-wipe": Break(
+        "an update sets the columns to null whose keys a record lacks",
+        _partial_records_wipe,
+        ["tests/engine/test_finish.py::test_an_update_leaves_alone_what_a_record_lacks"],
+        "assert",
+    ),
+    "polars-reads-all-types": Break(
+        "timestamps of Spark beyond the year 2262 are read as Polars reads them",
+        _polars_reads_all_types,
+        ["tests/unit/test_parquet_source.py::test_timestamps_of_spark_have_all_years"],
+        "assert",
+    ),
     "ledger-after-the-data": Break(
         "the rows are committed first, and their ledger row in a transaction of its own",
         _ledger_after_the_data,

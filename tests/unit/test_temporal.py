@@ -78,7 +78,7 @@ def test_errors_survive_the_history() -> None:
 
 def test_all_that_is_asked_for_reaches_the_workers() -> None:
     """A job's spec has every field of a request that does not concern the starter alone."""
-    own = {"job", "options", "state", "handle_signals", "temporal"}
+    own = {"job", "options", "state", "handle_signals", "temporal", "objects", "interrupter"}
     asked = {each.name for each in fields(Request)} - own
     assert asked - {each.name for each in fields(JobSpec)} == set()
 
