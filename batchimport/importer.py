@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from batchimport.display.log import RunLog
 from batchimport.engines import event_loop
@@ -79,7 +79,7 @@ from batchimport.system import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from batchimport.jobs.identify import Request
     from batchimport.jobs.start import Opened
@@ -102,21 +102,38 @@ def import_file(request: Request, observer: Observer = lambda _: None) -> Outcom
         observer: Called with every event of the run, from several threads; the logger `batchimport`
             gets the same events.
     """
+    return outcome_of(lambda observe: _Call(request, observe), observer)
+
+
+class Call(Protocol):
+    """Work on a job that ends with an outcome."""
+
+    def run(self) -> Outcome:
+        """Do the work."""
+        ...
+
+    def not_begun(self, error: BatchImportError) -> Outcome:
+        """Return the outcome of work that ended before the job was claimed."""
+        ...
+
+
+def outcome_of(make_call: Callable[[Observer], Call], observer: Observer) -> Outcome:
+    """Return the outcome of a call, whose events the observer and the logger get; raise nothing."""
     log = RunLog()
 
     def observe(event: Event) -> None:
         log(event)
         observer(event)
 
-    outcome = _import(_Call(request, observe))
+    outcome = _run(make_call(observe), observe)
     log(JobFinished(outcome.summary))  # a run that did not begin has no event
     return outcome
 
 
-def _import(call: _Call) -> Outcome:
+def _run(call: Call, observer: Observer) -> Outcome:
     try:
         refuse_few_files()
-        with watched_by(call.observer):
+        with watched_by(observer):
             return call.run()
     except BatchImportError as error:
         return call.not_begun(error)
@@ -405,15 +422,8 @@ class _Run:
     def _finished(
         self, summary: Summary, code: int, rejects: Exported, error: BatchImportError | None = None
     ) -> Outcome:
-        summary = replace(
-            summary,
-            delivery=self._sink.hints.delivery,
-            peak_memory_bytes=peak_memory_bytes(),
-            rejects_by_code=rejects.codes,
-            rejects_by_field=rejects.fields,
-            rejects_file=rejects.path,
-            **rejects.outcomes,
-        )
+        summary = rejects.fill(replace(summary, delivery=self._sink.hints.delivery))
+        summary = replace(summary, peak_memory_bytes=peak_memory_bytes())
         summary = self._tally.fill(summary, time.monotonic() - self._began)
         self._recorder(JobFinished(summary))
         return Outcome(summary, code, rejects.examples, error)

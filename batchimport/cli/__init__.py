@@ -17,6 +17,7 @@ from batchimport.cli import (
     init,
     jobs,
     rejects,
+    replay,
     report,
     resume,
     run,
@@ -42,6 +43,7 @@ _MEANT = {
     **dict.fromkeys(("list", "ls", "history"), "jobs"),
     **dict.fromkeys(("continue", "restart"), "resume"),
     **dict.fromkeys(("errors", "failed", "rejected"), "rejects"),
+    **dict.fromkeys(("retry", "redo", "reprocess", "repair"), "replay"),
     **dict.fromkeys(("progress", "watch", "show"), "status"),
     **dict.fromkeys(("delete", "remove", "rm"), "forget"),
     **dict.fromkeys(("clean", "cleanup", "purge", "gc"), "prune"),
@@ -119,8 +121,13 @@ EXAMPLES = {
     ),
     "rejects": (
         "batchimport rejects users-1a2b3c4d",
-        "batchimport rejects users-1a2b3c4d --raw > rejected.jsonl",
-        "batchimport rejects users-1a2b3c4d --json | jq .errors",
+        "batchimport rejects users-1a2b3c4d --summary",
+        "batchimport rejects users-1a2b3c4d --field age --raw > rejected.jsonl",
+    ),
+    "replay": (
+        "batchimport replay users-1a2b3c4d --schema users.schema.json",
+        "batchimport replay users-1a2b3c4d --from edited.jsonl --where field=age",
+        "batchimport replay users-1a2b3c4d --sql 'SELECT *, lower(email) AS email FROM records'",
     ),
     "init": (
         "batchimport init users.jsonl",
@@ -167,7 +174,7 @@ app = typer.Typer(
 )
 for command in (
     *(run.run, resume.resume, status.status, jobs.jobs),
-    *(rejects.rejects, report.report, schema.schema, init.init),
+    *(rejects.rejects, replay.replay, report.report, schema.schema, init.init),
     *(forget.forget, forget.prune, worker.worker),
 ):
     examples = "\n".join(f"  {line}" for line in EXAMPLES[command.__name__])

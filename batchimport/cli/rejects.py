@@ -1,8 +1,13 @@
 """`rejects`: the records that a job rejected."""
 
+# No `from __future__ import annotations`: Typer reads the annotations while the program runs.
 import json
 import sys
-from typing import Annotated
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
@@ -10,45 +15,116 @@ from batchimport.cli import options as o
 from batchimport.cli.trust import trusted_address
 from batchimport.display import report
 from batchimport.errors import UsageError
+from batchimport.model import Reject
+
+if TYPE_CHECKING:
+    from batchimport.jobs.selecting import RejectFilter
+    from batchimport.model import FieldError
+    from batchimport.sinks.base import JobRecord
+
+
+@dataclass(frozen=True)
+class Which:
+    """Which rejects are meant."""
+
+    title: ClassVar = "Filters"
+
+    code: Annotated[
+        list[str] | None, typer.Option(metavar="CODE", help="Only with this reason. Repeatable.")
+    ] = None
+    field: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FIELD", help="Only with an error in this field. Repeatable."),
+    ] = None
+    stage: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="STAGE", help="Only of parse, validate, transform or store. Repeatable."
+        ),
+    ] = None
+    limit: Annotated[int | None, o.Number("--limit", min=1, help="Only the first N.")] = None
 
 
 def rejects(
     job: o.JobId,
     *,
+    summary: Annotated[
+        bool, typer.Option("--summary", help="Count the errors by field and reason.")
+    ] = False,
     raw: Annotated[
-        bool, typer.Option("--raw", help="Write the original records to stdout.")
+        bool,
+        typer.Option(
+            "--raw", help="Write the records to stdout, as a file of their source's format."
+        ),
     ] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print a JSON object per record.")] = False,
+    which: Which,
     ledger: o.Ledger,
     state: o.State,
 ) -> None:
     """Show the rejected records, and the reasons."""
+    from batchimport.engines.lookup import find_record, unknown  # noqa: PLC0415 - imports drivers
+    from batchimport.jobs.selecting import RejectFilter  # noqa: PLC0415 - imports msgspec
     from batchimport.sinks import open_sink  # noqa: PLC0415 - imports drivers
     from batchimport.sinks.base import SinkOptions  # noqa: PLC0415 - imports drivers
 
+    if raw and (summary or json_):
+        raise UsageError("cannot be combined with --summary or --json", where="--raw")
+    conditions = RejectFilter(
+        *(tuple(each or ()) for each in (which.code, which.field, which.stage))
+    )
     document = state.directory.load(job) or {}
     address = trusted_address(job, document, ledger.address)
     if address is None:
-        raise UsageError(
-            "no such job",
-            where=f"job {job}",
-            hint="see `batchimport jobs`; without its state directory, add --to and the destination",
-        )
+        raise unknown(job, [str(each.get("job_id")) for each in state.directory.jobs()])
     schema = ledger.ledger_schema or document.get("job", {}).get("ledger_schema")
     sink = open_sink(address, SinkOptions(create=False, ledger_schema=schema))
     try:
-        if sink.owner(job) is None:
-            raise UsageError(
-                "no such job there", where=f"job {job}", hint="check --to and --ledger-schema"
-            )
-        records = sink.rejects(job)
-        if raw:
-            for reject in records:
-                sys.stdout.buffer.write(reject.raw + b"\n")
+        record = find_record(sink, job)
+
+        def meant() -> Iterator[Reject]:
+            found = (each for each in sink.rejects(job) if conditions.errors_of(each))
+            return islice(found, which.limit)
+
+        if summary:
+            _show_counts(meant(), conditions, json_=json_)
+        elif raw:
+            _write_raw(meant, record, address)
         elif json_:
-            for reject in records:
+            for reject in meant():
                 typer.echo(json.dumps(reject.to_dict()))
         else:
-            report.show_rejects(records)
+            report.show_rejects(meant())
     finally:
         sink.close()
+
+
+def _show_counts(rejects: "Iterable[Reject]", conditions: "RejectFilter", *, json_: bool) -> None:
+    counts: Counter[tuple[str, str]] = Counter()
+    errors: Iterable[FieldError]
+    for reject in rejects:
+        errors = conditions.errors_of(reject)
+        counts.update((error.field, error.code) for error in errors)
+    if json_:
+        fields: dict[str, dict[str, int]] = {}
+        for (name, code), count in sorted(counts.items()):
+            fields.setdefault(name, {})[code] = count
+        typer.echo(json.dumps(fields))
+    elif counts:
+        report.show_reasons(counts)
+    else:
+        typer.echo("no rejects")
+
+
+def _write_raw(
+    rejects: "Callable[[], Iterable[Reject]]", record: "JobRecord", address: str
+) -> None:
+    from batchimport.jobs.identify import job_from  # noqa: PLC0415 - imports Polars
+    from batchimport.jobs.raw import raw_records, refuse_different_forms  # noqa: PLC0415 - the same
+    from batchimport.jobs.replaying import forms_of  # noqa: PLC0415 - imports Polars
+
+    job = job_from(record.configuration, address)
+    forms = forms_of(record, job)
+    refuse_different_forms(rejects(), forms)
+    for line in raw_records(rejects(), forms, job):
+        sys.stdout.buffer.write(line)

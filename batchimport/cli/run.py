@@ -28,8 +28,11 @@ from batchimport.errors import BatchImportError, JobInterrupted, UsageError
 from batchimport.state.files import write_atomically
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from batchimport.jobs.finish import Outcome
     from batchimport.jobs.identify import Request
+    from batchimport.policy.events import Observer
 
 _FROM_BEST_TO_WORST = (0, 3, 4, 6, 2, 1, 7)
 """Exit codes; that of several jobs is the worst of theirs."""
@@ -133,8 +136,29 @@ def execute(
         BatchImportError: The error that ended the import, for `main` to print.
         typer.Exit: Otherwise.
     """
-    from batchimport.cli.request import unbegun  # noqa: PLC0415 - imports Polars
     from batchimport.importer import import_file  # noqa: PLC0415 - imports Polars
+
+    leave_with(lambda observer: import_file(request, observer), request, output, final_report, read)
+
+
+def leave_with(
+    work: "Callable[[Observer], Outcome]",
+    request: "Request",
+    output: o.Output,
+    report: "Callable[..., None]",
+    read: Mapping[str, str | None] | None = None,
+) -> None:
+    """Do work on a job, report its outcome, and leave with its exit code.
+
+    Args:
+        report: Prints the outcome for people.
+        read: Files that are read besides the sources, by the option that names them.
+
+    Raises:
+        BatchImportError: The error that ended the work, for `main` to print.
+        typer.Exit: Otherwise.
+    """
+    from batchimport.cli.request import unbegun  # noqa: PLC0415 - imports Polars
     from batchimport.jobs.outputs import refuse_overwriting  # noqa: PLC0415 - imports Polars
 
     outputs = {
@@ -149,14 +173,14 @@ def execute(
     progress = "none" if output.quiet else output.progress
     display = open_display(progress, verbose=output.verbose)
     with log_to(output.log_file), display:
-        outcome = import_file(request, notifier.beside(display))
+        outcome = work(notifier.beside(display))
     try:
         if output.summary is not None:  # before standard output, which may be a closed pipe
             body = json.dumps(outcome.summary.to_dict(), indent=1) + "\n"
             write_atomically(output.summary, [body.encode()])
     finally:
         try:
-            _report(outcome, output)
+            _report(outcome, output, report)
         finally:
             notifier.finish(outcome.summary)
     resumable = isinstance(outcome.error, JobInterrupted) and outcome.summary.resume_command
@@ -166,12 +190,12 @@ def execute(
     raise typer.Exit(0 if only_rejects and output.exit_zero_on_rejects else outcome.exit_code)
 
 
-def _report(outcome: "Outcome", output: o.Output) -> None:
+def _report(outcome: "Outcome", output: o.Output, report: "Callable[..., None]") -> None:
     try:
         if output.json_:
             typer.echo(json.dumps(outcome.summary.to_dict()))
         elif not output.quiet and (outcome.summary.resume_command or outcome.error is None):
-            final_report(outcome.summary, outcome.examples, outcome.ended_at)
+            report(outcome.summary, outcome.examples, outcome.ended_at)
     except OSError as error:
         if error.errno not in (errno.EPIPE, errno.EIO):
             raise

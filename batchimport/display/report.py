@@ -81,11 +81,47 @@ def final_report(summary: Summary, examples: Sequence[Reject], ended_at: str | N
         _print_reasons(console, summary, examples)
     if summary.rejects_file:
         console.print(Text(f"rejects file: {safe(summary.rejects_file, 1000)}"), soft_wrap=True)
-    command = summary.resume_command or (
-        f"batchimport rejects {summary.job_id}" if summary.failed else None
-    )
-    if command and not is_dry:
-        console.print(Text(f"next: {safe(command, 1000)}"), soft_wrap=True)
+    _print_next(console, summary)
+
+
+def replay_report(summary: Summary, examples: Sequence[Reject], _: str | None = None) -> None:
+    """Print what became of the rejects that were replayed, and what is left."""
+    console, this_run = output(), summary.this_run
+    outcomes = {
+        "stored": this_run.successful,
+        "filtered or given up": this_run.filtered,
+        "rejected again": this_run.failed,
+    }
+    told = ", ".join(f"{count:,} {word}" for word, count in outcomes.items() if count)
+    rejects = "1 reject" if this_run.processed == 1 else f"{this_run.processed:,} rejects"
+    words = f"replayed {rejects}: {told}" if told else "nothing was replayed"
+    if summary.delivery == DRY_RUN:
+        words = f"dry run, nothing is kept; {words}"
+    console.print(Text(words, style=CAUTION if summary.failed else GOOD))
+    print_facts(console, _facts(summary))
+    if summary.rejects_by_field:
+        _print_reasons(console, summary, examples)
+    if summary.rejects_file:
+        console.print(Text(f"rejects file: {safe(summary.rejects_file, 1000)}"), soft_wrap=True)
+    _print_next(console, summary)
+
+
+def _print_next(console: Console, summary: Summary) -> None:
+    """Print what to type next: how to continue the job, or how its rejects come home."""
+    if summary.delivery == DRY_RUN:
+        return
+    if summary.resume_command:
+        lines = [f"next: {safe(summary.resume_command, 1000)}"]
+    elif summary.failed:
+        job = summary.job_id
+        lines = [
+            f"next: batchimport rejects {job}",
+            f"once the schema, transform or data are mended: batchimport replay {job}",
+        ]
+    else:
+        lines = []
+    for line in lines:
+        console.print(Text(line), soft_wrap=True)
 
 
 def _already(summary: Summary, ended_at: str | None) -> str:
@@ -95,7 +131,7 @@ def _already(summary: Summary, ended_at: str | None) -> str:
     if not summary.failed:
         return text
     remain = "1 reject remains" if summary.failed == 1 else f"{summary.failed:,} rejects remain"
-    return f"{text}; {remain}: batchimport rejects {summary.job_id}"
+    return f"{text}; {remain}: batchimport replay {summary.job_id}"
 
 
 def _outcome(summary: Summary) -> tuple[str, Style]:
@@ -194,6 +230,11 @@ def reject_lines(reject: Reject) -> list[str]:
         field = f" {safe(error.field)}:" if error.field else ""
         lines.append(f"{place}{field} {safe(error.message, 160)} [{safe(error.code)}]")
     return lines
+
+
+def show_reasons(counts: dict[tuple[str, str], int]) -> None:
+    """Print how many errors there are of each field and reason."""
+    print_reasons(output(), counts)
 
 
 def show_rejects(rejects: Iterable[Reject]) -> None:

@@ -140,7 +140,7 @@ def recorded_job(job_id: str, destination: str, ledger_schema: str | None) -> Jo
         UsageError: If the destination knows no such job, or cannot be opened.
     """
     with _opened(destination, ledger_schema) as sink:
-        return _find(sink, job_id)
+        return find_record(sink, job_id)
 
 
 def known_at(job_id: str | None, destination: str, ledger_schema: str | None) -> Known:
@@ -150,7 +150,7 @@ def known_at(job_id: str | None, destination: str, ledger_schema: str | None) ->
         UsageError: If the destination knows no such job, or cannot be opened.
     """
     with _opened(destination, ledger_schema) as sink:
-        record = _find(sink, job_id)
+        record = find_record(sink, job_id)
         committed = sink.committed(record.job_id)
         owner = sink.owner(record.job_id)
     tally = _tallied(record, committed, destination)
@@ -190,7 +190,7 @@ def ledger_facts(job_id: str, destination: str, ledger_schema: str | None) -> Le
         BatchImportError: If the destination knows no such job, or cannot be read.
     """
     with _opened(destination, ledger_schema) as sink:
-        record, rejected = _find(sink, job_id), Rejected()
+        record, rejected = find_record(sink, job_id), Rejected()
         for reject in sink.rejects(job_id):
             rejected.add(reject)
         return LedgerFacts(record, sink.committed(job_id), rejected)
@@ -205,7 +205,12 @@ def _opened(destination: str, ledger_schema: str | None) -> Iterator[Sink]:
         sink.close()
 
 
-def _find(sink: Sink, job_id: str | None) -> JobRecord:
+def find_record(sink: Sink, job_id: str | None) -> JobRecord:
+    """Return the record of a job; of the latest one if none is named.
+
+    Raises:
+        UsageError: If there is none.
+    """
     known = [record for record in sink.jobs() if record.state != FORGOTTEN]
     records = [record for record in known if job_id in (None, record.job_id)]
     if not records:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -101,6 +101,16 @@ class Exported:
     codes: dict[str, int] = field(default_factory=dict)
     fields: dict[str, dict[str, int]] = field(default_factory=dict)
     outcomes: dict[str, Any] = field(default_factory=dict)
+
+    def fill(self, summary: Summary) -> Summary:
+        """Return a summary with what is known of the rejects."""
+        return replace(
+            summary,
+            rejects_by_code=self.codes,
+            rejects_by_field=self.fields,
+            rejects_file=self.path,
+            **self.outcomes,
+        )
 
 
 def finish_job(parts: Parts, claim: Claim, total: int | None, *, is_whole: bool) -> None:

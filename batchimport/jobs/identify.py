@@ -37,7 +37,7 @@ from batchimport.model import (
 )
 from batchimport.rules import check_job_id
 from batchimport.sinks import redact
-from batchimport.sinks.base import DUPLICATES, FORGOTTEN, STAGED
+from batchimport.sinks.base import BEGAN_EMPTY, CONTENTS, DUPLICATES, FORGOTTEN, FORMS, STAGED
 from batchimport.sources.paths import is_kept, short_stem_of, stem_of
 from batchimport.state.directory import STATE_PATH, StateDirectory
 from batchimport.system import owner_is_gone
@@ -381,10 +381,23 @@ def _grown(request: Request, source: Source, sink: Sink) -> JobRecord | None:
         fingerprint=source.fingerprint,
         modified=source.modified,
         size=source.size,
-        configuration=without_address(job) | facts_of(source, allow_duplicates=False),
+        configuration=_still_true(record) | without_address(job) | _facts_of_grown(record, source),
         state="interrupted" if is_done else record.state,
         rows_before=None if is_done else record.rows_before,  # others may have changed the table
     )
+
+
+def _still_true(record: JobRecord) -> dict[str, Any]:
+    """Return what is recorded of a job besides the job, and holds when its source has grown."""
+    passed = (DUPLICATES, BEGAN_EMPTY)
+    return {name: fact for name, fact in record.configuration.items() if name not in passed}
+
+
+def _facts_of_grown(record: JobRecord, source: Source) -> dict[str, Any]:
+    """Return the facts of a source; the files that were there before are read as they were then."""
+    known, facts = record.configuration, facts_of(source, allow_duplicates=False)
+    is_longer = len(known.get(CONTENTS, ())) == len(facts[CONTENTS])
+    return facts | ({FORMS: known[FORMS]} if is_longer and FORMS in known else {})
 
 
 def _concerns(record: JobRecord, job: Job) -> bool:

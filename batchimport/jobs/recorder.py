@@ -38,7 +38,13 @@ class Recorder:
     Attributes:
         tally: What the events add up to.
         owner: Who runs the job: a process or a workflow.
+        only_at_end: Save no checkpoint before: a job that is completed must not look unfinished if
+            the replay of its rejects is killed.
+        job_status: What to save as the job's status, if that is not how the run ended.
     """
+
+    only_at_end = False
+    job_status: str | None = None
 
     def __init__(
         self, request: Request, observer: Observer, owner: str, began: float | None = None
@@ -63,7 +69,8 @@ class Recorder:
         self._timeline(event)
         self._observer(event)
         now = time.monotonic()
-        if now - self._saved_at >= SECONDS_BETWEEN_CHECKPOINTS or isinstance(event, JobFinished):
+        is_time = now - self._saved_at >= SECONDS_BETWEEN_CHECKPOINTS and not self.only_at_end
+        if is_time or isinstance(event, JobFinished):
             self._saved_at = now
             if self._job_id is not None:
                 self.save(self._job_id)
@@ -71,6 +78,7 @@ class Recorder:
     def save(self, job_id: str) -> None:
         """Write the checkpoint, if possible: it only mirrors the ledger, so nothing depends on it."""
         progress = asdict(self.tally.progress()) | {"job_id": job_id}
+        progress["status"] = self.job_status or progress["status"]
         if self._history is None:
             self._history = self._begin(job_id)
         seconds = self._history["seconds_before"] + self.tally.elapsed()
@@ -80,7 +88,7 @@ class Recorder:
             | {
                 "ended": None if self.tally.stage != "finished" else utc_now(),
                 "seconds": round(seconds, 3),
-                "error": self._error,
+                "error": None if self.job_status in COMPLETED else self._error,
                 "progress": progress,
             },
         )
@@ -130,7 +138,8 @@ class Recorder:
                     "options": asdict(request.options),
                     "temporal": asdict(request.temporal) if request.temporal else None,
                     "commands": {
-                        name: job_command(name, request, job_id) for name in ("resume", "rejects")
+                        name: job_command(name, request, job_id)
+                        for name in ("resume", "rejects", "replay")
                     },
                     "started": asdict(started) if started else None,
                     "advanced": asdict(tally.advanced()),

@@ -195,7 +195,7 @@ def _open(
     _read_as_recorded(parts, record)
     if record.job_id not in {each.job_id for each in found.instead_of}:
         refuse_if_owned(record, parts.sink, owner, has_ended)
-    schema = _recorded_schema(record, parts)
+    schema = recorded_schema(record, parts.job, parts.model)
     bound = bound or _bind(parts, schema)
 
     def check() -> None:
@@ -230,7 +230,7 @@ def _seen(parts: Parts, own: JobRecord, jobs: Sequence[JobRecord]) -> set[tuple[
 def join_job(record: JobRecord, parts: Parts) -> Work:
     """Return the work of a job that was claimed elsewhere."""
     _read_as_recorded(parts, record)
-    schema = _recorded_schema(record, parts)
+    schema = recorded_schema(record, parts.job, parts.model)
     bound = _bind(parts, schema)
     return _work(parts, schema, bound, parts.sink.join(parts.job, record))
 
@@ -313,19 +313,26 @@ def _work(parts: Parts, schema: RecordSchema, bound: BoundTransform, claim: Clai
     return Work(parts.source, schema, transform, claim, parts.store_seconds, added)
 
 
-def _recorded_schema(record: JobRecord, parts: Parts) -> RecordSchema:
+def recorded_schema(record: JobRecord, job: Job, model: RecordModel | None = None) -> RecordSchema:
+    """Return the schema that is in force for a job."""
     exact = (column.name.lower() for column in record.columns if column.kind == "json")
-    return _schema(record.schema, frozenset(exact if _keeps_text(parts.job) else ()), parts)
+    return schema_of(record.schema, frozenset(exact if _keeps_text(job) else ()), job, model)
 
 
-def _schema(document: dict[str, Any], exact: frozenset[str], parts: Parts) -> RecordSchema:
-    job, model = parts.job, parts.model
+def schema_of(
+    document: dict[str, Any], exact: frozenset[str], job: Job, model: RecordModel | None = None
+) -> RecordSchema:
+    """Return a document as the schema of a job's records.
+
+    Args:
+        exact: Columns, in lower case, whose numbers are kept as they are written.
+    """
     if model is None and job.model:
         model = load_model(job.model)
     return RecordSchema(document, exact, inferred=job.schema is None, model=model)
 
 
-def _exact_columns(job: Job, sink: Sink) -> frozenset[str]:
+def exact_columns(job: Job, sink: Sink) -> frozenset[str]:
     """Return the columns of the table whose numbers must not go through a double on their way."""
     stays = _keeps_text(job) and job.if_exists != "replace"
     return sink.exact_columns(job.table) if stays else frozenset()
@@ -349,7 +356,7 @@ def _describe(request: Request, parts: Parts) -> tuple[JobRecord, BoundTransform
             document = _as_written(document, job, parts.sink)
     else:
         document = source.shape.order(document)
-    schema = _schema(document, _exact_columns(job, parts.sink), parts)
+    schema = schema_of(document, exact_columns(job, parts.sink), job, parts.model)
     is_given = job.schema is not None or source.declared is not None
     there = parts.sink.columns_of(job.table)
     if not there:

@@ -23,6 +23,7 @@ from batchimport.sinks.base import (
     DUPLICATES,
     EMPTIED_AT,
     FORGOTTEN,
+    FORMS,
     STAGED,
     table_of,
 )
@@ -104,7 +105,10 @@ class _File:
 def facts_of(source: Source, *, allow_duplicates: bool) -> dict[str, Any]:
     """Return what the ledger keeps of a job so that later ones can be compared with it."""
     contents = [[content.size, content.fingerprint] for content in source.contents]
-    return {CONTENTS: contents, **({DUPLICATES: True} if allow_duplicates else {})}
+    forms = list(source.forms)
+    if all(form == forms[0] for form in forms):
+        del forms[1:]
+    return {CONTENTS: contents, FORMS: forms, **({DUPLICATES: True} if allow_duplicates else {})}
 
 
 def appends(job: Job) -> bool:
@@ -269,6 +273,28 @@ class _Comparison:
             where=job.table,
             hint=hint,
         )
+
+
+def refuse_stored_rejects(record: JobRecord, job: Job, sink: Sink) -> None:
+    """Refuse to replay rejects whose records may have come into the table by another job meanwhile.
+
+    Raises:
+        AlreadyStoredError: If another job has stored records of the same content there.
+    """
+    if not appends(job) or record.configuration.get(DUPLICATES):
+        return
+    own = {content for content in _contents_of(record) if content.size}
+    for other in same_table(job.table, sink, sink.jobs()):
+        is_same = other.job_id != record.job_id and not own.isdisjoint(_contents_of(other))
+        if not is_same or other.configuration.get(DUPLICATES):
+            continue
+        stored = sum(row.successful for row in sink.committed(other.job_id))
+        if stored:
+            raise AlreadyStoredError(
+                f"job {other.job_id} has imported the same content since: {rows_of(stored)}",
+                where=job.table,
+                hint=f"batchimport rejects {other.job_id} shows what is missing of it",
+            )
 
 
 def _differences(job: Job, record: JobRecord) -> str:

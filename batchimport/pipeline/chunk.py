@@ -59,13 +59,15 @@ def process_chunk(
         BatchImportError: If it may not.
     """
     batch = work.source.read(chunk, work.schema)
-    frame, rejects = judge(batch, work.schema)
-    done = work.transform.apply(work.additions.add_to(frame, batch))
+    valid, rejects = judge(batch, work.schema)
+    done = work.transform.apply(work.additions.add_to(valid, batch))
     rejects += [
         batch.raw_records.reject(index, "transform", [error]) for index, error in done.failures
     ]
     updates = work.claim.record.configuration.get("on_conflict") == "update"
     rows = _with_absent(done, batch) if updates else done.frame
+    if updates and done.indices is not None:
+        rows = rows.with_columns((done.indices.cast(pl.Int64) + chunk.offset).alias(INDEX))
     before_store()
 
     def reject_row(row: int, errors: Sequence[FieldError]) -> Reject:

@@ -55,6 +55,7 @@ class Transformed:
         record_of: Returns the record, as its index in the chunk, that a row of the frame came from.
         filtered: Number of records that became no row.
         failures: Records whose transformation failed, and why.
+        indices: For each row what `record_of` returns, where that is known without a search.
         left_out: For each row of the frame the columns that the result of a function lacks.
     """
 
@@ -62,6 +63,7 @@ class Transformed:
     record_of: Callable[[int], int]
     filtered: int = 0
     failures: list[tuple[int, FieldError]] = field(default_factory=list)
+    indices: pl.Series | None = None
     left_out: Sequence[Collection[str]] = ()
 
 
@@ -145,7 +147,7 @@ class _BoundIdentity(BoundTransform):
         indices = frame.get_column(INDEX)
         if any(column.name == EXTRA_COLUMN for column in self.columns):
             frame = with_extra(frame).with_columns(pl.col(EXTRA_COLUMN).fill_null("{}"))
-        return Transformed(frame.drop(INDEX), lambda row: int(indices[row]))
+        return Transformed(frame.drop(INDEX), lambda row: int(indices[row]), indices=indices)
 
 
 class FrameTransform:
@@ -234,13 +236,19 @@ class _BoundFrameTransform(BoundTransform):
         stored = _with_extra(self.columns, result)
         rows = result.select([as_stored(result, column) for column in stored])
         record_of = self._record_of(frame, result)
+        indices = None
+        if INDEX in result.columns or result.height == frame.height:
+            indices = (result if INDEX in result.columns else frame).get_column(INDEX)
         filtered = frame.height - result.height
         unfit = misfits(result, rows, self.columns)
         if unfit:
             failures += [(record_of(row), error) for row, error in unfit.items()]
             kept = [row for row in range(rows.height) if row not in unfit]
-            return Transformed(rows[kept], lambda row: record_of(kept[row]), filtered, failures)
-        return Transformed(rows, record_of, filtered, failures)
+            indices = None if indices is None else indices.gather(kept)
+            return Transformed(
+                rows[kept], lambda row: record_of(kept[row]), filtered, failures, indices
+            )
+        return Transformed(rows, record_of, filtered, failures, indices)
 
     def run(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Call the function; its dates and points in time are typed."""
@@ -373,8 +381,14 @@ class _BoundRecordTransform(BoundTransform):
         types = {column.name: column.dtype for column in self.columns}
         if any(EXTRA_COLUMN in row for row in rows):
             types[EXTRA_COLUMN] = pl.String()
-        rows_of = pl.DataFrame(rows, schema=types)
-        return Transformed(rows_of, kept.__getitem__, filtered, failures, left_out)
+        return Transformed(
+            pl.DataFrame(rows, schema=types),
+            kept.__getitem__,
+            filtered,
+            failures,
+            pl.Series(kept, dtype=pl.UInt32),
+            left_out,
+        )
 
     def call_all(self, frame: pl.DataFrame) -> list[Any]:
         """Return the function's result for each record; a FieldError where it raises."""

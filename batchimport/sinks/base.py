@@ -13,7 +13,7 @@ from batchimport.errors import JobRunningElsewhereError
 from batchimport.model import hash_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     import polars as pl
@@ -62,8 +62,10 @@ class SinkOptions:
 
 
 CONTENTS, BEGAN_EMPTY, DUPLICATES = "contents", "began_empty", "allow_duplicates"
-"""What a job's configuration holds besides the job, from this version on: size and fingerprint of
-each file; whether its table had no row when it was first claimed; what its user allowed."""
+FORMS, REPLAYS = "forms", "replays"
+"""What a job's configuration holds besides the job; earlier versions recorded less. Size and
+fingerprint of each file; whether its table had no row when it was first claimed; what its user
+allowed; how the records of each file are written; what was in force when rejects were replayed."""
 
 STAGED, EMPTIED_AT = "staged", "emptied_at"
 """In the configuration of a job with `--atomic`: the table that it fills, until that is moved; when it
@@ -175,14 +177,17 @@ class StoreRequest:
 
     Attributes:
         frame: One column per column of the job's table, in that order; plus `_extra` when some
-            record has keys that no column was made for. With `--on-conflict update` also, for a column
-            whose key some record lacks, one of its name after `ABSENT` that is true for those.
+            record has keys that no column was made for. With `--on-conflict update` also `INDEX`, the
+            number of the record in the job, where it is known; and for a column whose key some record
+            lacks, one of its name after `ABSENT` that is true for those.
         rejects: Records that earlier stages refused.
         filtered: Records that the transform filtered out.
         rejecter: Makes a reject of a row that the destination refuses.
         digest: Hash of the chunk's bytes in the source.
         attempt: Number of this attempt, from 1.
         timeout_seconds: How long a statement may take in the destination, if it can limit that.
+        replayed: Numbers of rejects of a chunk that is in the ledger already: these records get a new
+            outcome, all of them or none. Empty for a chunk that is new.
     """
 
     chunk: Chunk
@@ -193,6 +198,7 @@ class StoreRequest:
     attempt: int
     rejecter: Rejecter
     timeout_seconds: float | None = None
+    replayed: tuple[int, ...] = ()
 
 
 def taken_over(record: JobRecord) -> JobRunningElsewhereError:
@@ -204,16 +210,29 @@ def taken_over(record: JobRecord) -> JobRunningElsewhereError:
     )
 
 
-def claimed_again(known: JobRecord, identified: JobRecord) -> JobRecord:
+def claimed_again(
+    known: JobRecord, identified: JobRecord, replay: Mapping[str, Any] | None = None
+) -> JobRecord:
     """Return the record of a known job that is claimed again, at the next epoch.
 
     Args:
         identified: The job as the caller identified it: its source may have grown since.
+        replay: Its rejects are replayed with these changes, which are added to the record. The job's
+            state stays: one that is completed must stay so if the replay is killed.
 
     Raises:
         JobRunningElsewhereError: If the caller took it for a new job, and another process has
             begun it meanwhile with another source.
     """
+    if replay is not None:
+        earlier = known.configuration.get(REPLAYS, [])
+        is_new = bool(replay) and replay not in earlier[-1:]
+        configuration = {**known.configuration, REPLAYS: [*earlier, dict(replay)]}
+        return replace(
+            known,
+            epoch=known.epoch + 1,
+            configuration=configuration if is_new else known.configuration,
+        )
     if identified.fingerprint != known.fingerprint:
         if not identified.epoch:
             raise taken_over(known)
@@ -244,6 +263,9 @@ class Claim(Protocol):
 
     def store(self, request: StoreRequest) -> ChunkResult:
         """Commit ledger row, rows and rejects in one transaction, or nothing of them.
+
+        Where rejects are replayed, they leave the ledger in that transaction, those that are refused
+        again come back to it, and the counts of the chunk's row change by the new outcomes.
 
         May be called from several threads at once.
 
@@ -312,6 +334,7 @@ class Sink(Protocol):
         owner: str,
         instead_of: Sequence[JobRecord] = (),
         check: Callable[[], None] = lambda: None,
+        replay: Mapping[str, Any] | None = None,
     ) -> Claim:
         """Make ledger and table ready and take the job with a new epoch.
 
@@ -322,6 +345,8 @@ class Sink(Protocol):
                 claim a job of until the action ends; what it raises ends the claim.
             instead_of: Jobs whose ledgers are forgotten in the same atomic action. Their rows
                 stay, unless the hints or `--if-exists` say otherwise.
+            replay: The known job's rejects are replayed with these changes: see `claimed_again`.
+                `finish` then compares the number of rows with that of now.
 
         Raises:
             UsageError: If the table cannot take the job's columns, has no unique index on the
@@ -371,8 +396,8 @@ class Sink(Protocol):
         """Return who claimed the job last; None if there is no such job."""
         ...
 
-    def rejects(self, job_id: str) -> Iterator[Reject]:
-        """Yield the rejects of a job in order of record."""
+    def rejects(self, job_id: str, within: Chunk | None = None) -> Iterator[Reject]:
+        """Yield the rejects of a job, or of one of its committed chunks, in order of record."""
         ...
 
     def forget(self, record: JobRecord, *, completely: bool) -> Removed:

@@ -20,7 +20,7 @@ from batchimport.policy.events import WaitEnded, Waiting
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from batchimport.model import Reject
+    from batchimport.model import Chunk, Reject
     from batchimport.policy.events import Observer
     from batchimport.sinks.base import Sink
 
@@ -180,11 +180,11 @@ class _PatientSink(_Patient):
     def join(self, *values: Any, **named: Any) -> _Patient:
         return _Patient(self._call(self._inner.join, *values, **named), self._wait)
 
-    def rejects(self, job_id: str) -> Iterator[Reject]:
+    def rejects(self, job_id: str, within: Chunk | None = None) -> Iterator[Reject]:
         done = 0
         while True:
             try:
-                for reject in islice(self._inner.rejects(job_id), done, None):
+                for reject in islice(self._inner.rejects(job_id, within), done, None):
                     yield reject
                     done += 1
             except DestinationAwayError as error:

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from batchimport.model import SourceOptions
-    from batchimport.sources.base import Source
+    from batchimport.schema import RecordSchema
+    from batchimport.sources.base import Batch, Form, Source
     from batchimport.sources.bytes.spool import Spool
     from batchimport.sources.shape import ShapedSource
 
@@ -67,6 +68,19 @@ def _shaped(source: Source, options: SourceOptions) -> ShapedSource:
     except BaseException:
         source.close()
         raise
+
+
+def reread(
+    form: Form, records: Sequence[bytes], too_long: frozenset[int], schema: RecordSchema
+) -> Batch:
+    """Parse records that were kept by themselves, as the bytes of their rejects.
+
+    Args:
+        form: How they are written, as their source described it (`Source.forms`).
+        too_long: Indices of records that are longer than is allowed, or not whole.
+    """
+    batch: Batch = _class_of(form["format"]).reread(form, records, too_long, schema)
+    return batch
 
 
 def _resolve(path: str, spool: Spool | None) -> str:
@@ -128,9 +142,13 @@ def _check_fits(name: str, kind: str | None, options: SourceOptions) -> None:
 
 
 def _source_of(kind: str, *arguments: Any) -> Source:
-    module, _, name = FORMATS[kind].source.partition(":")
-    source: Source = getattr(import_module(module), name)(*arguments)
+    source: Source = _class_of(kind)(*arguments)
     return source
+
+
+def _class_of(kind: str) -> Any:
+    module, _, name = FORMATS[kind].source.partition(":")
+    return getattr(import_module(module), name)
 
 
 def _format_by_name(name: str) -> str | None:

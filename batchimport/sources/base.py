@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from batchimport.schema import RecordSchema
     from batchimport.sources.bytes.file import TextFile
 
+Form = dict[str, Any]
+"""How the records of a file are written."""
+
 SAMPLE_PLACES = 20
 SAMPLE_CHUNK_BYTES = 1 << 22
 SMALL_BYTES = 64 * 1024 * 1024
@@ -180,6 +183,8 @@ class Source(Protocol):
         declared: JSON Schema that the files themselves declare; None if it must be inferred.
         notes: What was detected and users should know, such as the delimiter.
         headers: For each file whose first line names the fields of its records: those names.
+        forms: For each file how its records are written, as JSON: its `format`, and what `reread` of
+            the format's class needs to read one of them without the file.
         block_bytes: Memory that reading even one record takes, where records are compressed in blocks:
             the size of the largest block once it is decompressed. 0 if there are no blocks, or if all
             are small.
@@ -195,6 +200,11 @@ class Source(Protocol):
     notes: tuple[str, ...]
     headers: Mapping[str, Sequence[str]]
     block_bytes: int
+
+    @property
+    def forms(self) -> tuple[Form, ...]:
+        """How the records of each file are written."""
+        ...
 
     def cut(self, start: Position, limit: int, max_bytes: int) -> Chunk | None:
         """Return the chunk that begins at `start`.
@@ -282,10 +292,31 @@ class OneFile(ABC):
     """What the sources of one file have in common."""
 
     name: str
+    format: str
     size: int
     declared: dict[str, Any] | None = None
     headers: Mapping[str, Sequence[str]] = MappingProxyType({})
     block_bytes: int = 0
+
+    @property
+    def forms(self) -> tuple[Form, ...]:
+        """How the records are written: all that is to be known of most formats is their name."""
+        return ({"format": self.format},)
+
+    @staticmethod
+    @abstractmethod
+    def reread(
+        form: Form, records: Sequence[bytes], too_long: frozenset[int], schema: RecordSchema
+    ) -> Batch:
+        """Parse records that were kept by themselves, as the bytes of their rejects.
+
+        A record may be anything: its user has edited it. Its outcome is that which it would have in a
+        file of this form, and it cannot change that of another one.
+
+        Args:
+            form: How they are written.
+            too_long: Indices of records that are longer than is allowed, or not whole.
+        """
 
     @abstractmethod
     def cut(self, start: Position, limit: int, max_bytes: int) -> Chunk | None:

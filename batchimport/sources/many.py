@@ -54,6 +54,7 @@ class ManySource:
         self.headers: Mapping[str, Sequence[str]] = {
             name: header for fact in facts for name, header in fact.headers.items()
         }
+        self.forms = tuple(form for fact in facts for form in fact.forms)
         self.block_bytes = max(fact.block_bytes for fact in facts)
         schemas = [fact.declared for fact in facts if fact.declared is not None]
         self.declared = reduce(_merge_schemas, schemas) if len(schemas) == len(facts) else None

@@ -188,6 +188,7 @@ class ShapedSource:
         self.name, self.format, self.size = source.name, source.format, source.size
         self.fingerprint, self.contents = source.fingerprint, source.contents
         self.modified, self.notes = source.modified, source.notes
+        self.forms = source.forms
         self.block_bytes = source.block_bytes
         self.headers: Mapping[str, Sequence[str]] = MappingProxyType(
             {name: self.shape.keys(header) for name, header in source.headers.items()}

@@ -75,7 +75,7 @@ def test_already_completed_is_one_line(spoilt: Workdir) -> None:
     assert (again.code, again.err) == (3, "")
     assert again.out == (
         f"already completed: imported just now by job {job}; "
-        f"2 rejects remain: batchimport rejects {job}\n"
+        f"2 rejects remain: batchimport replay {job}\n"
     )
 
 

@@ -86,6 +86,31 @@ def test_a_chunk_is_stored_with_its_ledger_row_and_rejects(store: Store) -> None
     assert list(sink.rejects("users-1")) == [reject]
 
 
+def test_rejects_are_replayed_once(store: Store) -> None:
+    """They leave the ledger with the rows that they become; the completed job stays completed."""
+    sink, claim = store.claimed()
+    claim.store(a_request(chunk(0, 4), rows(1), [a_reject(1), a_reject(2), a_reject(3)]))
+    claim.store(a_request(chunk(4, 2), rows(4), [a_reject(5)]))
+    claim.finish("completed", 6)
+    (record,) = sink.jobs()
+    claim = sink.claim(store.job(), record, "somebody else", replay={"sql": "SELECT 1"})
+    worse = a_reject(2, "store", raw=b"worse")
+    request = replace(a_request(chunk(0, 4), rows(7), [worse]), replayed=(1, 2))
+    first, again = claim.store(request), claim.store(request)
+    assert (first.successful, first.failed, first.already_committed) == (1, 1, False)
+    assert (again.successful, again.failed, again.already_committed) == (2, 2, True)
+    assert sorted(store.rows("id")) == [(1,), (4,), (7,)]
+    assert [row.failed for row in sink.committed("users-1")] == [2, 1]
+    assert list(sink.rejects("users-1")) == [worse, a_reject(3), a_reject(5)]
+    assert list(sink.rejects("users-1", chunk(0, 4))) == [worse, a_reject(3)]
+    (known,) = sink.jobs()
+    assert (known.state, known.epoch) == ("completed", record.epoch + 1)
+    assert known.configuration["replays"] == [{"sql": "SELECT 1"}]
+    assert claim.finish("completed", None) == 0
+    with pytest.raises(JobRunningElsewhereError):
+        sink.join(store.job(), record).store(replace(request, replayed=(3,)))
+
+
 def test_what_fails_on_the_way_leaves_nothing(database: Store) -> None:
     """A crash between the rows and the rejects: neither row nor ledger nor reject is there."""
     sink, claim = database.claimed(database.job(key=("id",)))

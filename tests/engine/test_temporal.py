@@ -151,6 +151,13 @@ def test_the_same_end_as_a_local_run(busy: Site) -> None:
         assert remote[name] == local[name]
     assert (remote["engine"], remote["chunks"]["committed"]) == ("temporal", 15)
     assert list(remote) == list(local)
+    rejects = busy.workdir.rejects(remote)
+    busy.workdir.lines(
+        "edited.jsonl", [{"record": each["record"], "raw": None} for each in rejects]
+    )
+    replayed = busy.call("replay", busy.job, "--from", "edited.jsonl", "--json")
+    assert (replayed.code, replayed.summary["filtered"]) == (0, len(rejects))
+    assert (replayed.summary["status"], replayed.summary["engine"]) == ("completed", "local")
 
 
 def test_columns_and_values_are_those_of_a_local_run(busy: Site) -> None:
@@ -374,6 +381,7 @@ def test_begun_here_and_finished_there(site: Site) -> None:
     refused = site.call(*run)
     assert refused.code == 6
     assert "another program is running this job" in refused.err
+    assert site.call("replay", site.job, "--to", "sqlite:///u.db").code == 6
     site.terminate()
     resumed = site.call(*run)
     assert (resumed.code, resumed.summary["this_run"]["processed"]) == (0, 200)

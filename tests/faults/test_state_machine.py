@@ -1,4 +1,4 @@
-"""Run, kill, copy, compress, grow, drop and restart in any order, against a model of the table."""
+"""Run, kill, replay, copy, grow, drop and restart in any order, against a model of the table."""
 
 from __future__ import annotations
 
@@ -78,6 +78,7 @@ class Imports(RuleBasedStateMachine):
         self.unfinished: dict[str, JobKey] = {}
         self.known: set[JobKey] = set()
         self.done: set[JobKey] = set()
+        self.finished: set[str] = set()
 
     def teardown(self) -> None:
         self._folder.cleanup()
@@ -131,7 +132,7 @@ class Imports(RuleBasedStateMachine):
         """Drop the table, or empty it."""
         if self.place.fetch("SELECT name FROM sqlite_schema WHERE name = 'users'"):
             self.place.execute(statement)
-            self.table, self.done = set(), set()
+            self.table, self.done, self.finished = set(), set(), set()
 
     @rule(data=st.data(), what=st.sampled_from(["touch", "forget", "corrupt"]))
     def disturb(self, data: st.DataObject, what: str) -> None:
@@ -169,15 +170,42 @@ class Imports(RuleBasedStateMachine):
         """The same, to the point where the process is killed."""
         self.run(name, size, way, f"{point}=kill@{number if 'commit' in point else 1}")
 
+    @rule(data=st.data(), point=st.sampled_from(("", *POINTS)), mends=st.booleans())
+    def replay(self, data: st.DataObject, point: str, mends: bool) -> None:
+        """Bring the rejects of some job home by a schema that takes them, or find that it does not."""
+        known = self.place.fetch("SELECT job_id FROM _batchimport_jobs ORDER BY created_at, job_id")
+        if not known:
+            return
+        job = data.draw(st.sampled_from([row[0] for row in known]))
+        raws = self.place.fetch(f"SELECT raw FROM _batchimport_rejects WHERE job_id = '{job}'")
+        rejects = {json.loads(raw)["id"] for (raw,) in raws}
+        schema = "loose" if mends else "strict"
+        words = ["replay", job, "--schema", schema, "--to", self.place.address, "--quiet"]
+        ended = call(self.path, *words, "--json", failpoints=f"{point}=kill" if point else "")
+        found = self.rows()
+        new = rejects if mends else set()
+        if ended.code == 6:  # its rows are gone, or another job stored the same content
+            assert found == self.table, "what is refused changes nothing"
+            assert rejects & self.table or not self.table or job not in self.finished
+        else:
+            assert ended.code in (-9, 0 if mends or not rejects else 3), ended
+            assert self.table <= found <= self.table | new, "only its rejects come home"
+            assert ended.code == -9 or found == self.table | new
+        self.table = found
+
+    def rows(self) -> set[int]:
+        """Return the records in the table, each of which is there once."""
+        rows = Counter(row[0] for row in self.place.fetch("SELECT id FROM users"))
+        assert max(rows.values(), default=0) <= 1, f"stored twice: {rows}"
+        return set(rows)
+
     def run(self, name: str, size: int, way: str, fault: str) -> None:
         """Run once, and see what came of it."""
         words = ["run", name, "--schema", self.schema, "--to", self.place.address]
         words += ["--table", "users", "--chunk-size", size, "--json", "--quiet", *way.split()]
         ended = call(self.path, *words, failpoints=fault)
         job = JobKey(name, self.content, self.schema, "replace" in way)
-        rows = Counter(row[0] for row in self.place.fetch("SELECT id FROM users"))
-        assert max(rows.values(), default=0) <= 1, f"stored twice: {rows}"
-        found, good = set(rows), set(accepted(self.content, self.schema))
+        found, good = self.rows(), set(accepted(self.content, self.schema))
         if ended.code in (2, 6):
             assert found == self.table, "what is refused changes nothing"
             assert self.may_be_refused(job, way), ended
@@ -200,7 +228,7 @@ class Imports(RuleBasedStateMachine):
         kept = set() if "replace" in way and not self.table <= found else self.table
         assert kept <= found <= kept | good, f"lost {kept - found}, not asked for {found - kept}"
         if "replace" in way and found != self.table:
-            self.done = set()
+            self.done, self.finished = set(), set()
         self.table = found
         self.unfinished[job.name] = job
         self.known.add(job)
@@ -208,15 +236,18 @@ class Imports(RuleBasedStateMachine):
 
     def ended(self, job: JobKey, way: str, ended: Any, found: set[int], good: set[int]) -> None:
         """Take a job as completed."""
-        assert ended.code == (0 if len(good) == len(job.content) else 3), ended
+        stored = ended.summary["successful"]
+        assert ended.code == (0 if stored == len(job.content) else 3), ended
         is_known = ended.summary["status"] == "already_completed"
         assert is_known or job not in self.done or way, ended
-        assert ended.summary["successful"] == len(good)
+        assert len(good) <= stored <= len(job.content), "more only if rejects were replayed"
+        assert stored == len(good) or "restart" not in way
         if "replace" in way and not is_known:
-            self.table, self.done = set(), set()
+            self.table, self.done, self.finished = set(), set(), set()
         assert found == self.table | good, f"lost {(self.table | good) - found}"
         assert not is_known or found == self.table
         self.table = found
+        self.finished.add(ended.summary["job_id"])
         self.known.add(job)
         self.done = {each for each in self.done if each.name != job.name} | {job}
         self.unfinished.pop(job.name, None)

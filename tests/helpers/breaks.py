@@ -214,6 +214,19 @@ def _lose_a_line() -> None:
     LineRecords.__init__ = hold_less  # type: ignore[method-assign]
 
 
+def _replayed_and_kept() -> None:
+    ChunkTransaction.take_rejects = lambda *_: True  # type: ignore[method-assign]
+
+
+def _replayed_twice() -> None:
+    take = ChunkTransaction.take_rejects
+
+    def take_again(self: ChunkTransaction, request: Any) -> bool:
+        return take(self, request) or True
+
+    ChunkTransaction.take_rejects = take_again  # type: ignore[method-assign]
+
+
 def _count_not_compared() -> None:
     reconcile = finish.reconcile
 
@@ -401,6 +414,18 @@ BREAKS: dict[str, Break] = {
         lambda: setattr(SqliteTransaction, "insert", lambda *_: None),
         ["tests/cli/test_run.py::test_the_sample_is_imported_with_every_kind_of_reject"],
         r"assert 0 == \d+",
+    ),
+    "replayed-and-kept": Break(
+        "a reject that is replayed is stored, and stays in the rejects",
+        _replayed_and_kept,
+        [f"{_FAULTS}test_replay.py::test_killed_over_a_replay[sqlite-4]"],
+        "but the ledger says",
+    ),
+    "replayed-twice": Break(
+        "an attempt at a replay does not look whether an earlier one has taken the rejects",
+        _replayed_twice,
+        [f"{_FAULTS}test_replay.py::test_an_attempt_that_breaks_is_tried_again[sqlite]"],
+        "but the ledger says",
     ),
     "record-lost-in-cutting": Break(
         "a chunk of JSON lines has one line less than it should",

@@ -18,6 +18,7 @@ from batchimport.schema import Column, RecordSchema
 from batchimport.sources.base import Batch, Content, OneFile, unreadable
 from batchimport.sources.bytes.file import HEAD_BYTES, TextFile, digest_of
 from batchimport.sources.json_decoder import decoder_of
+from batchimport.sources.json_kept import reread
 from batchimport.sources.json_records import JsonRecords, decode_samples
 
 MAGIC = b"BOX1"
@@ -28,6 +29,7 @@ class BoxSource(OneFile):
     """One file of boxes. Positions are bytes."""
 
     format = "box"
+    reread = staticmethod(reread)
     notes: tuple[str, ...] = ()
 
     def __init__(self, path: str, name: str, options: SourceOptions) -> None:

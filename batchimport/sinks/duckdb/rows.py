@@ -45,24 +45,25 @@ class DuckdbTransaction(ChunkTransaction):
             DataError: If one is; then the transaction has failed.
         """
         target = self._target
-        with self._view(numbered(frame, target)) as view:
+        numbers = self.numbers(frame, offset)
+        with self._view(numbered(frame, target).with_columns(numbers)) as view:
             insert = _Statements(target, readings(target), view)
             if target.on_conflict == "ignore":
                 return Outcomes(ignored=frame.height - int(self.rows(insert.append_new())[0][0]))
             if target.on_conflict == "update":
-                return self._upsert(frame, view, offset)
+                return self._upsert(frame, view)
             self.run(insert.append())
         return Outcomes()
 
-    def _upsert(self, frame: pl.DataFrame, view: str, offset: int) -> Outcomes:
+    def _upsert(self, frame: pl.DataFrame, view: str) -> Outcomes:
         target = self._target
         insert = _Statements(target, readings(target), view)
         if target.absent_in(frame):
             self.run(make_whole(target, frame, view))
             insert = _Statements(target, whole_readings(target), WHOLE)
         inserted = int(self.rows(insert.count_new())[0][0])
-        self.run(insert.upsert(offset))
-        self.run(insert.remember(offset))
+        self.run(insert.upsert())
+        self.run(insert.remember())
         return Outcomes(updated=frame.height - inserted)
 
 
@@ -89,17 +90,18 @@ class _Statements:
         key = f"({column_list(self.target.key)})" if self.target.key else ""
         return f"{self.append()} ON CONFLICT {key} DO NOTHING"
 
-    def upsert(self, offset: int) -> str:
+    def upsert(self) -> str:
         """Insert rows, or update those of the same key, unless a later record has written it."""
         names, key = column_list(self.target.table_names), column_list(self.target.key)
         written = [name for name in self.readings if name not in self.target.key]
         written = written or list(self.target.key)
         changes = ", ".join(f"{quote(name)} = excluded.{quote(name)}" for name in written)
         same = " AND ".join(f"k.{quote(name)} = fresh.{quote(name)}" for name in self.target.key)
+        record = quote(RECORD)
         return (
             f"{self._into()} SELECT {names} FROM ({self._fresh()}) AS fresh WHERE NOT EXISTS "
-            f"(SELECT 1 FROM {self.target.keys} AS k WHERE {same} AND k.{quote(RECORD)} > fresh.{ROW} + {offset}) "
-            f"QUALIFY {ROW} = max({ROW}) OVER (PARTITION BY {key}) OR {self._has_null()} "
+            f"(SELECT 1 FROM {self.target.keys} AS k WHERE {same} AND k.{record} > fresh.{record}) "
+            f"QUALIFY {record} = max({record}) OVER (PARTITION BY {key}) OR {self._has_null()} "
             f"ON CONFLICT ({key}) DO UPDATE SET {changes}"
         )
 
@@ -115,11 +117,11 @@ class _Statements:
             f"+ (SELECT count(*) FROM fresh WHERE {self._has_null()})"
         )
 
-    def remember(self, offset: int) -> str:
+    def remember(self) -> str:
         """Record which record has written each key last."""
         key, record = column_list(self.target.key), quote(RECORD)
         return (
-            f"INSERT INTO {self.target.keys} ({key}, {record}) SELECT {key}, max({ROW}) + {offset} "
+            f"INSERT INTO {self.target.keys} ({key}, {record}) SELECT {key}, max({record}) "
             f"FROM ({self._fresh()}) WHERE NOT ({self._has_null()}) GROUP BY {key} "
             f"ON CONFLICT ({key}) DO UPDATE SET {record} = greatest({record}, excluded.{record})"
         )
@@ -129,7 +131,7 @@ class _Statements:
 
     def _fresh(self) -> str:
         casts = [f"{value.cast} AS {quote(name)}" for name, value in self.readings.items()]
-        return f"SELECT {ROW}, {', '.join(casts)} FROM {self.view}"
+        return f"SELECT {quote(RECORD)}, {', '.join(casts)} FROM {self.view}"
 
     def _has_null(self) -> str:
         return " OR ".join(f"{quote(name)} IS NULL" for name in self.target.key)
@@ -171,9 +173,9 @@ def make_whole(target: Target, frame: pl.DataFrame, view: str) -> str:
     marks = "".join(f", m{own.index(name)}" for name in absent)
     return (
         f"CREATE OR REPLACE TEMP TABLE {WHOLE.partition('.')[2]} AS "
-        f"WITH given AS (SELECT {ROW}, {casts}{marks} FROM {view}) "
-        f"SELECT {ROW}, {values} FROM given LEFT JOIN {target.name} AS o ON {joined} "
-        f"WINDOW same AS (PARTITION BY {', '.join(keys)} ORDER BY {ROW} "
+        f"WITH given AS (SELECT {quote(RECORD)}, {casts}{marks} FROM {view}) "
+        f"SELECT {quote(RECORD)}, {values} FROM given LEFT JOIN {target.name} AS o ON {joined} "
+        f"WINDOW same AS (PARTITION BY {', '.join(keys)} ORDER BY {quote(RECORD)} "
         "ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)"
     )
 

@@ -198,6 +198,12 @@ class Folder:
     def _file_clock() -> int:
         return time.clock_gettime_ns(_COARSE_CLOCK) if sys.platform == "linux" else time.time_ns()
 
+    def supersede(self, file: TemporaryFile, part: Part) -> None:
+        """Publish a part in the place of the one that is there; the lock is held."""
+        with self.translated():
+            file.replace(part.name)
+        self.sync()
+
     def put(self, path: Path, frame: pl.DataFrame, footer: dict[str, str]) -> None:
         """Write a file, over the one that is there; the lock is held."""
         with self.temporary(frame, footer) as file, self.translated():

@@ -21,9 +21,9 @@ from batchimport.sinks.base import FORGOTTEN, taken_over
 from batchimport.sinks.sql import statements
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
-    from batchimport.model import Chunk, Committed, Reject
+    from batchimport.model import Chunk, ChunkResult, Committed, Reject
     from batchimport.sinks.base import JobRecord
     from batchimport.sinks.parquet.columns import Schema
     from batchimport.sinks.parquet.folder import Folder, Part
@@ -118,7 +118,7 @@ class ParquetLedger:
     def remove_rejects(self, job_id: str, *, keeps_digests: bool = True) -> None:
         """Write the parts of a job again without their rejects, one after the other."""
         for part in self.folder.parts(job_id):
-            footer = self._footer(part)
+            footer = self.footer(part)
             if keeps_digests and REJECTS not in footer:
                 continue
             row = json.loads(footer[CHUNK])
@@ -156,12 +156,31 @@ class ParquetLedger:
         """Return the chunks of a job that share positions with this one."""
         return [self._chunk(part) for part in self.folder.parts_in(job_id, chunk.lo, chunk.hi)]
 
-    def rejects(self, job_id: str) -> Iterator[Reject]:
-        """Yield the rejects of a job in order of record."""
+    def rejects(self, job_id: str, within: Chunk | None = None) -> Iterator[Reject]:
+        """Yield the rejects of a job, or of one of its committed chunks, in order of record."""
         for part in self.folder.parts(job_id):
-            footer = self._footer(part)
-            if REJECTS in footer:
-                yield from _unpacked(footer[REJECTS])
+            if within is None or part.lo == within.lo:
+                yield from rejects_in(self.footer(part))
+
+    def replayed(
+        self, part: Part, result: ChunkResult, replayed: Collection[int], rejects: Sequence[Reject]
+    ) -> dict[str, str] | None:
+        """Return the footer of a part once rejects are replayed; None if some of them are not there.
+
+        Args:
+            result: The outcomes of the replayed records.
+            rejects: Those of them that are refused again.
+        """
+        footer = self.footer(part)
+        known = list(rejects_in(footer))
+        if not set(replayed) <= {reject.record for reject in known}:
+            return None
+        row = dict(zip(_CHUNK_NAMES, json.loads(footer[CHUNK]), strict=True))
+        row["successful"] += result.successful
+        row["failed"] += result.failed - len(replayed)
+        row["filtered"] += result.filtered
+        kept = [reject for reject in known if reject.record not in replayed]
+        return part_footer(list(row.values()), [*kept, *rejects], part.job_id)
 
     def foreign_rows(self) -> int:
         """Count the rows that no ledger accounts for."""
@@ -170,9 +189,14 @@ class ParquetLedger:
         )
 
     def _chunk(self, part: Part) -> Committed:
-        return statements.committed(json.loads(self._footer(part)[CHUNK]))
+        return statements.committed(json.loads(self.footer(part)[CHUNK]))
 
-    def _footer(self, part: Part) -> dict[str, str]:
+    def footer(self, part: Part) -> dict[str, str]:
+        """Return the footer of a part.
+
+        Raises:
+            FatalError: If it has no row of the ledger.
+        """
         path = self.folder.path / part.name
         footer = self.folder.footer(path)
         if CHUNK not in footer:
@@ -203,5 +227,8 @@ def _packed(rejects: Sequence[Reject], job_id: str) -> str:
     return base64.b64encode(zlib.compress(rows.encode(), 1)).decode()
 
 
-def _unpacked(text: str) -> Iterator[Reject]:
-    return map(statements.reject, json.loads(zlib.decompress(base64.b64decode(text))))
+def rejects_in(footer: Mapping[str, str]) -> Iterator[Reject]:
+    """Return the rejects of a part."""
+    if REJECTS not in footer:
+        return iter(())
+    return map(statements.reject, json.loads(zlib.decompress(base64.b64decode(footer[REJECTS]))))

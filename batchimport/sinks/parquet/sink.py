@@ -15,7 +15,7 @@ from urllib.parse import unquote
 import polars as pl
 
 from batchimport import failpoints
-from batchimport.errors import FatalError, NoSuchDestinationError, UsageError
+from batchimport.errors import FatalError, NoSuchDestinationError, TransientError, UsageError
 from batchimport.model import DRY_RUN
 from batchimport.sinks.base import (
     BEGAN_EMPTY,
@@ -40,10 +40,11 @@ from batchimport.sinks.parquet.staging import Staging
 from batchimport.sinks.sql import statements
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
+    from typing import Any
 
-    from batchimport.model import ChunkResult, Committed, Job, Reject
+    from batchimport.model import Chunk, ChunkResult, Committed, Job, Reject
     from batchimport.sinks.base import JobRecord, StoreRequest
 
 PREFIX = "parquet:///"
@@ -137,9 +138,9 @@ class ParquetSink:
         parts = self._ledger_of(job_id).folder.parts_in(job_id, position, position + 1)
         return any(part.lo == position for part in parts)
 
-    def rejects(self, job_id: str) -> Iterator[Reject]:
-        """Yield the rejects of a job in order of record."""
-        return self._ledger_of(job_id).rejects(job_id)
+    def rejects(self, job_id: str, within: Chunk | None = None) -> Iterator[Reject]:
+        """Yield the rejects of a job, or of one of its committed chunks, in order of record."""
+        return self._ledger_of(job_id).rejects(job_id, within)
 
     def previewed(self, job: Job) -> AbstractContextManager[None]:
         """Refuse what only databases can do, before anything is read."""
@@ -174,6 +175,7 @@ class ParquetSink:
         owner: str,
         instead_of: Sequence[JobRecord] = (),
         check: Callable[[], None] = lambda: None,
+        replay: Mapping[str, Any] | None = None,
     ) -> ParquetClaim:
         """Make the directory ready and take the job with a new epoch."""
         if job.key or job.on_conflict != "error":
@@ -200,7 +202,10 @@ class ParquetSink:
                     ledger.set_aside(known)
                 known = None
             if known is not None:
-                return self._claim_again(ledger, claimed_again(known, record), job, owner)
+                claim = self._claim_again(ledger, claimed_again(known, record, replay), job, owner)
+                if replay is not None:
+                    claim.surplus = ledger.foreign_rows() - (claim.record.rows_before or 0)
+                return claim
             if is_staged:
                 return self._begin_staged(job, record, owner)
             schema = self._make_dataset(job, record)
@@ -212,7 +217,7 @@ class ParquetSink:
                 created_at=statements.now(),
             )
             self._ledger.write_job(record, job.table, owner, schema)
-        return ParquetClaim(self._ledger, record, schema, self.hints)
+            return self._claim_of(self._ledger, record, schema)
 
     def _claim_again(
         self, ledger: ParquetLedger, record: JobRecord, job: Job, owner: str
@@ -364,7 +369,10 @@ class ParquetClaim:
     Attributes:
         record: The job as the ledger has it.
         hints: Those of the sink.
+        surplus: Rows that the dataset had too many when the job was claimed to replay its rejects.
     """
+
+    surplus = 0
 
     def __init__(
         self,
@@ -385,6 +393,8 @@ class ParquetClaim:
         frame, refused = as_stored(request.frame, job.columns, self._schema)
         rejects = [*request.rejects, *(request.rejecter(*each) for each in sorted(refused.items()))]
         result = statements.outcome(request, rejects, len(refused))
+        if request.replayed:
+            return self._replay(request, frame, rejects, result)
         row = statements.chunk_values(job.job_id, request, result, job.epoch)
         with self._folder.temporary(frame, part_footer(row, rejects, job.job_id)) as file:
             failpoints.reach("after-ledger-row")  # it is in the footer
@@ -397,6 +407,33 @@ class ParquetClaim:
                 failpoints.reach("before-commit")
                 self._folder.add(file, Part(job.job_id, chunk.lo, chunk.hi))
         self._folder.sync()
+        return result
+
+    def _replay(
+        self,
+        request: StoreRequest,
+        frame: pl.DataFrame,
+        rejects: Sequence[Reject],
+        result: ChunkResult,
+    ) -> ChunkResult:
+        """Commit the new outcomes of rejects: a part with more rows and fewer rejects takes its place."""
+        part = Part(self.record.job_id, request.chunk.lo, request.chunk.hi)
+        footer = self._ledger.footer(part)
+        replayed = self._ledger.replayed(part, result, set(request.replayed), rejects)
+        if replayed is None:
+            known = self._ledger.overlapping(part.job_id, request.chunk)
+            return statements.already_committed(request.chunk, known)
+        rows = self._folder.frame(self._folder.path / part.name)
+        whole = pl.concat([rows, frame]) if frame.height else rows
+        with self._folder.temporary(whole, replayed) as file:
+            failpoints.reach("after-ledger-row")  # it is in the footer
+            failpoints.reach("after-rows")
+            with self._folder.locked():
+                self._ledger.hold(self.record)
+                if self._ledger.footer(part) != footer:
+                    raise TransientError("another attempt has replayed the chunk meanwhile")
+                failpoints.reach("before-commit")
+                self._folder.supersede(file, part)
         return result
 
     def finish(self, state: str, total_items: int | None) -> int | None:
@@ -412,7 +449,7 @@ class ParquetClaim:
             if folder:
                 stack.enter_context(folder.locked())
             ledger.hold(self.record)
-            mismatch = ledger.foreign_rows() - (self.record.rows_before or 0)
+            mismatch = ledger.foreign_rows() - (self.record.rows_before or 0) - self.surplus
             if total_items is None:
                 row = ledger.job_row(job_id) or {}
                 total_items = row["total_items"]

@@ -162,6 +162,8 @@ END {tag}"""
 class PostgresTransaction(ChunkTransaction):
     """A chunk in a transaction of a connection of its own."""
 
+    locking = " FOR UPDATE"
+
     def __init__(
         self, database: Dialect, connection: psycopg.Connection, job: JobRecord, target: Target
     ) -> None:
@@ -227,7 +229,7 @@ class PostgresTransaction(ChunkTransaction):
 
     def store_rows(self, frame: pl.DataFrame, offset: int) -> Outcomes:
         """Store all rows that the table takes."""
-        target = self._target
+        target, numbers = self._target, self.numbers(frame, offset)
         self._absent = target.absent_in(frame)
         marks = frame.select(
             pl.when(pl.col(mark)).then(pl.lit("t")).alias(f"m{target.table_names.index(own)}")
@@ -236,14 +238,14 @@ class PostgresTransaction(ChunkTransaction):
         frame = self._with_arrays(frame.select(target.frame_names))
         refused = _with_nul(frame)
         places = [place for place in range(frame.height) if place not in refused]
-        frame = frame[places] if refused else frame
+        frame, numbers = (frame[places], numbers[places]) if refused else (frame, numbers)
         marks = marks[places] if refused and marks.width else marks
         takes_copy, may_skip = self.rows(WAYS, (target.name,))[0]
         if target.on_conflict == "error" and takes_copy:
             stored = self._append(frame)
             if stored is not None:
                 return Outcomes(refused, skipped=frame.height - stored)
-        outcomes = self._isolate(frame, marks, self._way(offset, may_skip=may_skip))
+        outcomes = self._isolate(frame, marks, numbers, self._way(may_skip=may_skip))
         refused |= {places[place]: why for place, why in outcomes.refused.items()}
         return Outcomes(dict(sorted(refused.items())), *outcomes.counts)
 
@@ -260,7 +262,9 @@ class PostgresTransaction(ChunkTransaction):
                 return None
             raise
 
-    def _isolate(self, frame: pl.DataFrame, marks: pl.DataFrame, way: _Way) -> Outcomes:
+    def _isolate(
+        self, frame: pl.DataFrame, marks: pl.DataFrame, numbers: pl.Series, way: _Way
+    ) -> Outcomes:
         """Store the rows that the table takes, block by block.
 
         Args:
@@ -271,7 +275,8 @@ class PostgresTransaction(ChunkTransaction):
             pl.col(name).alias(f"c{place}") for place, name in enumerate(frame.columns)
         )
         staged = staged.hstack(marks).with_row_index("at")
-        texts = ", ".join(f"{name} text" for name in staged.columns[1:])
+        texts = ", ".join([*(f"{name} text" for name in staged.columns[1:]), "number bigint"])
+        staged = staged.with_columns(numbers.alias("number"))
         typed = ", ".join(f"{quote(own.name)} {own.type_name}" for own in self._columns)
         self.run(f"CREATE TEMP TABLE batchimport_rows (at int PRIMARY KEY, {texts}) ON COMMIT DROP")
         self.run(f"CREATE TEMP TABLE batchimport_types ({typed}) ON COMMIT DROP")
@@ -322,7 +327,7 @@ class PostgresTransaction(ChunkTransaction):
         changes = ", ".join(f"{quote(name)} = excluded.{quote(name)}" for name in written)
         return f"ON CONFLICT {key} DO UPDATE SET {changes}"
 
-    def _way(self, offset: int, *, may_skip: bool) -> _Way:
+    def _way(self, *, may_skip: bool) -> _Way:
         """Return how staged rows are stored.
 
         Args:
@@ -343,13 +348,14 @@ class PostgresTransaction(ChunkTransaction):
         record = quote(RECORD)
         first = (
             f"WITH first AS (INSERT INTO {target.keys} AS k ({column_list([*key, RECORD])}) "
-            f"SELECT {key_casts}, {offset} + at FROM pg_temp.batchimport_rows WHERE {_RANGE} "
+            f"SELECT {key_casts}, number FROM pg_temp.batchimport_rows WHERE {_RANGE} "
             f"ON CONFLICT ({column_list(key)}) DO UPDATE "
             f"SET {record} = excluded.{record} WHERE k.{record} < excluded.{record} "
-            f"RETURNING {record} - {offset} AS at)"
+            f"RETURNING {record} AS number)"
         )
         # An updated row has the number of this transaction in xmax, an inserted one has none.
-        stored = f"stored AS ({insert} AND at IN (SELECT at FROM first) {conflict} RETURNING xmax)"
+        latest = f"{insert} AND number IN (SELECT first.number FROM first)"
+        stored = f"stored AS ({latest} {conflict} RETURNING xmax)"
         counted = (
             "SELECT count(*), count(*) FILTER (WHERE xmax = 0) INTO changed, fresh FROM stored"
         )

@@ -31,7 +31,7 @@ from batchimport.sinks.sql.ledger import SqlSink
 from batchimport.sinks.sql.statements import quote
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from batchimport.model import Job
     from batchimport.sinks.base import JobRecord
@@ -119,13 +119,14 @@ class PostgresSink(SqlSink):
         owner: str,
         instead_of: Sequence[JobRecord] = (),
         check: Callable[[], None] = lambda: None,
+        replay: Mapping[str, Any] | None = None,
     ) -> SqlClaim:
         """Make ledger and table ready and take the job with a new epoch."""
         targets = {job.target_hash(), *(old.target_hash for old in instead_of)}
         self._lock_keys = sorted(map(_lock_key, targets))
         with self._job_connection() as connection:
             self._take_locks(connection)
-        return super().claim(job, record, owner, instead_of, check)
+        return super().claim(job, record, owner, instead_of, check, replay)
 
     def exclude_claims(self) -> None:
         """Let one claim at a time into the database, also while its ledger is not there yet."""

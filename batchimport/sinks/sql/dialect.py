@@ -14,6 +14,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
+import polars as pl
+
 from batchimport.errors import UsageError
 from batchimport.model import ABSENT, INDEX
 from batchimport.sinks.base import STAGED, table_of, taken_over
@@ -23,8 +25,6 @@ from batchimport.sinks.sql.statements import ADDED_COLUMNS, LEDGER_TABLES, OUTCO
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from contextlib import AbstractContextManager
-
-    import polars as pl
 
     from batchimport.model import Chunk, ChunkResult, Committed, FieldError, NewColumns, OnConflict
     from batchimport.schema import Column, Kind
@@ -404,6 +404,9 @@ class Dialect(ABC):
 class ChunkTransaction(ABC):
     """One transaction that stores one chunk: its ledger row, its rows, its rejects."""
 
+    locking: ClassVar[str] = ""
+    """What a query ends with that locks its rows, where transactions of one job run side by side."""
+
     def __init__(self, database: Dialect, job: JobRecord, target: Target) -> None:
         self._database, self._job, self._target = database, job, target
         self._tables = database.tables
@@ -416,8 +419,8 @@ class ChunkTransaction(ABC):
 
         Args:
             frame: At least one row, with the columns of `target.frame_names`.
-            offset: Number of the chunk's first record. With `--on-conflict update` the row at
-                `place` counts as record `offset + place`, and a later record's value stays.
+            offset: Number of the chunk's first record. With `--on-conflict update` a later record's
+                value stays: see `numbers`.
         """
 
     @abstractmethod
@@ -442,6 +445,21 @@ class ChunkTransaction(ABC):
         """
         self._database.hold(self._job)
 
+    @staticmethod
+    def numbers(frame: pl.DataFrame, offset: int) -> pl.Series:
+        """Return the number of the record that each row counts as, in a column `RECORD`."""
+        if RECORD in frame.columns:
+            return frame.get_column(RECORD)
+        return pl.Series(RECORD, range(offset, offset + frame.height), dtype=pl.Int64)
+
+    def begin(self, request: StoreRequest) -> bool:
+        """Change the ledger first, so that of two attempts the second one finds what the first did.
+
+        Returns:
+            False if another attempt was there before: then nothing is changed.
+        """
+        return self.take_rejects(request) if request.replayed else self.insert_chunk(request)
+
     def insert_chunk(self, request: StoreRequest) -> bool:
         """Insert the ledger row, with the counts of a chunk none of whose rows are refused.
 
@@ -460,6 +478,23 @@ class ChunkTransaction(ABC):
 
     # -- what they share -----------------------------------------------------------------------
 
+    def take_rejects(self, request: StoreRequest) -> bool:
+        """Delete the rejects that are replayed.
+
+        Returns:
+            False if some of them are not there: then nothing is deleted.
+        """
+        numbers = list(map(str, request.replayed))
+        pieces = [f"({', '.join(numbers[at : at + 1000])})" for at in range(0, len(numbers), 1000)]
+        mine = f"FROM {self._tables.rejects} WHERE job_id = ? AND record IN"
+        key = (self._job.job_id,)
+        there = (self.rows(f"SELECT record {mine} {each}{self.locking}", key) for each in pieces)
+        if sum(map(len, there)) != len(request.replayed):
+            return False
+        for piece in pieces:
+            self.run(f"DELETE {mine} {piece}", key)
+        return True
+
     def overlapping(self, chunk: Chunk) -> list[Committed]:
         """Return the ledger rows that share positions with a chunk."""
         columns = f"{statements.CHUNK_COLUMNS}, {', '.join(OUTCOME_COLUMNS)}"
@@ -474,13 +509,29 @@ class ChunkTransaction(ABC):
         if rejects:
             self.insert(self._tables.rejects, statements.rejects_frame(self._job.job_id, rejects))
         result = statements.outcome(request, rejects, len(refused), left_out)
-        if refused or any(outcomes.counts):
+        if request.replayed:
+            self._move_counts(request, result, outcomes)
+        elif refused or any(outcomes.counts):
             self.run(
                 f"UPDATE {self._tables.chunks} SET successful = ?, failed = ?, filtered = ?, "
                 "updated = ?, ignored = ?, skipped = ? WHERE job_id = ? AND lo = ?",
                 (*result.counts, *outcomes.counts, self._job.job_id, request.chunk.lo),
             )
         return result
+
+    def _move_counts(self, request: StoreRequest, result: ChunkResult, outcomes: Outcomes) -> None:
+        """Count the replayed records of a chunk by their new outcomes."""
+        changes = {
+            "successful": result.successful,
+            "failed": result.failed - len(request.replayed),
+            "filtered": result.filtered,
+            **dict(zip(OUTCOME_COLUMNS, outcomes.counts, strict=True)),
+        }
+        settings = ", ".join(f"{name} = coalesce({name}, 0) + ?" for name in changes)
+        self.run(
+            f"UPDATE {self._tables.chunks} SET {settings} WHERE job_id = ? AND lo = ?",
+            (*changes.values(), self._job.job_id, request.chunk.lo),
+        )
 
     def _ledger_row(self, request: StoreRequest) -> tuple[Any, ...]:
         result = statements.outcome(request, request.rejects)

@@ -33,9 +33,9 @@ from batchimport.sinks.sql.store import SqlClaim
 from batchimport.sinks.sql.table import find_target, new_columns_of, prepare_table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from batchimport.model import Committed, Job, Reject
+    from batchimport.model import Chunk, Committed, Job, Reject
     from batchimport.sinks.base import JobRecord
     from batchimport.sinks.sql.dialect import Target
 
@@ -46,6 +46,7 @@ class _UndoneError(Exception):
 
 PAGE = 5000
 """Rejects that are read at a time."""
+_NO_END = 2**63 - 1
 
 
 class SqlSink(Dialect):
@@ -100,13 +101,14 @@ class SqlSink(Dialect):
             )
         )
 
-    def rejects(self, job_id: str) -> Iterator[Reject]:
-        """Yield the rejects of a job in order of record."""
-        last = -1
+    def rejects(self, job_id: str, within: Chunk | None = None) -> Iterator[Reject]:
+        """Yield the rejects of a job, or of one of its committed chunks, in order of record."""
+        last = within.offset - 1 if within else -1
+        end = within.end.record if within else _NO_END
         while rows := self.rows(
             f"SELECT {statements.REJECT_COLUMNS} FROM {self.tables.rejects} "
-            f"WHERE job_id = ? AND record > ? ORDER BY record LIMIT {PAGE}",
-            (job_id, last),
+            f"WHERE job_id = ? AND record > ? AND record < ? ORDER BY record LIMIT {PAGE}",
+            (job_id, last, end),
         ):
             yield from map(statements.reject, rows)
             last = rows[-1][1]
@@ -149,11 +151,13 @@ class SqlSink(Dialect):
         owner: str,
         instead_of: Sequence[JobRecord] = (),
         check: Callable[[], None] = lambda: None,
+        replay: Mapping[str, Any] | None = None,
     ) -> SqlClaim:
         """Make ledger and table ready and take the job with a new epoch."""
         self._refuse_what_needs_transactions(job)
         if job.after_sql is not None:
             script.statements_of(job.after_sql, "--after-sql")  # refused before anything is changed
+        surplus: int | None = 0
         with self.transaction():
             self.exclude_claims()
             check()
@@ -170,10 +174,11 @@ class SqlSink(Dialect):
             )
             namesake = statements.job_record(known[0]) if known else None
             if namesake and namesake.state != FORGOTTEN:
-                record = claimed_again(namesake, record)
+                record = claimed_again(namesake, record, replay)
                 changeable = {name: getattr(job, name) for name in CHANGEABLE}
                 record = replace(record, configuration=record.configuration | changeable)
                 self._update_job(record, owner)
+                surplus = self.surplus(record) if replay is not None else 0
             else:
                 # Above that of a process which may still be at work on what is forgotten.
                 epoch = 1 + max((old.epoch for old in instead_of), default=0)
@@ -184,7 +189,9 @@ class SqlSink(Dialect):
             target = self._target(job, record)
             if target.key and job.on_conflict == "update":
                 self.create_keys(record.job_id, target)
-        return self.claim_of(record, target)
+        claim = self.claim_of(record, target)
+        claim.surplus = surplus or 0
+        return claim
 
     def join(self, job: Job, record: JobRecord) -> SqlClaim:
         """Share the claim that a record describes, which was made here or in another process."""
@@ -255,7 +262,7 @@ class SqlSink(Dialect):
         self.run(
             f"UPDATE {self.tables.jobs} SET target_hash = ?, source_fingerprint = ?, "
             "source_modified = ?, configuration = ?, size = ?, rows_before = ?, epoch = ?, "
-            "owner = ?, state = 'running', heartbeat_at = ? WHERE job_id = ?",
+            "owner = ?, state = ?, heartbeat_at = ? WHERE job_id = ?",
             (
                 record.target_hash,
                 record.fingerprint,
@@ -265,6 +272,7 @@ class SqlSink(Dialect):
                 record.rows_before,
                 record.epoch,
                 owner,
+                record.state,
                 statements.now(),
                 record.job_id,
             ),

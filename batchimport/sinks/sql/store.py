@@ -32,7 +32,10 @@ class SqlClaim:
     Attributes:
         record: The job as the ledger has it.
         hints: What suits its table.
+        surplus: Rows that the table had too many when the job was claimed to replay its rejects.
     """
+
+    surplus = 0
 
     def __init__(
         self, database: Dialect, record: JobRecord, target: Target, hints: SinkHints
@@ -57,7 +60,7 @@ class SqlClaim:
         seconds = request.timeout_seconds
         with self._database.chunk_transaction(self.record, target, seconds) as transaction:
             transaction.fence()
-            if not transaction.insert_chunk(request):
+            if not transaction.begin(request):
                 known = transaction.overlapping(request.chunk)
                 return statements.already_committed(request.chunk, known)
             failpoints.reach("after-ledger-row")
@@ -125,6 +128,7 @@ class SqlClaim:
             database.hold(self.record)
             record = database.record_of(job_id)
             mismatch = database.surplus(record)
+            mismatch = None if mismatch is None else mismatch - self.surplus
             if mismatch:  # never "completed", not even for a moment: the process may be killed
                 state = "interrupted"
             if state == "completed" != record.state:
@@ -134,9 +138,14 @@ class SqlClaim:
                 "total_items = coalesce(?, total_items) WHERE job_id = ?",
                 (state, statements.now(), total_items, job_id),
             )
-            if state == "completed":
+            if state == "completed" and not self._has_rejects():
                 database.run(f"DROP TABLE IF EXISTS {database.keys_table(job_id)}")
         return mismatch
+
+    def _has_rejects(self) -> bool:
+        """Say whether some record may still be replayed: then it matters who wrote each key last."""
+        query = f"SELECT 1 FROM {self._database.tables.rejects} WHERE job_id = ? LIMIT 1"
+        return bool(self._database.rows(query, (self.record.job_id,)))
 
 
 def _marked(frame: pl.DataFrame, known: set[str], target: Target) -> pl.DataFrame:

@@ -90,10 +90,10 @@ class SqliteTransaction(ChunkTransaction):
         )
         self._request: StoreRequest | None = None
 
-    def insert_chunk(self, request: StoreRequest) -> bool:
-        """Insert the ledger row."""
+    def begin(self, request: StoreRequest) -> bool:
+        """Change the ledger first."""
         self._request = request
-        return super().insert_chunk(request)
+        return super().begin(request)
 
     def insert(self, table: str, frame: pl.DataFrame) -> None:
         """Insert a frame into a table of the ledger."""
@@ -103,7 +103,7 @@ class SqliteTransaction(ChunkTransaction):
         """Begin the transaction again, up to where the chunk's rows come."""
         self.connection.begin_again()
         self.fence()
-        if self._request and not super().insert_chunk(self._request):
+        if self._request and not super().begin(self._request):
             raise TransientError("another process has stored the chunk meanwhile")
         self.run("SAVEPOINT rows")
 
@@ -111,6 +111,7 @@ class SqliteTransaction(ChunkTransaction):
         """Store all rows that the table takes."""
         target = self._target
         names = dict(zip(target.frame_names, target.table_names, strict=True))
+        numbers = self.numbers(frame, offset)
         absent = target.absent_in(frame)
         names |= {mark: ABSENT + own for own, mark in absent.items()}
         frame = frame.select([*target.frame_names, *absent.values()]).rename(names)
@@ -118,7 +119,11 @@ class SqliteTransaction(ChunkTransaction):
         while True:
             self.run("SAVEPOINT rows")
             places = [place for place in range(frame.height) if place not in orphans]
-            outcomes = self._store(frame[places] if orphans else frame, offset)
+            outcomes = (
+                self._store(frame[places], numbers[places])
+                if orphans
+                else self._store(frame, numbers)
+            )
             refused = {places[place]: why for place, why in outcomes.refused.items()}
             found = self._orphans(frame, {*refused, *orphans}) if self.table.may_defer else {}
             if not found:
@@ -128,10 +133,10 @@ class SqliteTransaction(ChunkTransaction):
             self.run("ROLLBACK TO rows")
             self.run("RELEASE rows")
 
-    def _store(self, frame: pl.DataFrame, offset: int) -> Outcomes:
+    def _store(self, frame: pl.DataFrame, numbers: pl.Series) -> Outcomes:
         target = self._target
         if target.on_conflict == "update":
-            return self._upsert(frame, offset)
+            return self._upsert(frame, numbers)
         statement = _insert(target.name, frame.columns)
         if target.on_conflict == "ignore":
             key = f"({column_list(target.key)})" if target.key else ""
@@ -145,7 +150,7 @@ class SqliteTransaction(ChunkTransaction):
                 rows.append()
         return Outcomes(rows.refused, rows.replaced, len(rows.ignored), len(rows.skipped))
 
-    def _upsert(self, frame: pl.DataFrame, offset: int) -> Outcomes:
+    def _upsert(self, frame: pl.DataFrame, numbers: pl.Series) -> Outcomes:
         """Insert rows or update those of the same key, unless a later record has written it.
 
         Where a record lacks a key, the row keeps what is there: that is inserted again, so that a
@@ -159,7 +164,7 @@ class SqliteTransaction(ChunkTransaction):
         same = " AND ".join(f"k.{quote(name)} = excluded.{quote(name)}" for name in key)
         given = " AND ".join(f"{quote(name)} = ?" for name in key)
         record = quote(RECORD)
-        frame = frame.with_columns((pl.int_range(pl.len(), dtype=pl.Int64) + offset).alias(RECORD))
+        frame = frame.with_columns(numbers)
         place = {name: at for at, name in enumerate(frame.columns, 1)}
         this = " AND ".join(f"{quote(name)} = ?{place[name]}" for name in key)
         values = ", ".join(
@@ -187,7 +192,8 @@ class SqliteTransaction(ChunkTransaction):
         )
         remember_those_there()
         rows.isolate()
-        stored = frame.filter(~(pl.col(RECORD) - offset).is_in([*rows.refused, *rows.skipped]))
+        places = pl.int_range(pl.len(), dtype=pl.Int64)
+        stored = frame.filter(~places.is_in([*rows.refused, *rows.skipped]))
         named = stored.select([*key, RECORD]).drop_nulls()
         remember = f"{_insert(keys, named.columns)} ON CONFLICT ({column_list(key)}) DO"
         before = self.changes()

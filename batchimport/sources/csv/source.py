@@ -13,6 +13,7 @@ from batchimport.sources.bytes.file import HEAD_BYTES, digest_of
 from batchimport.sources.csv.dialect import CsvFormat, detect_format
 from batchimport.sources.csv.grammar import Dialect, FieldReader, without_end
 from batchimport.sources.csv.header import join_names
+from batchimport.sources.csv.kept import CsvForm, KeptRows
 from batchimport.sources.csv.numbers import PLAIN_NUMBERS
 from batchimport.sources.csv.records import DelimitedRecords, Layout, QuotedLines
 from batchimport.sources.csv.table import ABSENT, Table, fitted
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from batchimport.model import SourceOptions
     from batchimport.schema import RecordSchema
+    from batchimport.sources.base import Form
     from batchimport.sources.bytes.file import TextFile
 
 MAX_NOTES = 5
@@ -64,9 +66,33 @@ class DelimitedSource(TextSource):
         self.headers = {self.name: self.header} if self.header and self._options.header else {}
         if len(self.header) == 1:
             notes.append(f"read as one column, {self.header[0]!r}: see --delimiter and --format")
+        self._header_text = self._text.read_at(start.position, self._body.position - start.position)
         self._layout = Layout(self.name, self._lines, self._fields, longest)
         self.notes = (*self._text.notes, *form.notes, *notes)
         self._tables: dict[RecordSchema, Table] = {}
+
+    @property
+    def forms(self) -> tuple[Form, ...]:
+        """The dialect, the names of the fields, and the lines that hold them."""
+        text = self._header_text.decode() or self._names_as_header()
+        form = CsvForm(self.header, self._form, self._repeated, text, trails=self._trails)
+        return (form.to_dict(),)
+
+    def _names_as_header(self) -> str:
+        """Return the line that names the fields of a file whose lack of a header was detected."""
+        if not (self.header and self._options.header) or self._form.dialect.is_copy:
+            return ""
+        names = [*self.header, ""] if self._trails else self.header
+        return self._form.dialect.delimiter.join(names) + "\n"
+
+    @staticmethod
+    def reread(
+        form: Form, records: Sequence[bytes], too_long: frozenset[int], schema: RecordSchema
+    ) -> Batch:
+        """Parse rows that were kept by themselves."""
+        kept = KeptRows(CsvForm.of(form), records, too_long, schema)
+        frame, deferred = kept.decode()
+        return Batch(kept.chunk, frame, deferred, kept, "")
 
     @property
     def detected(self) -> dict[str, dict[str, Any]]:
@@ -96,7 +122,8 @@ class DelimitedSource(TextSource):
         Args:
             count: Number of records that hold the names.
         """
-        chunk = self._lines.cut(start, max(count, 1), HEAD_BYTES)
+        first = self._lines.after_blank_lines(start, self._text.size)
+        chunk = self._lines.cut(first, max(count, 1), HEAD_BYTES)
         if chunk is None or not chunk.records:
             return [], start, []
         raw = self._text.read_at(chunk.lo, min(chunk.hi - chunk.lo, self._max_record_bytes))

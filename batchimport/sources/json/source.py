@@ -26,6 +26,7 @@ from batchimport.sources.flat import FlatRecords, flat
 from batchimport.sources.json.elements import Elements
 from batchimport.sources.json.envelope import inside
 from batchimport.sources.json_decoder import decoder_of
+from batchimport.sources.json_kept import FLATTEN, reread
 from batchimport.sources.json_records import JsonRecords, decode_samples
 from batchimport.sources.json_shapes import decode
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
     from batchimport.model import Chunk, SourceOptions
     from batchimport.schema import Column, RecordSchema
+    from batchimport.sources.base import Form
     from batchimport.sources.bytes.file import TextFile
 
 
@@ -41,6 +43,7 @@ class JsonValuesSource(TextSource):
     """One file of JSON that is not one object a line."""
 
     format = "json"
+    reread = staticmethod(reread)
 
     def __init__(self, text: TextFile, name: str, options: SourceOptions) -> None:
         super().__init__(text, name, options.max_record_bytes)
@@ -65,6 +68,11 @@ class JsonValuesSource(TextSource):
             else "JSON objects one after the other"
         )
         self.notes = (*text.notes, f"layout: {layout}")
+
+    @property
+    def forms(self) -> tuple[Form, ...]:
+        """The format, and whether nested objects are flattened."""
+        return ({"format": self.format, **({FLATTEN: True} if self._flatten else {})},)
 
     def cut(self, start: Position, limit: int, max_bytes: int) -> Chunk | None:
         """Return the chunk of at most `limit` elements that begins at `start`; None at the end."""

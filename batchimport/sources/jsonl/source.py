@@ -15,6 +15,7 @@ from batchimport.sources.base import Batch, TextSource
 from batchimport.sources.bytes.file import HEAD_BYTES, digest_of
 from batchimport.sources.flat import FlatRecords, flat
 from batchimport.sources.json_decoder import decoder_of
+from batchimport.sources.json_kept import FLATTEN, reread
 from batchimport.sources.json_records import JsonRecords, decode_samples
 from batchimport.sources.json_shapes import decode, split
 from batchimport.sources.text_lines import BLANK, Lines
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from batchimport.model import SourceOptions
     from batchimport.schema import Column, RecordSchema
+    from batchimport.sources.base import Form
     from batchimport.sources.bytes.file import TextFile
 
 _Lines = TypeVar("_Lines", list[bytes], pl.Series)
@@ -33,11 +35,17 @@ class JsonLinesSource(TextSource):
     """One file of JSON lines."""
 
     format = "jsonl"
+    reread = staticmethod(reread)
 
     def __init__(self, text: TextFile, name: str, options: SourceOptions) -> None:
         super().__init__(text, name, options.max_record_bytes)
         self._lines = Lines(text)
         self._flatten = options.flatten
+
+    @property
+    def forms(self) -> tuple[Form, ...]:
+        """The format, and whether nested objects are flattened."""
+        return ({"format": self.format, **({FLATTEN: True} if self._flatten else {})},)
 
     def cut(self, start: Position, limit: int, max_bytes: int) -> Chunk | None:
         """Return the chunk of at most `limit` lines that begins at `start`; None at the end.

@@ -18,6 +18,7 @@ from batchimport.schema.infer import DIALECT
 from batchimport.sources.base import Batch, Content, OneFile, UnreadableRecordError
 from batchimport.sources.bytes.file import TextFile
 from batchimport.sources.json_decoder import decode_raw, decoder_of
+from batchimport.sources.json_kept import KeptRecords, reread_lines
 from batchimport.sources.json_records import JsonRecords, decode_samples
 from batchimport.sources.parquet.footer import Footer
 from batchimport.sources.parquet.rows import Rows
@@ -33,10 +34,11 @@ from batchimport.sources.parquet.types import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from batchimport.model import SourceOptions
     from batchimport.schema import Column, RecordSchema
+    from batchimport.sources.base import Form
 
 Errors = dict[int, list[FieldError]]
 """What is wrong with rows, by their index in a chunk."""
@@ -92,6 +94,15 @@ class ParquetSource(OneFile):
             },
         }
 
+    @staticmethod
+    def reread(
+        form: Form, records: Sequence[bytes], too_long: frozenset[int], schema: RecordSchema
+    ) -> Batch:
+        """Parse rows that were kept by themselves, as JSON objects."""
+        del form
+        kept = _KeptRows(records, too_long, schema.columns)
+        return reread_lines(kept, kept)
+
     def cut(self, start: Position, limit: int, max_bytes: int) -> Chunk | None:
         """Return the chunk of at most `limit` rows that begins at `start`; None at the end.
 
@@ -133,10 +144,7 @@ class ParquetSource(OneFile):
         lines, errors = self._lines(
             chunk.lo, chunk.hi, {column.name: column.kind for column in columns}
         )
-        required = frozenset(
-            column.name for column in columns if column.required and column.nullable
-        )
-        rows = ParquetRows(self.name, chunk, columns, lines, errors, required)
+        rows = ParquetRows(self.name, chunk, columns, lines, errors)
         accepted, deferred = decoder_of(columns).decode(lines, b"\n".join(lines), frozenset(errors))
         return Batch(chunk, accepted, deferred, rows, self.digest(chunk))
 
@@ -288,16 +296,15 @@ class ParquetRows(JsonRecords):
         columns: tuple[Column, ...],
         lines: list[bytes],
         errors: Errors,
-        required: frozenset[str],
     ) -> None:
         super().__init__(name, chunk, columns)
-        self.lines, self._errors, self._required = lines, errors, required
+        self.lines, self._errors = lines, errors
 
     def values(self, index: int) -> dict[str, Any]:
         """Return the row as JSON values."""
         if index in self._errors:
             raise UnreadableRecordError(*self._errors[index])
-        self.lines[index] = self._without_nulls(self.lines[index])
+        self.lines[index] = _without_nulls(self.lines[index], self._columns)
         return super().values(index)
 
     def keys(self, index: int) -> Collection[str] | None:
@@ -305,13 +312,33 @@ class ParquetRows(JsonRecords):
         del index
         return None
 
-    def _without_nulls(self, line: bytes) -> bytes:
-        pairs = (
-            json.dumps(key).encode() + b":" + bytes(raw)
-            for key, raw in decode_raw(line).items()
-            if bytes(raw) != b"null" or key in self._required
-        )
-        return b"{" + b",".join(pairs) + b"}"
-
     def _locate(self, index: int) -> tuple[int | None, int, bytes]:
         return None, self._chunk.lo + index, self.lines[index]
+
+
+class _KeptRows(KeptRecords):
+    """Rows that were kept by themselves. A null is a missing key, as in the file."""
+
+    def values(self, index: int) -> dict[str, Any]:
+        """Return the row as JSON values."""
+        record = super().values(index)
+        if None not in record.values():
+            return record
+        self.lines[index] = _without_nulls(self.lines[index], self._columns)
+        return super().values(index)
+
+    def keys(self, index: int) -> Collection[str] | None:
+        """Return that all rows have all columns."""
+        del index
+        return None
+
+
+def _without_nulls(line: bytes, columns: tuple[Column, ...]) -> bytes:
+    """Return a row without its nulls, except for keys that are required and may be null."""
+    required = {column.name for column in columns if column.required and column.nullable}
+    pairs = (
+        json.dumps(key).encode() + b":" + bytes(raw)
+        for key, raw in decode_raw(line).items()
+        if bytes(raw) != b"null" or key in required
+    )
+    return b"{" + b",".join(pairs) + b"}"

@@ -1,0 +1,149 @@
+"""`replay`: process the rejects of a job again."""
+
+# No `from __future__ import annotations`: Typer reads the annotations while the program runs.
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+from typer import Option
+
+from batchimport.cli import options as o
+from batchimport.cli.run import leave_with
+from batchimport.cli.trust import refuse_foreign_code, trusted_address
+from batchimport.display.report import replay_report
+from batchimport.model import NewColumns, RunOptions, TemporalOptions
+
+if TYPE_CHECKING:
+    from batchimport.model import Job
+
+
+@dataclass(frozen=True)
+class Mended:
+    """What is different since the records were rejected, and which of them are meant."""
+
+    title: ClassVar = "Replay"
+
+    from_: Annotated[
+        str | None,
+        Option(
+            "--from",
+            metavar="FILE",
+            help="A rejects file in which you have edited `raw`; null gives a record up.",
+        ),
+    ] = None
+    schema: Annotated[
+        str | None,
+        Option(metavar="FILE|MODULE:MODEL", help="Schema of the records. Default: the job's."),
+    ] = None
+    transform: Annotated[
+        str | None,
+        Option(metavar="MODULE:FUNC", help="Function for the records. Default: the job's."),
+    ] = None
+    sql: Annotated[str | None, Option(metavar="QUERY", help="Query instead of a function.")] = None
+    new_columns: Annotated[
+        NewColumns | None,
+        Option(help="Keys that the table has no column for. Default: as the job began."),
+    ] = None
+    where: Annotated[
+        list[str] | None,
+        Option(
+            metavar="CODE|FIELD|STAGE",
+            help="Only these rejects: code=…, field=…, stage=…, or the word alone. Repeatable.",
+        ),
+    ] = None
+    dry_run: Annotated[
+        bool, Option("--dry-run", help="Do everything as usual, and keep nothing.")
+    ] = False
+
+
+def replay(
+    job: o.JobId,
+    *,
+    mended: Mended,
+    ledger: o.Ledger,
+    output: o.Output,
+    state: o.State,
+) -> None:
+    """Process the rejects of a job again, once the schema, transform or data are mended."""
+    from batchimport.engines.lookup import recorded_job, unknown  # noqa: PLC0415 - imports drivers
+    from batchimport.jobs.identify import Request, job_from  # noqa: PLC0415 - imports Polars
+    from batchimport.jobs.selecting import RejectFilter  # noqa: PLC0415 - imports msgspec
+    from batchimport.replay import Mending, replay_rejects  # noqa: PLC0415 - imports Polars
+
+    conditions = RejectFilter.of(mended.where or ())
+    document = state.directory.load(job) or {}
+    address = trusted_address(job, document, ledger.address)
+    if address is None:
+        raise unknown(job, [str(each.get("job_id")) for each in state.directory.jobs()])
+    schema = ledger.ledger_schema or document.get("job", {}).get("ledger_schema")
+    record = recorded_job(job, address, schema)
+    recorded = replace(job_from(record.configuration, address), ledger_schema=schema)
+    _refuse_foreign(job, recorded, document, mended)
+    effective, changes = _changed(recorded, mended)
+    remote = document.get("temporal") if record.state != "completed" else None
+    request = Request(
+        recorded,
+        _options(document, dry_run=mended.dry_run),
+        state.directory,
+        job,
+        must_exist=True,
+        handle_signals=True,
+        temporal=TemporalOptions(**remote) if remote else None,
+    )
+    mending = Mending(effective, changes, mended.from_, conditions)
+    leave_with(
+        lambda observer: replay_rejects(request, mending, observer),
+        request,
+        output,
+        replay_report,
+        {"--schema": mended.schema},
+    )
+
+
+def _options(document: Mapping[str, Any], *, dry_run: bool) -> RunOptions:
+    """Return how the job was run, as far as this user's state knows."""
+    if not document.get("trusted"):  # it may name a file to be written
+        return RunOptions(dry_run=dry_run)
+    known = {each.name for each in fields(RunOptions)}
+    options = {name: value for name, value in document["options"].items() if name in known}
+    return RunOptions(**{**options, "dry_run": dry_run})
+
+
+def _refuse_foreign(job: str, recorded: "Job", document: Mapping[str, Any], mended: Mended) -> None:
+    """Refuse to run code that the ledger names, unless this user's state names it, too."""
+    code = {
+        "transform": None if mended.transform or mended.sql else recorded.transform,
+        "model": None if mended.schema else recorded.model,
+    }
+    known = document.get("job", {})
+    is_ours = all(known.get(name) == code[name] for name in code if code[name])
+    trusted = bool(document.get("trusted")) and is_ours
+    refuse_foreign_code(job, {"job": code, "trusted": trusted}, {})
+
+
+def _changed(job: "Job", mended: Mended) -> tuple["Job", dict[str, Any]]:
+    """Return the job as it is for the replayed records, and what of it was changed."""
+    from batchimport.pipeline.transform import transform_digest  # noqa: PLC0415 - imports Polars
+    from batchimport.schema.load import find_schema  # noqa: PLC0415 - imports Polars
+
+    changes: dict[str, Any] = {}
+    spec = mended.schema or job.model
+    if spec is not None:
+        document, model = find_schema(spec)
+        digest = model.digest if model is not None else None
+        if mended.schema or digest != job.model_digest:  # or the model was mended where it is
+            changes["schema"] = document
+            name = spec if model is not None else None
+            job = replace(job, schema=document, model=name, model_digest=digest)
+    if mended.transform is not None:
+        digest = transform_digest(mended.transform)
+        sql = mended.sql  # both together are refused by the job's own rules
+        job = replace(job, transform=mended.transform, transform_digest=digest, sql=sql)
+        changes |= {"transform": mended.transform, "transform_digest": digest}
+    elif mended.sql is not None:
+        job = replace(job, transform=None, transform_digest=None, sql=mended.sql)
+        changes["sql"] = mended.sql
+    if mended.new_columns is not None:
+        job = replace(job, new_columns=mended.new_columns)
+        changes["new_columns"] = mended.new_columns
+    return job, changes
