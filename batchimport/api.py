@@ -15,10 +15,18 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from batchimport import importer
 from batchimport.cli.config import choose, read_config
+from batchimport.cli.notify import Notifier
 from batchimport.cli.options import Ledger, State
 from batchimport.cli.recorded import Place, continued, look, look_at_all, refuse_changed, sink_of
 from batchimport.cli.report import data_of
-from batchimport.cli.request import files_read, is_object, name_and_digest, request_for
+from batchimport.cli.request import (
+    files_read,
+    is_object,
+    name_and_digest,
+    request_for,
+    unbegun,
+    unknown,
+)
 from batchimport.cli.trust import Code
 from batchimport.cli.values import convert, find, from_environment, run_from, settings
 from batchimport.display import open_display
@@ -149,12 +157,14 @@ class _Call:
 
     def outcome(self) -> Outcome:
         """Run it to its end."""
-        request = request_for(
-            [] if self._sources is None else self._sources,
-            self._run,
-            **self._objects,
-            interrupter=self.interrupter,
-        )
+        output = self._run.output
+        with Notifier(output.on_finish, output.metrics).failing(lambda: unknown([], self._run)):
+            request = request_for(
+                [] if self._sources is None else self._sources,
+                self._run,
+                **self._objects,
+                interrupter=self.interrupter,
+            )
         self._request = request
         return perform(request, self._run.output, self._on_event, files_read(self._run))
 
@@ -203,8 +213,11 @@ def perform(
         "--rejects": request.options.rejects_path,
         "--summary": output.summary,
         "--log-file": output.log_file,
+        "--metrics": output.metrics,
     }
-    refuse_overwriting(request.job, outputs, read)
+    notifier = Notifier(output.on_finish, output.metrics)
+    with notifier.failing(lambda: unbegun(request)):
+        refuse_overwriting(request.job, outputs, read)
     progress = "none" if output.quiet else output.progress
     display = open_display(progress, verbose=output.verbose, is_library=True)
 
@@ -214,7 +227,8 @@ def perform(
             on_event(event)
 
     with log_to(output.log_file), display:
-        outcome = importer.import_file(request, observe)
+        outcome = importer.import_file(request, notifier.beside(observe))
+    notifier.finish(outcome.summary)
     body = json.dumps(outcome.summary.to_dict())
     if output.summary is not None:
         write_atomically(output.summary, [body.encode() + b"\n"])

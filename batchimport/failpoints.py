@@ -15,7 +15,8 @@ VARIABLE = "BATCHIMPORT_FAILPOINTS"
 POINTS = (
     "before-claim",
     "during-removal",  # one file of several of a forgotten job is deleted
-    "after-forgetting",  # --restart has deleted the old ledger; the transaction is open
+    "after-forgetting",  # --restart or `forget` has deleted the ledger; the transaction is open
+    "before-removing-state",  # `forget` has committed
     "after-table",  # table created, truncated or replaced; the claim's transaction is open
     "after-claim",
     "before-store",  # a chunk is ready to be stored
@@ -24,6 +25,8 @@ POINTS = (
     "before-commit",
     "after-commit",
     "before-finish",
+    "after-publishing",  # the rows of --atomic are moved; the transaction that completes is open
+    "after-sql",  # --after-sql was run; that transaction is open
     "after-finish",
     "during-export",  # before a reject is written to the rejects file
     "file-written",  # checkpoint, rejects or summary: on disk under a temporary name

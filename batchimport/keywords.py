@@ -36,6 +36,8 @@ class ResumeKeywords(TypedDict, total=False):
     progress: Literal["auto", "rich", "plain", "json", "none"] | None
     exit_zero_on_rejects: bool | None
     log_file: str | PathLike[str] | None
+    on_finish: str | None
+    metrics: str | PathLike[str] | None
     quiet: bool | None
     verbose: bool | None
     temporal_address: str | None
@@ -56,6 +58,11 @@ class RunKeywords(TypedDict, total=False):
     on_conflict: Literal["error", "ignore", "update"] | None
     key: str | Sequence[str] | None
     new_columns: Literal["extra", "add", "reject"] | None
+    atomic: bool | None
+    before_sql: str | None
+    after_sql: str | None
+    analyze: bool | None
+    defer_indexes: bool | None
     format: str | None
     compression: Literal["gzip", "zstd", "bz2", "xz", "none"] | None
     encoding: str | None
@@ -108,6 +115,8 @@ class RunKeywords(TypedDict, total=False):
     progress: Literal["auto", "rich", "plain", "json", "none"] | None
     exit_zero_on_rejects: bool | None
     log_file: str | PathLike[str] | None
+    on_finish: str | None
+    metrics: str | PathLike[str] | None
     quiet: bool | None
     verbose: bool | None
     temporal_address: str | None

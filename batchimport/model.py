@@ -14,6 +14,7 @@ import json
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
+from batchimport import rules
 from batchimport.errors import UsageError
 from batchimport.rules import check_choice, check_range, pairs_of
 
@@ -302,6 +303,10 @@ class Job:
             kept in `_extra` in a table that batchimport made, else the record is rejected.
         limit: Number of records to import, from the beginning; None imports all.
         ledger_schema: Database schema of the ledger's tables; part of the address.
+        before_sql: Statements that are run once, as the job begins; `after_sql` as it is completed.
+        analyze: Let the database look at the table at the end; None: if batchimport made it.
+        atomic: Readers see the old rows until the job is completed, then the new ones.
+        defer_indexes: Indexes that are not unique are dropped, and built again at the end.
     """
 
     sources: tuple[str, ...]
@@ -321,6 +326,11 @@ class Job:
     new_columns: NewColumns | None = None
     limit: int | None = None
     ledger_schema: str | None = None
+    before_sql: str | None = None
+    after_sql: str | None = None
+    analyze: bool | None = None
+    atomic: bool = False
+    defer_indexes: bool = False
 
     def __post_init__(self) -> None:
         """Check the rules.
@@ -332,20 +342,14 @@ class Job:
             raise UsageError("no source", where="SOURCE", hint="name a file")
         if not self.table:
             raise UsageError("must not be empty", where="--table")
-        texts = {
-            "--to": self.destination,
-            "--table": self.table,
-            "--key": "".join(self.key),
-            "--sql": self.sql or "",
-        }
-        for option, text in texts.items():
-            if text != text.encode(errors="replace").decode():
-                raise UsageError("is not valid UTF-8", where=option)
+        rules.check_texts(self)
         check_choice("--if-exists", self.if_exists, IfExists)
         check_choice("--on-conflict", self.on_conflict, OnConflict)
         check_choice("--new-columns", self.new_columns, NewColumns)
         check_range("--infer-rows", self.infer_records, 1)
         check_range("--limit", self.limit, 1)
+        if self.atomic:
+            rules.check_atomic(self.if_exists, defers_indexes=self.defer_indexes)
         if self.sql is not None and self.transform is not None:
             raise UsageError(
                 "cannot be combined with --transform", where="--sql", hint="choose one of the two"
@@ -368,7 +372,7 @@ class Job:
         the hash of jobs that an earlier one began.
         """
         facts = _changed(self) | {"options": _changed(self.options)}
-        for name in ("sources", "destination", "ledger_schema"):
+        for name in ("sources", "destination", "ledger_schema", *rules.CHANGEABLE):
             facts.pop(name, None)
         return hash_of(facts)
 

@@ -7,6 +7,18 @@ from typing import Any, get_args
 
 from batchimport.errors import UsageError
 
+CHANGEABLE = ("after_sql", "analyze", "defer_indexes")
+"""Fields of a job that may be others when it is continued."""
+_TEXTS = {
+    "--to": "destination",
+    "--table": "table",
+    "--key": "key",
+    "--sql": "sql",
+    "--before-sql": "before_sql",
+    "--after-sql": "after_sql",
+}
+"""Fields of a job that have text, by option."""
+
 JOB_ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -63,3 +75,32 @@ def pairs_of(option: str, texts: tuple[str, ...]) -> dict[str, str]:
             raise UsageError(f"{left!r} is given twice", where=option)
         pairs[left] = right
     return pairs
+
+
+def check_atomic(if_exists: str, *, defers_indexes: bool) -> None:
+    """Check what `--atomic` goes with.
+
+    Raises:
+        UsageError: If not.
+    """
+    if if_exists == "append":
+        raise UsageError(
+            "is for a table whose rows are all replaced",
+            where="--atomic",
+            hint="add --if-exists truncate or replace; or fail, if the table is new",
+        )
+    if defers_indexes:
+        raise UsageError("is not for the table that --atomic fills", where="--defer-indexes")
+
+
+def check_texts(job: object) -> None:
+    """Check that the texts of a job are such that they can be stored.
+
+    Raises:
+        UsageError: If one is not UTF-8.
+    """
+    for option, name in _TEXTS.items():
+        value = getattr(job, name) or ""
+        text = value if isinstance(value, str) else "".join(value)
+        if text != text.encode(errors="replace").decode():
+            raise UsageError("is not valid UTF-8", where=option)

@@ -12,7 +12,19 @@ import typer
 from typer.core import TyperGroup
 
 from batchimport import __version__, failpoints
-from batchimport.cli import init, jobs, rejects, replay, report, resume, run, schema, status, worker
+from batchimport.cli import (
+    forget,
+    init,
+    jobs,
+    rejects,
+    replay,
+    report,
+    resume,
+    run,
+    schema,
+    status,
+    worker,
+)
 from batchimport.cli.command import GroupedCommand, as_command
 from batchimport.display.escape import safe
 from batchimport.display.report import print_error
@@ -33,6 +45,8 @@ _MEANT = {
     **dict.fromkeys(("errors", "failed", "rejected"), "rejects"),
     **dict.fromkeys(("retry", "redo", "reprocess", "repair"), "replay"),
     **dict.fromkeys(("progress", "watch", "show"), "status"),
+    **dict.fromkeys(("delete", "remove", "rm"), "forget"),
+    **dict.fromkeys(("clean", "cleanup", "purge", "gc"), "prune"),
     **dict.fromkeys(("html", "explain"), "report"),
     "infer": "schema",
 }
@@ -130,6 +144,16 @@ EXAMPLES = {
         "batchimport schema 'logs/*.csv' --delimiter ';'",
         "batchimport schema users.jsonl --infer-rows all",
     ),
+    "forget": (
+        "batchimport forget users-1a2b3c4d",
+        "batchimport forget users-1a2b3c4d --completely",
+        "batchimport forget users-1a2b3c4d --to postgresql://db/shop",
+    ),
+    "prune": (
+        "batchimport prune --older-than 30d",
+        "batchimport prune --older-than 2w --rejects-only",
+        "batchimport prune --older-than 90d --to postgresql://db/shop --dry-run",
+    ),
     "worker": (
         "batchimport worker",
         "batchimport worker --temporal-address temporal:7233 --max-parallel 4",
@@ -150,7 +174,8 @@ app = typer.Typer(
 )
 for command in (
     *(run.run, resume.resume, status.status, jobs.jobs),
-    *(rejects.rejects, replay.replay, report.report, schema.schema, init.init, worker.worker),
+    *(rejects.rejects, replay.replay, report.report, schema.schema, init.init),
+    *(forget.forget, forget.prune, worker.worker),
 ):
     examples = "\n".join(f"  {line}" for line in EXAMPLES[command.__name__])
     epilog = f"\b\nExamples:\n{examples}"

@@ -13,7 +13,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import typer
 
+from batchimport.cli.around import Around
 from batchimport.cli.completion import job_ids
+from batchimport.cli.output import Output as Output  # noqa: PLC0414 - commands take it from here
+from batchimport.cli.output import Quiet as Quiet  # noqa: PLC0414 - likewise
 from batchimport.errors import UsageError
 from batchimport.model import (
     Adaptive,
@@ -24,7 +27,7 @@ from batchimport.model import (
     TemporalOptions,
 )
 from batchimport.sinks.registry import address_of, examples, scheme_of
-from batchimport.state.directory import STATE_PATH, StateDirectory
+from batchimport.state.directory import STATE_PATH, StateDirectory, nearest_state
 
 _UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "ki": 1024, "mi": 1024**2, "gi": 1024**3}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmg]i?|)b?", re.IGNORECASE)
@@ -118,7 +121,6 @@ InferRows = Annotated[
     Option("--infer-rows", metavar="N|all", help="Number of records to infer a schema from."),
 ]
 Json = Annotated[bool, Option("--json", help="Print JSON to stdout, and nothing else.")]
-Quiet = Annotated[bool, Option("--quiet", help="Print errors only.")]
 
 
 @dataclass(frozen=True)
@@ -140,8 +142,8 @@ class Ledger:
 
 
 @dataclass(frozen=True)
-class Destination(Ledger):
-    """Where a new job imports to, and what becomes of the table."""
+class _Table(Ledger):
+    """Which table a new job imports into, and how."""
 
     to: Annotated[str | None, Address(help=f"{examples()} Default: sqlite:///STEM.db")] = None
     table: Annotated[
@@ -175,6 +177,11 @@ class Destination(Ledger):
     def columns(self) -> tuple[str, ...]:
         """The columns of the key."""
         return tuple(name.strip() for name in self.key.split(",")) if self.key else ()
+
+
+@dataclass(frozen=True)
+class Destination(Around, _Table):
+    """Where a new job imports to, and what becomes of the table."""
 
 
 @dataclass(frozen=True)
@@ -320,40 +327,15 @@ class State:
     ] = STATE_PATH
 
     @property
-    def directory(self) -> StateDirectory:
-        """The state directory."""
+    def own(self) -> StateDirectory:
+        """The state directory of a new job: in the current directory, unless it was named."""
         return StateDirectory(self.state_dir)
 
-
-@dataclass(frozen=True)
-class Output:
-    """What is printed and written about a run."""
-
-    title: ClassVar = "Output"
-
-    json_: Annotated[bool, Option("--json", help="Print the summary as JSON, alone on stdout.")] = (
-        False
-    )
-    summary: Annotated[
-        Path | None,
-        Option(metavar="PATH", help="Write the summary as JSON to this file as well."),
-    ] = None
-    progress: Annotated[
-        Literal["auto", "rich", "plain", "json", "none"],
-        Option(help="Progress display on stderr; auto: rich on a terminal, plain elsewhere."),
-    ] = "auto"
-    exit_zero_on_rejects: Annotated[
-        bool, Option("--exit-zero-on-rejects", help="Exit with 0 if there are only rejects.")
-    ] = False
-    log_file: Annotated[
-        Path | None,
-        Option(metavar="PATH", help="Append a line for each event to this file."),
-    ] = None
-    quiet: Quiet = False
-    verbose: Annotated[
-        bool,
-        Option("--verbose", help="Print the cause of an error, and why chunks have their size."),
-    ] = False
+    @property
+    def directory(self) -> StateDirectory:
+        """The state directory of known jobs: also found from a directory below, as git does."""
+        is_named = self.state_dir != STATE_PATH
+        return self.own if is_named else StateDirectory(nearest_state(Path.cwd()))
 
 
 @dataclass(frozen=True)

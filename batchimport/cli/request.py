@@ -9,19 +9,21 @@ from typing import TYPE_CHECKING, Any, is_typeddict
 import msgspec
 
 from batchimport import user_code
+from batchimport.cli.around import parse_script
 from batchimport.cli.options import absolute, parse_infer_records, run_options
 from batchimport.errors import UsageError
 from batchimport.jobs.identify import Objects, Request
-from batchimport.model import Job
+from batchimport.model import Job, Summary
 from batchimport.pipeline.transform import transform_digest
 from batchimport.schema import RecordSchema
 from batchimport.schema.load import find_schema
 from batchimport.schema.pydantic import RecordModel
+from batchimport.sinks.address import redact
 from batchimport.sources.objects import names_in, writer_of
-from batchimport.sources.paths import RECORDS, find_sources, stem_of
+from batchimport.sources.paths import RECORDS, find_sources, short_stem_of, stem_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from batchimport.cli.values import Run
     from batchimport.policy.interrupter import Interrupter
@@ -64,7 +66,7 @@ def request_for(
     return Request(
         job,
         replace(options, min_records=selection.min_records),
-        run.state.directory,
+        run.state.own,
         selection.job_id,
         selection.restart,
         selection.allow_duplicates,
@@ -73,6 +75,18 @@ def request_for(
         objects=objects,
         interrupter=interrupter,
     )
+
+
+def unknown(sources: Sequence[str], run: Run) -> Summary:
+    """Return the summary of a run of which only the options are known."""
+    address, table = redact(run.destination.address or ""), run.destination.table or ""
+    return Summary(run.selection.job_id or "", "failed", tuple(sources), address, table)
+
+
+def unbegun(request: Request) -> Summary:
+    """Return the summary of a run that has not looked for its job."""
+    job = request.job
+    return Summary(request.job_id or "", "failed", job.sources, redact(job.destination), job.table)
 
 
 def files_read(run: Run) -> dict[str, str | None]:
@@ -86,7 +100,9 @@ def _job(paths: tuple[str, ...], run: Run) -> Job:
     destination, records, selection = run.destination, run.records, run.selection
     if not paths:
         raise UsageError("no source", where="SOURCE", hint="name a file")
-    stem = stem_of(paths[0])
+    stem, short = stem_of(*paths), short_stem_of(paths[0])
+    if stem != short and destination.table is None and run.state.own.knows(paths, short):
+        stem = short  # the table that an earlier version made
     job = Job(
         sources=paths,
         destination=destination.address or absolute(f"sqlite:///{stem}.db"),
@@ -101,6 +117,11 @@ def _job(paths: tuple[str, ...], run: Run) -> Job:
         new_columns=destination.new_columns,
         limit=selection.limit,
         ledger_schema=destination.ledger_schema,
+        before_sql=parse_script(destination.before_sql, "--before-sql"),
+        after_sql=parse_script(destination.after_sql, "--after-sql"),
+        analyze=destination.analyze,
+        atomic=destination.atomic,
+        defer_indexes=destination.defer_indexes,
     )
     if records.schema is not None:
         document, model = find_schema(records.schema)

@@ -12,6 +12,7 @@ import typer
 
 from batchimport.cli import options as o
 from batchimport.cli.command import Typed
+from batchimport.cli.notify import Notifier
 from batchimport.cli.values import (
     PREFIX,
     Run,
@@ -78,9 +79,12 @@ def run(
 
 
 def _run_one(sources: list[str], asked: Run) -> None:
-    from batchimport.cli.request import files_read, request_for  # noqa: PLC0415 - imports Polars
+    from batchimport.cli.request import files_read, request_for, unknown  # noqa: PLC0415 - imports Polars
 
-    request = replace(request_for(sources, asked), handle_signals=True)
+    with Notifier(asked.output.on_finish, asked.output.metrics).failing(
+        lambda: unknown(sources, asked)
+    ):
+        request = replace(request_for(sources, asked), handle_signals=True)
     execute(request, asked.output, files_read(asked))
 
 
@@ -108,6 +112,7 @@ def _refuse_common(asked: Mapping[str, Run]) -> None:
         "--job-id": [run.selection.job_id for run in asked.values()],
         "--rejects": [run.failures.rejects for run in asked.values()],
         "--summary": [run.output.summary for run in asked.values()],
+        "--metrics": [run.output.metrics for run in asked.values()],
     }
     for option, given in values.items():
         known = [value for value in given if value is not None]
@@ -153,24 +158,31 @@ def leave_with(
         BatchImportError: The error that ended the work, for `main` to print.
         typer.Exit: Otherwise.
     """
+    from batchimport.cli.request import unbegun  # noqa: PLC0415 - imports Polars
     from batchimport.jobs.outputs import refuse_overwriting  # noqa: PLC0415 - imports Polars
 
     outputs = {
         "--rejects": request.options.rejects_path,
         "--summary": output.summary,
         "--log-file": output.log_file,
+        "--metrics": output.metrics,
     }
-    refuse_overwriting(request.job, outputs, read or {})
+    notifier = Notifier(output.on_finish, output.metrics)
+    with notifier.failing(lambda: unbegun(request)):
+        refuse_overwriting(request.job, outputs, read or {})
     progress = "none" if output.quiet else output.progress
     display = open_display(progress, verbose=output.verbose)
     with log_to(output.log_file), display:
-        outcome = work(display)
+        outcome = work(notifier.beside(display))
     try:
         if output.summary is not None:  # before standard output, which may be a closed pipe
             body = json.dumps(outcome.summary.to_dict(), indent=1) + "\n"
             write_atomically(output.summary, [body.encode()])
     finally:
-        _report(outcome, output, report)
+        try:
+            _report(outcome, output, report)
+        finally:
+            notifier.finish(outcome.summary)
     resumable = isinstance(outcome.error, JobInterrupted) and outcome.summary.resume_command
     if outcome.error is not None and not resumable:
         raise outcome.error

@@ -93,7 +93,9 @@ def settings() -> dict[str, Setting]:
                 *(option.param_decls or ()),
             )  # the first is where Typer has it
             flags = [str(flag) for flag in declared if str(flag).startswith("--")]
-            name = flags[0].removeprefix("--").replace("-", "_") if flags else each.name
+            # `--analyze/--no-analyze` says yes and no.
+            flag = flags[0].partition("/")[0] if flags else each.name
+            name = flag.removeprefix("--").replace("-", "_")
             found[name] = Setting(
                 name,
                 part,

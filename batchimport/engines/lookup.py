@@ -20,7 +20,7 @@ from batchimport.model import TemporalOptions
 from batchimport.policy.events import JobStarted
 from batchimport.policy.progress import Tally
 from batchimport.sinks import open_sink, redact
-from batchimport.sinks.base import SinkOptions
+from batchimport.sinks.base import FORGOTTEN, SinkOptions
 from batchimport.system import owner_is_gone
 
 if TYPE_CHECKING:
@@ -211,7 +211,7 @@ def find_record(sink: Sink, job_id: str | None) -> JobRecord:
     Raises:
         UsageError: If there is none.
     """
-    known = sink.jobs()
+    known = [record for record in sink.jobs() if record.state != FORGOTTEN]
     records = [record for record in known if job_id in (None, record.job_id)]
     if not records:
         near = did_you_mean(job_id or "", [record.job_id for record in known])

@@ -139,6 +139,8 @@ def finish_job(parts: Parts, claim: Claim, total: int | None, *, is_whole: bool)
             where=job.table,
             hint="did another program write to it while the job ran?",
         )
+    if job.analyze is not False:
+        sink.analyze_for(job)
 
 
 def count_records(source: Source, job: Job) -> int:

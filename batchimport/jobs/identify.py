@@ -37,8 +37,8 @@ from batchimport.model import (
 )
 from batchimport.rules import check_job_id
 from batchimport.sinks import redact
-from batchimport.sinks.base import BEGAN_EMPTY, CONTENTS, DUPLICATES, FORMS
-from batchimport.sources.paths import is_kept, stem_of
+from batchimport.sinks.base import BEGAN_EMPTY, CONTENTS, DUPLICATES, FORGOTTEN, FORMS, STAGED
+from batchimport.sources.paths import is_kept, short_stem_of, stem_of
 from batchimport.state.directory import STATE_PATH, StateDirectory
 from batchimport.system import owner_is_gone
 
@@ -108,6 +108,12 @@ class Request:
         """
         if self.job_id is not None:
             check_job_id(self.job_id, "--job-id")
+        if self.append and self.job.atomic:
+            raise UsageError(
+                "adds rows to those that are there",
+                where="--if-source-changed append",
+                hint="leave out --atomic, or import the whole source again",
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +176,8 @@ class _Search:
         self._records = [
             record
             for record in self._jobs
-            if (record.job_id == wanted if wanted else _concerns(record, job))
+            if record.state != FORGOTTEN
+            and (record.job_id == wanted if wanted else _concerns(record, job))
         ]
         self._unfinished = [record for record in self._records if record.state != "completed"]
         self._same = [record for record in self._records if _is_same(record, job, source, sink)]
@@ -350,7 +357,8 @@ def _grown(request: Request, source: Source, sink: Sink) -> JobRecord | None:
     before = [
         record
         for record in sink.jobs()
-        if record.configuration.get("table") == job.table
+        if record.state != FORGOTTEN
+        and record.configuration.get("table") == job.table
         and not set(job.sources).isdisjoint(record.configuration.get("sources", ()))
         and (not request.job_id or record.job_id == request.job_id)
     ]
@@ -464,7 +472,7 @@ def _check_restart(
     job = request.job
     if not sink.hints.rows_outlive_the_ledger or request.allow_duplicates:
         return
-    stored = _stored_rows(record, sink)
+    stored = 0 if STAGED in record.configuration else _stored_rows(record, sink)
     if not stored or job.if_exists in ("truncate", "replace"):
         return
     missing = missing_rows(record, sink, jobs)
@@ -496,7 +504,9 @@ def verify_unchanged(source: Source, committed: Sequence[Committed]) -> None:
 
 def new_job_id(job: Job, source: Source) -> str:
     """Return the id of a new job: the source's stem and a hash of what identifies the job."""
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", stem_of(job.sources[0])).strip("-._") or "job"
+    short = short_stem_of(job.sources[0])
+    name = short if job.table == short else stem_of(*job.sources)  # as earlier versions did
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._") or "job"
     facts = [
         job.sources,
         source.fingerprint,

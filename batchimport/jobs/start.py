@@ -186,7 +186,12 @@ def _open(
         _LedgerChangedError: If the ledger is not as it was when the job was found.
     """
     known = found.known
-    record, bound, inferred = (known, None, None) if known else _describe(request, parts)
+    bound: BoundTransform | None = None
+    if known:
+        record, bound, inferred = known, None, None
+    else:
+        with parts.sink.previewed(parts.job):
+            record, bound, inferred = _describe(request, parts)
     _read_as_recorded(parts, record)
     if record.job_id not in {each.job_id for each in found.instead_of}:
         refuse_if_owned(record, parts.sink, owner, has_ended)

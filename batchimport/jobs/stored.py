@@ -15,8 +15,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchimport.errors import AlreadyStoredError, BatchImportError, RowsGoneError
-from batchimport.model import Chunk
-from batchimport.sinks.base import BEGAN_EMPTY, CONTENTS, DUPLICATES, FORMS
+from batchimport.model import Chunk, Committed, Position
+from batchimport.sinks.base import (
+    BEGAN_EMPTY,
+    CHUNKS,
+    CONTENTS,
+    DUPLICATES,
+    EMPTIED_AT,
+    FORGOTTEN,
+    FORMS,
+    STAGED,
+    table_of,
+)
 from batchimport.sources import open_source
 from batchimport.sources.base import Content
 from batchimport.sources.bytes.file import digest_of
@@ -25,7 +35,7 @@ from batchimport.sources.paths import is_kept
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from batchimport.model import Committed, Job
+    from batchimport.model import Job
     from batchimport.sinks.base import JobRecord, Sink
     from batchimport.sources.base import Source
 
@@ -84,7 +94,7 @@ class _File:
         end = self.base + min(size, self.content.size)
         return [
             row
-            for row in sink.committed(self.record.job_id)
+            for row in committed_of(self.record, sink)
             if self.base <= row.chunk.lo and row.chunk.hi <= end
         ]
 
@@ -188,7 +198,7 @@ class _Comparison:
 
     def _looks_like(self, file: _File) -> bool:
         """Judge a file by size, head and tail while its job has not committed its first chunk."""
-        if file.record.state == "completed" or not file.content.size:
+        if file.record.is_over or not file.content.size:
             return False
         is_alone = len(self._source.contents) == 1
         return file.content == self._content or (
@@ -221,7 +231,7 @@ class _Comparison:
         others = [row for row in rows if row.chunk.lo != file.base or file.head is None]
         if all(self._source.digest(_moved(row.chunk, distance)) == row.digest for row in others):
             is_whole = file.content.size == self._content.size
-            is_whole &= file.record.state == "completed"
+            is_whole &= file.record.is_over
             is_whole &= not file.record.configuration.get("limit")
             subject = self._name if is_whole else f"the beginning of {self._name}"
             self._refuse(file, sum(row.successful for row in rows), subject)
@@ -235,13 +245,14 @@ class _Comparison:
         ways = ["--if-exists replace starts over", "--allow-duplicates adds them again"]
         if self._sink.hints.rows_outlive_the_ledger:
             ways.insert(1, "--key with --on-conflict update repairs")
-        elif record.target_hash == self._job.target_hash():
+        elif record.target_hash == self._job.target_hash() and record.state != FORGOTTEN:
             ways.insert(0, "--restart replaces these rows")
         return "; ".join(ways)
 
     def _refuse(self, file: _File, rows: int, subject: str) -> None:
         record, job = file.record, self._job
-        differences = _differences(job, record)
+        is_forgotten = record.state == FORGOTTEN
+        differences = "forgotten since" if is_forgotten else _differences(job, record)
         about = ", ".join(filter(None, [_ago(record.created_at), differences]))
         if not rows:
             if record.state == "running" and self._may_run(record):
@@ -253,7 +264,7 @@ class _Comparison:
                 )
             return  # nothing of it is in the table
         hint = self._ways_out(record)
-        if record.state != "completed":
+        if not record.is_over:
             hint = f"`batchimport resume {record.job_id}` finishes that job; {hint}"
         elif not differences and file.content.size < self._content.size:
             hint = f"--if-source-changed append adds what is new in it; {hint}"
@@ -340,12 +351,24 @@ def _files_of(record: JobRecord, sink: Sink, known: dict[str, Committed]) -> lis
     contents, first = _contents_of(record), known.get(record.job_id)
     if len(contents) == 1 and (first is not None or record.state == "completed"):
         return [_File(record, 0, 0, contents[0], first)]
-    heads = {row.chunk.lo: row for row in sink.committed(record.job_id)}
+    heads = {row.chunk.lo: row for row in committed_of(record, sink)}
     bases = [0, *accumulate(content.size for content in contents)]
     return [
         _File(record, index, bases[index], content, heads.get(bases[index]))
         for index, content in enumerate(contents)
         if content.size
+    ]
+
+
+def committed_of(record: JobRecord, sink: Sink) -> list[Committed]:
+    """Return the chunks of a job; of one that is forgotten, those that its line knows."""
+    if CHUNKS not in record.configuration:
+        return sink.committed(record.job_id)
+    return [
+        Committed(
+            Chunk(Position(lo, first), Position(hi, first + records)), stored, 0, 0, str(digest)
+        )
+        for lo, hi, first, records, stored, digest in record.configuration[CHUNKS]
     ]
 
 
@@ -435,7 +458,7 @@ def _why_all_are_gone(
     record: JobRecord, stored: int, sink: Sink, records: Sequence[JobRecord]
 ) -> str:
     """Say why none of the rows of a job can be in its table; nothing if some may be."""
-    table = str(record.configuration.get("table"))
+    table = table_of(record)
     whose = f"though job {record.job_id} stored {rows_of(stored)} in it"
     if sink.identity_of(table) is None:
         return f"the table is gone, {whose}"
@@ -443,6 +466,8 @@ def _why_all_are_gone(
         return ""
     if not sink.has_rows(table):
         return f"the table is empty, {whose}"
+    if STAGED in record.configuration:
+        return ""
     replacer = _replaced_by(record, _replacers(same_table(table, sink, records)))
     if replacer is None:
         return ""
@@ -465,7 +490,12 @@ def refuse_missing(missing: Missing | None, table: str) -> None:
 
 def _replacers(records: Sequence[JobRecord]) -> list[JobRecord]:
     """Return the jobs that began with an empty table, the latest first."""
-    return sorted(filter(_began_empty, records), key=lambda each: each.created_at, reverse=True)
+    return sorted(filter(_began_empty, records), key=_emptied_at, reverse=True)
+
+
+def _emptied_at(record: JobRecord) -> str:
+    """Return when the table of a job that replaced its rows was empty."""
+    return str(record.configuration.get(EMPTIED_AT) or record.created_at)
 
 
 def _replaced_by(record: JobRecord, replacers: Sequence[JobRecord]) -> JobRecord | None:
@@ -474,7 +504,7 @@ def _replaced_by(record: JobRecord, replacers: Sequence[JobRecord]) -> JobRecord
     if latest is None or record.state == "running":
         return None
     ended = record.updated_at or record.created_at
-    return latest if latest.created_at >= ended else None
+    return latest if _emptied_at(latest) >= ended else None
 
 
 def _began_empty(record: JobRecord) -> bool:

@@ -10,9 +10,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from batchimport.errors import JobRunningElsewhereError
+from batchimport.model import hash_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     import polars as pl
 
@@ -65,6 +67,22 @@ FORMS, REPLAYS = "forms", "replays"
 fingerprint of each file; whether its table had no row when it was first claimed; what its user
 allowed; how the records of each file are written; what was in force when rejects were replayed."""
 
+STAGED, EMPTIED_AT = "staged", "emptied_at"
+"""In the configuration of a job with `--atomic`: the table that it fills, until that is moved; when it
+was moved, and the old rows were gone."""
+
+INDEXES = "deferred_indexes"
+"""In the configuration of a job with `--defer-indexes`: the statements that build them again."""
+
+AFTER_SQL_RAN = "after_sql_ran"
+"""In the configuration of a job whose `--after-sql` was run; a source that has grown brings it again."""
+
+FORGOTTEN = "forgotten"
+CHUNKS = "chunks"
+"""In the configuration of a forgotten job: lo, hi, first record, records, stored, digest of each chunk."""
+_REMAINS = ("table", "if_exists", "on_conflict", "limit", CONTENTS, BEGAN_EMPTY, EMPTIED_AT)
+"""What of its configuration shows that the table has its content already; nothing personal."""
+
 
 @dataclass(frozen=True, slots=True)
 class JobRecord:
@@ -76,7 +94,8 @@ class JobRecord:
         schema: The JSON Schema in force, inferred or given.
         columns: The columns of the table that the job writes; empty if the source has no records.
         size: Positions of the source.
-        state: `running`, `interrupted`, `completed` or `abandoned` (by `--restart`, in Parquet).
+        state: `running`, `interrupted`, `completed`, `forgotten` (its line is only there so that its
+            content is known) or `abandoned` (by `--restart`, in Parquet).
         epoch: Fencing token: only the claim with the highest may commit.
         rows_before: Rows of the table that no ledger accounts for; None when unknown.
         created_at: Time of the first claim, ISO 8601 in UTC.
@@ -98,6 +117,58 @@ class JobRecord:
     created_at: str = ""
     updated_at: str = ""
     configuration: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all of it was imported."""
+        return self.state in ("completed", FORGOTTEN)
+
+    def forgotten(self, committed: Sequence[Committed] = ()) -> JobRecord:
+        """Return what stays of a job that is forgotten: what tells its content from others.
+
+        Args:
+            committed: Its chunks, where the ledger does not keep them.
+        """
+        was = self.configuration
+        remains = {name: was[name] for name in _REMAINS if name in was}
+        remains["options"] = {"encoding": (was.get("options") or {}).get("encoding")}
+        if committed:
+            remains[CHUNKS] = [
+                [
+                    row.chunk.lo,
+                    row.chunk.hi,
+                    row.chunk.offset,
+                    row.chunk.records,
+                    row.successful,
+                    row.digest,
+                ]
+                for row in committed
+            ]
+        return replace(self, state=FORGOTTEN, schema={}, columns=(), configuration=remains)
+
+    @property
+    def set_aside_id(self) -> str:
+        """The id of a forgotten job once another job gets the one that it had."""
+        return f"{self.job_id[:100]}-forgotten-{hash_of(self.created_at)[:8]}"
+
+
+def table_of(record: JobRecord) -> str:
+    """Return the table that has the rows of a job: with `--atomic` another one, until it is completed."""
+    staged = record.configuration.get(STAGED) or {}
+    return str(staged.get("table") or record.configuration.get("table"))
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """What was removed of a job.
+
+    Attributes:
+        chunks: Rows of the ledger.
+        rejects: Rejected records.
+    """
+
+    chunks: int = 0
+    rejects: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,6 +364,14 @@ class Sink(Protocol):
         """
         ...
 
+    def previewed(self, job: Job) -> AbstractContextManager[None]:
+        """Show the tables as `--before-sql` will leave them; at the end nothing of it has happened."""
+        ...
+
+    def analyze_for(self, job: Job) -> None:
+        """Let the database look at the job's table, if that was asked for or batchimport made it."""
+        ...
+
     def columns_of(self, table: str) -> frozenset[str]:
         """Return the names of a table's columns, in lower case; none if it does not exist."""
         ...
@@ -319,6 +398,21 @@ class Sink(Protocol):
 
     def rejects(self, job_id: str, within: Chunk | None = None) -> Iterator[Reject]:
         """Yield the rejects of a job, or of one of its committed chunks, in order of record."""
+        ...
+
+    def forget(self, record: JobRecord, *, completely: bool) -> Removed:
+        """Remove the ledger and the rejects of a completed job; the rows of its table stay.
+
+        One line stays, which knows the job's content, unless it is to be forgotten completely. May be
+        called again after a kill.
+
+        Raises:
+            JobRunningElsewhereError: If the job was claimed since it was looked at.
+        """
+        ...
+
+    def remove_rejects(self, record: JobRecord) -> int:
+        """Remove the rejects of a job; return how many they were."""
         ...
 
     def close(self) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from batchimport.errors import UsageError
+from batchimport.sources.registry import FORMATS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -21,6 +22,23 @@ RECORDS = "<records>"
 """Stands for records that a program gave."""
 _KEPT = {STANDARD_INPUT: "stdin", RECORDS: "records"}
 """What is no file of the user, but kept in one until its job is completed; and what it is called."""
+_TYPES = {
+    *(
+        ".txt",
+        ".log",
+        ".dat",
+        ".data",
+        ".jsonlines",
+        ".jl",
+        ".psv",
+        ".xlsx",
+        ".gz",
+        ".gzip",
+        ".zst",
+    ),
+    *(".zstd", ".bz2", ".xz", *(suffix for known in FORMATS.values() for suffix in known.suffixes)),
+}
+"""Suffixes that say how a file is written, not which one it is."""
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
@@ -73,9 +91,26 @@ def _is_a_url(word: str) -> UsageError:
     )
 
 
-def stem_of(path: str) -> str:
-    """Return the default name of a job and its table: the file's name without suffixes."""
+def stem_of(*paths: str) -> str:
+    """Return the default name of a job and its table: the first file's name without its format.
+
+    `sales.2023.csv.gz` is `sales_2023`: a dot would name a schema. Several files that differ in what
+    comes after the first dot are called by what comes before it.
+    """
+    stems, short = {_stem_of(path) for path in paths}, {short_stem_of(path) for path in paths}
+    return short_stem_of(paths[0]) if len(stems) > len(short) == 1 else _stem_of(paths[0])
+
+
+def short_stem_of(path: str) -> str:
+    """Return what comes before the first dot of a file's name: earlier versions called it by that."""
     return name_of(path).partition(".")[0] or "records"
+
+
+def _stem_of(path: str) -> str:
+    parts = [part for part in name_of(path).split(".") if part]
+    while len(parts) > 1 and f".{parts[-1].lower()}" in _TYPES:
+        parts.pop()
+    return "_".join(parts) or "records"
 
 
 def name_of(path: str) -> str:

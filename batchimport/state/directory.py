@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,11 +20,28 @@ from batchimport.state.files import lock_file, open_ours, private_directory, wri
 from batchimport.state.signature import signature
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 FORMAT_VERSION = 1
 STATE_PATH = Path(".batchimport")
 DIGEST_DIGITS = 32
+
+
+def nearest_state(start: Path) -> Path:
+    """Return the state directory in a directory, or else in the nearest one above it.
+
+    The search ends where others may put one: above a directory of another user, or that all may write.
+    """
+    if STATE_PATH.exists():
+        return STATE_PATH
+    for parent in start.parents:
+        status = parent.stat()
+        if status.st_uid != os.geteuid() or status.st_mode & stat.S_IWOTH:
+            break
+        found = parent / STATE_PATH
+        if found.is_dir() and not found.is_symlink():
+            return found
+    return STATE_PATH
 
 
 class StateDirectory:
@@ -96,6 +114,23 @@ class StateDirectory:
         with suppress(OSError):
             (self.folder(job_id) / "job.json").unlink()
 
+    def remove(self, job_id: str) -> None:
+        """Remove all that is kept of a job; its checkpoint last, so that a kill leaves it known."""
+        self.check(job_id)
+        folder = self.folder(job_id)
+        if not folder.is_dir():
+            return
+        for path in sorted(folder.iterdir(), key=lambda path: path.name == "job.json"):
+            if not path.is_dir() or path.is_symlink():
+                path.unlink(missing_ok=True)
+        with suppress(OSError):  # a folder of the user's own in it
+            folder.rmdir()
+
+    def remove_file(self, job_id: str, name: str) -> None:
+        """Remove a file of a job, if it is there."""
+        self.check(job_id)
+        (self.folder(job_id) / name).unlink(missing_ok=True)
+
     def load(self, job_id: str) -> dict[str, Any] | None:
         """Return the checkpoint of a job; None if it is missing, damaged, or of another version.
 
@@ -120,6 +155,12 @@ class StateDirectory:
         signed = document.pop("signature", None)
         expected = signature(hash_of(document, DIGEST_DIGITS))
         return document | {"trusted": bool(expected) and signed == expected}
+
+    def knows(self, sources: Sequence[str], table: str) -> bool:
+        """Say whether there is a job that imports these files into a table of this name."""
+        facts = (document.get("job") or {} for document in self.jobs())
+        wanted = (list(sources), table)
+        return any((list(job.get("sources", ())), job.get("table")) == wanted for job in facts)
 
     def jobs(self) -> list[dict[str, Any]]:
         """Return all checkpoints, the most recently saved first."""

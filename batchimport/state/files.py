@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import glob
 import os
 import secrets
 import stat
+import sys
 import tempfile
 import time
 from contextlib import contextmanager, suppress
@@ -28,8 +30,11 @@ ABANDONED_SECONDS = 24 * 3600.0
 """A hidden temporary file that is older than this was left behind by a process that was killed."""
 
 
-def write_atomically(path: Path, parts: Iterable[bytes]) -> None:
+def write_atomically(path: Path, parts: Iterable[bytes], *, mode: int | None = None) -> None:
     """Replace a file so that a reader, or a crash, finds the old content or the new, never a part.
+
+    Args:
+        mode: Who may use it; None: this user alone.
 
     Raises:
         FatalError: If the disk does not take it.
@@ -48,6 +53,8 @@ def write_atomically(path: Path, parts: Iterable[bytes]) -> None:
                 lock_file(descriptor)  # says that somebody is at it
                 stream.writelines(parts)
                 stream.flush()
+                if mode is not None:
+                    os.fchmod(descriptor, mode)
                 os.fsync(stream.fileno())
             failpoints.reach("file-written")
             Path(name).replace(path)
@@ -115,6 +122,33 @@ def sync_directory(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def exchange(path: Path, other: Path) -> bool:
+    """Exchange two files or directories at once.
+
+    Returns:
+        False if the system or the file system cannot.
+
+    Raises:
+        OSError: If it fails for another reason.
+    """
+    library = ctypes.CDLL(None, use_errno=True)
+    names = os.fsencode(path), os.fsencode(other)
+    at_current = -100
+    try:
+        if sys.platform == "darwin":
+            failed = library.renamex_np(*names, 2)
+        else:
+            failed = library.renameat2(at_current, names[0], at_current, names[1], 2)
+    except AttributeError:
+        return False
+    if not failed:
+        return True
+    code = ctypes.get_errno()
+    if code in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+        return False
+    raise OSError(code, os.strerror(code), str(path))
 
 
 def lock_file(descriptor: int, *, wait: bool = False) -> bool:

@@ -15,8 +15,8 @@ from tests.helpers.cli import ROOT, Workdir
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = (
-    *("run", "resume", "status", "jobs", "rejects", "replay"),
-    *("report", "schema", "init", "worker"),
+    *("run", "resume", "status", "jobs", "rejects", "replay", "report"),
+    *("schema", "init", "forget", "prune", "worker"),
 )
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 

@@ -114,3 +114,17 @@ def test_the_command_contains_what_is_needed_and_no_password(
     job = Job(("/u.jsonl",), destination, "u", ledger_schema=schema)
     request = Request(job, state=StateDirectory(Path(state)))
     assert resume_command(request, "j-1") == expected
+
+
+def test_the_state_is_found_from_below(workdir: Workdir) -> None:
+    """By commands about known jobs, not by `run`; not where others may have put it."""
+    workdir.lines("users.jsonl", [{"id": 1}])
+    job = workdir.run("users.jsonl")["job_id"]
+    below = workdir.path / "a" / "b"
+    below.mkdir(parents=True)
+    (known,) = json.loads(Workdir(below).call("jobs", "--json").out)
+    assert known["job_id"] == job
+    assert Workdir(below).run(workdir.path / "users.jsonl", "--limit", 1)["status"] == "completed"
+    assert (below / ".batchimport" / ".gitignore").exists()
+    workdir.path.chmod(0o777)
+    assert json.loads(Workdir(workdir.path / "a").call("jobs", "--json").out) == []

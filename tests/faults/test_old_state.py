@@ -203,3 +203,18 @@ def test_a_file_name_that_is_not_utf_8(workdir: Workdir, sink: str) -> None:
     summary = workdir.run("u*.jsonl", "--to", sink)
     assert (summary["status"], summary["failed"]) == ("completed_with_rejects", 1)
     assert workdir.rejects(summary)[0]["source"] == "u\\xff.jsonl"
+
+
+def test_a_table_keeps_the_short_name_that_it_had(workdir: Workdir) -> None:
+    """Earlier versions called `sales.2023.csv` by its first word; two of them now have two tables."""
+    for year in ("2023", "2024"):
+        workdir.write(f"sales.{year}.csv", f"id\n{year}\n")
+    old = workdir.run("sales.2023.csv", "--table", "sales", "--to", "sqlite:///sales.db")
+    assert old["job_id"].startswith("sales-")
+    again = workdir.run("sales.2023.csv")
+    assert (again["status"], again["job_id"]) == ("already_completed", old["job_id"])
+    new = workdir.run("sales.2024.csv")
+    assert (new["table"], new["destination"]) == (
+        "sales_2024",
+        f"sqlite:///{workdir.path}/sales_2024.db",
+    )

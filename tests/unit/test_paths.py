@@ -54,6 +54,21 @@ def test_names_tell_files_apart(tmp_path: Path) -> None:
     assert names_of(["/a/x/u.csv", "/a/y/u.csv"]) == ["x/u.csv", "y/u.csv"]
 
 
-def test_the_stem_has_no_suffix() -> None:
-    """However many the name has."""
-    assert [stem_of(name) for name in ("/a/u.jsonl.gz", "/a/.hidden")] == ["u", "records"]
+@pytest.mark.parametrize(
+    ("names", "stem"),
+    [
+        (["/a/u.jsonl.gz"], "u"),
+        (["/a/.hidden"], "hidden"),
+        (["/a/.u.csv"], "u"),
+        (["-"], "stdin"),
+        (["sales.2023.csv"], "sales_2023"),
+        (["sales.2023.eu.CSV.GZ", "sales.2023.us.csv"], "sales"),
+        (["b.1.csv", "a.csv"], "b_1"),
+        (["access.log"], "access"),
+        (["csv"], "csv"),
+        (["..."], "records"),
+    ],
+)
+def test_the_stem_tells_files_apart(names: list[str], stem: str) -> None:
+    """Only what says how a file is written is left out; and no dot, which would name a schema."""
+    assert stem_of(*names) == stem

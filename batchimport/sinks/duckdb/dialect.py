@@ -164,6 +164,17 @@ CATALOGUE = """
     ORDER BY column_index"""
 
 
+_OF_TABLE = (
+    "database_name = current_database() AND schema_name = ? AND lower(table_name) = lower(?)"
+)
+DEFINITION = f"SELECT sql FROM duckdb_tables() WHERE {_OF_TABLE}"
+INDEX_DEFINITIONS = f"SELECT sql FROM duckdb_indexes() WHERE {_OF_TABLE} ORDER BY index_name"
+REFERRED_TO = """
+    SELECT 1 FROM duckdb_constraints()
+    WHERE database_name = current_database() AND schema_name = ?
+      AND lower(referenced_table) = lower(?)"""
+
+
 def _is_nested(type_name: str) -> bool:
     return type_name.endswith("]") or type_name.startswith(_NESTED)
 

@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from batchimport.errors import BatchImportError, DataError
+from batchimport.errors import BatchImportError, DataError, UsageError
 from batchimport.model import DRY_RUN
 from batchimport.sinks.base import SinkHints, SinkOptions
 from batchimport.sinks.duckdb.constraints import CONSTRAINTS, UNIQUE, UNIQUE_INDEXES, Refusals
 from batchimport.sinks.duckdb.dialect import (
     CATALOGUE,
+    DEFINITION,
+    INDEX_DEFINITIONS,
+    REFERRED_TO,
     ROW,
     TYPES,
     DuckdbColumn,
@@ -31,6 +34,7 @@ from batchimport.sinks.duckdb.rows import (
     readings,
     whole_readings,
 )
+from batchimport.sinks.sql.definitions import index_on, table_named
 from batchimport.sinks.sql.ledger import SqlSink
 from batchimport.sinks.sql.statements import column_list, quote
 from batchimport.sinks.sql.store import SqlClaim, without
@@ -129,6 +133,32 @@ class DuckdbSink(SqlSink):
         constraints = [row[3] for row in self.rows(CONSTRAINTS, place) if row[0] in UNIQUE]
         indexes = [row[0] for row in self.rows(UNIQUE_INDEXES, place)]
         return [frozenset(map(unquoted, names)) for names in (*constraints, *indexes)]
+
+    def create_like(self, table: str, other: str) -> None:
+        """Create an empty table with the columns, constraints and unique indexes of another one.
+
+        Raises:
+            UsageError: If other tables refer to it: DuckDB cannot replace such rows in a transaction.
+        """
+        if self.rows(REFERRED_TO, self.place(table)):
+            raise UsageError(
+                "is not possible in DuckDB for a table that foreign keys refer to",
+                where="--atomic",
+                hint="import without it",
+            )
+        place = self.place(table)
+        self.run(table_named(str(self.rows(DEFINITION, place)[0][0]), self.name(other)))
+        for number, (definition,) in enumerate(self.rows(INDEX_DEFINITIONS, place)):
+            name = quote(f"{self.place(other)[1]}_{number}")
+            index = index_on(definition, name, self.name(other))
+            if index is not None:
+                self.run(index)
+
+    def deferrable_indexes(self, table: str) -> list[tuple[str, str]]:
+        """Refuse: an index that was dropped leaves traces in DuckDB until its transaction ends."""
+        raise UsageError(
+            "DuckDB does not support it", where="--defer-indexes", hint=f"leave it out for {table}"
+        )
 
     # -- statements ---------------------------------------------------------------------------
 

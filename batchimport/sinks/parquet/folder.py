@@ -136,7 +136,7 @@ class Folder:
     def frame(self, path: Path) -> pl.DataFrame:
         """Return the rows of a file."""
         with self.translated(path):
-            return pl.read_parquet(path, glob=False)
+            return pl.read_parquet(path, glob=False, hive_partitioning=False)
 
     def rows(self) -> int:
         """Count the rows of all files."""
@@ -210,6 +210,13 @@ class Folder:
             file.replace(path.name)
             self.sync()
 
+    def rename(self, name: str, other: str) -> None:
+        """Give a file another name; the lock is held."""
+        with self.translated():
+            self._await_new_time()
+            (self.path / name).rename(self.path / other)
+            self.sync()
+
     def remove(self, *paths: Path) -> None:
         """Remove files so that a crash does not bring them back; the lock is held."""
         with self.translated():
@@ -232,12 +239,24 @@ class Folder:
             DestinationLockedError: If the lock is not free in time.
         """
         with self.translated():
-            descriptor = os.open(self.path, os.O_RDONLY)
+            descriptor = self._opened_and_locked()
             try:
-                self._take_lock(descriptor)
                 yield
             finally:
                 os.close(descriptor)
+
+    def _opened_and_locked(self) -> int:
+        while True:
+            descriptor = os.open(self.path, os.O_RDONLY)
+            try:
+                self._take_lock(descriptor)
+                is_there = os.path.samestat(os.fstat(descriptor), self.path.stat())
+            except BaseException:
+                os.close(descriptor)
+                raise
+            if is_there:
+                return descriptor
+            os.close(descriptor)  # another directory has taken its place meanwhile
 
     def _take_lock(self, descriptor: int) -> None:
         deadline = time.monotonic() + LOCK_WAIT_SECONDS

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from batchimport import failpoints
 from batchimport.errors import FatalError
-from batchimport.sinks.base import taken_over
+from batchimport.sinks.base import FORGOTTEN, taken_over
 from batchimport.sinks.sql import statements
 
 if TYPE_CHECKING:
@@ -52,9 +53,15 @@ class ParquetLedger:
         path = self.folder.job_path(job_id)
         return dict(json.loads(self.folder.footer(path)[JOB])) if path.exists() else None
 
-    def write_job(self, record: JobRecord, table: str, owner: str, schema: Schema) -> None:
-        """Write a job's own file, over the one that is there."""
-        values = statements.job_values(record, table, owner, statements.now())
+    def write_job(
+        self, record: JobRecord, table: str, owner: str, schema: Schema, *, at: str = ""
+    ) -> None:
+        """Write a job's own file, over the one that is there.
+
+        Args:
+            at: When it was last changed; now if empty.
+        """
+        values = statements.job_values(record, table, owner, at or statements.now())
         row = dict(zip(_JOB_NAMES, values, strict=True))
         path = self.folder.job_path(record.job_id)
         self.folder.put(path, pl.DataFrame(schema=schema), {JOB: json.dumps(row)})
@@ -90,6 +97,50 @@ class ParquetLedger:
             self.folder.remove(*parts)
         if self.folder.job_path(job_id).exists():
             self.folder.remove(self.folder.job_path(job_id))
+
+    def forget(self, record: JobRecord, *, completely: bool) -> None:
+        """Remove the rejects of a job, and what its own file knows of it; rows stay where they are.
+
+        Its parts say what they hold until it is forgotten completely: then they get another name, of
+        which there is no job. Killed over it, the job is forgotten, and this may be done again.
+        """
+        if record.state != FORGOTTEN:
+            path = self.folder.job_path(record.job_id)
+            schema = self.folder.schema(path)
+            table = str(record.configuration["table"])
+            self.write_job(record.forgotten(), table, "", schema, at=record.updated_at)
+        self.remove_rejects(record.job_id, keeps_digests=not completely)
+        failpoints.reach("after-forgetting")
+        if completely:
+            self._rename_parts(record)
+            self.folder.remove(self.folder.job_path(record.job_id))
+
+    def remove_rejects(self, job_id: str, *, keeps_digests: bool = True) -> None:
+        """Write the parts of a job again without their rejects, one after the other."""
+        for part in self.folder.parts(job_id):
+            footer = self.footer(part)
+            if keeps_digests and REJECTS not in footer:
+                continue
+            row = json.loads(footer[CHUNK])
+            if not keeps_digests:
+                row[_CHUNK_NAMES.index("digest")] = ""
+            path = self.folder.path / part.name
+            self.folder.put(path, self.folder.frame(path), {CHUNK: json.dumps(row)})
+            failpoints.reach("during-removal")
+
+    def set_aside(self, record: JobRecord) -> None:
+        """Give a forgotten job another id, since a new job has its own; may be done again."""
+        table = str(record.configuration["table"])
+        schema = self.folder.schema(self.folder.job_path(record.job_id))
+        other = replace(record, job_id=record.set_aside_id)
+        self.write_job(other, table, "", schema, at=record.updated_at)
+        self._rename_parts(record)
+        self.folder.remove(self.folder.job_path(record.job_id))
+
+    def _rename_parts(self, record: JobRecord) -> None:
+        for part in self.folder.parts(record.job_id):
+            other = replace(part, job_id=record.set_aside_id)
+            self.folder.rename(part.name, other.name)
 
     # -- chunks --------------------------------------------------------------------------------
 

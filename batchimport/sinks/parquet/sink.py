@@ -6,6 +6,7 @@ A part is written without a name, synced, and then linked into the directory: th
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,9 +15,18 @@ from urllib.parse import unquote
 import polars as pl
 
 from batchimport import failpoints
-from batchimport.errors import NoSuchDestinationError, TransientError, UsageError
+from batchimport.errors import FatalError, NoSuchDestinationError, TransientError, UsageError
 from batchimport.model import DRY_RUN
-from batchimport.sinks.base import SinkHints, SinkOptions, claimed_again
+from batchimport.sinks.base import (
+    BEGAN_EMPTY,
+    EMPTIED_AT,
+    FORGOTTEN,
+    STAGED,
+    Removed,
+    SinkHints,
+    SinkOptions,
+    claimed_again,
+)
 from batchimport.sinks.parquet.columns import (
     NO_COLUMNS,
     Schema,
@@ -26,10 +36,12 @@ from batchimport.sinks.parquet.columns import (
 )
 from batchimport.sinks.parquet.folder import Folder, Part, Scratch
 from batchimport.sinks.parquet.ledger import ParquetLedger, part_footer
+from batchimport.sinks.parquet.staging import Staging
 from batchimport.sinks.sql import statements
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
     from typing import Any
 
     from batchimport.model import Chunk, ChunkResult, Committed, Job, Reject
@@ -53,12 +65,15 @@ class ParquetSink:
         if options.ledger_schema:
             raise UsageError("a directory has no schemas", where="--ledger-schema")
         path = _path_of(address)
+        if not options.dry_run:
+            Staging(path).recover()
         _check_place(path, create=options.create)
         self._scratch: Scratch | None = None
         if options.dry_run:
             self._scratch = Scratch(path)
             self.hints = replace(self.hints, delivery=DRY_RUN)
         self._folder = self._scratch.folder if self._scratch else Folder(path)
+        self._staging = Staging(self._folder.path)
         self._folder.make()
         self._ledger = ParquetLedger(self._folder)
 
@@ -66,22 +81,39 @@ class ParquetSink:
 
     def jobs(self) -> list[JobRecord]:
         """Return the jobs that the directory knows, oldest first."""
-        records = [self._ledger.job(job_id) for job_id in self._folder.job_ids()]
-        known = [record for record in records if record and record.state != "abandoned"]
+        found: dict[str, JobRecord] = {}
+        for ledger in self._ledgers():
+            for job_id in ledger.folder.job_ids():
+                record = ledger.job(job_id)
+                if record and record.state != "abandoned":
+                    found.setdefault(job_id, record)
+        known = found.values()
         return sorted(known, key=lambda record: (record.created_at, record.job_id))
 
     def owner(self, job_id: str) -> str | None:
         """Return who claimed the job last; None if there is no such job."""
-        row = self._ledger.job_row(job_id)
+        row = self._ledger_of(job_id).job_row(job_id)
         return str(row["owner"]) if row else None
 
     def committed(self, job_id: str) -> list[Committed]:
         """Return the ledger of a job, in order of position."""
-        return self._ledger.committed(job_id)
+        return self._ledger_of(job_id).committed(job_id)
 
     def first_chunks(self) -> dict[str, Committed]:
         """Return the chunk at position 0 of each job that has one, by the job's id."""
-        return self._ledger.first_chunks()
+        found: dict[str, Committed] = {}
+        for ledger in self._ledgers():
+            found = ledger.first_chunks() | found
+        return found
+
+    def _ledgers(self) -> list[ParquetLedger]:
+        """Return the ledgers of the directories that jobs with `--atomic` fill, then the dataset's."""
+        return [*map(ParquetLedger, self._staging.folders()), self._ledger]
+
+    def _ledger_of(self, job_id: str) -> ParquetLedger:
+        """Return where the parts of a job are."""
+        folder = self._staging.folder_of(job_id)
+        return ParquetLedger(folder) if folder else self._ledger
 
     def identity_of(self, table: str) -> str | None:
         """Return the same for all names: a directory holds one table."""
@@ -94,8 +126,7 @@ class ParquetSink:
 
     def has_rows(self, table: str) -> bool:
         """Say whether the files have a row."""
-        del table
-        return self._folder.rows() > 0
+        return (self._staging.named(table) or self._folder).rows() > 0
 
     def surplus(self, record: JobRecord) -> int | None:
         """Return None: rows leave the directory with their ledger."""
@@ -104,12 +135,20 @@ class ParquetSink:
 
     def is_committed(self, job_id: str, position: int) -> bool:
         """Say whether the ledger has a chunk that begins at this position."""
-        parts = self._folder.parts_in(job_id, position, position + 1)
+        parts = self._ledger_of(job_id).folder.parts_in(job_id, position, position + 1)
         return any(part.lo == position for part in parts)
 
     def rejects(self, job_id: str, within: Chunk | None = None) -> Iterator[Reject]:
         """Yield the rejects of a job, or of one of its committed chunks, in order of record."""
-        return self._ledger.rejects(job_id, within)
+        return self._ledger_of(job_id).rejects(job_id, within)
+
+    def previewed(self, job: Job) -> AbstractContextManager[None]:
+        """Refuse what only databases can do, before anything is read."""
+        _refuse_sql(job)
+        return nullcontext()
+
+    def analyze_for(self, job: Job) -> None:
+        """Do nothing: there is no planner."""
 
     def columns_of(self, table: str) -> frozenset[str]:
         """Return the names of the dataset's columns, in lower case; none if there is no file."""
@@ -145,52 +184,130 @@ class ParquetSink:
                 where="--key" if job.key else f"--on-conflict {job.on_conflict}",
                 hint="leave it out, or import into a database",
             )
+        _refuse_sql(job)
         with self._folder.locked():
             check()
             self._folder.tidy()
-            self._forget_all(instead_of)
-            known = self._ledger.job(record.job_id)
-            if known is not None:
-                schema = self._folder.schema(self._folder.job_path(record.job_id))
-                record = claimed_again(known, record, replay)
+            self._staging.tidy()
+            is_staged = job.atomic and self._scratch is None
+            if is_staged:
+                self._restage(instead_of)
             else:
-                schema = self._make_dataset(job, record)
-                failpoints.reach("after-table")
-                record = replace(
-                    record,
-                    epoch=1,
-                    rows_before=self._ledger.foreign_rows(),
-                    created_at=statements.now(),
-                )
+                self._forget_all(instead_of)
+            ledger = self._ledger_of(record.job_id)
+            is_new = record.job_id in {old.job_id for old in instead_of}
+            known = None if is_new else ledger.job(record.job_id)
+            if known is not None and known.state == FORGOTTEN:
+                if not is_staged:  # else it goes with the dataset
+                    ledger.set_aside(known)
+                known = None
+            if known is not None:
+                record = claimed_again(known, record, replay)
+                claim = self._claim_again(ledger, record, job, owner)
+                if replay is not None:
+                    claim.surplus = ledger.foreign_rows() - (record.rows_before or 0)
+                return claim
+            if is_staged:
+                return self._begin_staged(job, record, owner)
+            schema = self._make_dataset(job, record)
+            failpoints.reach("after-table")
+            record = replace(
+                record,
+                epoch=1,
+                rows_before=self._ledger.foreign_rows(),
+                created_at=statements.now(),
+            )
             self._ledger.write_job(record, job.table, owner, schema)
-            claim = ParquetClaim(self._ledger, record, schema, self.hints)
-            if replay is not None:
-                claim.surplus = self._ledger.foreign_rows() - (record.rows_before or 0)
-        return claim
+        return self._claim_of(self._ledger, record, schema)
+
+    def _claim_again(
+        self, ledger: ParquetLedger, record: JobRecord, job: Job, owner: str
+    ) -> ParquetClaim:
+        schema = ledger.folder.schema(ledger.folder.job_path(record.job_id))
+        with nullcontext() if ledger is self._ledger else ledger.folder.locked():
+            ledger.write_job(record, job.table, owner, schema)
+        return self._claim_of(ledger, record, schema)
+
+    def _claim_of(self, ledger: ParquetLedger, record: JobRecord, schema: Schema) -> ParquetClaim:
+        return ParquetClaim(ledger, record, schema, self.hints, self._ledger, self._staging)
+
+    def _restage(self, instead_of: Sequence[JobRecord]) -> None:
+        """Remove what jobs have filled that begin anew; what is in the dataset stays until the end."""
+        for old in instead_of:
+            folder = self._staging.folder_of(old.job_id)
+            if folder is not None:
+                with folder.locked():
+                    ParquetLedger(folder).hold(old)
+                    self._staging.remove(folder)
+
+    def _begin_staged(self, job: Job, record: JobRecord, owner: str) -> ParquetClaim:
+        """Make the directory that a job with `--atomic` fills."""
+        self._refuse_foreign()
+        schema = self._schema_for(job, record)
+        folder = self._staging.make(record.job_id)
+        failpoints.reach("after-table")
+        staged = {STAGED: {"table": folder.path.name}, BEGAN_EMPTY: False}
+        record = replace(
+            record,
+            epoch=1,
+            rows_before=0,
+            created_at=statements.now(),
+            configuration=record.configuration | staged,
+        )
+        ledger = ParquetLedger(folder)
+        ledger.write_job(record, job.table, owner, schema)
+        return self._claim_of(ledger, record, schema)
 
     def join(self, job: Job, record: JobRecord) -> ParquetClaim:
         """Share the claim that a record describes, which was made here or in another process."""
         del job
-        schema = self._folder.schema(self._folder.job_path(record.job_id))
-        check_schema(self._folder.where(), schema, record.columns)
-        return ParquetClaim(self._ledger, record, schema, self.hints)
+        ledger = self._ledger_of(record.job_id)
+        schema = ledger.folder.schema(ledger.folder.job_path(record.job_id))
+        check_schema(ledger.folder.where(), schema, record.columns)
+        return self._claim_of(ledger, record, schema)
 
     def _forget_all(self, records: Sequence[JobRecord]) -> None:
         """Remove these jobs, and those that a process was killed over removing."""
-        for record in records:
+        self._restage(records)
+        known = [record for record in records if self._ledger.job(record.job_id) is not None]
+        for record in known:
             self._ledger.hold(record)
-        for record in records:
+        for record in known:
             self._ledger.abandon(record.job_id)
         for job_id in self._folder.job_ids():
-            known = self._ledger.job(job_id)
-            if known and known.state == "abandoned":
+            found = self._ledger.job(job_id)
+            if found and found.state == "abandoned":
                 self._ledger.remove(job_id)
                 failpoints.reach("after-forgetting")
+
+    def forget(self, record: JobRecord, *, completely: bool) -> Removed:
+        """Remove the rejects of a completed job, and what its own file knows of it."""
+        with self._folder.locked():
+            self._ledger.hold(record)
+            rejects = sum(1 for _ in self._ledger.rejects(record.job_id))
+            self._ledger.forget(record, completely=completely)
+        return Removed(rejects=rejects)
+
+    def remove_rejects(self, record: JobRecord) -> int:
+        """Remove the rejects of a job; return how many they were."""
+        with self._folder.locked():
+            self._ledger.hold(record)
+            rejects = sum(1 for _ in self._ledger.rejects(record.job_id))
+            self._ledger.remove_rejects(record.job_id)
+        return rejects
 
     # -- the dataset --------------------------------------------------------------------------
 
     def _make_dataset(self, job: Job, record: JobRecord) -> Schema:
         """Make room as `--if-exists` says; return the columns of all parts to come."""
+        schema = self._schema_for(job, record)
+        if job.if_exists in ("truncate", "replace"):
+            self._empty()
+        self._give_columns(schema)
+        return schema
+
+    def _schema_for(self, job: Job, record: JobRecord) -> Schema:
+        """Return the columns of all parts to come."""
         schema, where = self._common_schema(), self._folder.where()
         if schema and job.if_exists == "fail":
             raise UsageError(
@@ -203,9 +320,6 @@ class ParquetSink:
             has_extra = not is_closed or job.transform is not None
             has_extra &= job.new_columns != "reject"
             schema = new_schema(record.columns, has_extra=has_extra)
-        if job.if_exists in ("truncate", "replace"):
-            self._empty()
-        self._give_columns(schema)
         return schema
 
     def _common_schema(self) -> Schema:
@@ -232,6 +346,11 @@ class ParquetSink:
 
     def _empty(self) -> None:
         """Remove everything that batchimport wrote; the ledger of a job goes before its rows."""
+        self._refuse_foreign()
+        for job_id in {*self._folder.job_ids(), *(part.job_id for part in self._folder.parts())}:
+            self._ledger.remove(job_id)
+
+    def _refuse_foreign(self) -> None:
         foreign = self._folder.foreign()
         if foreign:
             raise UsageError(
@@ -239,8 +358,6 @@ class ParquetSink:
                 where=self._folder.where(foreign[0]),
                 hint="remove it yourself, or choose another directory",
             )
-        for job_id in {*self._folder.job_ids(), *(part.job_id for part in self._folder.parts())}:
-            self._ledger.remove(job_id)
 
     def close(self) -> None:
         """Remove what a dry run has made; no file is open between calls."""
@@ -260,9 +377,16 @@ class ParquetClaim:
     surplus = 0
 
     def __init__(
-        self, ledger: ParquetLedger, record: JobRecord, schema: Schema, hints: SinkHints
+        self,
+        ledger: ParquetLedger,
+        record: JobRecord,
+        schema: Schema,
+        hints: SinkHints,
+        dataset: ParquetLedger | None = None,
+        staging: Staging | None = None,
     ) -> None:
         self.record, self.hints = record, hints
+        self._dataset, self._staging = dataset or ledger, staging
         self._ledger, self._folder, self._schema = ledger, ledger.folder, schema
 
     def store(self, request: StoreRequest) -> ChunkResult:
@@ -315,16 +439,61 @@ class ParquetClaim:
         return result
 
     def finish(self, state: str, total_items: int | None) -> int | None:
-        """Record how the run ended; return how many rows too many the dataset has."""
-        with self._folder.locked():
-            self._ledger.hold(self.record)
-            mismatch = self._ledger.foreign_rows() - (self.record.rows_before or 0) - self.surplus
+        """Record how the run ended; return how many rows too many the dataset has.
+
+        With `--atomic` and the completion, what was filled takes the place of the dataset.
+        """
+        job_id = self.record.job_id
+        with ExitStack() as stack:
+            stack.enter_context(self._dataset.folder.locked())
+            folder = self._staging.folder_of(job_id) if self._staging else None
+            ledger = ParquetLedger(folder) if folder else self._dataset
+            if folder:
+                stack.enter_context(folder.locked())
+            ledger.hold(self.record)
+            mismatch = ledger.foreign_rows() - (self.record.rows_before or 0) - self.surplus
             if total_items is None:
-                row = self._ledger.job_row(self.record.job_id) or {}
+                row = ledger.job_row(job_id) or {}
                 total_items = row["total_items"]
             state = "interrupted" if mismatch else state
-            self._ledger.update_job(replace(self.record, state=state, total_items=total_items))
+            record = replace(self.record, state=state, total_items=total_items)
+            if STAGED in record.configuration and state == "completed":
+                record = self._published(record, folder)
+                ledger = self._dataset
+            ledger.update_job(record)
         return mismatch
+
+    def _published(self, record: JobRecord, folder: Folder | None) -> JobRecord:
+        """Put what was filled in the place of the dataset, unless it is there; return the record."""
+        if folder is not None and self._staging is not None:
+            there = self._dataset.folder
+            others = there.files() if record.configuration["if_exists"] == "fail" else []
+            others += there.foreign()
+            if others:
+                raise FatalError(
+                    "another program has put this file there since the job began",
+                    where=there.where(others[0]),
+                    hint="remove it, and run the same command again",
+                )
+            with folder.translated():
+                self._staging.publish(folder)
+        facts = record.configuration | {BEGAN_EMPTY: True, EMPTIED_AT: statements.now()}
+        del facts[STAGED]
+        return replace(record, configuration=facts)
+
+
+def _refuse_sql(job: Job) -> None:
+    given = {
+        "--before-sql": job.before_sql is not None,
+        "--after-sql": job.after_sql is not None,
+        "--analyze": job.analyze is True,
+        "--defer-indexes": job.defer_indexes,
+    }
+    for option, is_given in given.items():
+        if is_given:
+            raise UsageError(
+                "a Parquet dataset has no such thing", where=option, hint="import into a database"
+            )
 
 
 def _path_of(address: str) -> Path:

@@ -214,6 +214,27 @@ UNIQUE_KEYS = """
 """Index and column of the unique indexes that ON CONFLICT can name."""
 
 
+FOREIGN_KEYS = """
+    SELECT pg_get_constraintdef(oid), confrelid = conrelid FROM pg_constraint
+    WHERE conrelid = to_regclass(?) AND contype = 'f' ORDER BY conname"""
+OWN_REFERENCE = re.compile(r"REFERENCES (?:[^\s(\"]|\"(?:[^\"]|\"\")*\")+\(")
+
+INDEXES = """
+    SELECT format('%I.%I', n.nspname, c.relname), pg_get_indexdef(c.oid)
+    FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE i.indrelid = to_regclass(?) AND c.relkind = 'i' AND NOT c.relispartition AND i.indisvalid
+      AND NOT (i.indisunique OR i.indisexclusion OR i.indisclustered OR i.indisreplident)
+    ORDER BY c.relname"""
+
+REFERRED_TO = """
+    SELECT (SELECT array_agg(a.attname::text ORDER BY k.place)
+            FROM unnest(c.confkey) WITH ORDINALITY AS k (number, place)
+            JOIN pg_attribute a ON a.attrelid = c.confrelid AND a.attnum = k.number)
+    FROM pg_constraint c WHERE c.confrelid = to_regclass(?) AND c.contype = 'f'
+      AND c.conrelid <> c.confrelid ORDER BY c.conname"""
+"""The columns that each foreign key of another table refers to."""
+
+
 def array_literal(text: str | None) -> str | None:
     """Return a JSON array as PostgreSQL writes arrays; anything else is left for it to refuse."""
     if text is None or not text.lstrip().startswith("["):

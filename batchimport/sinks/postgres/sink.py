@@ -16,6 +16,10 @@ from batchimport.sinks.address import parse_postgres, redact
 from batchimport.sinks.base import SinkHints, SinkOptions
 from batchimport.sinks.postgres.dialect import (
     CATALOGUE,
+    FOREIGN_KEYS,
+    INDEXES,
+    OWN_REFERENCE,
+    REFERRED_TO,
     TYPES,
     UNIQUE_KEYS,
     PostgresColumn,
@@ -194,6 +198,23 @@ class PostgresSink(SqlSink):
         for index, column in self.rows(UNIQUE_KEYS, (self.name(table),)):
             keys.setdefault(index, set()).add(column)
         return list(map(frozenset, keys.values()))
+
+    def create_like(self, table: str, other: str) -> None:
+        """Create an empty table with the columns, constraints and indexes of another one."""
+        name = self.name(other)
+        self.run(f"CREATE TABLE {name} (LIKE {self.name(table)} INCLUDING ALL)")
+        for definition, is_own in self.rows(FOREIGN_KEYS, (self.name(table),)):
+            if is_own:  # within the new rows
+                definition = OWN_REFERENCE.sub(lambda _: f"REFERENCES {name}(", definition, count=1)  # noqa: PLW2901
+            self.run(f"ALTER TABLE {name} ADD {definition}")
+
+    def keys_referred_to(self, table: str) -> list[tuple[str, ...]]:
+        """Return the columns of a table that foreign keys of other tables refer to."""
+        return [tuple(names) for (names,) in self.rows(REFERRED_TO, (self.name(table),))]
+
+    def deferrable_indexes(self, table: str) -> list[tuple[str, str]]:
+        """Return name and definition, as SQL, of the indexes that no row can be refused by."""
+        return [(name, sql) for name, sql in self.rows(INDEXES, (self.name(table),))]
 
     # -- statements ---------------------------------------------------------------------------
 

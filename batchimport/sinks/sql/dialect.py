@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import polars as pl
 
+from batchimport.errors import UsageError
 from batchimport.model import ABSENT, INDEX
-from batchimport.sinks.base import taken_over
+from batchimport.sinks.base import STAGED, table_of, taken_over
 from batchimport.sinks.sql import statements
 from batchimport.sinks.sql.statements import ADDED_COLUMNS, LEDGER_TABLES, OUTCOME_COLUMNS, quote
 
@@ -159,6 +160,12 @@ class Dialect(ABC):
     types: ClassVar[Mapping[Kind, str]]
     """The SQL type of each kind of column in a table that is created."""
 
+    has_schemas: ClassVar[bool] = True
+    """A dot in a table's name separates it from its schema."""
+
+    has_transactional_ddl: ClassVar[bool] = True
+    """What creates, changes and drops tables is a part of a transaction."""
+
     names_have_case: ClassVar[bool] = True
     """Two columns may differ in case alone."""
 
@@ -233,6 +240,38 @@ class Dialect(ABC):
     @abstractmethod
     def unique_keys(self, table: str) -> list[frozenset[str]]:
         """Return each set of columns that a unique index of the table is on."""
+
+    def create_like(self, table: str, other: str) -> None:
+        """Create an empty table with the columns, constraints and unique indexes of another one.
+
+        Raises:
+            UsageError: If this database cannot.
+        """
+        raise UsageError(
+            "is not possible in this database", where="--atomic", hint=f"{table}, {other}"
+        )
+
+    def rename_table(self, table: str, other: str) -> None:
+        """Give a table another name in the same schema."""
+        name = self.quote(other.rpartition(".")[2] if self.has_schemas else other)
+        self.run(f"ALTER TABLE {self.name(table)} RENAME TO {name}")
+
+    def keys_referred_to(self, table: str) -> list[tuple[str, ...]]:
+        """Return the columns of a table that foreign keys of other tables refer to."""
+        del table
+        return []
+
+    def deferrable_indexes(self, table: str) -> list[tuple[str, str]]:
+        """Return name and definition, as SQL, of the indexes that no row can be refused by.
+
+        Raises:
+            UsageError: If this database cannot build them again.
+        """
+        raise UsageError("is not possible in this database", where="--defer-indexes", hint=table)
+
+    def analyze(self, table: str) -> None:
+        """Let the database look at a table, so that it plans queries well."""
+        self.run(f"ANALYZE {self.name(table)}")
 
     def quote(self, name: str) -> str:
         """Return an identifier as SQL, whatever characters it has."""
@@ -325,6 +364,13 @@ class Dialect(ABC):
         """
         if record.rows_before is None:
             return None
+        if STAGED in record.configuration:  # nobody else knows that table
+            return self.count(table_of(record)) - int(
+                self.rows(
+                    f"SELECT coalesce(sum(successful), 0) FROM {self.tables.chunks} WHERE job_id = ?",
+                    (record.job_id,),
+                )[0][0]
+            )
         table = str(record.configuration["table"])
         updated = "0" if "updated" in self.missing_columns(LEDGER_TABLES[1]) else "c.updated"
         additional, replacing = self.rows(
@@ -338,6 +384,11 @@ class Dialect(ABC):
             return None
         rows = self.count(table) if additional is None else int(additional)
         return rows - record.rows_before
+
+    def record_of(self, job_id: str) -> JobRecord:
+        """Return the record of a job that exists."""
+        query = f"SELECT {statements.JOB_COLUMNS} FROM {self.tables.jobs} WHERE job_id = ?"
+        return statements.job_record(self.rows(query, (job_id,))[0])
 
     def hold(self, job: JobRecord) -> None:
         """Make sure that a job is still at this epoch, and keep it so until the transaction ends.

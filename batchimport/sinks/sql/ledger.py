@@ -3,24 +3,46 @@
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from batchimport import failpoints
-from batchimport.sinks.base import BEGAN_EMPTY, SinkHints, claimed_again
-from batchimport.sinks.sql import statements
+from batchimport.errors import BatchImportError, UsageError
+from batchimport.rules import CHANGEABLE
+from batchimport.sinks.base import (
+    BEGAN_EMPTY,
+    FORGOTTEN,
+    INDEXES,
+    STAGED,
+    Removed,
+    SinkHints,
+    claimed_again,
+    table_of,
+)
+from batchimport.sinks.sql import script, staging, statements
+from batchimport.sinks.sql.completion import (
+    accounting,
+    build_indexes,
+    drop_indexes,
+    run_script,
+)
 from batchimport.sinks.sql.dialect import Dialect
 from batchimport.sinks.sql.statements import ADDED_COLUMNS, LEDGER_TABLES, OUTCOME_COLUMNS
 from batchimport.sinks.sql.store import SqlClaim
-from batchimport.sinks.sql.table import find_target, prepare_table
+from batchimport.sinks.sql.table import find_target, new_columns_of, prepare_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from typing import Any
 
     from batchimport.model import Chunk, Committed, Job, Reject
     from batchimport.sinks.base import JobRecord
     from batchimport.sinks.sql.dialect import Target
+
+
+class _UndoneError(Exception):
+    """Ends a transaction of which nothing is to stay."""
+
 
 PAGE = 5000
 """Rejects that are read at a time."""
@@ -131,6 +153,9 @@ class SqlSink(Dialect):
         replay: Mapping[str, Any] | None = None,
     ) -> SqlClaim:
         """Make ledger and table ready and take the job with a new epoch."""
+        self._refuse_what_needs_transactions(job)
+        if job.after_sql is not None:
+            script.statements_of(job.after_sql, "--after-sql")  # refused before anything is changed
         surplus: int | None = 0
         with self.transaction():
             self.exclude_claims()
@@ -146,15 +171,21 @@ class SqlSink(Dialect):
                 f"SELECT {statements.JOB_COLUMNS} FROM {self.tables.jobs} WHERE job_id = ?",
                 (record.job_id,),
             )
-            if known:
-                record = claimed_again(statements.job_record(known[0]), record, replay)
+            namesake = statements.job_record(known[0]) if known else None
+            if namesake and namesake.state != FORGOTTEN:
+                record = claimed_again(namesake, record, replay)
+                changeable = {name: getattr(job, name) for name in CHANGEABLE}
+                record = replace(record, configuration=record.configuration | changeable)
                 self._update_job(record, owner)
                 surplus = self.surplus(record) if replay is not None else 0
             else:
                 # Above that of a process which may still be at work on what is forgotten.
                 epoch = 1 + max((old.epoch for old in instead_of), default=0)
+                if namesake:
+                    epoch += namesake.epoch
+                    self._set_aside(namesake)
                 record = self._insert_job(job, replace(record, epoch=epoch), owner, made_before)
-            target = find_target(self, job, record)
+            target = self._target(job, record)
             if target.key and job.on_conflict == "update":
                 self.create_keys(record.job_id, target)
         claim = self.claim_of(record, target)
@@ -163,7 +194,12 @@ class SqlSink(Dialect):
 
     def join(self, job: Job, record: JobRecord) -> SqlClaim:
         """Share the claim that a record describes, which was made here or in another process."""
-        return self.claim_of(record, find_target(self, job, record))
+        return self.claim_of(record, self._target(job, record))
+
+    def _target(self, job: Job, record: JobRecord) -> Target:
+        """Return the table that the job fills."""
+        target = find_target(self, replace(job, table=table_of(record)), record)
+        return replace(target, new_columns=new_columns_of(self, job))
 
     def claim_of(self, record: JobRecord, target: Target) -> SqlClaim:
         """Return the claim of a job whose table is known; a dialect may have a class of its own."""
@@ -186,17 +222,28 @@ class SqlSink(Dialect):
             self.run(statement)
 
     def _insert_job(self, job: Job, record: JobRecord, owner: str, made_before: bool) -> JobRecord:
-        exists = self.exists(job.table)
-        rows_before = prepare_table(self, job, record.columns)
-        made = made_before if exists and job.if_exists != "replace" else bool(record.columns)
+        if job.before_sql is not None:
+            with accounting(self, job.table):
+                run_script(self, job.before_sql, "--before-sql")
+        exists, facts = self.exists(job.table), dict[str, Any]()
+        if job.atomic:
+            facts[STAGED] = staging.begin(self, job, record)
+            rows_before = None if job.on_conflict == "update" else 0
+            is_kept = facts[STAGED]["keeps"]
+        else:
+            rows_before = prepare_table(self, job, record.columns)
+            is_kept = exists and job.if_exists != "replace"
+        if job.defer_indexes:
+            facts[INDEXES] = drop_indexes(self, job.table)
+        made = made_before if is_kept else bool(record.columns)
         failpoints.reach("after-table")
         now = statements.now()
-        empty = not (self.exists(job.table) and self.has_rows(job.table))
+        facts[BEGAN_EMPTY] = not (self.exists(job.table) and self.has_rows(job.table))
         record = replace(
             record,
             rows_before=rows_before,
             created_at=now,
-            configuration={**record.configuration, BEGAN_EMPTY: empty},
+            configuration=record.configuration | facts,
         )
         values = statements.job_values(record, job.table, owner, now)
         self.run(
@@ -230,9 +277,117 @@ class SqlSink(Dialect):
             ),
         )
 
+    # -- the user's own SQL --------------------------------------------------------------------
+
+    @contextmanager
+    def previewed(self, job: Job) -> Iterator[None]:
+        """Show the tables as `--before-sql` will leave them; at the end nothing of it has happened."""
+        self._refuse_what_needs_transactions(job)
+        if job.before_sql is None:
+            yield
+            return
+        undone = _UndoneError()
+        try:
+            with self.transaction():
+                run_script(self, job.before_sql, "--before-sql")
+                yield
+                raise undone
+        except _UndoneError:
+            return
+
+    def _refuse_what_needs_transactions(self, job: Job) -> None:
+        options = {
+            "--atomic": job.atomic,
+            "--before-sql": job.before_sql is not None,
+            "--after-sql": job.after_sql is not None,
+            "--defer-indexes": job.defer_indexes,
+        }
+        for option, is_given in options.items():
+            if is_given and not self.has_transactional_ddl:
+                raise UsageError(
+                    "is not possible in a database that commits whenever a table is changed",
+                    where=option,
+                    hint="leave it out, or import into another database",
+                )
+
+    def analyze_for(self, job: Job) -> None:
+        """Let the database look at the job's table, if that was asked for or batchimport made it."""
+        if job.analyze is None and not self.made_table(job.table):
+            return
+        try:
+            if self.exists(job.table):
+                self.analyze(job.table)
+        except BatchImportError:
+            if job.analyze:  # else the job is as good without it
+                raise
+
+    # -- what is forgotten ---------------------------------------------------------------------
+
+    def forget(self, record: JobRecord, *, completely: bool) -> Removed:
+        """Remove the ledger and the rejects of a completed job; the rows of its table stay."""
+        if record.state == FORGOTTEN and not completely:
+            return Removed()
+        with self.transaction():
+            self.exclude_claims()
+            self._complete_ledger()
+            committed = self.committed(record.job_id)
+            removed = Removed(len(committed), self._count_rejects(record.job_id))
+            self._disown_rows(record, committed)
+            if completely:
+                self._forget(record)
+            else:
+                self._leave_line(record.forgotten(committed))
+            failpoints.reach("after-forgetting")
+        return removed
+
+    def remove_rejects(self, record: JobRecord) -> int:
+        """Remove the rejects of a job; return how many they were."""
+        with self.transaction():
+            number = self._count_rejects(record.job_id)
+            self.run(f"DELETE FROM {self.tables.rejects} WHERE job_id = ?", (record.job_id,))
+        return number
+
+    def _count_rejects(self, job_id: str) -> int:
+        query = f"SELECT count(*) FROM {self.tables.rejects} WHERE job_id = ?"
+        return int(self.rows(query, (job_id,))[0][0])
+
+    def _disown_rows(self, record: JobRecord, committed: Sequence[Committed]) -> None:
+        """Let other jobs on the table know that there are rows that no ledger accounts for now."""
+        table, stored = str(record.configuration["table"]), sum(row.successful for row in committed)
+        one_for_several = record.configuration.get("on_conflict") == "update"
+        one_for_several |= any(row.updated for row in committed)
+        after = "NULL" if one_for_several else f"rows_before + {stored}"
+        self.run(
+            f"UPDATE {self.tables.jobs} SET rows_before = {after}, made_table = coalesce(made_table, "
+            "CASE WHEN rows_before IS NOT NULL THEN 1 END) "
+            "WHERE lower(table_name) = lower(?) AND created_at <= ? AND rows_before IS NOT NULL",
+            (table, record.created_at),
+        )
+
+    def _leave_line(self, record: JobRecord) -> None:
+        """Delete chunks and rejects; of the job stays a line, and its times: they say what came later."""
+        self.hold(record)
+        for table in (self.tables.chunks, self.tables.rejects):
+            self.run(f"DELETE FROM {table} WHERE job_id = ?", (record.job_id,))
+        self.run(
+            f"UPDATE {self.tables.jobs} SET state = ?, configuration = ?, schema = '{{}}', "
+            "columns = '[]', owner = '', heartbeat_at = ? WHERE job_id = ?",
+            (record.state, json.dumps(record.configuration), record.updated_at, record.job_id),
+        )
+
+    def _set_aside(self, record: JobRecord) -> None:
+        """Give the line of a forgotten job another id, since a new job has its own."""
+        self.run(
+            f"UPDATE {self.tables.jobs} SET job_id = ? WHERE job_id = ?",
+            (record.set_aside_id, record.job_id),
+        )
+
     def _forget(self, record: JobRecord) -> None:
         """Delete the ledger of a job, unless it was claimed since it was looked at."""
         self.hold(record)
         for table in self.tables:
             self.run(f"DELETE FROM {table} WHERE job_id = ?", (record.job_id,))
         self.run(f"DROP TABLE IF EXISTS {self.keys_table(record.job_id)}")
+        build_indexes(self, record.configuration.get(INDEXES, ()))
+        if STAGED in record.configuration:
+            self.run(f"DROP TABLE IF EXISTS {self.name(table_of(record))}")

@@ -26,7 +26,7 @@ from batchimport.model import (
 )
 from batchimport.schema import Column
 from batchimport.schema.columns import DTYPES
-from batchimport.sinks.base import JobRecord
+from batchimport.sinks.base import FORGOTTEN, JobRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from batchimport.sinks.base import StoreRequest
 
 FORMAT_VERSION = 1
-STATES = {"running", "interrupted", "completed", "abandoned"}
+STATES = {"running", "interrupted", "completed", "abandoned", FORGOTTEN}
 LEDGER_TABLES = ("_batchimport_jobs", "_batchimport_chunks", "_batchimport_rejects")
 
 

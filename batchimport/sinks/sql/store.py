@@ -14,6 +14,7 @@ from batchimport.model import ABSENT, EXTRA_COLUMN, FieldError
 from batchimport.schema import Column
 from batchimport.sinks.sql import statements
 from batchimport.sinks.sql.cells import read
+from batchimport.sinks.sql.completion import complete
 from batchimport.sinks.sql.dialect import Outcomes
 from batchimport.sinks.sql.table import with_columns
 
@@ -117,14 +118,21 @@ class SqlClaim:
         return without(replace(request, frame=frame), refused), target
 
     def finish(self, state: str, total_items: int | None) -> int | None:
-        """Record how the run ended; return how many rows too many the table has."""
+        """Record how the run ended; return how many rows too many the table has.
+
+        With the completion comes what belongs to it: the move of `--atomic`, and `--after-sql`. Neither
+        is done twice if this is called again since nobody heard of its commit.
+        """
         job_id, database = self.record.job_id, self._database
         with database.transaction():
             database.hold(self.record)
-            mismatch = database.surplus(self.record)
+            record = database.record_of(job_id)
+            mismatch = database.surplus(record)
             mismatch = None if mismatch is None else mismatch - self.surplus
             if mismatch:  # never "completed", not even for a moment: the process may be killed
                 state = "interrupted"
+            if state == "completed" != record.state:
+                complete(database, record)
             database.run(
                 f"UPDATE {database.tables.jobs} SET state = ?, heartbeat_at = ?, "
                 "total_items = coalesce(?, total_items) WHERE job_id = ?",

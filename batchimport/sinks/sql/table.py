@@ -34,7 +34,7 @@ def prepare_table(database: Dialect, job: Job, columns: Sequence[Column]) -> int
     _refuse_shared(database, job.table, [column.name for column in columns])
     exists, name = database.exists(job.table), database.name(job.table)
     if exists and job.if_exists == "fail":
-        raise _exists(job)
+        raise exists_already(job)
     if exists and job.if_exists == "replace":
         database.run(f"DROP TABLE {name}")
     if exists and job.if_exists != "replace":
@@ -54,14 +54,15 @@ def _empty_table(database: Dialect, job: Job) -> int | None:
     if not database.exists(job.table):
         return None
     if job.if_exists == "fail":
-        raise _exists(job)
+        raise exists_already(job)
     if job.if_exists == "append":
         return None
     database.run(f"{database.emptying} {database.name(job.table)}")
     return 0
 
 
-def _exists(job: Job) -> UsageError:
+def exists_already(job: Job) -> UsageError:
+    """Return the error for a table that must not exist."""
     return UsageError(
         "the table exists", where=job.table, hint="--if-exists append, truncate or replace"
     )
@@ -86,17 +87,41 @@ def find_target(database: Dialect, job: Job, record: JobRecord) -> Target:
         job.on_conflict,
         tuple(own_names[name] for name in job.key) if columns else (),
         database.keys_table(record.job_id),
-        _new_columns(database, job),
+        new_columns_of(database, job),
         tuple(column for column in record.columns if column.name not in taken),
     )
 
 
-def _new_columns(database: Dialect, job: Job) -> NewColumns:
+def new_columns_of(database: Dialect, job: Job) -> NewColumns:
     """Return what becomes of keys that the table has no column for."""
     if job.new_columns is not None:
         return job.new_columns
     keeps = database.made_table(job.table) or EXTRA_COLUMN in _by_name(database, job.table)
     return "extra" if keeps else "reject"
+
+
+def fits(database: Dialect, job: Job, columns: Sequence[Column]) -> bool:
+    """Say whether a table has just these columns, of types that take them; `_extra` apart."""
+    known = {
+        name: own for name, own in _by_name(database, job.table).items() if name != EXTRA_COLUMN
+    }
+    if not columns:
+        return True
+    pairs = [(column, known.get(database.folded(column.name))) for column in columns]
+    is_keyed = not job.key or frozenset(job.key) in database.unique_keys(job.table)
+    return (
+        is_keyed
+        and len(pairs) == len(known)
+        and all(
+            own is not None
+            and own.takes(column.kind)
+            and not own.is_generated
+            and not (
+                column.kind in ("string", "json") and own.family in ("integer", "number", "boolean")
+            )
+            for column, own in pairs
+        )
+    )
 
 
 def with_columns(database: Dialect, target: Target, columns: Sequence[Column]) -> Target:

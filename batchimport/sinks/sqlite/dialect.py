@@ -37,7 +37,10 @@ TYPES: dict[Kind, str] = {
     "uuid": "TEXT",
     "json": "TEXT",
 }
-_PREFIX = re.compile(r"^[A-Z_]+: (?:failed to execute query: |Failed to reset statement: )?")
+_PREFIX = re.compile(
+    r"^[A-Z_]+: (?:\[SQLite\] )?"
+    r"(?:failed to execute query: |Failed to reset statement: |Failed to prepare query: )?"
+)
 """What the driver puts before SQLite's message."""
 _CONSTRAINT = re.compile(r"(UNIQUE|NOT NULL|CHECK|FOREIGN KEY) constraint failed(?:: (.+))?")
 _FATAL = {
@@ -68,7 +71,7 @@ def translate(error: DriverError, path: Path) -> BatchImportError:
     Their texts are the user's. All others are recognised by SQLite's fixed messages. Of a row that is
     not the first of several, no code is known.
     """
-    text = _PREFIX.sub("", str(error))
+    text = _PREFIX.sub("", str(error)).partition("\nquery: ")[0]
     is_constraint = error.status_code == AdbcStatusCode.INTEGRITY
     if is_constraint or _CONSTRAINT.match(text) or _STRICT.search(text):
         return DataError(text)
@@ -160,6 +163,15 @@ FOREIGN_KEYS = """
     FROM pragma_foreign_key_list({table}) AS f
     LEFT JOIN pragma_table_info(f."table") AS p ON p.pk = f.seq + 1 ORDER BY f.id, f.seq"""
 """Number, parent table, column and the parent's column; by default that of its primary key."""
+
+
+REFERRED_TO = """
+    SELECT m.name, f.id, coalesce(f."to", p.name)
+    FROM sqlite_schema AS m JOIN pragma_foreign_key_list(m.name) AS f
+    LEFT JOIN pragma_table_info({table}) AS p ON p.pk = f.seq + 1
+    WHERE m.type = 'table' AND lower(f."table") = lower({table}) AND lower(m.name) <> lower({table})
+    ORDER BY m.name, f.id, f.seq"""
+"""Child table, number of its foreign key, and the column of this table that it refers to."""
 
 
 def is_numeric(declared: str) -> bool:

@@ -28,11 +28,13 @@ from batchimport.errors import (
 )
 from batchimport.model import DRY_RUN
 from batchimport.sinks.base import SinkHints, SinkOptions
+from batchimport.sinks.sql.definitions import index_on, table_named
 from batchimport.sinks.sql.dialect import RECORD
 from batchimport.sinks.sql.ledger import SqlSink
 from batchimport.sinks.sql.statements import column_list, quote
 from batchimport.sinks.sqlite.dialect import (
     CATALOGUE,
+    REFERRED_TO,
     TYPES,
     UNIQUE_KEYS,
     SqliteColumn,
@@ -49,6 +51,8 @@ if TYPE_CHECKING:
     from batchimport.sinks.sql.dialect import Rows, Target
 
 CLOSE_SECONDS = 5.0
+ANALYZED_ROWS = 1000
+"""Of each index; the most that https://sqlite.org/lang_analyze.html recommends."""
 BUSY_SECONDS = 2
 """SQLite asks for a lock this long; then the caller waits, and says so."""
 Result = TypeVar("Result")
@@ -70,6 +74,7 @@ class SqliteSink(SqlSink):
     hints = SinkHints(writers=1, preferred_records=20_000)
     types = TYPES
     names_have_case = False
+    has_schemas = False
 
     def __init__(self, address: str, options: SinkOptions = SinkOptions()) -> None:
         if not address.startswith(PREFIX) or len(address) == len(PREFIX):
@@ -172,6 +177,55 @@ class SqliteSink(SqlSink):
         for index, column, collation, declared in rows:
             keys.setdefault(index, {})[column] = f"{declared} COLLATE {quote(collation)}"
         return list(keys.values())
+
+    def create_like(self, table: str, other: str) -> None:
+        """Create an empty table with the columns, constraints and unique indexes of another one."""
+        if self.rows(
+            f'SELECT 1 FROM pragma_foreign_key_list({text_literal(table)}) WHERE lower("table") = ?',
+            (table.lower(),),
+        ):
+            raise UsageError(
+                "is not possible for a table that refers to itself",
+                where="--atomic",
+                hint="import without it",
+            )
+        rows = self.rows(
+            "SELECT sql FROM sqlite_schema WHERE lower(tbl_name) = lower(?) AND sql IS NOT NULL "
+            "AND type IN ('table', 'index') ORDER BY type DESC",
+            (table,),
+        )
+        self.run(table_named(rows[0][0], self.name(other)))
+        for number, (definition,) in enumerate(rows[1:]):
+            index = index_on(definition, quote(f"{other}_{number}"), self.name(other))
+            if index is not None:
+                self.run(index)
+
+    def rename_table(self, table: str, other: str) -> None:
+        """Give a table another name; views of that name are left as they are."""
+        self.run("PRAGMA legacy_alter_table=ON")
+        super().rename_table(table, other)
+        self.run("PRAGMA legacy_alter_table=OFF")
+
+    def keys_referred_to(self, table: str) -> list[tuple[str, ...]]:
+        """Return the columns of a table that foreign keys of other tables refer to."""
+        keys: dict[tuple[str, int], list[str]] = {}
+        for child, number, column in self.rows(REFERRED_TO.format(table=text_literal(table))):
+            keys.setdefault((child, number), []).append(column)
+        return list(map(tuple, keys.values()))
+
+    def deferrable_indexes(self, table: str) -> list[tuple[str, str]]:
+        """Return name and definition, as SQL, of the indexes that no row can be refused by."""
+        rows = self.rows(
+            "SELECT name, sql FROM sqlite_schema WHERE type = 'index' AND sql IS NOT NULL "
+            "AND lower(tbl_name) = lower(?) ORDER BY name",
+            (table,),
+        )
+        return [(quote(name), sql) for name, sql in rows if index_on(sql, "i", "t") is None]
+
+    def analyze(self, table: str) -> None:
+        """Let SQLite look at a table: at a part of each index, for a whole one takes long."""
+        self.run(f"PRAGMA analysis_limit={ANALYZED_ROWS}")
+        super().analyze(table)
 
     def create_keys(self, job_id: str, target: Target) -> None:
         """Create the table of keys, with the collations of the unique index."""

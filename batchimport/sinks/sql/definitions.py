@@ -1,0 +1,33 @@
+"""The definition of a table as a database keeps it, made into that of another table."""
+
+from __future__ import annotations
+
+import re
+
+_NAME = r"""(?:"(?:[^"]|"")*"|`(?:[^`]|``)*`|\[[^\]]*\]|'(?:[^']|'')*'|[^\s("'`\[.;]+)"""
+_PATH = rf"{_NAME}(?:\s*\.\s*{_NAME})*"
+_TABLE = re.compile(rf"\s*CREATE\s+TABLE\s+(?:IF\s+NOT\s+EXISTS\s+)?{_PATH}", re.IGNORECASE)
+_INDEX = re.compile(
+    rf"\s*CREATE\s+UNIQUE\s+INDEX\s+(?:IF\s+NOT\s+EXISTS\s+)?{_PATH}\s+ON\s+{_PATH}",
+    re.IGNORECASE,
+)
+
+
+def table_named(definition: str, name: str) -> str:
+    """Return the statement that creates a table like the one that is defined.
+
+    Args:
+        name: Of the other table, as SQL.
+    """
+    return _TABLE.sub(lambda _: f"CREATE TABLE {name}", definition, count=1)
+
+
+def index_on(definition: str, index: str, table: str) -> str | None:
+    """Return the statement that creates a like unique index on another table; None if it is not unique.
+
+    Args:
+        index: Its name, as SQL, as is that of the table.
+    """
+    if not _INDEX.match(definition):
+        return None
+    return _INDEX.sub(lambda _: f"CREATE UNIQUE INDEX {index} ON {table}", definition, count=1)
