@@ -92,14 +92,17 @@ def fuzz(suffix: str, examples: int, path: Path) -> Callable[[], None]:
         ("jsonl", b"\xef\xbb\xbf", 0),
         ("csv", b"id,text\n\n" + b"x" * 70, 1),
         ("csv", b"id,text\n" + b"\n" * 70 + b"1,a\n" + b"\n" * 70, 1),
+        ("csv", b"#" + b"x" * 70 + b"\nid,text\n1,a\n", 1),
+        ("csv", b"id,text\n#" + b"x" * 70 + b"\n1,a\n2,b\n", 2),
         ("csv", b"id,text\n\x1f\x8bid,text\n1,a\n", 2),
     ],
 )
 def test_bytes_that_once_were_wrong(tmp_path: Path, suffix: str, data: bytes, records: int) -> None:
-    """A blank line after a byte order mark, blank lines about a record, what looks compressed."""
+    """A blank line after a byte order mark, blank lines about a record, comments, what looks compressed."""
     path = tmp_path / f"u.{suffix}"
-    check(path, data, {})
-    found = outcome(path, 1000, 1 << 20, {})
+    options = {"comment": "#"} if b"#" in data else {}
+    check(path, data, options)
+    found = outcome(path, 1000, 1 << 20, options)
     assert not isinstance(found, str)
     assert len(found[0]) + len(found[1]) == records
 

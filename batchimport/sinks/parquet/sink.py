@@ -202,10 +202,9 @@ class ParquetSink:
                     ledger.set_aside(known)
                 known = None
             if known is not None:
-                record = claimed_again(known, record, replay)
-                claim = self._claim_again(ledger, record, job, owner)
+                claim = self._claim_again(ledger, claimed_again(known, record, replay), job, owner)
                 if replay is not None:
-                    claim.surplus = ledger.foreign_rows() - (record.rows_before or 0)
+                    claim.surplus = ledger.foreign_rows() - (claim.record.rows_before or 0)
                 return claim
             if is_staged:
                 return self._begin_staged(job, record, owner)
@@ -218,7 +217,7 @@ class ParquetSink:
                 created_at=statements.now(),
             )
             self._ledger.write_job(record, job.table, owner, schema)
-        return self._claim_of(self._ledger, record, schema)
+            return self._claim_of(self._ledger, record, schema)
 
     def _claim_again(
         self, ledger: ParquetLedger, record: JobRecord, job: Job, owner: str
@@ -263,7 +262,6 @@ class ParquetSink:
         del job
         ledger = self._ledger_of(record.job_id)
         schema = ledger.folder.schema(ledger.folder.job_path(record.job_id))
-        check_schema(ledger.folder.where(), schema, record.columns)
         return self._claim_of(ledger, record, schema)
 
     def _forget_all(self, records: Sequence[JobRecord]) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from batchimport.errors import SourceChangedError
+from batchimport.model import Position
 from batchimport.sources.base import LocatedRecords, decode_utf8, too_long
 from batchimport.sources.bytes.file import BLOCK_BYTES, HEAD_BYTES
 from batchimport.sources.counting import count_records
@@ -25,7 +26,7 @@ from batchimport.sources.text_lines import Lines
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from batchimport.model import Chunk, Position
+    from batchimport.model import Chunk
     from batchimport.sources.bytes.file import TextFile
     from batchimport.sources.csv.grammar import Cell, Dialect, FieldReader
     from batchimport.sources.csv.table import Table
@@ -198,6 +199,16 @@ class QuotedLines(Lines):
         at_end = position + len(data) == self._text.size
         match = (self._record_at_end if at_end else self._record).match(data)
         return position + match.end() if match else self.end_of_line(position)
+
+    def after_blank_lines(self, start: Position, stop: int) -> Position:
+        """Return where the first line of `[start, stop)` begins that is neither blank nor a comment."""
+        at, size = super().after_blank_lines(start, stop), len(self._comment)
+        while (
+            size and at.position < stop and self._text.read_at(at.position, size) == self._comment
+        ):
+            end = Position(self.end_of_line(at.position), at.record, at.line + 1)
+            at = super().after_blank_lines(end, stop)
+        return at
 
     def _measure(self, lo: int, hi: int) -> tuple[int, int]:
         records, lines = super()._measure(lo, hi)

@@ -122,7 +122,8 @@ class DelimitedSource(TextSource):
         Args:
             count: Number of records that hold the names.
         """
-        chunk = self._lines.cut(start, max(count, 1), HEAD_BYTES)
+        first = self._lines.after_blank_lines(start, self._text.size)
+        chunk = self._lines.cut(first, max(count, 1), HEAD_BYTES)
         if chunk is None or not chunk.records:
             return [], start, []
         raw = self._text.read_at(chunk.lo, min(chunk.hi - chunk.lo, self._max_record_bytes))
