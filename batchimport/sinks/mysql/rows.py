@@ -41,13 +41,25 @@ _WHOLE = r"^\s*[+-]?[0-9]+(?:\.0*)?\s*$"
 
 
 class MysqlTransaction(ChunkTransaction):
-    """A chunk in a transaction of a connection of its own."""
+    """A chunk in a transaction of a connection of its own.
+
+    Attributes:
+        is_replay: Its records are rejects that are replayed, among others that are committed.
+    """
+
+    locking = " FOR UPDATE"
+    is_replay = False
 
     def __init__(self, database: Dialect, session: Session, job: JobRecord, target: Target) -> None:
         super().__init__(database, job, target)
         self.database, self.session, self.job, self.target = database, session, job, target
         # Those of this sink's own catalogue.
         self.columns = cast("list[MysqlColumn]", [own for _, own in target.columns])
+
+    def begin(self, request: StoreRequest) -> bool:
+        """Change the ledger first, so that of two attempts the second one finds what the first did."""
+        self.is_replay = bool(request.replayed)
+        return super().begin(request)
 
     def rows(self, statement: str, values: Sequence[Any] = ()) -> Rows:
         """Run a statement in this transaction and return its rows."""
@@ -115,6 +127,7 @@ class MysqlTransaction(ChunkTransaction):
     def store_rows(self, frame: pl.DataFrame, offset: int) -> Outcomes:
         """Store all rows that the table takes."""
         absent, whole = self.target.absent_in(frame), frame
+        numbers = self.numbers(frame, offset)
         frame = self._shaped(frame.select(self.target.frame_names))
         refused = self._misread(frame)
         places = [place for place in range(frame.height) if place not in refused]
@@ -122,7 +135,7 @@ class MysqlTransaction(ChunkTransaction):
         if not frame.height or (self.target.on_conflict == "error" and self._load(frame)):
             return Outcomes(refused)
         lacking = {name: whole.get_column(flag)[places].to_list() for name, flag in absent.items()}
-        outcomes = _Rows(self, frame, offset, places, lacking).store()
+        outcomes = _Rows(self, frame, numbers[places].to_list(), places, lacking).store()
         return Outcomes(
             dict(sorted((refused | outcomes.refused).items())), outcomes.updated, outcomes.ignored
         )
@@ -209,6 +222,7 @@ class _Rows:
     """The rows of a chunk on their way into the table by INSERT.
 
     Args:
+        numbers: The number of the record that each row counts as.
         places: The place of each row in the chunk.
         absent: Columns that some rows leave alone, and for each row whether it does.
     """
@@ -217,7 +231,7 @@ class _Rows:
         self,
         transaction: MysqlTransaction,
         frame: pl.DataFrame,
-        offset: int,
+        numbers: Sequence[int],
         places: Sequence[int],
         absent: Mapping[str, Sequence[bool]],
     ) -> None:
@@ -228,7 +242,7 @@ class _Rows:
         texts = [own.family == "text" for own in transaction.columns]
         self._cells = _cells(frame, texts)
         self._given = _literals(frame, texts)
-        self._offset = offset
+        self._numbers = numbers
         names = self._database.column_list(self._target.table_names)
         self._into = f"INSERT INTO {self._target.name} ({names}) VALUES "
         self._indexes = self._unique_indexes()
@@ -376,7 +390,7 @@ class _Rows:
         changes = ", ".join(f"{quote(name)} = {value}" for name, value in written)
         later = same and self._session.execute(
             f"SELECT 1 FROM {self._target.keys} WHERE {same} "
-            f"AND {quote(RECORD)} > {self._offset + self._places[place]}"
+            f"AND {quote(RECORD)} > {self._numbers[place]}"
         )
         with _undone(self._session, is_wanted=bool(later)):
             if not is_there:
@@ -400,19 +414,21 @@ class _Rows:
         return bool(same and self._session.execute(query))
 
     def _is_overtaken(self) -> bool:
-        """Say whether a later chunk of the job is committed, which may have written the same keys."""
+        """Say whether later records of the job are committed, which may have written the same keys."""
+        if self._transaction.is_replay:
+            return True
         first = self._transaction.rows(
             f"SELECT max(first_record) FROM {self._database.tables.chunks} WHERE job_id = ?",
             (self._job_id,),
         )
-        return bool(first and first[0][0] is not None and first[0][0] > self._offset)
+        return bool(first and first[0][0] is not None and first[0][0] > self._numbers[0])
 
     def _remember(self) -> None:
         """Record which record has written each key last."""
         key, quote = self._target.key, self._database.quote
         at = [self._target.table_names.index(name) for name in key]
         known = [
-            f"({','.join(values)},{self._offset + self._places[place]})"
+            f"({','.join(values)},{self._numbers[place]})"
             for place in range(len(self._given))
             if self._places[place] not in self._refused
             and "NULL" not in (values := [self._cells[column][place] for column in at])

@@ -49,7 +49,7 @@ from batchimport.sinks.sql.ledger import SqlSink
 from batchimport.sinks.sql.statements import LEDGER_TABLES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from batchimport.model import Job
     from batchimport.schema import Column
@@ -72,7 +72,6 @@ class MysqlSink(SqlSink):
     types = TYPES
     names_have_case = False
     has_transactional_ddl = False
-    locking = "FOR UPDATE"
     text: ClassVar[str] = f"{LONG_TEXT} COLLATE utf8mb4_bin"
     key_text: ClassVar[str] = "VARCHAR(128) CHARACTER SET ascii COLLATE ascii_bin"
 
@@ -146,6 +145,7 @@ class MysqlSink(SqlSink):
         owner: str,
         instead_of: Sequence[JobRecord] = (),
         check: Callable[[], None] = lambda: None,
+        replay: Mapping[str, Any] | None = None,
     ) -> SqlClaim:
         """Make ledger and table ready and take the job with a new epoch."""
         targets = {job.target_hash(), *(old.target_hash for old in instead_of)}
@@ -155,7 +155,7 @@ class MysqlSink(SqlSink):
                 self._take_locks(session)
             self._refuse_table(job)
             try:
-                return super().claim(job, record, owner, instead_of, check)
+                return super().claim(job, record, owner, instead_of, check, replay)
             except DataError as error:  # rows that other tables refer to, say
                 raise FatalError(error.message, where=job.table) from error
 
