@@ -43,6 +43,8 @@ _WHOLE = r"^\s*[+-]?[0-9]+(?:\.0*)?\s*$"
 class MysqlTransaction(ChunkTransaction):
     """A chunk in a transaction of a connection of its own."""
 
+    locking = " FOR UPDATE"
+
     def __init__(self, database: Dialect, session: Session, job: JobRecord, target: Target) -> None:
         super().__init__(database, job, target)
         self.database, self.session, self.job, self.target = database, session, job, target

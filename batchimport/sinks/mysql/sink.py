@@ -72,7 +72,6 @@ class MysqlSink(SqlSink):
     types = TYPES
     names_have_case = False
     has_transactional_ddl = False
-    locking = "FOR UPDATE"
     text: ClassVar[str] = f"{LONG_TEXT} COLLATE utf8mb4_bin"
     key_text: ClassVar[str] = "VARCHAR(128) CHARACTER SET ascii COLLATE ascii_bin"
 
