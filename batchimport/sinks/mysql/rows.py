@@ -50,7 +50,6 @@ class MysqlTransaction(ChunkTransaction):
     locking = " FOR UPDATE"
     is_replay = False
 
-
     def __init__(self, database: Dialect, session: Session, job: JobRecord, target: Target) -> None:
         super().__init__(database, job, target)
         self.database, self.session, self.job, self.target = database, session, job, target
