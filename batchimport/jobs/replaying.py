@@ -8,11 +8,12 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import polars as pl
 
 from batchimport.errors import BatchImportError, FatalError, SourceChangedError, UsageError
+from batchimport.jobs.selecting import RejectFilter, choose
 from batchimport.jobs.start import exact_columns, recorded_schema, schema_of
 from batchimport.model import INDEX, Chunk, Position
 from batchimport.pipeline.additions import additions
@@ -25,18 +26,21 @@ from batchimport.sources.registry import FORMATS
 from batchimport.sources.shape import Shape
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from batchimport.jobs.selecting import Choice, Corrections
     from batchimport.model import ChunkResult, Committed, FieldError, Job, Reject, Stage
     from batchimport.pipeline.additions import Additions
+    from batchimport.pipeline.chunk import Work
     from batchimport.pipeline.transform import BoundTransform
     from batchimport.schema import RecordSchema
     from batchimport.sinks.base import Claim, JobRecord, Sink, SinkHints, StoreRequest
-    from batchimport.sources.base import Batch, Form, RawRecords
+    from batchimport.sources.base import Batch, Form, RawRecords, Source
 
 NOT_WHOLE = "record_too_long"
 """The code of rejects of which only the beginning was kept."""
+
+_ORPHANS = RejectFilter(codes=("foreign_key",), stages=("store",))
 
 
 class Forms:
@@ -308,3 +312,27 @@ def _sample(source: RejectSource, schema: RecordSchema, added: Additions) -> pl.
     batch = source.read(chunk, schema)
     frame, _ = judge(batch, schema)
     return added.add_to(frame, batch)
+
+
+def orphans(work: Work, job: Job, sink: Sink) -> Iterator[tuple[Work, int]]:
+    """Yield the records that foreign keys refused, as work, as long as doing it leaves fewer of them.
+
+    What they refer to may have come in a later chunk, or may be one of them. So whether they are stored
+    does not depend on the size of chunks.
+
+    Args:
+        work: That of the job, whose chunks are all committed.
+
+    Yields:
+        Work whose source has the records, and how many they are.
+    """
+    record, left = work.claim.record, 0
+    while any(row.failed for row in sink.committed(record.job_id)):
+        choice = choose(sink.rejects(record.job_id), _ORPHANS, None)
+        count = len(choice.records)
+        if count in (0, left):
+            return
+        left = count
+        source = RejectSource(sink, record, job, choice, None)
+        claim = ReplayClaim(work.claim, source)
+        yield replace(work, source=cast("Source", source), claim=claim), count
