@@ -262,7 +262,7 @@ class _Replay:
                 ready.record.total_items,
                 done=left,
                 done_positions=positions - count,
-                notes=tuple(notes_on(ready.choice, self._mending.conditions)),
+                notes=tuple(notes_on(ready.choice, self._mending.conditions, ready.committed)),
                 unit="rows",
             )
         )
