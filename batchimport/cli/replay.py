@@ -10,7 +10,6 @@ from typer import Option
 from batchimport.cli import options as o
 from batchimport.cli.run import leave_with
 from batchimport.cli.trust import refuse_foreign_code, trusted_address
-from batchimport.display.report import replay_report
 from batchimport.model import NewColumns, RunOptions, TemporalOptions
 
 if TYPE_CHECKING:
@@ -67,6 +66,7 @@ def replay(
     state: o.State,
 ) -> None:
     """Process the rejects of a job again, once the schema, transform or data are mended."""
+    from batchimport.display.report import replay_report  # noqa: PLC0415 - imports Rich
     from batchimport.replay import replay_rejects  # noqa: PLC0415 - imports Polars
 
     request, mending = asked_for(job, mended, ledger, state)

@@ -355,6 +355,10 @@ def test_rejects_are_replayed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert (some.successful, first.replay().failed) == (3, 2)
     last = first.replay(schema=looser, transform=without_age)
     assert (last.status, last.successful, last.failed, last.exit_code) == ("completed", 3, 0, 0)
-    assert query(tmp_path / "users.db", "SELECT id, age FROM users") == [(1, 5), (2, None), (3, None)]
+    assert query(tmp_path / "users.db", "SELECT id, age FROM users") == [
+        (1, 5),
+        (2, None),
+        (3, None),
+    ]
     with pytest.raises(BatchImportError, match="no such job"):
         batchimport.replay("nope")
