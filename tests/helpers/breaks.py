@@ -329,7 +329,8 @@ def _damage_believed() -> None:
 
 
 def _pipe_is_a_failure() -> None:
-    def strict(outcome: Any, output: Any) -> None:
+    def strict(outcome: Any, output: Any, report: Any) -> None:
+        del report
         assert output.json_
         sys.stdout.write(json.dumps(outcome.summary.to_dict()))
         sys.stdout.flush()
