@@ -15,7 +15,6 @@ from batchimport.errors import FatalError, UsageError
 from batchimport.model import Chunk, Position
 from batchimport.schema.infer import DIALECT
 from batchimport.sources.base import Batch, Content, OneFile, unreadable
-from batchimport.sources.bytes.file import TextFile
 from batchimport.sources.json_decoder import decode_raw, decoder_of
 from batchimport.sources.json_records import JsonRecords, decode_samples
 from batchimport.sources.parquet.types import as_json, has_no_number, rule_of, weight_of
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
 
     from batchimport.model import SourceOptions
     from batchimport.schema import Column, RecordSchema
+    from batchimport.sources.bytes.file import TextFile
 
 ROWS_TO_WEIGH = 1000
 _FAILURES = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
@@ -40,9 +40,9 @@ class ParquetSource(OneFile):
     format = "parquet"
     notes: tuple[str, ...] = ()
 
-    def __init__(self, path: str, name: str, options: SourceOptions) -> None:
+    def __init__(self, file: TextFile, name: str, options: SourceOptions) -> None:
         del options  # they are about text
-        self._file = TextFile(path)
+        self._file = file
         try:
             self._rows = pl.scan_parquet(self._file.descriptor_path, glob=False)
             self._types = self._rows.collect_schema()
@@ -53,7 +53,7 @@ class ParquetSource(OneFile):
             reason = str(error).partition("\n")[0]
             raise UsageError(
                 f"is not a readable Parquet file: {reason}",
-                where=path,
+                where=file.path,
                 hint="write or get the file again",
             ) from error
         self.name = name
