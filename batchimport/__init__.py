@@ -32,7 +32,16 @@ from batchimport.errors import (
 from batchimport.policy import events
 
 if TYPE_CHECKING:
-    from batchimport.api import aimport_file, import_file, jobs, rejects, report, resume, status
+    from batchimport.api import (
+        aimport_file,
+        import_file,
+        jobs,
+        rejects,
+        replay,
+        report,
+        resume,
+        status,
+    )
     from batchimport.result import JobStatus, Report, Result
 
 __version__ = "0.1.0"
@@ -59,6 +68,7 @@ __all__ = [
     "import_file",
     "jobs",
     "rejects",
+    "replay",
     "report",
     "resume",
     "status",
@@ -67,7 +77,7 @@ __all__ = [
 
 _LOADED_ON_USE = {
     **dict.fromkeys(
-        ("aimport_file", "import_file", "jobs", "rejects", "report", "resume", "status"),
+        ("aimport_file", "import_file", "jobs", "rejects", "replay", "report", "resume", "status"),
         "batchimport.api",
     ),
     **dict.fromkeys(("JobStatus", "Report", "Result"), "batchimport.result"),
@@ -85,7 +95,7 @@ def __dir__() -> list[str]:
 
 
 class _Face(ModuleType):
-    """This package: its attribute `jobs` is the function, also when the package `jobs` is imported."""
+    """This package: its attributes `jobs` and `replay` are functions, also when modules of these names are imported."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in _LOADED_ON_USE and isinstance(value, ModuleType):

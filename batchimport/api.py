@@ -9,15 +9,17 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Unpack
 
-from batchimport import importer
+from batchimport import importer, user_code
 from batchimport.cli.config import choose, read_config
 from batchimport.cli.notify import Notifier
-from batchimport.cli.options import Ledger, State
+from batchimport.cli.options import Ledger, Output, State
 from batchimport.cli.recorded import Place, continued, look, look_at_all, refuse_changed, sink_of
+from batchimport.cli.replay import Mended, asked_for
 from batchimport.cli.report import data_of
 from batchimport.cli.request import (
     files_read,
@@ -41,20 +43,21 @@ from batchimport.errors import (
 from batchimport.jobs.identify import Objects
 from batchimport.jobs.outputs import refuse_overwriting
 from batchimport.policy.interrupter import Interrupter
+from batchimport.replay import replay_rejects
 from batchimport.result import JobStatus, Report, Result
 from batchimport.schema.pydantic import RecordModel
 from batchimport.state.files import write_atomically
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from batchimport.cli.config import ConfiguredJob
-    from batchimport.cli.options import Output
     from batchimport.cli.values import Run
     from batchimport.jobs.finish import Outcome
     from batchimport.jobs.identify import Request
     from batchimport.keywords import PlaceKeywords, ResumeKeywords, RunKeywords
+    from batchimport.model import NewColumns
     from batchimport.policy.events import Event, Observer
 
 _OBJECTS = ("schema", "transform")
@@ -207,8 +210,14 @@ def perform(
     output: Output,
     on_event: Observer | None = None,
     read: Mapping[str, str | None] = {},
+    work: Callable[[Request, Observer], Outcome] = importer.import_file,
 ) -> Outcome:
-    """Import with a display, a log and a summary, as they were asked for."""
+    """Import with a display, a log and a summary, as they were asked for.
+
+    Args:
+        read: Files that are read besides the sources, by the option that names them.
+        work: What is done.
+    """
     outputs = {
         "--rejects": request.options.rejects_path,
         "--summary": output.summary,
@@ -227,7 +236,7 @@ def perform(
             on_event(event)
 
     with log_to(output.log_file), display:
-        outcome = importer.import_file(request, notifier.beside(observe))
+        outcome = work(request, notifier.beside(observe))
     notifier.finish(outcome.summary)
     body = json.dumps(outcome.summary.to_dict())
     if output.summary is not None:
@@ -255,7 +264,7 @@ def result_of(outcome: Outcome, place: Place, output: Output, *, raise_on_reject
         RecordsRejectedError: If that was asked for, and records were rejected.
     """
     is_fine = outcome.exit_code == 3 and output.exit_zero_on_rejects
-    result = Result.of(outcome, place, 0 if is_fine else outcome.exit_code)
+    result = Result.of(outcome, place, 0 if is_fine else outcome.exit_code, replay)
     error = outcome.error
     if error is None and result.failed and raise_on_rejects:
         error = RecordsRejectedError(
@@ -308,6 +317,75 @@ def resume(
         outcome = perform(request, run.output, on_event)
         place = _place_of(request, run)
         return result_of(outcome, place, run.output, raise_on_rejects=raise_on_rejects)
+
+
+def replay(  # noqa: PLR0913 - the options of the command
+    job: str,
+    *,
+    from_: str | Path | None = None,
+    schema: Any = None,
+    transform: str | Callable[..., Any] | None = None,
+    sql: str | None = None,
+    new_columns: NewColumns | None = None,
+    where: str | Sequence[str] = (),
+    dry_run: bool = False,
+    on_event: Observer | None = None,
+    raise_on_rejects: bool = False,
+    **options: Unpack[PlaceKeywords],
+) -> Result:
+    """Process the rejects of a job again, in the same job and exactly once.
+
+    Args:
+        from_: A rejects file in which `raw` was edited; null gives a record up.
+        schema: A path, `module:Model`, a dict, or a class that can be imported. Default: the job's.
+        transform: A function, or its name. Default: the job's.
+        sql: A query instead of a function.
+        new_columns: What to do with keys that the table has no column for.
+        where: Only these rejects: `code=…`, `field=…`, `stage=…`, or the word alone.
+        dry_run: Do everything as usual, and keep nothing.
+
+    Returns:
+        How it ended; its `failed` are the rejects that are left.
+
+    Raises:
+        BatchImportError: If the job is not known, or its rejects cannot be processed.
+    """
+    with _with_hints():
+        place = _place(options)
+        function = transform if callable(transform) else None
+        named = user_code.name_of(transform) if callable(transform) else transform
+        document = schema if isinstance(schema, Mapping) else None
+        if isinstance(schema, type):
+            if not user_code.is_importable(schema):
+                raise UsageError("cannot be imported by its name", where=f"schema {schema!r}")
+            schema = user_code.name_of(schema)
+        mended = Mended(
+            from_=None if from_ is None else str(from_),
+            schema=None if schema is None or document is not None else str(schema),
+            transform=named,
+            sql=sql,
+            new_columns=new_columns,
+            where=[where] if isinstance(where, str) else list(where),
+            dry_run=dry_run,
+        )
+        is_own = function is not None and not user_code.is_importable(function)
+        request, mending = asked_for(
+            job,
+            mended,
+            place.ledger,
+            place.state,
+            schema=document,
+            function=function if is_own else None,
+        )
+        output = Output()
+        outcome = perform(
+            request,
+            output,
+            on_event,
+            {"--schema": mended.schema},
+            lambda request, observer: replay_rejects(request, mending, observer),
+        )
+        return result_of(outcome, place, output, raise_on_rejects=raise_on_rejects)
 
 
 def _named_again(

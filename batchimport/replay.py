@@ -54,6 +54,8 @@ from batchimport.state.directory import StateDirectory
 from batchimport.system import owner_id, peak_memory_bytes
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from batchimport.jobs.identify import Request
     from batchimport.jobs.selecting import Choice
     from batchimport.model import Committed, Job, Summary
@@ -71,12 +73,14 @@ class Mending:
         changes: What of it was changed: `schema`, `transform`, `sql`, `new_columns`; recorded.
         corrections: Path of a rejects file in which the records were edited; `-` for standard input.
         conditions: Which rejects are meant.
+        function: The transform, if it cannot be imported by its name.
     """
 
     job: Job
     changes: dict[str, Any] = field(default_factory=dict)
     corrections: str | None = None
     conditions: RejectFilter = field(default_factory=RejectFilter)
+    function: Callable[..., Any] | None = None
 
 
 def replay_rejects(
@@ -224,7 +228,9 @@ class _Replay:
         missing = missing_rows(record, sink, sink.jobs())
         refuse_missing(missing if missing and missing.are_all else None, job.table)
         refuse_stored_rejects(record, job, sink)
-        in_force, schema, transform = prepare(record, job, sink, source, mending.changes)
+        in_force, schema, transform = prepare(
+            record, job, sink, source, mending.changes, mending.function
+        )
         sink.join(job, in_force)  # refuses columns that the table does not take
 
         def check() -> None:

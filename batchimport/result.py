@@ -14,7 +14,7 @@ from batchimport.model import Progress, Summary
 from batchimport.state.files import write_atomically
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from os import PathLike
 
     import polars as pl
@@ -35,19 +35,27 @@ class Result(Summary):
     exit_code: int = 0
     _place: Place | None = field(default=None, compare=False)
     _rejects_path: Path | None = field(default=None, compare=False)
+    _replay: Callable[..., Result] | None = field(default=None, compare=False)
 
     @classmethod
-    def of(cls, outcome: Outcome, place: Place, exit_code: int | None = None) -> Self:
+    def of(
+        cls,
+        outcome: Outcome,
+        place: Place,
+        exit_code: int | None = None,
+        replay: Callable[..., Result] | None = None,
+    ) -> Self:
         """Return the result of an outcome.
 
         Args:
             place: Where the job is known.
+            replay: What its method of this name calls.
         """
         summary = outcome.summary
         facts = {each.name: getattr(summary, each.name) for each in fields(Summary)}
         path = Path(summary.rejects_file).absolute() if summary.rejects_file else None
         code = outcome.exit_code if exit_code is None else exit_code
-        return cls(**facts, exit_code=code, _place=place, _rejects_path=path)
+        return cls(**facts, exit_code=code, _place=place, _rejects_path=path, _replay=replay)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the summary, as `--json` prints it."""
@@ -80,6 +88,21 @@ class Result(Summary):
         error; their values are written as JSON.
         """
         return frame_of(self.rejects())
+
+    def replay(self, **mended: Any) -> Result:
+        """Process the rejects of the job again: `batchimport.replay`, where this run has kept them.
+
+        Args:
+            mended: `from_`, `schema`, `transform`, `sql`, `new_columns`, `where`, `dry_run`.
+        """
+        place, replay = cast("Place", self._place), cast("Callable[..., Result]", self._replay)
+        return replay(
+            self.job_id,
+            to=place.ledger.to,
+            ledger_schema=place.ledger.ledger_schema,
+            state_dir=place.state.state_dir,
+            **mended,
+        )
 
     def report(self) -> Report:
         """Return the report of the job, as `batchimport report` makes it.

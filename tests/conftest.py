@@ -12,6 +12,7 @@ from hypothesis import settings
 from tests.helpers.cli import Workdir
 from tests.helpers.postgres import PostgresServer
 from tests.helpers.temporal import TemporalServer
+from tests.helpers.web import S3, Web, an_s3_server
 
 settings.register_profile("house", deadline=None)  # no test depends on the machine's speed
 settings.load_profile("house")
@@ -38,3 +39,18 @@ def temporal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TemporalServe
     server = TemporalServer(tmp_path_factory.mktemp("temporal"))
     yield server
     server.kill()
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3]:
+    """An S3 server for all tests."""
+    with an_s3_server() as server:
+        yield server
+
+
+@pytest.fixture
+def web() -> Iterator[Web]:
+    """A web server of one test's own."""
+    server = Web()
+    yield server
+    server.close()

@@ -27,7 +27,6 @@ from batchimport.cli import (
 )
 from batchimport.cli.command import GroupedCommand, as_command
 from batchimport.display.escape import safe
-from batchimport.display.report import print_error
 from batchimport.errors import (
     BatchImportError,
     FatalError,
@@ -212,7 +211,7 @@ def main() -> None:
         failpoints.arm(os.environ.get(failpoints.VARIABLE, ""))
         app()
     except BatchImportError as error:
-        print_error(error)
+        _print_error(error)
         _leave(error.exit_code)
     except KeyboardInterrupt:
         _leave(128 + signal.SIGINT)
@@ -237,9 +236,15 @@ def _leave(code: int) -> None:
     os._exit(code)
 
 
+def _print_error(error: BatchImportError) -> None:
+    from batchimport.display.report import print_error  # noqa: PLC0415 - imports Rich
+
+    print_error(error)
+
+
 def _print_system_error(error: OSError) -> None:
     with suppress(OSError):  # standard error may be what is broken
-        print_error(from_system(error))
+        _print_error(from_system(error))
 
 
 def _stand_in_for_closed_streams() -> None:

@@ -5,7 +5,6 @@ import json
 import typer
 
 from batchimport.cli import options as o
-from batchimport.display.jobs import show_jobs
 
 
 def jobs(
@@ -22,6 +21,8 @@ def jobs(
     if json_:
         typer.echo(json.dumps(facts))
     elif facts:
+        from batchimport.display.jobs import show_jobs  # noqa: PLC0415 - imports Rich
+
         show_jobs(facts)
     else:
         place = "that namespace" if engine.is_remote else state.state_dir

@@ -13,7 +13,6 @@ import typer
 
 from batchimport.cli import options as o
 from batchimport.cli.trust import trusted_address
-from batchimport.display import report
 from batchimport.errors import UsageError
 from batchimport.model import Reject
 
@@ -99,7 +98,9 @@ def rejects(
             for reject in meant():
                 typer.echo(json.dumps(reject.to_dict()))
         else:
-            report.show_rejects(meant())
+            from batchimport.display.report import show_rejects  # noqa: PLC0415 - imports Rich
+
+            show_rejects(meant())
     finally:
         sink.close()
 
@@ -116,7 +117,9 @@ def _show_counts(rejects: "Iterable[Reject]", conditions: "RejectFilter", *, jso
             fields.setdefault(name, {})[code] = count
         typer.echo(json.dumps(fields))
     elif counts:
-        report.show_reasons(counts)
+        from batchimport.display.report import show_reasons  # noqa: PLC0415 - imports Rich
+
+        show_reasons(counts)
     else:
         typer.echo("no rejects")
 

@@ -1,7 +1,7 @@
 """`replay`: process the rejects of a job again."""
 
 # No `from __future__ import annotations`: Typer reads the annotations while the program runs.
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -10,11 +10,12 @@ from typer import Option
 from batchimport.cli import options as o
 from batchimport.cli.run import leave_with
 from batchimport.cli.trust import refuse_foreign_code, trusted_address
-from batchimport.display.report import replay_report
 from batchimport.model import NewColumns, RunOptions, TemporalOptions
 
 if TYPE_CHECKING:
+    from batchimport.jobs.identify import Request
     from batchimport.model import Job
+    from batchimport.replay import Mending
 
 
 @dataclass(frozen=True)
@@ -65,21 +66,52 @@ def replay(
     state: o.State,
 ) -> None:
     """Process the rejects of a job again, once the schema, transform or data are mended."""
+    from batchimport.display.report import replay_report  # noqa: PLC0415 - imports Rich
+    from batchimport.replay import replay_rejects  # noqa: PLC0415 - imports Polars
+
+    request, mending = asked_for(job, mended, ledger, state)
+    leave_with(
+        lambda observer: replay_rejects(request, mending, observer),
+        request,
+        output,
+        replay_report,
+        {"--schema": mended.schema},
+    )
+
+
+def asked_for(
+    job: str,
+    mended: Mended,
+    ledger: o.Ledger,
+    state: o.State,
+    *,
+    schema: Mapping[str, Any] | None = None,
+    function: Callable[..., Any] | None = None,
+) -> "tuple[Request, Mending]":
+    """Return what a replay is asked to do.
+
+    Args:
+        schema: A JSON Schema, if `mended` does not name it.
+        function: The transform that `mended` names, if it cannot be imported.
+
+    Raises:
+        UsageError: If the job is not known, or a schema or function cannot be loaded.
+    """
     from batchimport.engines.lookup import recorded_job, unknown  # noqa: PLC0415 - imports drivers
     from batchimport.jobs.identify import Request, job_from  # noqa: PLC0415 - imports Polars
     from batchimport.jobs.selecting import RejectFilter  # noqa: PLC0415 - imports msgspec
-    from batchimport.replay import Mending, replay_rejects  # noqa: PLC0415 - imports Polars
+    from batchimport.replay import Mending  # noqa: PLC0415 - imports Polars
 
     conditions = RejectFilter.of(mended.where or ())
     document = state.directory.load(job) or {}
     address = trusted_address(job, document, ledger.address)
     if address is None:
         raise unknown(job, [str(each.get("job_id")) for each in state.directory.jobs()])
-    schema = ledger.ledger_schema or document.get("job", {}).get("ledger_schema")
-    record = recorded_job(job, address, schema)
-    recorded = replace(job_from(record.configuration, address), ledger_schema=schema)
-    _refuse_foreign(job, recorded, document, mended)
-    effective, changes = _changed(recorded, mended)
+    ledger_schema = ledger.ledger_schema or document.get("job", {}).get("ledger_schema")
+    record = recorded_job(job, address, ledger_schema)
+    recorded = replace(job_from(record.configuration, address), ledger_schema=ledger_schema)
+    _refuse_foreign(job, recorded, document, mended, is_given=schema is not None)
+    effective, changes = _changed(recorded, mended, schema, function)
     remote = document.get("temporal") if record.state != "completed" else None
     request = Request(
         recorded,
@@ -90,14 +122,7 @@ def replay(
         handle_signals=True,
         temporal=TemporalOptions(**remote) if remote else None,
     )
-    mending = Mending(effective, changes, mended.from_, conditions)
-    leave_with(
-        lambda observer: replay_rejects(request, mending, observer),
-        request,
-        output,
-        replay_report,
-        {"--schema": mended.schema},
-    )
+    return request, Mending(effective, changes, mended.from_, conditions, function)
 
 
 def _options(document: Mapping[str, Any], *, dry_run: bool) -> RunOptions:
@@ -109,11 +134,13 @@ def _options(document: Mapping[str, Any], *, dry_run: bool) -> RunOptions:
     return RunOptions(**{**options, "dry_run": dry_run})
 
 
-def _refuse_foreign(job: str, recorded: "Job", document: Mapping[str, Any], mended: Mended) -> None:
+def _refuse_foreign(
+    job: str, recorded: "Job", document: Mapping[str, Any], mended: Mended, *, is_given: bool
+) -> None:
     """Refuse to run code that the ledger names, unless this user's state names it, too."""
     code = {
         "transform": None if mended.transform or mended.sql else recorded.transform,
-        "model": None if mended.schema else recorded.model,
+        "model": None if mended.schema or is_given else recorded.model,
     }
     known = document.get("job", {})
     is_ours = all(known.get(name) == code[name] for name in code if code[name])
@@ -121,14 +148,23 @@ def _refuse_foreign(job: str, recorded: "Job", document: Mapping[str, Any], mend
     refuse_foreign_code(job, {"job": code, "trusted": trusted}, {})
 
 
-def _changed(job: "Job", mended: Mended) -> tuple["Job", dict[str, Any]]:
+def _changed(
+    job: "Job",
+    mended: Mended,
+    given: Mapping[str, Any] | None,
+    function: Callable[..., Any] | None,
+) -> tuple["Job", dict[str, Any]]:
     """Return the job as it is for the replayed records, and what of it was changed."""
+    from batchimport import user_code  # noqa: PLC0415 - for functions alone
     from batchimport.pipeline.transform import transform_digest  # noqa: PLC0415 - imports Polars
     from batchimport.schema.load import find_schema  # noqa: PLC0415 - imports Polars
 
     changes: dict[str, Any] = {}
     spec = mended.schema or job.model
-    if spec is not None:
+    if given is not None:
+        changes["schema"] = dict(given)
+        job = replace(job, schema=dict(given), model=None, model_digest=None)
+    elif spec is not None:
         document, model = find_schema(spec)
         digest = model.digest if model is not None else None
         if mended.schema or digest != job.model_digest:  # or the model was mended where it is
@@ -136,7 +172,7 @@ def _changed(job: "Job", mended: Mended) -> tuple["Job", dict[str, Any]]:
             name = spec if model is not None else None
             job = replace(job, schema=document, model=name, model_digest=digest)
     if mended.transform is not None:
-        digest = transform_digest(mended.transform)
+        digest = user_code.own_digest(function) if function else transform_digest(mended.transform)
         sql = mended.sql  # both together are refused by the job's own rules
         job = replace(job, transform=mended.transform, transform_digest=digest, sql=sql)
         changes |= {"transform": mended.transform, "transform_digest": digest}

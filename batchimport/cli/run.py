@@ -23,7 +23,6 @@ from batchimport.cli.values import (
 from batchimport.display import open_display
 from batchimport.display.escape import safe
 from batchimport.display.log import log_to
-from batchimport.display.report import final_report, print_error
 from batchimport.errors import BatchImportError, JobInterrupted, UsageError
 from batchimport.state.files import write_atomically
 
@@ -99,6 +98,8 @@ def _run_all(sources: Mapping[str, list[str]], asked: Mapping[str, Run]) -> None
         except typer.Exit as ended:
             codes.append(ended.exit_code)
         except BatchImportError as error:
+            from batchimport.display.report import print_error  # noqa: PLC0415 - imports Rich
+
             print_error(error)
             codes.append(error.exit_code)
         if codes[-1] == JobInterrupted.exit_code:
@@ -136,6 +137,7 @@ def execute(
         BatchImportError: The error that ended the import, for `main` to print.
         typer.Exit: Otherwise.
     """
+    from batchimport.display.report import final_report  # noqa: PLC0415 - imports Rich
     from batchimport.importer import import_file  # noqa: PLC0415 - imports Polars
 
     leave_with(lambda observer: import_file(request, observer), request, output, final_report, read)

@@ -9,7 +9,6 @@ import typer
 from batchimport.cli import options as o
 from batchimport.cli.completion import job_ids
 from batchimport.display import open_display
-from batchimport.display.jobs import show_status
 from batchimport.errors import BatchImportError, NoSuchDestinationError, UnknownJobError
 from batchimport.policy.events import Noted
 
@@ -54,6 +53,8 @@ def status(
     if json_:
         typer.echo(json.dumps(known.to_dict()))
     else:
+        from batchimport.display.jobs import show_status  # noqa: PLC0415 - imports Rich
+
         show_status(known.to_dict())
 
 

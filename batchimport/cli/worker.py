@@ -1,6 +1,5 @@
 """`worker`: import chunks of Temporal jobs until it is stopped."""
 
-import asyncio
 import os
 from typing import Annotated
 
@@ -25,6 +24,8 @@ def worker(
     quiet: o.Quiet = False,
 ) -> None:
     """Import chunks of Temporal jobs, on any number of hosts; SIGTERM ends it gently."""
+    import asyncio  # noqa: PLC0415 - for this command alone
+
     from batchimport.engines.temporal.worker import serve  # noqa: PLC0415 - an extra
 
     slots = RunOptions(max_parallel=max_parallel or (os.cpu_count() or 1) + 2).max_parallel

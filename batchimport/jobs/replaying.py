@@ -26,7 +26,7 @@ from batchimport.sources.registry import FORMATS
 from batchimport.sources.shape import Shape
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from batchimport.jobs.selecting import Choice, Corrections
     from batchimport.model import ChunkResult, Committed, FieldError, Job, Reject, Stage
@@ -283,12 +283,18 @@ class ReplayClaim:
 
 
 def prepare(
-    record: JobRecord, job: Job, sink: Sink, source: RejectSource, changes: Mapping[str, Any]
+    record: JobRecord,
+    job: Job,
+    sink: Sink,
+    source: RejectSource,
+    changes: Mapping[str, Any],
+    function: Callable[..., Any] | None = None,
 ) -> tuple[JobRecord, RecordSchema, BoundTransform]:
     """Return what is in force for the replayed records: columns, schema and transform.
 
     Args:
         job: As it is with the changes.
+        function: The transform, if it cannot be imported by its name.
 
     Raises:
         UsageError: If the transform fails, or a key is not a column.
@@ -302,7 +308,7 @@ def prepare(
     added = additions(job.options)
     added.refuse_known(schema.columns)
     frame = _sample(source, schema, added)
-    bound = LazyTransform(job).bind(frame, (*schema.columns, *added.columns))
+    bound = LazyTransform(job, function).bind(frame, (*schema.columns, *added.columns))
     columns = record.columns
     if job.transform is not None or job.sql is not None:
         known = {column.name for column in columns}

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchimport.errors import UsageError
+from batchimport.object_store import is_url
 from batchimport.sources.bytes.compression import plain_name
-from batchimport.sources.bytes.file import HEAD_BYTES
-from batchimport.sources.bytes.unpack import open_text
+from batchimport.sources.bytes.file import HEAD_BYTES, TextFile
+from batchimport.sources.bytes.unpack import on_disk, open_text
 from batchimport.sources.detect import check_is_meant, check_is_text, format_of_text
 from batchimport.sources.paths import is_kept, name_of, names_of
 from batchimport.sources.registry import FORMATS, spelled
@@ -93,7 +94,7 @@ def _resolve(path: str, spool: Spool | None) -> str:
 
 
 def _open_file(path: str, name: str, options: SourceOptions, unpack_into: Path | None) -> Source:
-    if stat.S_ISFIFO(_mode(path)) or stat.S_ISCHR(_mode(path)):
+    if not is_url(path) and (stat.S_ISFIFO(_mode(path)) or stat.S_ISCHR(_mode(path))):
         raise UsageError(
             "is a pipe or a device, which can be read only once",
             where=path,
@@ -102,15 +103,16 @@ def _open_file(path: str, name: str, options: SourceOptions, unpack_into: Path |
     if options.format not in (None, *FORMATS):
         names = ", ".join(map(repr, FORMATS))
         raise UsageError(f"{options.format!r} is not one of {names}", where="--format")
+    file = _open_bytes(path, unpack_into)
     kind = options.format or _format_by_name(name)
     if options.format is None:
-        kind = _binary_format_of(path) or kind
+        kind = _binary_format_of(file) or kind
     _check_fits(name, kind, options)
     if options.records is not None:
         kind = "json"
     if kind is not None and FORMATS[kind].magic is not None:
-        return _source_of(kind, path, name, options)
-    text = open_text(path, options, kind, unpack_into)
+        return _source_of(kind, on_disk(file, unpack_into), name, options)
+    text = open_text(file, options, kind, unpack_into)
     try:
         head = text.read_at(0, HEAD_BYTES)
         check_is_text(path, kind or "text", _without_controls(head, options.delimiter))
@@ -156,13 +158,18 @@ def _format_by_name(name: str) -> str | None:
     return next((kind for kind, known in FORMATS.items() if suffix in known.suffixes), None)
 
 
-def _binary_format_of(path: str) -> str | None:
-    """Return the binary format whose magic bytes a file begins with; None if it cannot be read."""
-    try:
-        with Path(path).open("rb") as file:
-            head = file.read(16)
-    except (OSError, ValueError):
-        return None
+def _open_bytes(path: str, folder: Path | None) -> TextFile:
+    """Open what a source names: a file, or an object by its URL."""
+    if not is_url(path):
+        return TextFile(path)
+    from batchimport.sources.bytes.remote import open_remote  # noqa: PLC0415 - most are files
+
+    return open_remote(path, folder)
+
+
+def _binary_format_of(file: TextFile) -> str | None:
+    """Return the binary format whose magic bytes a file begins with; None for text."""
+    head = file.read_at(0, 16)
     binary = {kind: known.magic for kind, known in FORMATS.items() if known.magic is not None}
     return next((kind for kind, magic in binary.items() if head.startswith(magic)), None)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from batchimport.errors import UsageError
+from batchimport.object_store import STORES, WEB, file_name, find, is_url, parse
 from batchimport.sources.registry import FORMATS
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 def find_sources(words: Iterable[str]) -> tuple[str, ...]:
-    """Return the absolute paths of the files that paths and patterns name, each file once, in order.
+    """Return the absolute paths, or URLs, of the files that arguments name, each file once, in order.
 
     An argument that is the name of an existing file is not a pattern. The files of a pattern are sorted
     by name.
@@ -53,8 +54,12 @@ def find_sources(words: Iterable[str]) -> tuple[str, ...]:
     """
     files: dict[str, str] = {}
     for path in (path for word in words for path in _files_of(word)):
-        files.setdefault(path if path == STANDARD_INPUT else str(Path(path).resolve()), path)
+        files.setdefault(_identity(path), path)
     return tuple(files.values())
+
+
+def _identity(path: str) -> str:
+    return path if path == STANDARD_INPUT or is_url(path) else str(Path(path).resolve())
 
 
 def _files_of(word: str) -> Iterator[str]:
@@ -64,7 +69,8 @@ def _files_of(word: str) -> Iterator[str]:
         yield word
         return
     if _URL.match(word) and not os.path.exists(word):  # noqa: PTH110 - takes any string
-        raise _is_a_url(word)
+        yield from _objects_of(word)
+        return
     if not glob.has_magic(word) or os.path.exists(word):  # noqa: PTH110 - takes any string
         yield str(Path(word).absolute())
         return
@@ -75,20 +81,34 @@ def _files_of(word: str) -> Iterator[str]:
     yield from (str(Path(path).absolute()) for path in matches)
 
 
-def _is_a_url(word: str) -> UsageError:
-    """Return the error that says how to import what a URL names."""
-    url = urlsplit(word)
-    shown = url._replace(netloc=url.netloc.rpartition("@")[2], query="", fragment="").geturl()
-    if url.scheme.lower() == "file":
-        return UsageError("is a URL", where=shown, hint=f"name the path: {unquote(url.path)}")
-    fetch = {"s3": "aws s3 cp {} -", "gs": "gcloud storage cat {}"}
-    command = fetch.get(url.scheme.lower(), "curl -fsSL {}").format(shlex.quote(shown))
-    table = stem_of(url.path)
-    return UsageError(
-        "URLs are not read",
-        where=shown,
-        hint=f"{command} | batchimport run - --table {shlex.quote(table)}",
-    )
+def _objects_of(word: str) -> tuple[str, ...]:
+    """Return the URLs that a URL names: itself, or what matches its pattern or lies below its prefix."""
+    if not is_url(word):
+        url = urlsplit(word)
+        shown = url._replace(netloc=url.netloc.rpartition("@")[2], query="", fragment="").geturl()
+        is_file = url.scheme.lower() == "file"
+        raise UsageError(
+            "is a URL" if is_file else "URLs of this kind are not read",
+            where=shown,
+            hint=f"name the path: {unquote(url.path)}"
+            if is_file
+            else f"{', '.join(f'{each}://' for each in (*STORES, *WEB))} are; or pipe it: "
+            f"curl -fsSL {shlex.quote(shown)} | batchimport run - "
+            f"--table {shlex.quote(stem_of(url.path))}",
+        )
+    location = parse(word)
+    if location.scheme in WEB:
+        if "*" in urlsplit(word).path:
+            raise UsageError(
+                "a web server does not list its files", where=word, hint="name each of them"
+            )
+        return (location.url,)
+    if not glob.has_magic(location.key) and location.key and not location.key.endswith("/"):
+        return (location.url,)
+    found = tuple(find(location.url))
+    if not found:
+        raise UsageError("no object matches", where=word, hint="check the bucket and the pattern")
+    return found
 
 
 def stem_of(*paths: str) -> str:
@@ -115,7 +135,7 @@ def _stem_of(path: str) -> str:
 
 def name_of(path: str) -> str:
     """Return what users call a single file."""
-    return _KEPT.get(path) or _readable(Path(path).name)
+    return _KEPT.get(path) or _readable(file_name(path) if is_url(path) else Path(path).name)
 
 
 def is_kept(path: str) -> bool:
@@ -133,11 +153,9 @@ def names_of(paths: Sequence[str]) -> list[str]:
     names = [name_of(path) for path in paths]
     if len(set(names)) == len(names):
         return names
-    files = [Path(path) for path in paths if not is_kept(path)]
-    common = files[0].parent
-    while not all(path.is_relative_to(common) for path in files):
-        common = common.parent
+    files = [path for path in paths if not is_kept(path)]
+    common = os.path.commonprefix(files).rfind("/") + 1  # noqa: RUF071 - commonpath mixes no URLs
     return [
-        name if is_kept(path) else _readable(str(Path(path).relative_to(common)))
+        name if is_kept(path) else _readable(path[common:] or path)
         for name, path in zip(names, paths, strict=True)
     ]

@@ -17,7 +17,8 @@ class Format:
 
     Attributes:
         source: `module:Class`. A text format's class is called with (TextFile, name, options): the text
-            is UTF-8, whatever the file is. A binary format's class is called with (path, name, options).
+            is UTF-8, whatever the file is. A binary format's class is called with the same, and
+            `TextFile.descriptor_path` is a path for the library that reads it.
         suffixes: Of file names, lower case, without that of a compression.
         magic: The first bytes of every file of a binary format; None for a text format.
         is_untyped: Every value is a string, whose type is inferred from its characters, as in CSV.

@@ -42,7 +42,7 @@ def test_the_shell_completes(workdir: Workdir) -> None:
     for job_id in ("users-1", "users-2", "other"):
         state.save(job_id, {"job_id": job_id, "progress": {"status": "$(touch owned)'"}})
     bash(workdir, "batchimport --install-completion; true")
-    ask = "source .bashrc; for line in 'rep' 'report us' 'run --format p' 'rejects x --ra'; do "
+    ask = "source .bashrc; for line in 'repo' 'report us' 'run --format p' 'rejects x --ra'; do "
     ask += "COMP_WORDS=(batchimport $line); COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); "
     ask += '_batchimport_completion batchimport; echo "${COMPREPLY[@]}"; done'
     answers = bash(workdir, ask).splitlines()

@@ -78,7 +78,9 @@ def test_killed_clients_and_cut_connections_change_nothing(workdir: Workdir, add
     rejects = "SELECT record, line, byte_offset, stage, raw FROM _batchimport_rejects ORDER BY 1"
     assert mariadb.fetch(address, rejects) == mariadb.fetch(whole, rejects)
     left = {name for (name,) in mariadb.fetch(address, "SHOW TABLES")}
-    assert left == {"users", *(f"_batchimport_{name}" for name in ("jobs", "chunks", "rejects"))}
+    known = {"users", *(f"_batchimport_{name}" for name in ("jobs", "chunks", "rejects"))}
+    (keys,) = left - known  # until no reject is left that may be replayed
+    assert keys.startswith("_batchimport_keys_")
 
 
 def test_the_password_appears_nowhere(workdir: Workdir, address: str) -> None:

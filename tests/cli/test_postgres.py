@@ -253,7 +253,8 @@ def test_a_place_that_is_none_is_one_line(
 ) -> None:
     """What to fix; nothing is written, the password appears nowhere."""
     workdir.lines("u.jsonl", [{"id": 1}])
-    ended = workdir.call("run", "u.jsonl", "--json", "--verbose", "--to", change(address))
+    command = ("run", "u.jsonl", "--json", "--verbose", "--destination-wait", 0)
+    ended = workdir.call(*command, "--to", change(address))
     assert ended.code in (1, 2), ended
     assert words in ended.err
     seen = ended.out + ended.err

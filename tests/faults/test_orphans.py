@@ -67,7 +67,7 @@ def test_killed_while_records_are_tried_again(
     before = len(place.rejects())
     for point in (
         "before-store=kill@2",
-        "after-ledger-row=kill@4",
+        "after-ledger-row=kill@6",
         "before-commit=kill@2",
         "after-commit=kill",
     ):

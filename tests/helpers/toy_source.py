@@ -32,15 +32,15 @@ class BoxSource(OneFile):
     reread = staticmethod(reread)
     notes: tuple[str, ...] = ()
 
-    def __init__(self, path: str, name: str, options: SourceOptions) -> None:
+    def __init__(self, file: TextFile, name: str, options: SourceOptions) -> None:
         self.name, self._max_record_bytes = name, options.max_record_bytes
-        self._file = TextFile(path)
+        self._file = file
         self.size = self._file.size
         self.fingerprint, self.modified = self._file.fingerprint, self._file.modified
         self.contents: tuple[Content, ...] = (Content(self.size, self._file.content),)
         if self._file.read_at(0, len(MAGIC)) != MAGIC:
             self._file.close()
-            raise UsageError("does not begin with BOX1", where=path, hint="is it a box file?")
+            raise UsageError("does not begin with BOX1", where=file.path, hint="is it a box file?")
 
     def cut(self, start: Position, limit: int, max_bytes: int) -> Chunk | None:
         """Return the chunk of at most `limit` boxes that begins at `start`; None at the end."""

@@ -337,3 +337,28 @@ def test_a_script_is_killed_and_run_again(tmp_path: Path) -> None:
     ended = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
     assert ended.stdout == "True\n", ended.stderr
     assert rows("SELECT count(*), sum(id) FROM u") == [(100, 9900)]
+
+
+def test_rejects_are_replayed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a schema and a function of the program; then none is left, and the job knows."""
+    monkeypatch.chdir(tmp_path)
+    records = [{"id": 1, "age": 5}, {"id": 2, "age": "x"}, {"id": 3, "age": "y"}]
+    schema = {"properties": {"id": {"type": "integer"}, "age": {"type": "integer"}}}
+    first = import_file(records, to="users.db", table="users", schema=schema)
+    assert (first.successful, first.failed) == (1, 2)
+
+    def without_age(record: dict[str, Any]) -> dict[str, Any]:
+        return record | {"age": None}
+
+    looser = {"properties": {"id": {"type": "integer"}, "age": {}}}
+    some = first.replay(schema=looser, transform=without_age, where="age", dry_run=True)
+    assert (some.successful, first.replay().failed) == (3, 2)
+    last = first.replay(schema=looser, transform=without_age)
+    assert (last.status, last.successful, last.failed, last.exit_code) == ("completed", 3, 0, 0)
+    assert query(tmp_path / "users.db", "SELECT id, age FROM users") == [
+        (1, 5),
+        (2, None),
+        (3, None),
+    ]
+    with pytest.raises(BatchImportError, match="no such job"):
+        batchimport.replay("nope")

@@ -137,7 +137,7 @@ def test_any_place_can_be_read_by_many_at_once(tmp_path: Path) -> None:
     data = random.Random(2).randbytes(9 * BLOCK_BYTES + 17)
     place = tmp_path / "noise.zst"
     place.write_bytes(zstd.compress(data, 1))
-    text = open_text(str(place), SourceOptions(encoding="utf-8"), "csv")
+    text = open_text(TextFile(str(place)), SourceOptions(encoding="utf-8"), "csv")
     assert isinstance(text, UnpackedFile)
     wrong: list[int] = []
 
@@ -163,7 +163,7 @@ def test_an_archive_is_unpacked_into_the_folder_without_a_trace(tmp_path: Path) 
     """The file has no name, so that even a killed process leaves nothing."""
     place, folder = tmp_path / "users.jsonl.gz", tmp_path / "state" / "spool"
     place.write_bytes(gzip.compress(JSONL))
-    text = open_text(str(place), SourceOptions(), "jsonl", folder)
+    text = open_text(TextFile(str(place)), SourceOptions(), "jsonl", folder)
     assert (text.read_at(0, 1000), list(folder.iterdir())) == (JSONL, [])
     text.close()
 
@@ -173,7 +173,7 @@ def test_no_room_to_unpack_is_an_error_that_says_where(tmp_path: Path) -> None:
     place = tmp_path / "users.jsonl.gz"
     place.write_bytes(gzip.compress(JSONL))
     with pytest.raises(FatalError, match=r"cannot be unpacked into .*users\.jsonl\.gz/spool"):
-        open_text(str(place), SourceOptions(), "jsonl", place / "spool")
+        open_text(TextFile(str(place)), SourceOptions(), "jsonl", place / "spool")
 
 
 TEXT = "id;name\r\n1;Zoë Müller\r\n2;“quoted” · 5 €\r\n3;à la carte\r\n"

@@ -47,9 +47,11 @@ class TextFile:
         content: The fingerprint of the text itself, whatever it was unpacked from.
         modified: Time of last change and inode.
         notes: What was detected and users should know, such as the compression.
+        is_on_disk: It has a descriptor, which other libraries can read.
     """
 
     notes: tuple[str, ...] = ()
+    is_on_disk = True
 
     def __init__(self, path: str) -> None:
         self.path = path

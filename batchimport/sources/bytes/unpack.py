@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from batchimport.errors import FatalError, UsageError
 from batchimport.policy.preparing import metered
@@ -30,19 +30,19 @@ SAMPLES = 20
 
 
 def open_text(
-    path: str, options: SourceOptions, kind: str | None, folder: Path | None = None
+    file: TextFile, options: SourceOptions, kind: str | None, folder: Path | None = None
 ) -> TextFile:
-    """Open a file as UTF-8 text.
+    """Return a file as UTF-8 text.
 
     Args:
+        file: Its bytes; closed here unless it is returned.
         kind: The format of the records, if that is known.
         folder: Where to unpack; None for the system's directory of temporary files.
 
     Raises:
-        UsageError: If it cannot be read, or unpacks to more than 500 times its size.
+        UsageError: If it unpacks to more than 500 times its size.
         FatalError: If the archive is damaged, or there is no room for the unpacked text.
     """
-    file = TextFile(path)
     try:
         text = _plain(file, options, kind, folder)
     except BaseException:
@@ -51,6 +51,21 @@ def open_text(
     if text is not file:
         file.close()
     return text
+
+
+def on_disk(file: TextFile, folder: Path | None) -> TextFile:
+    """Return a file that other libraries can open by `descriptor_path`.
+
+    Args:
+        file: Closed here unless it is returned.
+    """
+    if file.is_on_disk:
+        return file
+    try:
+        pieces = metered(file.blocks(), f"fetching {Path(file.path).name}", file.size)
+        return UnpackedFile(file, pieces, (), folder)
+    finally:
+        file.close()
 
 
 def _plain(
@@ -91,6 +106,22 @@ def _samples(file: TextFile) -> list[bytes]:
     return [file.read_at(file.size * place // SAMPLES, HEAD_BYTES) for place in places]
 
 
+class _Origin(Protocol):
+    """What a text was decoded from."""
+
+    @property
+    def path(self) -> str: ...
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    @property
+    def modified(self) -> str: ...
+
+    @property
+    def size(self) -> int: ...
+
+
 class UnpackedFile(TextFile):
     """A text that was decoded into a temporary file.
 
@@ -99,7 +130,7 @@ class UnpackedFile(TextFile):
     """
 
     def __init__(
-        self, origin: TextFile, pieces: Iterable[bytes], notes: Iterable[str], folder: Path | None
+        self, origin: _Origin, pieces: Iterable[bytes], notes: Iterable[str], folder: Path | None
     ) -> None:
         self.path, self.notes = origin.path, tuple(notes)
         self.fingerprint, self.modified = origin.fingerprint, origin.modified

@@ -16,7 +16,6 @@ from batchimport.errors import FatalError, UsageError
 from batchimport.model import Chunk, FieldError, Position
 from batchimport.schema.infer import DIALECT
 from batchimport.sources.base import Batch, Content, OneFile, UnreadableRecordError
-from batchimport.sources.bytes.file import TextFile
 from batchimport.sources.json_decoder import decode_raw, decoder_of
 from batchimport.sources.json_kept import KeptRecords, reread_lines
 from batchimport.sources.json_records import JsonRecords, decode_samples
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
     from batchimport.model import SourceOptions
     from batchimport.schema import Column, RecordSchema
     from batchimport.sources.base import Form
+    from batchimport.sources.bytes.file import TextFile
 
 Errors = dict[int, list[FieldError]]
 """What is wrong with rows, by their index in a chunk."""
@@ -56,12 +56,12 @@ class ParquetSource(OneFile):
     format = "parquet"
     notes: tuple[str, ...] = ()
 
-    def __init__(self, path: str, name: str, options: SourceOptions) -> None:
+    def __init__(self, file: TextFile, name: str, options: SourceOptions) -> None:
         del options  # they are about text
-        self._file = TextFile(path)
+        self._file = file
         try:
             self._footer = Footer(self._file.read_at, self._file.size)
-            _refuse_unreadable(self._footer, path)
+            _refuse_unreadable(self._footer, file.path)
             self._rows = Rows(self._file, self._footer)
             self._types = self._rows.types
             self.size = self._footer.rows
@@ -70,7 +70,7 @@ class ParquetSource(OneFile):
             reason = str(error).partition("\n")[0]
             raise UsageError(
                 f"is not a readable Parquet file: {reason}",
-                where=path,
+                where=file.path,
                 hint="write or get the file again",
             ) from error
         except UsageError:

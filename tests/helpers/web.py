@@ -1,0 +1,159 @@
+"""Servers of files: a small web server that misbehaves as it is told, and a real S3 server."""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+
+CANARY = "canary9f3a"
+"""In every credential: where it turns up, a secret has leaked."""
+
+
+class Web:
+    """A web server with files by path.
+
+    Attributes:
+        faults: What the next answers are instead: a status, or `cut` for half of the body.
+        has_ranges: It gives parts of files.
+        has_etags: It names versions.
+        asked: The requests, as (method, path, range).
+    """
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+        self.faults: list[int | str] = []
+        self.has_ranges = self.has_etags = True
+        self.authorization: str | None = None
+        self.asked: list[tuple[str, str, str | None]] = []
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler_of(self))
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def _handler_of(web: Web) -> type[BaseHTTPRequestHandler]:  # noqa: C901 - one answer
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            wanted = self.headers.get("Range")
+            web.asked.append((self.command, self.path, wanted))
+            fault = web.faults.pop(0) if web.faults and len(web.asked) > 1 else None
+            data = web.files.get(self.path)
+            if web.authorization and self.headers.get("Authorization") != web.authorization:
+                fault = 401
+            if isinstance(fault, int) or data is None:
+                self._answer(fault if isinstance(fault, int) else 404, b"no")
+                return
+            etag = f'"{hashlib.sha256(data).hexdigest()[:16]}"'
+            if self.headers.get("If-Match") not in (None, etag):
+                self._answer(412, b"changed")
+                return
+            headers = {"ETag": etag} if web.has_etags else {}
+            if wanted and web.has_ranges:
+                first, _, last = wanted.removeprefix("bytes=").partition("-")
+                if int(first) >= len(data):
+                    self._answer(416, b"")
+                    return
+                part = data[int(first) : int(last) + 1]
+                stop = int(first) + len(part) - 1
+                headers["Content-Range"] = f"bytes {first}-{stop}/{len(data)}"
+                self._answer(206, part, headers, cut=fault == "cut")
+                return
+            self._answer(200, data, headers, cut=fault == "cut")
+
+        do_HEAD = do_GET  # noqa: N815 - called by this name
+
+        def _answer(
+            self,
+            status: int,
+            body: bytes,
+            headers: Mapping[str, str] = MappingProxyType({}),
+            *,
+            cut: bool = False,
+        ) -> None:
+            self.send_response(status)
+            for name, value in {**headers, "Content-Length": str(len(body))}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(body[: len(body) // 2] if cut else body)
+            self.close_connection = cut
+
+        def log_message(self, *_: Any) -> None: ...
+
+    return Handler
+
+
+class S3:
+    """A server of the S3 protocol, in a process of its own, with one bucket."""
+
+    bucket = "bucket"
+
+    def __init__(self) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        self.environment = {
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+            "AWS_ACCESS_KEY_ID": f"id-{CANARY}",
+            "AWS_SECRET_ACCESS_KEY": f"secret-{CANARY}",
+            "AWS_REGION": "us-east-1",
+        }
+        while True:
+            assert self._process.poll() is None, "moto_server ended"
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            threading.Event().wait(0.1)
+        address = f"{self.environment['AWS_ENDPOINT_URL']}/{self.bucket}"
+        urllib.request.urlopen(urllib.request.Request(address, method="PUT")).close()
+
+    def store(self) -> Any:
+        """Return the bucket, as another program opens it."""
+        from obstore.store import S3Store  # noqa: PLC0415 - an extra
+
+        known = self.environment
+        return S3Store(
+            self.bucket,
+            endpoint=known["AWS_ENDPOINT_URL"],
+            access_key_id=known["AWS_ACCESS_KEY_ID"],
+            secret_access_key=known["AWS_SECRET_ACCESS_KEY"],
+            region=known["AWS_REGION"],
+            client_options={"allow_http": True},
+        )
+
+    def stop(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+@contextmanager
+def an_s3_server() -> Iterator[S3]:
+    if find_spec("moto") is None or find_spec("obstore") is None:
+        pytest.skip("moto[server] and obstore are not installed: S3 is not tested")
+    server = S3()
+    try:
+        yield server
+    finally:
+        server.stop()
