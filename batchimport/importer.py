@@ -369,7 +369,10 @@ class _Run:
 
     def _run_orphans(self, work: Work) -> None:
         """Process once more what foreign keys refused: what it refers to may be stored by now."""
-        options, job_id = self._request.options, work.claim.record.job_id
+        tally, options, job_id = self._tally, self._request.options, work.claim.record.job_id
+        is_resumed = tally.this_run.processed < tally.totals.processed
+        if not (tally.chunks.bisected or tally.chunks.retried or is_resumed):
+            return  # the destination has refused nothing: no need to look through the rejects
         for again, count in orphans(work, self._job, self._sink):
             records = "1 record" if count == 1 else f"{count:,} records"
             self._recorder(Preparing(f"trying {records} again that foreign keys refused"))
@@ -377,7 +380,7 @@ class _Run:
                 self._drive(engine_for_rejects(again, count, options, lambda _: None, self._wait))
             finally:
                 with suppress(BatchImportError):
-                    self._tally.settle(committed_counts(self._sink.committed(job_id))[0])
+                    tally.settle(committed_counts(self._sink.committed(job_id))[0])
 
     def _drive(self, engine: LocalEngine) -> None:
         """Run an engine to its end, or until it is interrupted."""
