@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from batchimport.display.log import RunLog
 from batchimport.engines import event_loop
+from batchimport.engines.again import engine_for_rejects
 from batchimport.engines.local import LocalEngine
 from batchimport.engines.lookup import has_ended
 from batchimport.engines.signals import draining_signals, stopping_signals
@@ -45,7 +46,8 @@ from batchimport.jobs.identify import (
     verify_unchanged,
 )
 from batchimport.jobs.outputs import refuse_overwriting
-from batchimport.jobs.recorder import Recorder, record_failure, started
+from batchimport.jobs.recorder import Recorder, committed_counts, record_failure, started
+from batchimport.jobs.replaying import orphans
 from batchimport.jobs.start import (
     Parts,
     begin_job,
@@ -86,7 +88,6 @@ if TYPE_CHECKING:
     from batchimport.model import Committed, Summary
     from batchimport.pipeline.chunk import Work
     from batchimport.policy.events import Event, JobStarted, Observer
-    from batchimport.policy.sizing import Sizer
     from batchimport.sinks.base import JobRecord, Sink
 
 COMPLETED = ("completed", "completed_with_rejects", "already_completed")
@@ -348,25 +349,43 @@ class _Run:
         stop_rule = StopRule(options, totals.failed, totals.processed)
         counter = threading.Thread(target=self._count, name="count", daemon=True)
         counter.start()
-        interrupter = self._request.interrupter
-        interrupt = interrupter.interrupt if interrupter is not None else None
-        event_loop.run(self._engine(work, plan, sizer, stop_rule), interrupt)
+        reader = LoadReader(options.max_memory_bytes)
+        self._drive(
+            LocalEngine(
+                work,
+                plan,
+                sizer,
+                options,
+                stop_rule,
+                observer=self._recorder,
+                read_load=reader.read,
+                wait=self._wait,
+            )
+        )
+        self._run_orphans(work)
         if counter.is_alive():
             self._recorder(Preparing("counting the records, to check the accounts"))
         counter.join()
 
-    async def _engine(self, work: Work, plan: Plan, sizer: Sizer, stop_rule: StopRule) -> None:
-        reader = LoadReader(self._request.options.max_memory_bytes)
-        engine = LocalEngine(
-            work,
-            plan,
-            sizer,
-            self._request.options,
-            stop_rule,
-            observer=self._recorder,
-            read_load=reader.read,
-            wait=self._wait,
-        )
+    def _run_orphans(self, work: Work) -> None:
+        """Process once more what foreign keys refused: what it refers to may be stored by now."""
+        options, job_id = self._request.options, work.claim.record.job_id
+        for again, count in orphans(work, self._job, self._sink):
+            records = "1 record" if count == 1 else f"{count:,} records"
+            self._recorder(Preparing(f"trying {records} again that foreign keys refused"))
+            try:
+                self._drive(engine_for_rejects(again, count, options, lambda _: None, self._wait))
+            finally:
+                with suppress(BatchImportError):
+                    self._tally.settle(committed_counts(self._sink.committed(job_id))[0])
+
+    def _drive(self, engine: LocalEngine) -> None:
+        """Run an engine to its end, or until it is interrupted."""
+        interrupter = self._request.interrupter
+        interrupt = interrupter.interrupt if interrupter is not None else None
+        event_loop.run(self._interruptible(engine), interrupt)
+
+    async def _interruptible(self, engine: LocalEngine) -> None:
         loop, interrupter = asyncio.get_running_loop(), self._request.interrupter
 
         def stop(reason: str) -> None:

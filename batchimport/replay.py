@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from batchimport import failpoints
 from batchimport.engines import event_loop
-from batchimport.engines.local import LocalEngine
+from batchimport.engines.again import engine_for_rejects
 from batchimport.engines.lookup import find_record, has_ended
 from batchimport.engines.signals import draining_signals
 from batchimport.errors import (
@@ -46,14 +46,12 @@ from batchimport.model import Counts, hash_of
 from batchimport.pipeline.additions import additions
 from batchimport.pipeline.chunk import Work
 from batchimport.policy.events import JobFinished, JobStarted
-from batchimport.policy.plan import Plan
-from batchimport.policy.sizing import choose_sizer
-from batchimport.policy.stop_rules import StopRule, verdict
+from batchimport.policy.stop_rules import verdict
 from batchimport.sinks import open_sink, redact
 from batchimport.sinks.base import SinkOptions
 from batchimport.sinks.waiting import DestinationWait, patient
 from batchimport.state.directory import StateDirectory
-from batchimport.system import LoadReader, owner_id, peak_memory_bytes
+from batchimport.system import owner_id, peak_memory_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -270,32 +268,14 @@ class _Replay:
                 ready.record.total_items,
                 done=left,
                 done_positions=positions - count,
-                notes=tuple(notes_on(ready.choice, self._mending.conditions)),
+                notes=tuple(notes_on(ready.choice, self._mending.conditions, ready.committed)),
                 unit="rows",
             )
         )
 
     async def _engine(self, work: Work, size: int) -> None:
-        """Run the chunks of rejects; what stops a run for its rejects does not stop a replay."""
-        options = replace(
-            self._request.options, max_errors=None, max_errors_share=None, hopeless_after=None
-        )
-        hints = work.claim.hints
-        engine = LocalEngine(
-            work,
-            Plan(size, []),
-            choose_sizer(
-                options,
-                preferred=hints.preferred_records,
-                writers=hints.writers,
-                bytes_per_record=0.0,
-            ),
-            options,
-            StopRule(options, 0, 0),
-            observer=self._recorder,
-            read_load=LoadReader(options.max_memory_bytes).read,
-            wait=self._wait,
-        )
+        """Run the chunks of rejects."""
+        engine = engine_for_rejects(work, size, self._request.options, self._recorder, self._wait)
         with draining_signals(engine.interrupt) if self._request.handle_signals else nullcontext():
             await engine.run()
 

@@ -63,7 +63,10 @@ def rejects(
 ) -> None:
     """Show the rejected records, and the reasons."""
     from batchimport.engines.lookup import find_record, unknown  # noqa: PLC0415 - imports drivers
-    from batchimport.jobs.selecting import RejectFilter  # noqa: PLC0415 - imports msgspec
+    from batchimport.jobs.selecting import (  # noqa: PLC0415 - imports msgspec
+        RejectFilter,
+        removal_of,
+    )
     from batchimport.sinks import open_sink  # noqa: PLC0415 - imports drivers
     from batchimport.sinks.base import SinkOptions  # noqa: PLC0415 - imports drivers
 
@@ -85,7 +88,9 @@ def rejects(
             found = (each for each in sink.rejects(job) if conditions.errors_of(each))
             return islice(found, which.limit)
 
-        if summary:
+        if next(iter(sink.rejects(job)), None) is None and not json_:
+            typer.echo(removal_of(sink.committed(job)) or "no rejects", err=not summary)
+        elif summary:
             _show_counts(meant(), conditions, json_=json_)
         elif raw:
             _write_raw(meant, record, address)

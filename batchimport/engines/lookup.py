@@ -211,8 +211,16 @@ def find_record(sink: Sink, job_id: str | None) -> JobRecord:
     Raises:
         UsageError: If there is none.
     """
-    known = [record for record in sink.jobs() if record.state != FORGOTTEN]
+    everything = sink.jobs()
+    known = [record for record in everything if record.state != FORGOTTEN]
     records = [record for record in known if job_id in (None, record.job_id)]
+    if not records and any(record.job_id == job_id for record in everything):
+        raise UnknownJobError(
+            "was forgotten: what it rejected is not known any more, the rows that it stored are there",
+            where=f"job {job_id}",
+            hint="to import its source again: batchimport run with --if-exists replace, or with "
+            "--allow-duplicates",
+        )
     if not records:
         near = did_you_mean(job_id or "", [record.job_id for record in known])
         raise UnknownJobError(

@@ -8,11 +8,12 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import polars as pl
 
 from batchimport.errors import BatchImportError, FatalError, SourceChangedError, UsageError
+from batchimport.jobs.selecting import RejectFilter, choose
 from batchimport.jobs.start import exact_columns, recorded_schema, schema_of
 from batchimport.model import INDEX, Chunk, Position
 from batchimport.pipeline.additions import additions
@@ -25,18 +26,21 @@ from batchimport.sources.registry import FORMATS
 from batchimport.sources.shape import Shape
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from batchimport.jobs.selecting import Choice, Corrections
     from batchimport.model import ChunkResult, Committed, FieldError, Job, Reject, Stage
     from batchimport.pipeline.additions import Additions
+    from batchimport.pipeline.chunk import Work
     from batchimport.pipeline.transform import BoundTransform
     from batchimport.schema import RecordSchema
     from batchimport.sinks.base import Claim, JobRecord, Sink, SinkHints, StoreRequest
-    from batchimport.sources.base import Batch, Form, RawRecords
+    from batchimport.sources.base import Batch, Form, RawRecords, Source
 
 NOT_WHOLE = "record_too_long"
 """The code of rejects of which only the beginning was kept."""
+
+_ORPHANS = RejectFilter(codes=("foreign_key",), stages=("store",))
 
 
 class Forms:
@@ -107,6 +111,7 @@ class _Piece:
 
     Attributes:
         row: The chunk's row, as it was before.
+        records: Their numbers, in the order in which they are processed.
     """
 
     row: Committed
@@ -115,6 +120,9 @@ class _Piece:
 
 class RejectSource:
     """The rejects that were chosen, as a source whose positions count them.
+
+    Args:
+        is_backwards: The last record comes first.
 
     Attributes:
         size: Number of rejects.
@@ -128,6 +136,8 @@ class RejectSource:
         job: Job,
         choice: Choice,
         corrections: Corrections | None,
+        *,
+        is_backwards: bool = False,
     ) -> None:
         self._sink, self._record = sink, record
         self._most_bytes, self._shape = job.options.max_record_bytes, Shape(job.options)
@@ -136,6 +146,10 @@ class RejectSource:
         self.size = len(choice.records)
         self.bytes_read = 0
         self._pieces = _pieces(choice, sink.committed(record.job_id))
+        if is_backwards:
+            self._pieces = [
+                replace(each, records=each.records[::-1]) for each in reversed(self._pieces)
+            ]
         self._ends = list(accumulate(len(piece.records) for piece in self._pieces))
 
     def cut(self, start: Position, limit: int, max_bytes: int) -> Chunk | None:
@@ -169,11 +183,12 @@ class RejectSource:
         """
         piece = self.piece(chunk)
         wanted = set(piece.records) - self._given_up
-        rejects = [
-            reject
+        found = {
+            reject.record: reject
             for reject in self._sink.rejects(self._record.job_id, piece.row.chunk)
             if reject.record in wanted
-        ]
+        }
+        rejects = [found[number] for number in piece.records if number in found]
         records, too_long = [], set()
         for at, reject in enumerate(rejects):
             edited = None if self._corrections is None else self._corrections.raw(reject)
@@ -314,3 +329,31 @@ def _sample(source: RejectSource, schema: RecordSchema, added: Additions) -> pl.
     batch = source.read(chunk, schema)
     frame, _ = judge(batch, schema)
     return added.add_to(frame, batch)
+
+
+def orphans(work: Work, job: Job, sink: Sink) -> Iterator[tuple[Work, int]]:
+    """Yield the records that foreign keys refused, as work, as long as doing it leaves fewer of them.
+
+    What they refer to may have come in a later chunk, or may be one of them. So whether they are stored
+    does not depend on the size of chunks. Most refer to a record that comes later: the last one is tried
+    first, and then the order changes each time.
+
+    Args:
+        work: That of the job, whose chunks are all committed.
+
+    Yields:
+        Work whose source has the records, and how many they are.
+    """
+    record, left, is_backwards = work.claim.record, 0, False
+    is_ordered = (
+        record.configuration.get("on_conflict") == "update"
+    )  # the last word of a key counts
+    while any(row.failed for row in sink.committed(record.job_id)):
+        choice = choose(sink.rejects(record.job_id), _ORPHANS, None)
+        count = len(choice.records)
+        if count in (0, left):
+            return
+        left, is_backwards = count, not is_backwards and not is_ordered
+        source = RejectSource(sink, record, job, choice, None, is_backwards=is_backwards)
+        claim = ReplayClaim(work.claim, source)
+        yield replace(work, source=cast("Source", source), claim=claim), count

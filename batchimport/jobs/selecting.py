@@ -19,7 +19,7 @@ from batchimport.model import Stage
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from batchimport.model import FieldError, Reject
+    from batchimport.model import Committed, FieldError, Reject
 
 STANDARD_INPUT = "-"
 WHOLE_RECORD = "(record)"
@@ -281,9 +281,22 @@ def choose(
     return choice
 
 
-def notes_on(choice: Choice, conditions: RejectFilter) -> Sequence[str]:
-    """Return what users should know about a choice."""
+def removal_of(committed: Iterable[Committed]) -> str | None:
+    """Return what to say of a job without rejects: that it had some, which were removed, if so."""
+    failed = sum(row.failed for row in committed)
+    if not failed:
+        return None
+    were = "1 record was" if failed == 1 else f"{failed:,} records were"
+    return f"{were} rejected, and the rejects were removed since (prune --rejects-only)"
+
+
+def notes_on(
+    choice: Choice, conditions: RejectFilter, committed: Iterable[Committed]
+) -> Sequence[str]:
+    """Return what users should know about a choice among the rejects of these chunks."""
     notes = []
+    if not choice.rejects and (removal := removal_of(committed)):
+        notes.append(removal)
     if choice.unknown:
         lines = "1 line is" if choice.unknown == 1 else f"{choice.unknown:,} lines are"
         notes.append(f"{lines} skipped: no reject of this job, or not any more")

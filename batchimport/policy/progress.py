@@ -175,6 +175,14 @@ class Tally:
         if event.elapsed is not None:
             self._began = self._clock() - event.elapsed
 
+    def settle(self, totals: Counts) -> None:
+        """Take over the counts of the ledger, after rejects of the job were processed again."""
+        stored = totals.successful - self.totals.successful
+        left_out = totals.filtered - self.totals.filtered
+        failed = min(self.this_run.failed, stored + left_out)  # the others are of earlier runs
+        self.this_run = self.this_run.plus(stored, -failed, left_out)
+        self.totals = totals
+
     def advanced(self) -> Advanced:
         """Return the present state as an event, from which another tally can continue."""
         known = {name: getattr(self, name) for name in _ADVANCED}

@@ -280,3 +280,18 @@ def test_the_password_appears_nowhere(workdir: Workdir, address: str) -> None:
     for table in ("jobs", "chunks", "rejects"):
         seen += str(fetch(address, f"SELECT * FROM _batchimport_{table}"))
     assert PASSWORD not in seen
+
+
+def test_a_table_that_others_refer_to(workdir: Workdir, address: str) -> None:
+    """It cannot be emptied first; the way out is named, and works."""
+    execute(
+        address,
+        "CREATE TABLE users (id integer PRIMARY KEY); INSERT INTO users VALUES (1), (2);"
+        "CREATE TABLE pets (owner integer REFERENCES users); INSERT INTO pets VALUES (1)",
+    )
+    workdir.lines("users.jsonl", [{"id": 1}, {"id": 3}])
+    words = ("run", "users.jsonl", "--to", address, "--if-exists", "truncate", "--quiet")
+    ended = workdir.call(*words)
+    assert (ended.code, "--atomic" in ended.err) == (2, True), ended.err
+    assert workdir.call(*words, "--atomic").code == 0
+    assert fetch(address, "SELECT id FROM users ORDER BY id") == [(1,), (3,)]

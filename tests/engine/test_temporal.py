@@ -179,6 +179,21 @@ def test_columns_and_values_are_those_of_a_local_run(busy: Site) -> None:
     assert local[1] == ("2023-12-02", 1.5, 1, 1)
 
 
+def test_records_whose_parents_come_later(busy: Site) -> None:
+    """They are stored at the end of the job, and counted there; one without a parent stays a reject."""
+    path = busy.workdir.path / "u.db"
+    query(path, "CREATE TABLE u (id INTEGER PRIMARY KEY, parent INTEGER REFERENCES u (id))")
+    parents = [*range(1, 6), None, 7]
+    busy.workdir.lines("u.jsonl", [{"id": at, "parent": own} for at, own in enumerate(parents)])
+    run = ("run", "u.jsonl", "--job-id", busy.job, "--chunk-size", 2, "--json")
+    ended = busy.call(*run, *busy.options)
+    counts = [ended.summary[name] for name in ("successful", "failed", "inserted")]
+    assert (ended.code, counts) == (3, [6, 1, 6]), ended
+    assert query(path, "SELECT count(*) FROM u") == [(6,)]
+    status = busy.call("status", busy.job, "--json").summary
+    assert (status["successful_items"], status["failed_items"]) == (6, 1)
+
+
 def test_a_worker_that_is_killed_loses_nothing(site: Site, postgres: PostgresServer) -> None:
     """Its chunks come back to another worker after the heartbeat timeout."""
     site.numbered(400)

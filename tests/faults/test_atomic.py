@@ -229,3 +229,29 @@ def test_parquet_has_no_statements(tmp_path: Path) -> None:
         ended = call(tmp_path, "run", "users.jsonl", "--to", "parquet:///out", *words)
         assert ended.code == 2
         assert words[0] in ended.err
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql", "parquet"])
+def test_replayed_before_it_is_finished(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """The old rows stay until the job is resumed and completed; then what was mended is among the new."""
+    place = Place(kind, tmp_path, request)
+    assert place.run().code == 0
+    (tmp_path / "users.jsonl").write_text(
+        "".join(f'{{"id": {at if at % 9 else chr(34) * 2}}}\n' for at in range(RECORDS))
+    )
+    (tmp_path / "s.json").write_text('{"properties": {"id": {"type": "integer"}}}')
+    words = ("--atomic", "--if-exists", "replace", "--schema", "s.json", "--job-id", "new-1",
+             "--max-parallel", 1)  # fmt: skip
+    assert place.run(*words, failpoints="before-commit=kill@3").code == KILLED
+    lines = [json.dumps({"record": at, "raw": {"id": at}}) for at in (9, 27)]
+    (tmp_path / "edited.jsonl").write_text("\n".join(lines))
+    replay = ("replay", "new-1", "--from", "edited.jsonl", "--json", "--quiet")
+    summary = call(tmp_path, *replay).summary
+    assert (summary["status"], summary["failed"]) == ("interrupted", 3)
+    assert "n5" in [row[1] for row in place.destination.rows("users")], "the old rows"
+    ended = place.run(*words, "--json")
+    assert (ended.code, ended.summary["successful"], ended.summary["failed"]) == (3, 55, 5)
+    stored = [at for at in range(RECORDS) if at % 9 or at in (9, 27)]
+    assert sorted(row[0] for row in place.destination.rows("users")) == stored

@@ -104,9 +104,13 @@ def test_prune_removes_what_is_old(kind: str, victim: Victim, tmp_path: Path) ->
     assert json.loads(ended.out)["removed"][0]["rejects"] == len(rejects)
     assert victim.destination.ending("users") == (rows, [])
     assert said(victim, "status", job).code == 0
+    for command in ("rejects", "replay"):
+        assert "the rejects were removed since" in said(victim, command, job).err
     state = ("--state-dir", str(tmp_path / "other"))
     assert said(victim, "prune", "--older-than", "0m", *of_ledger(victim), *state).code == 0
-    assert said(victim, "status", job, *of_ledger(victim), *state).code == 2
+    for command in ("status", "rejects", "replay"):
+        ended = said(victim, command, job, *of_ledger(victim), *state)
+        assert (ended.code, f"{job}: was forgotten" in ended.err) == (2, True), ended.err
     ended = said(victim, "prune", "--older-than", "0d", "--json")
     assert [each["job_id"] for each in json.loads(ended.out)["removed"]] == [job]
     assert said(victim, "status", job).code == 2

@@ -30,7 +30,8 @@ from batchimport.engines.temporal.open_jobs import (
 from batchimport.errors import BatchImportError, TransientError
 from batchimport.jobs.finish import count_records, finish_job, outcome_counts
 from batchimport.jobs.identify import Request, job_from
-from batchimport.jobs.recorder import started
+from batchimport.jobs.recorder import committed_counts, started
+from batchimport.jobs.replaying import orphans
 from batchimport.jobs.start import begin_job, bytes_per_record
 from batchimport.pipeline.chunk import process_chunk
 from batchimport.policy.events import ChunkFinished
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Executor
 
+    from batchimport.engines.temporal.open_jobs import OpenJob
     from batchimport.jobs.start import Opened
     from batchimport.model import Chunk, ChunkResult, Job
     from batchimport.system import LoadReader
@@ -144,16 +146,20 @@ class Activities:
     @activity.defn(name=m.FINISH)
     async def finish(self, request: m.FinishRequest) -> m.Finished:
         """Check the accounts and record how the job ended."""
+        attempt = activity.info().attempt
 
-        def finish(_: threading.Event) -> m.Finished:
+        def finish(cancelled: threading.Event) -> m.Finished:
             with self._jobs.use(request.ref) as job:
                 claim = job.work.claim
+                if request.is_whole:
+                    _import_orphans(job, attempt, cancelled)
                 finish_job(job.parts, claim, request.total, is_whole=request.is_whole)
                 rejects = job.parts.sink.rejects(claim.record.job_id)
                 codes = Counter(reject.errors[0].code for reject in rejects)
-                outcomes = outcome_counts(job.parts.sink.committed(claim.record.job_id))
+                committed = job.parts.sink.committed(claim.record.job_id)
             self._jobs.close()
-            return m.Finished(dict(sorted(codes.items())), outcomes)
+            totals, _ = committed_counts(committed)
+            return m.Finished(dict(sorted(codes.items())), outcome_counts(committed), totals)
 
         return await self._threaded(finish)
 
@@ -250,6 +256,19 @@ class Activities:
             ) from error
         finally:
             cancelled.set()
+
+
+def _import_orphans(job: OpenJob, attempt: int, cancelled: threading.Event) -> None:
+    """Process once more what foreign keys refused: what it refers to may be stored by now."""
+
+    def before_store() -> None:
+        if cancelled.is_set():
+            raise TransientError("the attempt was cancelled")
+
+    for work, count in orphans(job.work, job.parts.job, job.parts.sink):
+        plan = Plan(count, [])
+        while (chunk := plan.take(work.source.cut, 1, 1)) is not None:
+            process_chunk(work, chunk, attempt, before_store)
 
 
 def _retrieve(future: asyncio.Future[Any]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from batchimport.engines import OWNED_BY_TEMPORAL
 from batchimport.errors import BatchImportError, find_class
-from batchimport.model import Chunk, ChunkResult, Position, Progress, RunOptions, Summary
+from batchimport.model import Chunk, ChunkResult, Counts, Position, Progress, RunOptions, Summary
 from batchimport.policy.events import Advanced, JobFinished, JobStarted
 from batchimport.policy.progress import Tally
 from batchimport.policy.sizing import LoadReading
@@ -279,7 +279,12 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """What the rejects and the other outcomes were when the job was finished."""
+    """What the rejects and the other outcomes were when the job was finished.
+
+    Attributes:
+        totals: Records by outcome; None if a worker of an earlier version finished the job.
+    """
 
     rejects_by_code: dict[str, int]
     outcomes: dict[str, Any] = field(default_factory=dict)
+    totals: Counts | None = None

@@ -209,6 +209,8 @@ class ImportJob:
 
     def _end(self, claimed: m.Claimed | None, finished: m.Finished | None) -> m.Ended:
         error, tally, facts = self._reason, self._tally, self._spec.facts()
+        if finished is not None and finished.totals is not None:
+            tally.settle(finished.totals)
         if claimed is not None:
             error = error or self._stop_rule.incomplete()
         status, code = verdict(tally.totals.failed, error)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from batchimport.errors import UsageError, did_you_mean
+from batchimport.errors import BatchImportError, TransientError, UsageError, did_you_mean
 from batchimport.model import EXTRA_COLUMN
 from batchimport.schema import Column
 from batchimport.sinks.sql.dialect import Target
@@ -40,7 +40,7 @@ def prepare_table(database: Dialect, job: Job, columns: Sequence[Column]) -> int
     if exists and job.if_exists != "replace":
         match_columns(database, job, columns)
         if job.if_exists == "truncate":
-            database.run(f"{database.emptying} {name}")
+            _empty(database, job)
     else:
         _create_table(database, job, columns)
     if job.key:
@@ -57,8 +57,25 @@ def _empty_table(database: Dialect, job: Job) -> int | None:
         raise exists_already(job)
     if job.if_exists == "append":
         return None
-    database.run(f"{database.emptying} {database.name(job.table)}")
+    _empty(database, job)
     return 0
+
+
+def _empty(database: Dialect, job: Job) -> None:
+    """Remove the rows of a table; what to do if other tables refer to them is said."""
+    is_referred_to = bool(database.keys_referred_to(job.table))
+    try:
+        database.run(f"{database.emptying} {database.name(job.table)}")
+    except TransientError:
+        raise
+    except BatchImportError as error:
+        if is_referred_to:
+            raise UsageError(
+                f"other tables refer to it: {error.message}",
+                where=job.table,
+                hint="--atomic keeps the rows that they refer to, and replaces them at the end",
+            ) from error
+        raise
 
 
 def exists_already(job: Job) -> UsageError:

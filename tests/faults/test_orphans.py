@@ -1,0 +1,77 @@
+"""Records that refer to records of their own file: stored whatever the chunks are, and whatever is killed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.faults.sweep import KILLED
+from tests.helpers.cli import Ended
+from tests.helpers.destinations import Database, make_destination
+from tests.helpers.forked import call
+
+PARENTS = {0: 3, 1: 0, 2: None, 3: 9, 4: 77, 5: 4, 6: 2, 7: 2, 8: 1, 9: 2, 10: 5}
+"""Parents before and after their children, and 77, which is nowhere: 4 has none, nor have 5 and 10."""
+STORED = [0, 1, 2, 3, 6, 7, 8, 9]
+TABLE = "CREATE TABLE t (id INTEGER PRIMARY KEY, parent INTEGER, FOREIGN KEY (parent) REFERENCES t (id))"
+WORDS = ("--table", "t", "--job-id", "t-1", "--quiet", "--json", "--max-parallel", 1)
+
+
+def new_place(kind: str, folder: Path, request: pytest.FixtureRequest) -> Database:
+    """Return a destination with the user's table, and write the source."""
+    place = make_destination(kind, folder, lambda: request.getfixturevalue("postgres"))
+    assert isinstance(place, Database)
+    place.execute(TABLE)
+    lines = [json.dumps({"id": own, "parent": parent}) for own, parent in PARENTS.items()]
+    (folder / "t.jsonl").write_text("\n".join(lines) + "\n")
+    return place
+
+
+def run(folder: Path, place: Database, size: int, fault: str = "") -> Ended:
+    """Run the job once."""
+    words = ("run", "t.jsonl", "--to", place.address, *WORDS, "--chunk-size", size)
+    return call(folder, *words, failpoints=fault)
+
+
+def assert_ended(ended: Ended, place: Database) -> None:
+    """Check what must be the same whatever the chunks are."""
+    assert ended.code == 3, ended.err
+    assert sorted(row[0] for row in place.rows("t")) == STORED
+    assert [row[0] for row in place.rejects()] == [4, 5, 10]
+    place.assert_consistent("t")
+    counts = ("successful", "failed", "inserted", "rejects_by_code")
+    assert [ended.summary[name] for name in counts] == [8, 3, 8, {"foreign_key": 3}]
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 100])
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql", "duckdb", "mysql"])
+def test_one_end_at_every_chunk_size(
+    kind: str, size: int, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """The same rows, the same rejects, and the same counts."""
+    place = new_place(kind, tmp_path, request)
+    ended = run(tmp_path, place, size)
+    assert_ended(ended, place)
+    assert ended.summary["this_run"]["failed"] == 3
+
+
+def test_killed_while_records_are_tried_again(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Each run goes on where the one before was killed, and the last one completes the job."""
+    place = new_place("sqlite", tmp_path, request)
+    assert run(tmp_path, place, 1, "before-store=kill@13").code == KILLED
+    place.assert_consistent("t")
+    before = len(place.rejects())
+    for point in (
+        "before-store=kill@2",
+        "after-ledger-row=kill@6",
+        "before-commit=kill@2",
+        "after-commit=kill",
+    ):
+        assert run(tmp_path, place, 1, point).code == KILLED, point
+        place.assert_consistent("t")
+    assert len(place.rejects()) < before, "some were stored on the way"
+    assert_ended(run(tmp_path, place, 50), place)
