@@ -22,7 +22,6 @@ from batchimport.engines.signals import draining_signals
 from batchimport.errors import (
     AccountsError,
     BatchImportError,
-    DestinationLockedError,
     JobInterrupted,
     JobRunningElsewhereError,
     without_panics,
@@ -49,7 +48,7 @@ from batchimport.policy.events import JobFinished, JobStarted
 from batchimport.policy.stop_rules import verdict
 from batchimport.sinks import open_sink, redact
 from batchimport.sinks.base import SinkOptions
-from batchimport.sinks.waiting import DestinationWait, patient
+from batchimport.sinks.waiting import NOT_YET_OPEN, DestinationWait, patient
 from batchimport.state.directory import StateDirectory
 from batchimport.system import owner_id, peak_memory_bytes
 
@@ -122,7 +121,7 @@ class _Call:
             opened = SinkOptions(
                 create=False, ledger_schema=job.ledger_schema, dry_run=request.options.dry_run
             )
-            sink = wait.call(lambda: open_sink(job.destination, opened), on=DestinationLockedError)
+            sink = wait.call(lambda: open_sink(job.destination, opened), on=NOT_YET_OPEN)
             stack.callback(sink.close)
             recorder = Recorder(request, self._observer, owner_id(), self._began)
             recorder.only_at_end, wait.tell = True, recorder

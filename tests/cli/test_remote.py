@@ -18,10 +18,11 @@ pytest.importorskip("obstore", reason="obstore is not installed: URLs are not te
 
 import obstore
 
-from batchimport import Job, Request, import_file
 from batchimport.errors import SourceChangedError, UsageError
+from batchimport.importer import import_file
 from batchimport.jobs.finish import Outcome
-from batchimport.model import RunOptions
+from batchimport.jobs.identify import Request
+from batchimport.model import Job, RunOptions
 from batchimport.policy.events import ChunkFinished, Observer
 from batchimport.sources.bytes import remote
 from batchimport.sources.paths import find_sources

@@ -215,7 +215,7 @@ def test_an_invalid_source_is_one_line(
         ["--chunk-size", "0"],
         ["--chunk-bytes", "lots"],
         ["--max-errors", "many"],
-        ["--to", "mysql://host/db"],
+        ["--to", "oracle://host/db"],
         ["--to", "sqlite:///no/such/dir/x.db"],
         ["--schema", "nowhere.json"],
         ["--transform", "nowhere:f"],

@@ -13,7 +13,7 @@ import pytest
 
 from batchimport import failpoints
 from batchimport.errors import (
-    DestinationAwayError,
+    DestinationNotUpError,
     FatalError,
     JobRunningElsewhereError,
     TransientError,
@@ -392,7 +392,7 @@ def test_a_commit_that_is_not_on_disk_is_said(server: Store, setting: Any) -> No
         ("mysql://root@/?unix_socket=SOCKET", UsageError, "names no database"),
         ("mysql://root@/nowhere?unix_socket=SOCKET", FatalError, "Unknown database"),
         ("mysql://nobody:pw@/mysql?unix_socket=SOCKET", FatalError, "Access denied"),
-        ("mysql://root@127.0.0.1:1/x?connect_timeout=1", DestinationAwayError, "cannot connect"),
+        ("mysql://root@127.0.0.1:1/x?connect_timeout=1", DestinationNotUpError, "cannot connect"),
     ],
 )
 def test_a_place_that_cannot_be_opened_is_said(

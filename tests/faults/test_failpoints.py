@@ -96,7 +96,7 @@ def random_points(seed: int, kills: int) -> list[str]:
 
 
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("jobs", [4, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("jobs", [2, pytest.param(60, marks=pytest.mark.slow)])
 def test_killed_at_random_points(
     kind: str, tmp_path: Path, whole: Ending, request: pytest.FixtureRequest, jobs: int
 ) -> None:

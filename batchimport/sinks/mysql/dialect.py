@@ -11,6 +11,7 @@ from batchimport.errors import (
     DataError,
     DestinationAwayError,
     DestinationLockedError,
+    DestinationNotUpError,
     FatalError,
     TransientError,
 )
@@ -148,8 +149,10 @@ def opening(error: pymysql.MySQLError, server: str, where: str) -> BatchImportEr
     ours = translate(error, where)
     if not isinstance(ours, DestinationAwayError):
         return ours
-    hint = "check the address and the server"
-    return DestinationAwayError(f"cannot connect: {ours.message}", server, hint)
+    cause = getattr(error, "original_exception", None)
+    may_come_up = isinstance(cause, ConnectionRefusedError | FileNotFoundError)  # no such socket
+    kind = DestinationNotUpError if may_come_up else DestinationAwayError
+    return kind(f"cannot connect: {ours.message}", server, "check the address and the server")
 
 
 def reason(
