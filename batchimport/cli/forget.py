@@ -10,6 +10,7 @@ import typer
 
 from batchimport.cli import options as o
 from batchimport.cli.trust import trusted_address
+from batchimport.display.units import counted
 from batchimport.errors import BatchImportError, FatalError, UsageError
 from batchimport.sinks.address import redact
 
@@ -159,7 +160,8 @@ def _show_all(
 
 
 def _show(gone: "Gone", verb: str) -> None:
-    counts = [f"{gone.rejects:,} rejects"] + ([f"{gone.chunks:,} chunks"] if gone.chunks else [])
+    counts = [counted(gone.rejects, "reject")]
+    counts += [counted(gone.chunks, "chunk")] if gone.chunks else []
     place = f"table {gone.table} of {redact(gone.destination)}"
     typer.echo(f"{verb} {gone.job_id}: {', '.join(counts)}; the rows stay in {place}")
     if gone.rejects_file:

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Self, TextIO
 
 from batchimport.display.escape import safe
-from batchimport.display.units import clock_time, data_size
+from batchimport.display.units import clock_time, counted, data_size
 from batchimport.policy.events import (
     ChunkFailed,
     ChunkRetried,
@@ -122,9 +122,10 @@ def _columns(event: JobStarted) -> list[str]:
         return []
     shown = event.columns[:MOST_COLUMNS]
     left = len(event.columns) - len(shown)
-    more = [f"  … and {left} more columns (`batchimport schema` shows all)"] if left else []
-    records = "1 record" if event.looked_at == 1 else f"{event.looked_at:,} records"
-    title = f"columns, inferred from {records}:"
+    more = (
+        [f"  … and {counted(left, 'more column')} (`batchimport schema` shows all)"] if left else []
+    )
+    title = f"columns, inferred from {counted(event.looked_at, 'record')}:"
     return [title, *(f"  {safe(line, 160)}" for line in shown), *more]
 
 

@@ -62,3 +62,8 @@ def local_time(time: datetime, now: datetime | None = None) -> str:
     """Return a time in the local zone: `19:20:31` for today, with the date for other days."""
     local, today = time.astimezone(), (now or datetime.now(UTC)).astimezone()
     return f"{local:%H:%M:%S}" if local.date() == today.date() else f"{local:%Y-%m-%d %H:%M:%S}"
+
+
+def counted(count: int, thing: str) -> str:
+    """Return how many there are of a thing: `1 reject`, `2,000 rejects`."""
+    return f"{count:,} {thing}" if count == 1 else f"{count:,} {thing}s"
