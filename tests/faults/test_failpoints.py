@@ -106,7 +106,7 @@ def test_killed_at_random_points(
         victim = new_victim(kind, tmp_path / f"job{seed}", request)
         assert victim.end(random_points(seed, 10)) == whole, seed
         kills += victim.kills
-    assert kills > 2 * jobs
+    assert kills >= 2 * jobs
 
 
 def test_an_attempt_that_breaks_is_tried_again(kind: str, victim: Victim, whole: Ending) -> None:

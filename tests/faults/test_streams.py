@@ -53,7 +53,7 @@ def test_a_terminal_that_hangs_up(workdir: Workdir, is_ignored: bool) -> None:
     words = ["run", "u.jsonl", "--chunk-size", "200", "--progress", "none", "--json"]
     words.append("--exit-zero-on-rejects")  # an interrupted job is not one with rejects alone
     process = subprocess.Popen(
-        [*(["nohup"] if is_ignored else []), *COMMAND, *words],
+        [*(["nohup"] if is_ignored else ["env", "--default-signal=HUP"]), *COMMAND, *words],
         cwd=workdir.path,
         env=environment(**{VARIABLE: "before-store=stop@3"}),
         stdin=subprocess.DEVNULL,
