@@ -15,15 +15,15 @@ import pytest
 from batchimport.importer import import_file
 from batchimport.jobs.finish import Outcome
 from batchimport.jobs.identify import Request
-from batchimport.model import INDEX, Chunk, Job, SourceOptions
+from batchimport.model import INDEX, Job, SourceOptions
 from batchimport.sources import open_source
 from batchimport.sources.csv.records import QuotedLines
 from batchimport.sources.json.elements import Elements
-from batchimport.sources.jsonl.source import LineRecords
 from batchimport.sources.parquet.source import ParquetSource
 from batchimport.sources.text_lines import Lines
 from batchimport.state.directory import StateDirectory
 from tests.helpers import toy_source
+from tests.helpers.breaks import lose_a_line
 from tests.helpers.toy_source import BoxSource, write_boxes
 
 RECORDS = [{"id": at, "name": f"name, {at}"} for at in range(50)]
@@ -32,28 +32,7 @@ Break = Callable[[pytest.MonkeyPatch], None]
 
 
 def _lose_a_line(patch: pytest.MonkeyPatch) -> None:
-    """Cut and read as if the last line of a chunk were not there."""
-    take, init = Lines._take, LineRecords.__init__
-
-    def take_less(self: Lines, masked: bytes, limit: int) -> tuple[int, int, int]:
-        size, records, lines = take(self, masked, limit)
-        return size, records - (records > 1), lines
-
-    def hold_less(
-        self: LineRecords,
-        name: str,
-        chunk: Chunk,
-        columns: Any,
-        data: bytes,
-        *rest: Any,
-        **more: Any,
-    ) -> None:
-        lines = data.splitlines(keepends=True)
-        less = b"".join(lines[:-1]) if len(lines) > 1 else data
-        init(self, name, chunk, columns, less, *rest, **more)
-
-    patch.setattr(Lines, "_take", take_less)
-    patch.setattr(LineRecords, "__init__", hold_less)
+    lose_a_line(patch.setattr)
 
 
 def _join_two_records(patch: pytest.MonkeyPatch) -> None:

@@ -190,7 +190,12 @@ def _restart_forgets_first() -> None:
 # -- rejects and accounts ------------------------------------------------------------------------
 
 
-def _lose_a_line() -> None:
+def lose_a_line(patch: Callable[[Any, str, Any], object] = setattr) -> None:
+    """Cut and read as if the last line of a chunk were not there.
+
+    Args:
+        patch: As `setattr`.
+    """
     take, init = Lines._take, LineRecords.__init__
 
     def take_less(self: Lines, masked: bytes, limit: int) -> tuple[int, int, int]:
@@ -210,8 +215,8 @@ def _lose_a_line() -> None:
         less = b"".join(lines[:-1]) if len(lines) > 1 else data
         init(self, name, chunk, columns, less, *rest, **more)
 
-    Lines._take = take_less  # type: ignore[method-assign]
-    LineRecords.__init__ = hold_less  # type: ignore[method-assign]
+    patch(Lines, "_take", take_less)
+    patch(LineRecords, "__init__", hold_less)
 
 
 def _replayed_and_kept() -> None:
@@ -430,11 +435,11 @@ BREAKS: dict[str, Break] = {
     ),
     "record-lost-in-cutting": Break(
         "a chunk of JSON lines has one line less than it should",
-        _lose_a_line,
+        lose_a_line,
         [
             "tests/contract/test_sources.py::test_the_contract[jsonl-chunks_of_any_size_give_the_same]"
         ],
-        "assert",
+        r"> +assert .*(range\(61\)|== whole)",
     ),
     "count-not-compared": Break(
         "the records are counted, but the count is not compared with the outcomes",

@@ -28,7 +28,7 @@ from batchimport.errors import (
     UsageError,
 )
 from batchimport.model import DRY_RUN
-from batchimport.sinks.base import SinkHints, SinkOptions, taken_over
+from batchimport.sinks.base import SinkHints, SinkOptions, table_of, taken_over
 from batchimport.sinks.mysql.address import parse
 from batchimport.sinks.mysql.dialect import (
     KEY_CHARACTERS,
@@ -132,7 +132,7 @@ class MysqlSink(SqlSink):
             drafts = {
                 table: draft
                 for record in running
-                if self._exists(draft := _draft_of(table := _table_of(record), record.job_id))
+                if self._exists(draft := _draft_of(table := table_of(record), record.job_id))
             }
             if not self._is_in_transaction:
                 self._drafts = drafts
@@ -580,10 +580,6 @@ class MysqlSink(SqlSink):
                 self._main.close()
             finally:
                 self._lock.release()
-
-
-def _table_of(record: JobRecord) -> str:
-    return str(record.configuration.get("table"))
 
 
 def _draft_of(table: str, job_id: str) -> str:
