@@ -7,17 +7,14 @@ process (Python's `sqlite3`) would drop the first one's POSIX locks when it clos
 from __future__ import annotations
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote as url_quote
 from urllib.parse import unquote
 
-import polars as pl
 from adbc_driver_manager import Error as DriverError
-from adbc_driver_sqlite import dbapi
 
 from batchimport.errors import (
     BatchImportError,
@@ -41,11 +38,14 @@ from batchimport.sinks.sqlite.dialect import (
     text_literal,
     translate,
 )
+from batchimport.sinks.sqlite.driver import Connection, one_row
 from batchimport.sinks.sqlite.rows import SqliteTransaction
 from batchimport.state.files import OpenedFile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
+
+    import polars as pl
 
     from batchimport.sinks.base import JobRecord
     from batchimport.sinks.sql.dialect import Rows, Target
@@ -55,7 +55,6 @@ ANALYZED_ROWS = 1000
 """Of each index; the most that https://sqlite.org/lang_analyze.html recommends."""
 BUSY_SECONDS = 2
 """SQLite asks for a lock this long; then the caller waits, and says so."""
-Result = TypeVar("Result")
 PREFIX = "sqlite:///"
 _PRAGMAS = (
     f"PRAGMA busy_timeout={BUSY_SECONDS * 1000}",
@@ -100,9 +99,8 @@ class SqliteSink(SqlSink):
         if self._dry_run:
             self.hints = replace(self.hints, delivery=DRY_RUN)
         self._is_closed = False
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="sqlite")
-        place = self._place(options)
-        self._connection = self._driven(lambda: dbapi.connect(place, autocommit=True))
+        with _translated(self.path):
+            self._connection = Connection(self._place(options))
         try:
             self._set_up()
         except BatchImportError:
@@ -291,47 +289,30 @@ class SqliteSink(SqlSink):
 
     def rows(self, statement: str, values: Sequence[Any] = ()) -> Rows:
         """Run a statement and return its rows."""
-        return self._execute(statement, tuple(values) or None, fetches=True)
+        with self._use() as connection:
+            return connection.rows(statement, one_row(values))
 
     def run(self, statement: str, values: Sequence[Any] = ()) -> None:
         """Run a statement that returns no rows."""
-        if None in values:  # the driver takes null only from a column that has a type
-            frame = pl.DataFrame([values], orient="row", infer_schema_length=None)
-            self.run_many(statement, frame.with_columns(pl.col(pl.Null).cast(pl.Int64)))
-            return
-        self._execute(statement, tuple(values) or None)
+        self.run_many(statement, one_row(values))
 
-    def run_many(self, statement: str, frame: pl.DataFrame) -> None:
+    def run_many(self, statement: str, frame: pl.DataFrame | None) -> None:
         """Run a statement once for each row, whose columns are its parameters in order."""
-        self._execute(statement, frame, is_many=True)
+        with self._use() as connection:
+            connection.run(statement, frame)
 
     def select_many(self, statement: str, frame: pl.DataFrame) -> Rows:
         """Run a statement once for each row, and return the rows of all runs."""
-        return self._execute(statement, frame, fetches=True) if frame.height else []
+        with self._use() as connection:
+            return connection.rows(statement, frame) if frame.height else []
 
-    def _execute(
-        self, statement: str, values: Any, *, is_many: bool = False, fetches: bool = False
-    ) -> Rows:
-        def work() -> Rows:
-            with self._connection.cursor() as cursor:
-                (cursor.executemany if is_many else cursor.execute)(statement, values)
-                return pl.DataFrame(cursor.fetch_arrow()).rows() if fetches else []
-
+    @contextmanager
+    def _use(self) -> Iterator[Connection]:
         with self._lock:
             if self._is_closed:  # by a run that ended without waiting for this attempt
                 raise TransientError("the database was closed", where=str(self.path))
-            return self._driven(work)
-
-    def _driven(self, work: Callable[[], Result]) -> Result:
-        """Call the driver, never in the main thread.
-
-        There it handles SIGINT itself, for the time of each call: it asks SQLite to cancel, which
-        answers NOT_IMPLEMENTED, through a pointer that may be freed meanwhile.
-        """
-        with _translated(self.path):
-            if threading.current_thread() is threading.main_thread():
-                return self._thread.submit(work).result()
-            return work()
+            with _translated(self.path):
+                yield self._connection
 
     def close(self) -> None:
         """Close the file, unless a thread still uses it; what is not committed is undone."""
@@ -340,10 +321,10 @@ class SqliteSink(SqlSink):
         try:
             if not self._is_closed:
                 self._is_closed = True
-                self._driven(self._connection.close)
+                with _translated(self.path):
+                    self._connection.close()
         finally:
             self._lock.release()
-            self._thread.shutdown(wait=False)
 
 
 @contextmanager
