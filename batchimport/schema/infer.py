@@ -50,7 +50,7 @@ _WORDS = {
     "long": "integers beyond 53 bits",
     "huge": "numbers beyond 64 bits",
     "number": "decimals",
-    "power": "numbers with exponents",
+    "power": "numbers such as +5, 1e5 or 5.",
     "boolean": "true or false",
     "string": "texts",
     "object": "objects",

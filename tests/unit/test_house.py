@@ -34,6 +34,21 @@ def test_help_stays_light() -> None:
     subprocess.run([sys.executable, "-c", program], check=True, env=environment(), cwd=ROOT)
 
 
+@pytest.mark.parametrize("to", ["sqlite:///d.db", "duckdb:///d.duckdb", "parts.parquet"])
+def test_runs_import_no_library_of_frames_but_polars(to: str, tmp_path: Path) -> None:
+    """A small import does not take the time of loading pandas and pyarrow where they are installed."""
+    (tmp_path / "users.jsonl").write_text('{"id": 1}\n', encoding="utf-8")
+    program = (
+        "import os, sys\n"
+        f"sys.argv = ['batchimport', 'run', 'users.jsonl', '--to', {to!r}]\n"
+        "os._exit = lambda code: sys.exit([n for n in ('pandas', 'pyarrow', 'numpy') "
+        "if n in sys.modules] or code)\n"
+        "from batchimport.cli import main\n"
+        "main()\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, env=environment(), cwd=tmp_path)
+
+
 def test_errors_become_exit_codes_in_one_place() -> None:
     """`sys.exit` and `os._exit` are known to the command line and to signals alone."""
     found = [
