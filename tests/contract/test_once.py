@@ -54,17 +54,6 @@ class User:
     def ids(self) -> list[int]:
         return sorted(row[0] for row in self.place.rows("users"))
 
-    def remove(self, *, drop: bool) -> None:
-        """Drop or empty the table; a dataset loses its parts, or its directory."""
-        if isinstance(self.place, Database):
-            self.place.execute("DROP TABLE users" if drop else "DELETE FROM users")
-            return
-        folder = Path(self.place.address.partition(":///")[2])
-        if drop:
-            shutil.rmtree(folder)
-        for part in folder.glob("part-*"):
-            part.unlink()
-
 
 @pytest.fixture(params=KINDS)
 def user(request: pytest.FixtureRequest, tmp_path: Path) -> User:
@@ -212,7 +201,7 @@ def test_rows_that_are_gone_are_missed(user: User, drop: bool, is_done: bool) ->
     """Of a completed job and of one that is not; --restart alone imports them again."""
     fault = "" if is_done else "after-commit=kill@2"
     user.run("users.jsonl", "--chunk-size", 7, failpoints=fault)
-    user.remove(drop=drop)
+    user.place.remove(drop=drop)
     if isinstance(user.place, Database) or is_done:
         user.is_refused("users.jsonl", because="--restart imports it again")
         user.is_refused("users.jsonl", "--dry-run", because="--restart imports it again")

@@ -59,7 +59,7 @@ def replay(folder: Path, place: Destination, fault: str = "") -> Ended:
     return ended
 
 
-@pytest.mark.parametrize(("kind", "size"), list(zip(KINDS, (4, 5, 3, 7, 6), strict=True)))
+@pytest.mark.parametrize(("kind", "size"), list(zip(KINDS, (4, 5, 3, 7, 6, 8), strict=True)))
 def test_killed_over_a_replay(
     kind: str, size: int, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import socket
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import threading
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
 from types import MappingProxyType
@@ -17,8 +19,12 @@ from typing import Any
 
 import pytest
 
+from tests.helpers.cli import SERVERS
+
 CANARY = "canary9f3a"
 """In every credential: where it turns up, a secret has leaked."""
+_UNTIL_THE_PIPE_ENDS = '"$@" & cat; kill -9 $!; wait'
+_ABSENT = "moto[server] and obstore are not installed: S3 is not tested"
 
 
 class Web:
@@ -109,8 +115,11 @@ class S3:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
+        # It ends with this process, however that ends: then the pipe is closed.
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+            ["sh", "-c", _UNTIL_THE_PIPE_ENDS, "sh", sys.executable]
+            + ["-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+            stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
@@ -144,14 +153,26 @@ class S3:
         )
 
     def stop(self) -> None:
-        self._process.kill()
+        assert self._process.stdin
+        self._process.stdin.close()
         self._process.wait()
+
+
+@cache
+def shared_s3() -> S3:
+    """Return the server of this process, which all commands find in their environment."""
+    if find_spec("moto") is None or find_spec("obstore") is None:
+        pytest.skip(_ABSENT)
+    server = S3()
+    os.environ.update(server.environment)
+    SERVERS.update(server.environment)
+    return server
 
 
 @contextmanager
 def an_s3_server() -> Iterator[S3]:
     if find_spec("moto") is None or find_spec("obstore") is None:
-        pytest.skip("moto[server] and obstore are not installed: S3 is not tested")
+        pytest.skip(_ABSENT)
     server = S3()
     try:
         yield server
