@@ -211,7 +211,7 @@ class Activities:
                 spec.options.chunk_timeout_seconds,
                 spec.options.destination_wait_seconds,
             ),
-            started(record.job_id, job, source, opened.committed, opened.inferred),
+            started(record.job_id, job, source, opened.committed, opened.inferred, opened.notes),
             self._reader.read(),
             opened.resumed,
             hints.delivery,
