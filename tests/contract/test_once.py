@@ -225,6 +225,21 @@ def test_some_rows_that_are_gone_are_missed(user: User) -> None:
     assert user.ids == list(range(RECORDS))
 
 
+def test_a_killed_job_does_not_go_on_in_a_table_that_was_emptied(user: User) -> None:
+    """Its rows went with the others, though the table has as many rows as it has stored."""
+    killed = "before-commit=kill@3"
+    words = "--chunk-size", 10
+    assert user.run("users.jsonl", *words, failpoints=killed).code == -9
+    user.lines("other.jsonl", *range(100, 100 + RECORDS))
+    user.stores("other.jsonl", "--if-exists", "replace")
+    if isinstance(user.place, Database):
+        user.is_refused("users.jsonl", *words, because="is gone: the table was empty when job")
+        user.stores("users.jsonl", "--restart")
+    else:
+        user.stores("users.jsonl", *words)  # what is left of a job is its files
+    assert user.ids == [*range(RECORDS), *range(100, 100 + RECORDS)]
+
+
 def test_a_file_that_was_deleted_is_missed(user: User) -> None:
     """A database is not made again on the way to the refusal."""
     if not isinstance(user.place, File):
