@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.helpers.cli import Ended
-from tests.helpers.destinations import KINDS, Database, Destination, File, make_destination
+from tests.helpers.destinations import SWEPT, Database, Destination, File, make_destination
 from tests.helpers.forked import call
 
 SCHEMA = {"properties": {"id": {"type": "integer"}, "word": {"type": "string"}}}
@@ -55,7 +55,7 @@ class User:
         return sorted(row[0] for row in self.place.rows("users"))
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=SWEPT)
 def user(request: pytest.FixtureRequest, tmp_path: Path) -> User:
     place = make_destination(request.param, tmp_path, lambda: request.getfixturevalue("postgres"))
     user = User(tmp_path, place)

@@ -18,6 +18,7 @@ import obstore
 import polars as pl
 import psycopg
 import pymysql
+import pytest
 from pymysql.constants import ER
 
 from batchimport.sinks.base import FORGOTTEN
@@ -288,6 +289,9 @@ KINDS: dict[str, type[Destination]] = {
     "s3": ObjectStore,
 }
 """Every sink that the sweeps run over."""
+SWEPT = [pytest.param(kind, marks=pytest.mark.slow) if kind == "s3" else kind for kind in KINDS]
+"""The same; an object store takes requests where others take system calls, and so is swept when there
+is time. Always: tests/faults/test_object_store.py."""
 
 
 def make_destination(kind: str, folder: Path, postgres: Callable[[], Any]) -> Destination:

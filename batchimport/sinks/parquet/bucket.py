@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import uuid
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from batchimport.errors import BatchImportError, DestinationAwayError, UsageError
@@ -34,9 +35,17 @@ class Bucket:
     keeps_rows = True
 
     def __init__(self, address: str) -> None:
-        self._location = parse(address.rstrip("/"))
+        location = parse(address)
+        key = location.key.rstrip("/")
+        if key and not all(part.strip(".") for part in key.split("/")):
+            raise UsageError(
+                "has a part without a name",
+                where=address,
+                hint=f"{location.scheme}://bucket/prefix",
+            )
+        self._location = replace(location, url=address.rstrip("/"), key=key)
         self._store = connect(self._location, RETRIES)
-        self._prefix = f"{self._location.key}/" if self._location.key else ""
+        self._prefix = f"{key}/" if key else ""
 
     def where(self, name: str = "") -> str:
         """Return the URL of an object, or of the prefix."""
@@ -143,7 +152,7 @@ class Bucket:
         try:
             self.objects()
         except DestinationAwayError as error:
-            hint = f"check bucket and prefix; {error.hint}"
+            hint = f"check the name of the bucket, or {error.hint}"
             raise UsageError(
                 f"there is no such bucket, or it {error.message}", self.where(), hint
             ) from error

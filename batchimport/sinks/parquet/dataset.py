@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
@@ -21,10 +20,10 @@ if TYPE_CHECKING:
     from batchimport.sinks.parquet.columns import Schema
 
 
-def hints_of(delivery: str) -> SinkHints:
+def hints_of(delivery: str, writers: int) -> SinkHints:
     """Return what is known of any dataset."""
     return SinkHints(
-        writers=os.cpu_count() or 1,
+        writers=writers,
         preferred_records=122_880,
         delivery=delivery,
         rows_outlive_the_ledger=False,

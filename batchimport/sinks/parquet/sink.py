@@ -5,6 +5,7 @@ A part is written without a name, synced, and then linked into the directory: th
 
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -54,7 +55,7 @@ DELIVERY = "exactly-once, on a file system with hard links and file locks"
 class ParquetSink(Dataset):
     """One directory; any number of threads and processes may store into it."""
 
-    hints = hints_of(DELIVERY)
+    hints = hints_of(DELIVERY, os.cpu_count() or 1)
 
     def __init__(self, address: str, options: SinkOptions = SinkOptions()) -> None:
         if options.ledger_schema:

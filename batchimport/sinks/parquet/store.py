@@ -60,13 +60,15 @@ if TYPE_CHECKING:
     from batchimport.sinks.parquet.columns import Schema
 
 DELIVERY = "exactly-once, in a store that honours conditions on writes"
+WRITERS = 16
+"""A request waits for the network most of its time."""
 REMOVED_AT_ONCE = 100
 
 
 class StoreSink(Dataset):
     """One prefix; any number of threads, processes and machines may store into it."""
 
-    hints = hints_of(DELIVERY)
+    hints = hints_of(DELIVERY, WRITERS)
 
     def __init__(self, address: str, options: SinkOptions = SinkOptions()) -> None:
         if options.ledger_schema:
@@ -474,6 +476,7 @@ class StoreClaim:
         self._held()
         failpoints.reach("before-commit")
         if self._bucket.replace(part.name, data, content[1]) is None:
+            self._held()
             there = self._bucket.get(part.name)
             if there is None or there[0] != data:
                 raise TransientError("another attempt has replayed the chunk meanwhile")
