@@ -9,17 +9,19 @@ from __future__ import annotations
 import uuid
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from batchimport.errors import BatchImportError, DestinationAwayError, UsageError
 from batchimport.object_store import connect, errors, parse, translate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 RETRIES = 3
 """Of one request; the job itself waits for a store that is away (`--destination-wait`)."""
 PAGE = 1000
+_PROBE = "probe-"
 Version = dict[str, str]
 """What identifies one version of an object: its ETag, and in some stores its version."""
 Content = tuple[bytes, Version]
@@ -157,26 +159,29 @@ class Bucket:
                 f"there is no such bucket, or it {error.message}", self.where(), hint
             ) from error
 
-    def check_conditions(self, folder: str) -> None:
+    def check_conditions(self, folder: str, content: Callable[[str], bytes]) -> None:
         """Check that the store honours conditions, by writing an object to a folder.
+
+        Args:
+            content: Makes a content, another one for each word.
 
         Raises:
             UsageError: If not.
         """
         from obstore import exceptions  # noqa: PLC0415 - an extra
 
-        name = f"{folder}/probe-{uuid.uuid4().hex}"
-        first = self._put(name, b"1", "overwrite")
+        name = f"{folder}/{_PROBE}{uuid.uuid4().hex}.parquet"
+        first = self._put(name, content("first"), "overwrite")
         try:
             is_honoured = first is not None and (
-                self.create(name, b"2") is None
-                and self.replace(name, b"3", first) is not None
-                and self.replace(name, b"4", first) is None
+                self.create(name, content("second")) is None
+                and self.replace(name, content("third"), first) is not None
+                and self.replace(name, content("fourth"), first) is None
             )
         except (DestinationAwayError, exceptions.NotSupportedError, NotImplementedError):
             is_honoured = False  # a write without a condition has worked
         finally:
-            self.delete([name])
+            self.delete([name, *self._old_probes(folder)])
         if not is_honoured:
             raise UsageError(
                 "this store does not honour conditions on writes (If-None-Match, If-Match), without "
@@ -184,6 +189,15 @@ class Bucket:
                 where=self.where(),
                 hint="choose another store, or a directory: parquet:///path",
             )
+
+    def _old_probes(self, folder: str) -> list[str]:
+        """Return the objects that killed processes have left of this check."""
+        long_ago = datetime.now(UTC) - timedelta(hours=1)
+        return [
+            name
+            for name, meta in self.objects(folder).items()
+            if name.startswith(f"{folder}/{_PROBE}") and meta["last_modified"] < long_ago
+        ]
 
     @contextmanager
     def _translated(self) -> Iterator[None]:

@@ -158,7 +158,10 @@ class StoreSink(Dataset):
         refuse_sql(job)
         _refuse_atomic(job)
         if not self._is_checked:
-            self._bucket.check_conditions(ANNOUNCED)
+            columns = self._ledger.jobs().columns
+            self._bucket.check_conditions(
+                ANNOUNCED, lambda word: without_rows(columns, {VOID: word})
+            )
             self._is_checked = True
         call = (record.job_id, record.epoch, owner, *(old.job_id for old in instead_of))
         by = self._unfinished.setdefault(call, uuid.uuid4().hex)
