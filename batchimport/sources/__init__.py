@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from batchimport.errors import UsageError
 from batchimport.object_store import is_url
+from batchimport.sources.bytes.archive import INSIDE, Archives, open_bytes
 from batchimport.sources.bytes.compression import plain_name
-from batchimport.sources.bytes.file import HEAD_BYTES, TextFile
+from batchimport.sources.bytes.file import HEAD_BYTES
 from batchimport.sources.bytes.unpack import on_disk, open_text
 from batchimport.sources.detect import check_is_meant, check_is_text, format_of_text
-from batchimport.sources.paths import is_kept, name_of, names_of
+from batchimport.sources.paths import is_kept, name_of, names_of, split_member
 from batchimport.sources.registry import FORMATS, spelled
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from batchimport.model import SourceOptions
     from batchimport.schema import RecordSchema
     from batchimport.sources.base import Batch, Form, Source
+    from batchimport.sources.bytes.file import TextFile
     from batchimport.sources.bytes.spool import Spool
     from batchimport.sources.shape import ShapedSource
 
@@ -49,9 +51,14 @@ def open_source(
         UsageError: If a file cannot be read, or is not what its name or `--format` says.
         FatalError: If an archive is damaged or cannot be unpacked.
     """
+    archives = Archives(unpack_into)
 
     def open_file(path: str, name: str) -> Source:
-        return _open_file(_resolve(path, spool), name, options, unpack_into)
+        archive, member = split_member(_resolve(path, spool))
+        file = archives.open(archive, member) if member else _open_alone(archive, unpack_into)
+        if options.compression is None:
+            file = archives.only_member(file, _SUFFIXES, is_named=not member and not is_kept(path))
+        return _open_file(file, name, options, unpack_into)
 
     if len(paths) == 1:
         return _shaped(open_file(paths[0], name_of(paths[0])), options)
@@ -59,6 +66,9 @@ def open_source(
 
     names = names_of(paths)
     return _shaped(ManySource(names, lambda at: open_file(paths[at], names[at])), options)
+
+
+_SUFFIXES = [suffix for known in FORMATS.values() for suffix in known.suffixes]
 
 
 def _shaped(source: Source, options: SourceOptions) -> ShapedSource:
@@ -93,21 +103,27 @@ def _resolve(path: str, spool: Spool | None) -> str:
     return str(spool.path)
 
 
-def _open_file(path: str, name: str, options: SourceOptions, unpack_into: Path | None) -> Source:
+def _open_alone(path: str, folder: Path | None) -> TextFile:
+    """Open what is no member of an archive."""
     if not is_url(path) and (stat.S_ISFIFO(_mode(path)) or stat.S_ISCHR(_mode(path))):
         raise UsageError(
             "is a pipe or a device, which can be read only once",
             where=path,
             hint="pipe it into `batchimport run -`, which keeps it until the job is completed",
         )
-    if options.format not in (None, *FORMATS):
-        names = ", ".join(map(repr, FORMATS))
-        raise UsageError(f"{options.format!r} is not one of {names}", where="--format")
-    file = _open_bytes(path, unpack_into)
-    kind = options.format or _format_by_name(name)
-    if options.format is None:
-        kind = _binary_format_of(file) or kind
-    _check_fits(name, kind, options)
+    return open_bytes(path, folder)
+
+
+def _open_file(
+    file: TextFile, name: str, options: SourceOptions, unpack_into: Path | None
+) -> Source:
+    path = file.path
+    try:
+        kind = _format_of(file, name, options)
+        _check_fits(name, kind, options)
+    except BaseException:
+        file.close()
+        raise
     if options.records is not None:
         kind = "json"
     if kind is not None and FORMATS[kind].magic is not None:
@@ -143,6 +159,17 @@ def _check_fits(name: str, kind: str | None, options: SourceOptions) -> None:
             )
 
 
+def _format_of(file: TextFile, name: str, options: SourceOptions) -> str | None:
+    """Return the format that the user, the first bytes or the name says; None if none does."""
+    if options.format not in (None, *FORMATS):
+        names = ", ".join(map(repr, FORMATS))
+        raise UsageError(f"{options.format!r} is not one of {names}", where="--format")
+    if options.format is not None:
+        return options.format
+    own_name = name_of(file.path) if INSIDE in file.path else name
+    return _binary_format_of(file) or _format_by_name(own_name)
+
+
 def _source_of(kind: str, *arguments: Any) -> Source:
     source: Source = _class_of(kind)(*arguments)
     return source
@@ -156,15 +183,6 @@ def _class_of(kind: str) -> Any:
 def _format_by_name(name: str) -> str | None:
     suffix = Path(plain_name(name)).suffix.lower()
     return next((kind for kind, known in FORMATS.items() if suffix in known.suffixes), None)
-
-
-def _open_bytes(path: str, folder: Path | None) -> TextFile:
-    """Open what a source names: a file, or an object by its URL."""
-    if not is_url(path):
-        return TextFile(path)
-    from batchimport.sources.bytes.remote import open_remote  # noqa: PLC0415 - most are files
-
-    return open_remote(path, folder)
 
 
 def _binary_format_of(file: TextFile) -> str | None:

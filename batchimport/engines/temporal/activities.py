@@ -13,6 +13,7 @@ import threading
 import time
 from collections import Counter
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -63,6 +64,11 @@ class _NotItsTurnError(Exception):
     """The chunk before this one is still not committed."""
 
 
+WORKER_BYTES = 64 * 1024 * 1024
+"""Memory of a worker beyond that of a process which imports alone: Temporal's client, and what the
+allocator keeps for each of its threads. Measured."""
+
+
 class WorkerReader:
     """Reads the load of this worker."""
 
@@ -74,6 +80,7 @@ class WorkerReader:
     def read(self) -> m.Reading:
         """Return the latest reading."""
         load = self._load.read()
+        load = replace(load, limit_bytes=max(1, load.limit_bytes - WORKER_BYTES))
         return m.Reading(self._name, self._host, load, self._slots, peak_memory_bytes())
 
 

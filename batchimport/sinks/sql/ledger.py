@@ -26,6 +26,7 @@ from batchimport.sinks.sql.completion import (
     accounting,
     build_indexes,
     drop_indexes,
+    end_others,
     run_script,
 )
 from batchimport.sinks.sql.dialect import Dialect
@@ -243,6 +244,8 @@ class SqlSink(Dialect):
         failpoints.reach("after-table")
         now = statements.now()
         facts[BEGAN_EMPTY] = not (self.exists(job.table) and self.has_rows(job.table))
+        if facts[BEGAN_EMPTY] and not job.atomic:
+            end_others(self, job.table, record.job_id, with_rows=True)
         record = replace(
             record,
             rows_before=rows_before,
