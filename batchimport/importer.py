@@ -329,7 +329,14 @@ class _Run:
 
     def _announce(self, opened: Opened) -> None:
         record = opened.record
-        event = started(record.job_id, self._job, self._source, opened.committed, opened.inferred)
+        event = started(
+            record.job_id,
+            self._job,
+            self._source,
+            opened.committed,
+            opened.inferred,
+            opened.notes,
+        )
         kept = (self._spool.note,) if self._spool is not None and self._spool.note else ()
         suspicious = likely_mistakes(self._job.schema) if self._job.model is None else ()
         notes = (*event.notes, *kept, *suspicious)

@@ -106,6 +106,13 @@ def _refuse_secrets(url: str, place: str, query: str) -> None:
         )
 
 
+def redact(url: str) -> str:
+    """Return a URL without what `parse` refuses in it."""
+    scheme, _, rest = url.partition("://")
+    place, slash, path = rest.partition("?")[0].partition("/")
+    return f"{scheme}://{place.rpartition('@')[2]}{slash}{path}"
+
+
 def file_name(url: str) -> str:
     """Return the last part of a URL's path, as a file would be called."""
     if url.partition(":")[0].lower() in WEB:

@@ -24,11 +24,14 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 WITNESSES_FOR_FORMAT = 20
 """Minimum number of values, all of the format, that make strings dates or UUIDs."""
 
+_LIKE_NUMBER = re.compile(r"[-+.0-9][-+.0-9eE]*")
+"""What all of the next three have in common: most texts are none."""
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,17})")
 _DECIMAL = re.compile(r"[+-]?(0|[1-9][0-9]*)?\.[0-9]+([eE][+-]?[0-9]{1,3})?")
 _POWER = re.compile(r"[+-]?(0|[1-9][0-9]*)(\.?[eE][+-]?[0-9]{1,3}|\.)|\+[1-9][0-9]{0,17}")
 """A number only in a column with decimals: by itself, `1e5` could be a name, `+49` a prefix, `1.` an item."""
 _BOOLEANS = ({"true", "false"}, {"True", "False"}, {"TRUE", "FALSE"})
+_BOOLEAN = frozenset[str]().union(*_BOOLEANS)
 _UUID = re.compile(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _DATE_TIME = re.compile(
@@ -331,15 +334,19 @@ def _type_of_text(value: str) -> str:
     if isinstance(value, Words):
         return "string"
     number = value.strip(" \t")
+    if not _LIKE_NUMBER.fullmatch(number):
+        return "boolean" if value in _BOOLEAN else "string"
     if _INTEGER.fullmatch(number):
         return "integer"
     for shape, kind in ((_DECIMAL, "number"), (_POWER, "power")):
         if shape.fullmatch(number):
             return kind if prints_alike(number) else "string"
-    return "boolean" if any(value in spelling for spelling in _BOOLEANS) else "string"
+    return "string"
 
 
 def _format_of(value: str) -> str | None:
+    if not SHORTEST <= len(value) <= LONGEST:
+        return None
     for name, shape, parse in _FORMATS:
         if shape.fullmatch(value):
             try:
@@ -350,6 +357,7 @@ def _format_of(value: str) -> str | None:
     return None
 
 
+SHORTEST, LONGEST = len("2024-01-31"), len("12345678-1234-1234-1234-123456789abc")
 _FORMATS: tuple[tuple[str, re.Pattern[str], Callable[[str], object]], ...] = (
     ("date", _DATE, date.fromisoformat),
     ("date-time", _DATE_TIME, datetime.fromisoformat),

@@ -90,7 +90,10 @@ def keeps_digits(text: str) -> bool:
 
 def prints_alike(text: str) -> bool:
     """Return whether a number is a double as programs print it: rounded to its digits, 17 at most."""
-    value, wanted = float(text), decimal_of(text)
+    value = float(text)
+    if repr(value) == text:
+        return math.isfinite(value)
+    wanted = decimal_of(text)
     if not math.isfinite(value):
         return False
     digits = len(wanted.as_tuple().digits)

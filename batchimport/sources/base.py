@@ -335,11 +335,13 @@ class OneFile(ABC):
             places = [self.size * place // SAMPLE_PLACES for place in range(1, SAMPLE_PLACES)]
             starts = [0, *map(self._next_record, places)]
             wanted = max(1, records // SAMPLE_PLACES)
+        is_first = True
         for start in starts:
             at, left = Position(start or 0), wanted if start is not None else 0
             while left > 0 and (chunk := self.cut(at, left, SAMPLE_CHUNK_BYTES)):
-                if chunk.hi - chunk.lo <= 2 * SAMPLE_CHUNK_BYTES:  # else it is one huge record
-                    yield chunk
+                if is_first or chunk.hi - chunk.lo <= 2 * SAMPLE_CHUNK_BYTES:
+                    yield chunk  # of the chunks that are one huge record, the first one is enough
+                is_first = False
                 left -= max(1, chunk.records)
                 at = chunk.end
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.helpers.cli import Ended
-from tests.helpers.destinations import KINDS, Database, Destination, File, make_destination
+from tests.helpers.destinations import SWEPT, Database, Destination, File, make_destination
 from tests.helpers.forked import call
 
 SCHEMA = {"properties": {"id": {"type": "integer"}, "word": {"type": "string"}}}
@@ -54,19 +54,8 @@ class User:
     def ids(self) -> list[int]:
         return sorted(row[0] for row in self.place.rows("users"))
 
-    def remove(self, *, drop: bool) -> None:
-        """Drop or empty the table; a dataset loses its parts, or its directory."""
-        if isinstance(self.place, Database):
-            self.place.execute("DROP TABLE users" if drop else "DELETE FROM users")
-            return
-        folder = Path(self.place.address.partition(":///")[2])
-        if drop:
-            shutil.rmtree(folder)
-        for part in folder.glob("part-*"):
-            part.unlink()
 
-
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=SWEPT)
 def user(request: pytest.FixtureRequest, tmp_path: Path) -> User:
     place = make_destination(request.param, tmp_path, lambda: request.getfixturevalue("postgres"))
     user = User(tmp_path, place)
@@ -212,7 +201,7 @@ def test_rows_that_are_gone_are_missed(user: User, drop: bool, is_done: bool) ->
     """Of a completed job and of one that is not; --restart alone imports them again."""
     fault = "" if is_done else "after-commit=kill@2"
     user.run("users.jsonl", "--chunk-size", 7, failpoints=fault)
-    user.remove(drop=drop)
+    user.place.remove(drop=drop)
     if isinstance(user.place, Database) or is_done:
         user.is_refused("users.jsonl", because="--restart imports it again")
         user.is_refused("users.jsonl", "--dry-run", because="--restart imports it again")
@@ -234,6 +223,21 @@ def test_some_rows_that_are_gone_are_missed(user: User) -> None:
     assert (refused.code, "add --if-exists replace" in refused.err) == (2, True)
     user.stores("users.jsonl", "--restart", "--if-exists", "replace")
     assert user.ids == list(range(RECORDS))
+
+
+def test_a_killed_job_does_not_go_on_in_a_table_that_was_emptied(user: User) -> None:
+    """Its rows went with the others, though the table has as many rows as it has stored."""
+    killed = "before-commit=kill@3"
+    words = "--chunk-size", 10
+    assert user.run("users.jsonl", *words, failpoints=killed).code == -9
+    user.lines("other.jsonl", *range(100, 100 + RECORDS))
+    user.stores("other.jsonl", "--if-exists", "replace")
+    if isinstance(user.place, Database):
+        user.is_refused("users.jsonl", *words, because="is gone: the table was empty when job")
+        user.stores("users.jsonl", "--restart")
+    else:
+        user.stores("users.jsonl", *words)  # what is left of a job is its files
+    assert user.ids == [*range(RECORDS), *range(100, 100 + RECORDS)]
 
 
 def test_a_file_that_was_deleted_is_missed(user: User) -> None:

@@ -13,6 +13,7 @@ import threading
 import time
 from collections import Counter
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -61,6 +62,11 @@ class _NotItsTurnError(Exception):
     """The chunk before this one is still not committed."""
 
 
+WORKER_BYTES = 64 * 1024 * 1024
+"""Memory of a worker beyond that of a process which imports alone: Temporal's client, and what the
+allocator keeps for each of its threads. Measured."""
+
+
 class WorkerReader:
     """Reads the load of this worker."""
 
@@ -72,6 +78,7 @@ class WorkerReader:
     def read(self) -> m.Reading:
         """Return the latest reading."""
         load = self._load.read()
+        load = replace(load, limit_bytes=max(1, load.limit_bytes - WORKER_BYTES))
         return m.Reading(self._name, self._host, load, self._slots, peak_memory_bytes())
 
 
@@ -204,7 +211,7 @@ class Activities:
                 spec.options.chunk_timeout_seconds,
                 spec.options.destination_wait_seconds,
             ),
-            started(record.job_id, job, source, opened.committed, opened.inferred),
+            started(record.job_id, job, source, opened.committed, opened.inferred, opened.notes),
             self._reader.read(),
             opened.resumed,
             hints.delivery,

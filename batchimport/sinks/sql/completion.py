@@ -41,12 +41,7 @@ def complete(database: Dialect, record: JobRecord) -> None:
 def _publish(database: Dialect, record: JobRecord) -> JobRecord:
     """Move the rows of a job with `--atomic` into its table; return its record."""
     table = str(record.configuration["table"])
-    database.run(  # what others have stored there goes: they must not go on
-        f"UPDATE {database.tables.jobs} SET epoch = epoch + 1, state = 'interrupted' "
-        "WHERE lower(table_name) = lower(?) AND state = 'running' AND job_id <> ? "
-        "AND configuration NOT LIKE ?",
-        (table, record.job_id, f'%"{STAGED}": {{%'),
-    )
+    end_others(database, table, record.job_id)
     staging.publish(database, record)
     facts = record.configuration | {BEGAN_EMPTY: True, EMPTIED_AT: statements.now()}
     record = _without(replace(record, configuration=facts), STAGED)
@@ -55,6 +50,23 @@ def _publish(database: Dialect, record: JobRecord) -> JobRecord:
         record = replace(record, rows_before=(record.rows_before or 0) + surplus)
     _write(database, record)
     return record
+
+
+def end_others(database: Dialect, table: str, job_id: str, *, with_rows: bool = False) -> None:
+    """Let no unfinished job go on in a table from which the rows of others are gone.
+
+    Args:
+        job_id: The job that goes on.
+        with_rows: Only jobs that have stored some.
+    """
+    jobs, chunks = database.tables.jobs, database.tables.chunks
+    stored = f"(SELECT job_id FROM {chunks} WHERE successful > 0)"
+    database.run(
+        f"UPDATE {jobs} SET epoch = epoch + 1, state = 'interrupted' "
+        "WHERE lower(table_name) = lower(?) AND state = 'running' AND job_id <> ? "
+        f"AND configuration NOT LIKE ?{f' AND job_id IN {stored}' if with_rows else ''}",
+        (table, job_id, f'%"{STAGED}": {{%'),
+    )
 
 
 def drop_indexes(database: Dialect, table: str) -> list[str]:

@@ -177,6 +177,8 @@ class FieldReader:
         Raises:
             UnreadableRecordError: If its quotes are out of order.
         """
+        if self._is_bare(record):
+            return list(map(self._read_bare, record.split(self._dialect.delimiter)))
         cells: list[Cell] = []
         at = 0
         while True:
@@ -188,6 +190,11 @@ class FieldReader:
             if not delimiter:
                 return cells
             at = match.end()
+
+    def _is_bare(self, record: str) -> bool:
+        """Say whether each delimiter of a record ends a field."""
+        quote, escape = self._dialect.quotechar, self._dialect.escapechar
+        return (not quote or quote not in record) and (not escape or escape not in record)
 
     def _unquoted(self, inside: str) -> str:
         if self._dialect.escapechar and self._pair is not None:
