@@ -86,7 +86,7 @@ def test_cells_keep_their_values_and_types(tmp_path: Path) -> None:
         (3, 1e-7, "5", "NA", None, None, None, None, None, None, 9.5, "TRUE", None),
     ]  # fmt: skip
     assert kinds[:5] == ["INTEGER", "REAL", "TEXT", "TEXT", "INTEGER"]
-    assert open_source([str(path)], SourceOptions()).notes == ()
+    assert table_of(path)[2] == "cells with an error, such as #N/A, are read as empty ones: 1"
 
 
 ROWS = [[1, "a", 2.5], [2, "b", 3.5], [3, "c", 4.5]]
@@ -174,6 +174,22 @@ def test_the_same_rows_in_another_workbook_are_known(tmp_path: Path) -> None:
         contents.append((source.contents, source.fingerprint))
         source.close()
     assert contents[0] == contents[1]
+
+
+def test_a_cell_far_away_is_refused(tmp_path: Path) -> None:
+    """The library would take 17 thousand million cells; empty ones that only have a style are none."""
+    path = tmp_path / "a.xlsx"
+    for far in ("x", None):
+        made = xlsxwriter.Workbook(path)
+        sheet = made.add_worksheet("S & T")
+        sheet.write_row(0, 0, ["id"])
+        sheet.write_row(1, 0, [1])
+        sheet.write(1_048_575, 16_383, far, made.add_format({"bold": True}))
+        made.close()
+        if far:
+            with pytest.raises(UsageError, match="sheet S & T has 1,048,576 rows and 16,384"):
+                table_of(path)
+    assert table_of(path)[1] == [("1",)]
 
 
 def test_what_is_no_workbook_is_said(tmp_path: Path) -> None:

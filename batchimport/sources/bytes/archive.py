@@ -279,7 +279,7 @@ class _Zip(Archive):
     def __init__(self, file: TextFile) -> None:
         self.path = file.path
         try:
-            self._zip = zipfile.ZipFile(io.BufferedReader(_Bytes(file), PIECE_BYTES))
+            self._zip = opened_zip(file)
             entries = self._zip.infolist()
             super().__init__(file, _checked(map(_zip_member, entries), file.path))
             self._check_apart(entries)
@@ -417,12 +417,17 @@ def open_archive(file: TextFile, folder: Path | None, *, to_list: bool = False) 
         raise
 
 
+def opened_zip(file: TextFile) -> zipfile.ZipFile:
+    """Return a file as a zip archive."""
+    return zipfile.ZipFile(io.BufferedReader(_Bytes(file), PIECE_BYTES))
+
+
 def is_workbook(file: TextFile) -> bool:
     """Say whether a file is a spreadsheet that is a zip archive: of Excel, or in OpenDocument."""
     if not file.read_at(0, len(_ZIP[0])).startswith(_ZIP[0]):
         return False
     try:
-        with zipfile.ZipFile(io.BufferedReader(_Bytes(file))) as made:
+        with opened_zip(file) as made:
             names = set(made.namelist())
             if not names.isdisjoint(_WORKBOOK):
                 return True

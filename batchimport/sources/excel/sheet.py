@@ -26,6 +26,7 @@ from batchimport.sources.csv.header import (
     join_names,
     notes_about,
 )
+from batchimport.sources.excel.package import look_at_sheet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -293,6 +294,7 @@ def _open_sheet(file: TextFile, wanted: str | None) -> tuple[str, Any, list[str]
         visible = [each.name for each in known if each.visible == calamine.SheetVisibleEnum.Visible]
         names = [each.name for each in known]
         name = _chosen(names, visible or names, wanted, file.path)
+        extent = look_at_sheet(file, name)
         sheet = workbook.get_sheet_by_name(name)
     except UsageError:
         raise
@@ -313,6 +315,10 @@ def _open_sheet(file: TextFile, wanted: str | None) -> tuple[str, Any, list[str]
         ) from error
     others = [each for each in visible if each != name]
     notes = [f"sheet: {name} (others: {', '.join(others)}; see --sheet)"] if others else []
+    if extent is not None and extent.errors:
+        notes.append(
+            f"cells with an error, such as #N/A, are read as empty ones: {extent.errors:,}"
+        )
     return name, sheet, notes
 
 
