@@ -7,6 +7,7 @@ of a job, and is written into ledgers, logs and messages.
 from __future__ import annotations
 
 import configparser
+import glob
 import netrc
 import os
 import re
@@ -23,7 +24,7 @@ from urllib.parse import unquote, urlsplit
 from batchimport.errors import BatchImportError, FatalError, SourceChangedError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 STORES = ("s3", "gs", "az")
 WEB = ("http", "https")
@@ -103,6 +104,13 @@ def _refuse_secrets(url: str, place: str, query: str) -> None:
             where=shown,
             hint="pipe it: curl -fsSL URL | batchimport run - --table NAME",
         )
+
+
+def redact(url: str) -> str:
+    """Return a URL without what `parse` refuses in it."""
+    scheme, _, rest = url.partition("://")
+    place, slash, path = rest.partition("?")[0].partition("/")
+    return f"{scheme}://{place.rpartition('@')[2]}{slash}{path}"
 
 
 def file_name(url: str) -> str:
@@ -357,25 +365,26 @@ def find(pattern: str) -> list[str]:
     Raises:
         UsageError: If the store cannot be listed.
     """
-    import glob  # noqa: PLC0415 - only here
-
     location = parse(pattern)
     store, key = connect(location, OPENING_RETRIES), location.key
-    is_prefix = not key or key.endswith("/")
     magic = re.search(r"[*?\[]", key)
     folder = key[: magic.start()].rpartition("/")[0] if magic else key.rstrip("/")
-    names = _list(store, folder, location)
-    if is_prefix and not glob.has_magic(key):
-        hidden = re.compile(r"(^|/)[._]")
-        return [
-            location.at(name).url
-            for name in names
-            if not hidden.search(name[len(key) :]) and not name.endswith("/")
-        ]
-    if key in names:
-        return [location.url]
-    matches = re.compile(_as_regex(key)).fullmatch
-    return [location.at(name).url for name in names if matches(name) and not name.endswith("/")]
+    return [location.at(name).url for name in matching(key, _list(store, folder, location))]
+
+
+def matching(pattern: str, names: Sequence[str]) -> list[str]:
+    """Return the names that a pattern or prefix means, by the rules of `find`."""
+    if pattern in names and not pattern.endswith("/"):
+        return [pattern]
+    files = [name for name in names if not name.endswith("/")]
+    if glob.has_magic(pattern):
+        matches = re.compile(_as_regex(pattern)).fullmatch
+        return list(filter(matches, files))
+    if pattern and not pattern.endswith("/"):
+        return []
+    hidden = re.compile(r"(^|/)[._]")
+    below = [name for name in files if name.startswith(pattern)]
+    return [name for name in below if not hidden.search(name[len(pattern) :])]
 
 
 def _list(store: Any, folder: str, location: Location) -> list[str]:

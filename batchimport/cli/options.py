@@ -97,7 +97,9 @@ Address = partial(typer.Option, metavar="URL")
 Sources = Annotated[
     list[str],
     typer.Argument(
-        metavar="SOURCE", help="Files to import: paths, quoted patterns, - for standard input."
+        metavar="SOURCE",
+        help="Files to import: paths, quoted patterns, members of archives "
+        "('a.zip!/*.csv'), - for standard input.",
     ),
 ]
 JobId = Annotated[

@@ -42,7 +42,8 @@ def run(
         list[str] | None,
         typer.Argument(
             metavar="SOURCE",
-            help="Files to import: paths, quoted patterns, - for standard input. With a --config of "
+            help="Files to import: paths, quoted patterns, members of archives "
+            "('a.zip!/*.csv'), - for standard input. With a --config of "
             "several jobs: the names of those to run; none for all.",
         ),
     ] = None,

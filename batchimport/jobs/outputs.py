@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from batchimport.errors import UsageError
-from batchimport.sources.paths import STANDARD_INPUT, is_kept
+from batchimport.sources.paths import STANDARD_INPUT, is_kept, split_member
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -62,7 +62,7 @@ def refuse_overwriting(
 
 def _inputs(job: Job, read: Mapping[str, str | Path | None]) -> list[tuple[str | Path, str]]:
     files: list[tuple[str | Path, str]] = [
-        (path, "the source") for path in job.sources if not is_kept(path)
+        (split_member(path)[0], "the source") for path in job.sources if not is_kept(path)
     ]
     scheme, _, path = job.destination.partition(":///")
     if scheme in ("sqlite", "duckdb"):

@@ -50,6 +50,12 @@ _MYSQL = Scheme(
     password_variable="MYSQL_PWD",  # noqa: S106 - a name
     redact="batchimport.sinks.mysql.address:redact",
 )
+_STORE = Scheme(
+    "batchimport.sinks.parquet.store:StoreSink",
+    "s3://bucket/prefix (Parquet; also gs:// and az://)",
+    extra="remote",
+    redact="batchimport.object_store:redact",
+)
 
 SINKS = {
     "sqlite": Scheme(
@@ -77,6 +83,9 @@ SINKS = {
     "postgres": replace(_POSTGRES, example=""),
     "mysql": _MYSQL,
     "mariadb": replace(_MYSQL, example=""),
+    "s3": _STORE,
+    "gs": replace(_STORE, example=""),
+    "az": replace(_STORE, example=""),
 }
 """All schemes by their names in lower case."""
 

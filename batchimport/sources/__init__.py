@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from batchimport.errors import UsageError
 from batchimport.object_store import is_url
+from batchimport.sources.bytes.archive import INSIDE, Archives, is_workbook, open_bytes
 from batchimport.sources.bytes.compression import plain_name
-from batchimport.sources.bytes.file import HEAD_BYTES, TextFile
+from batchimport.sources.bytes.file import HEAD_BYTES
 from batchimport.sources.bytes.unpack import on_disk, open_text
 from batchimport.sources.detect import check_is_meant, check_is_text, format_of_text
-from batchimport.sources.paths import is_kept, name_of, names_of
+from batchimport.sources.paths import is_kept, name_of, names_of, split_member
 from batchimport.sources.registry import FORMATS, spelled
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from batchimport.model import SourceOptions
     from batchimport.schema import RecordSchema
     from batchimport.sources.base import Batch, Form, Source
+    from batchimport.sources.bytes.file import TextFile
     from batchimport.sources.bytes.spool import Spool
     from batchimport.sources.shape import ShapedSource
 
@@ -49,9 +51,15 @@ def open_source(
         UsageError: If a file cannot be read, or is not what its name or `--format` says.
         FatalError: If an archive is damaged or cannot be unpacked.
     """
+    archives = Archives(unpack_into)
 
     def open_file(path: str, name: str) -> Source:
-        return _open_file(_resolve(path, spool), name, options, unpack_into)
+        archive, member = split_member(_resolve(path, spool))
+        file = archives.open(archive, member) if member else _open_alone(archive, unpack_into)
+        named = options.format or _format_by_name(name_of(file.path) if member else name)
+        if options.compression is None and named != "excel":
+            file = archives.only_member(file, _SUFFIXES, is_named=not member and not is_kept(path))
+        return _open_file(file, name, options, unpack_into)
 
     if len(paths) == 1:
         return _shaped(open_file(paths[0], name_of(paths[0])), options)
@@ -59,6 +67,9 @@ def open_source(
 
     names = names_of(paths)
     return _shaped(ManySource(names, lambda at: open_file(paths[at], names[at])), options)
+
+
+_SUFFIXES = [suffix for known in FORMATS.values() for suffix in known.suffixes]
 
 
 def _shaped(source: Source, options: SourceOptions) -> ShapedSource:
@@ -93,25 +104,31 @@ def _resolve(path: str, spool: Spool | None) -> str:
     return str(spool.path)
 
 
-def _open_file(path: str, name: str, options: SourceOptions, unpack_into: Path | None) -> Source:
+def _open_alone(path: str, folder: Path | None) -> TextFile:
+    """Open what is no member of an archive."""
     if not is_url(path) and (stat.S_ISFIFO(_mode(path)) or stat.S_ISCHR(_mode(path))):
         raise UsageError(
             "is a pipe or a device, which can be read only once",
             where=path,
             hint="pipe it into `batchimport run -`, which keeps it until the job is completed",
         )
-    if options.format not in (None, *FORMATS):
-        names = ", ".join(map(repr, FORMATS))
-        raise UsageError(f"{options.format!r} is not one of {names}", where="--format")
-    file = _open_bytes(path, unpack_into)
-    kind = options.format or _format_by_name(name)
-    if options.format is None:
-        kind = _binary_format_of(file) or kind
-    _check_fits(name, kind, options)
+    return open_bytes(path, folder)
+
+
+def _open_file(
+    file: TextFile, name: str, options: SourceOptions, unpack_into: Path | None
+) -> Source:
+    path = file.path
+    try:
+        kind = _format_of(file, name, options)
+        _check_fits(name, kind, options)
+    except BaseException:
+        file.close()
+        raise
     if options.records is not None:
         kind = "json"
     if kind is not None and FORMATS[kind].magic is not None:
-        return _source_of(kind, on_disk(file, unpack_into), name, options)
+        return _open_binary(kind, on_disk(file, unpack_into), name, options, unpack_into)
     text = open_text(file, options, kind, unpack_into)
     try:
         head = text.read_at(0, HEAD_BYTES)
@@ -129,6 +146,7 @@ def _open_file(path: str, name: str, options: SourceOptions, unpack_into: Path |
 _OF_FORMATS = {
     ("json", "jsonl"): ("records", "flatten"),
     ("csv", "tsv", "copy"): ("decimal", "thousands", "comment", "ragged"),
+    ("excel",): ("sheet",),
 }
 """Options that only some formats have."""
 
@@ -139,8 +157,36 @@ def _check_fits(name: str, kind: str | None, options: SourceOptions) -> None:
         given = next((each for each in names if getattr(options, each)), None)
         if kind is not None and kind not in kinds and given is not None:
             raise UsageError(
-                f"{name} is {kind}: only {', '.join(kinds)} have this option", where=f"--{given}"
+                f"{name} is {kind}: only {', '.join(kinds)} {'have' if len(kinds) > 1 else 'has'} this option",
+                where=f"--{given}",
             )
+
+
+def _format_of(file: TextFile, name: str, options: SourceOptions) -> str | None:
+    """Return the format that the user, the first bytes or the name says; None if none does."""
+    if options.format not in (None, *FORMATS):
+        names = ", ".join(map(repr, FORMATS))
+        raise UsageError(f"{options.format!r} is not one of {names}", where="--format")
+    if options.format is not None:
+        return options.format
+    own_name = name_of(file.path) if INSIDE in file.path else name
+    return _binary_format_of(file) or _format_by_name(own_name)
+
+
+def _open_binary(
+    kind: str, file: TextFile, name: str, options: SourceOptions, folder: Path | None
+) -> Source:
+    if FORMATS[kind].text is None:
+        return _source_of(kind, file, name, options)
+    try:
+        text = _load(FORMATS[kind].text)(file, options, folder)
+    finally:
+        file.close()
+    try:
+        return _source_of(kind, text, name, options)
+    except BaseException:
+        text.close()
+        raise
 
 
 def _source_of(kind: str, *arguments: Any) -> Source:
@@ -149,8 +195,12 @@ def _source_of(kind: str, *arguments: Any) -> Source:
 
 
 def _class_of(kind: str) -> Any:
-    module, _, name = FORMATS[kind].source.partition(":")
-    return getattr(import_module(module), name)
+    return _load(FORMATS[kind].source)
+
+
+def _load(name: str | None) -> Any:
+    module, _, attribute = str(name).partition(":")
+    return getattr(import_module(module), attribute)
 
 
 def _format_by_name(name: str) -> str | None:
@@ -158,18 +208,11 @@ def _format_by_name(name: str) -> str | None:
     return next((kind for kind, known in FORMATS.items() if suffix in known.suffixes), None)
 
 
-def _open_bytes(path: str, folder: Path | None) -> TextFile:
-    """Open what a source names: a file, or an object by its URL."""
-    if not is_url(path):
-        return TextFile(path)
-    from batchimport.sources.bytes.remote import open_remote  # noqa: PLC0415 - most are files
-
-    return open_remote(path, folder)
-
-
 def _binary_format_of(file: TextFile) -> str | None:
     """Return the binary format whose magic bytes a file begins with; None for text."""
     head = file.read_at(0, 16)
+    if is_workbook(file):
+        return "excel"
     binary = {kind: known.magic for kind, known in FORMATS.items() if known.magic is not None}
     return next((kind for kind, magic in binary.items() if head.startswith(magic)), None)
 

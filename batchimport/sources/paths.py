@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 from batchimport.errors import UsageError
 from batchimport.object_store import STORES, WEB, file_name, find, is_url, parse
+from batchimport.sources.bytes.archive import INSIDE, members_of
 from batchimport.sources.registry import FORMATS
 
 if TYPE_CHECKING:
@@ -32,11 +33,11 @@ _TYPES = {
         ".jsonlines",
         ".jl",
         ".psv",
-        ".xlsx",
         ".gz",
         ".gzip",
         ".zst",
     ),
+    *(".zip", ".tar", ".tgz", ".tbz2", ".txz", ".tzst"),
     *(".zstd", ".bz2", ".xz", *(suffix for known in FORMATS.values() for suffix in known.suffixes)),
 }
 """Suffixes that say how a file is written, not which one it is."""
@@ -49,8 +50,10 @@ def find_sources(words: Iterable[str]) -> tuple[str, ...]:
     An argument that is the name of an existing file is not a pattern. The files of a pattern are sorted
     by name.
 
+    What comes after `!/` names members of an archive.
+
     Raises:
-        UsageError: If a pattern matches no file.
+        UsageError: If a pattern matches no file, or no member.
     """
     files: dict[str, str] = {}
     for path in (path for word in words for path in _files_of(word)):
@@ -59,7 +62,20 @@ def find_sources(words: Iterable[str]) -> tuple[str, ...]:
 
 
 def _identity(path: str) -> str:
-    return path if path == STANDARD_INPUT or is_url(path) else str(Path(path).resolve())
+    if path == STANDARD_INPUT or is_url(path):
+        return path
+    file, member = split_member(path)
+    return f"{Path(file).resolve()}{INSIDE if member else ''}{member}"
+
+
+def split_member(path: str) -> tuple[str, str]:
+    """Return the path of an archive and the name of a member in it; "" if it is a file by itself."""
+    if INSIDE not in path or os.path.exists(path):  # noqa: PTH110 - takes any string
+        return path, ""
+    parts = path.split(INSIDE)
+    ways = [(INSIDE.join(parts[:at]), INSIDE.join(parts[at:])) for at in range(1, len(parts))]
+    is_there = (way for way in ways if os.path.exists(way[0]))  # noqa: PTH110 - takes any string
+    return next(is_there, ways[0])
 
 
 def _files_of(word: str) -> Iterator[str]:
@@ -67,6 +83,11 @@ def _files_of(word: str) -> Iterator[str]:
         raise UsageError("an empty name", where="SOURCE", hint="name a file")
     if word == STANDARD_INPUT:
         yield word
+        return
+    archive, inside = split_member(word)
+    if INSIDE in word and archive != word:
+        for path in _files_of(archive):
+            yield from _members_of(path, inside)
         return
     if _URL.match(word) and not os.path.exists(word):  # noqa: PTH110 - takes any string
         yield from _objects_of(word)
@@ -79,6 +100,14 @@ def _files_of(word: str) -> Iterator[str]:
     if not matches:
         raise UsageError("no file matches", where=word, hint="check the path and the pattern")
     yield from (str(Path(path).absolute()) for path in matches)
+
+
+def _members_of(archive: str, inside: str) -> Iterator[str]:
+    """Yield the paths of the members that a name or a pattern means; a name is looked up on use."""
+    names = [inside]
+    if glob.has_magic(inside) or not inside or inside.endswith("/"):
+        names = members_of(archive, inside)
+    yield from (f"{archive}{INSIDE}{name}" for name in names)
 
 
 def _objects_of(word: str) -> tuple[str, ...]:
@@ -135,6 +164,7 @@ def _stem_of(path: str) -> str:
 
 def name_of(path: str) -> str:
     """Return what users call a single file."""
+    path = path.rpartition(INSIDE)[2]
     return _KEPT.get(path) or _readable(file_name(path) if is_url(path) else Path(path).name)
 
 

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from tests.helpers.cli import SAMPLE, Workdir
-from tests.helpers.destinations import KINDS, Database, Destination, ParquetFolder, make_destination
+from tests.helpers.destinations import SWEPT, Database, Destination, ParquetFolder, make_destination
 
 OPTIONS = ["--schema", str(SAMPLE / "users.schema.json"), "--chunk-size", "500"]
 SAME = ("status", "exit_code", "total_items", "successful", "failed", "rejects_by_code")
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=SWEPT)
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Destination:
     return make_destination(request.param, tmp_path, lambda: request.getfixturevalue("postgres"))
 

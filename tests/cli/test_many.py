@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tarfile
 
 from tests.helpers.cli import Workdir
 from tests.helpers.tables import content, query
@@ -25,6 +26,25 @@ def test_files_of_a_pattern_are_one_job(workdir: Workdir) -> None:
     place = {"record": 2, "source": "b.csv", "line": 3, "byte_offset": 13, "raw": "bad"}
     assert {name: reject[name] for name in place} == place
     assert workdir.run("logs/?.csv")["status"] == "already_completed"
+
+
+def test_members_of_an_archive_are_one_job(workdir: Workdir) -> None:
+    """Killed and continued, each record once; a plain copy of a member is in the table already."""
+    first = workdir.write("a.csv", "id,name\n" + "".join(f"{at},n\n" for at in range(5000)))
+    second = workdir.write("b.csv", "id,name\n" + "".join(f"{at},m\n" for at in range(5000, 9000)))
+    with tarfile.open(workdir.path / "x.tar.gz", "w:gz") as made:
+        made.add(first, "./a.csv")
+        made.add(second, "./b.csv")
+    words = ("x.tar.gz!/*.csv", "--table", "t", "--to", "sqlite:///t.db", "--chunk-size", 1000)
+    workdir.call("run", *words, BATCHIMPORT_FAILPOINTS="after-commit=kill@6")
+    summary = workdir.run(*words)
+    assert (summary["resumed"], summary["successful"]) == (True, 9000)
+    ids = query(workdir.path / "t.db", "SELECT count(*), count(DISTINCT id) FROM t")
+    assert ids == [(9000, 9000)]
+    ended = workdir.call("run", "b.csv", "--table", "t", "--to", "sqlite:///t.db")
+    assert (ended.code, "in the table already" in ended.err) == (6, True)
+    ended = workdir.call("run", "x.tar.gz!/a.csv", "--summary", "x.tar.gz")
+    assert (ended.code, "would overwrite the source" in ended.err) == (2, True), ended.err
 
 
 def test_formats_may_differ_when_a_schema_says_the_types(workdir: Workdir) -> None:

@@ -6,7 +6,9 @@ import gzip
 import io
 import json
 import sqlite3
+import tarfile
 import uuid
+import zipfile
 from base64 import b64encode
 from contextlib import closing
 from pathlib import Path
@@ -73,6 +75,22 @@ def test_every_format_is_read_from_a_web_server(name: str, web: Web, tmp_path: P
     assert _rows(tmp_path) == ROWS
     again = _import(tmp_path, f"{web.url}/in/{name}")
     assert again.summary.status == "already_completed"
+
+
+def test_members_of_archives_on_a_web_server_are_read(web: Web, tmp_path: Path) -> None:
+    """By a pattern in a zip, and by name in a tar, of which only that part is fetched."""
+    half = LINES.index(b"\n", len(LINES) // 2) + 1
+    packed, tar = io.BytesIO(), io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as made:
+        made.writestr("in/users.jsonl", LINES[:half])
+    with tarfile.open(fileobj=tar, mode="w") as made:
+        entry = tarfile.TarInfo("more.jsonl")
+        entry.size = len(LINES) - half
+        made.addfile(entry, io.BytesIO(LINES[half:]))
+    web.files |= {"/a.zip": packed.getvalue(), "/b.tar": tar.getvalue()}
+    urls = (f"{web.url}/a.zip!/**/*.jsonl", f"{web.url}/b.tar!/more.jsonl")
+    assert _import(tmp_path, *urls).summary.status == "completed"
+    assert _rows(tmp_path) == ROWS
     assert all(asked for _, _, asked in web.asked)
 
 

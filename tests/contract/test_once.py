@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.helpers.cli import Ended
-from tests.helpers.destinations import KINDS, Database, Destination, File, make_destination
+from tests.helpers.destinations import SWEPT, Database, Destination, File, make_destination
 from tests.helpers.forked import call
 
 SCHEMA = {"properties": {"id": {"type": "integer"}, "word": {"type": "string"}}}
@@ -54,19 +54,8 @@ class User:
     def ids(self) -> list[int]:
         return sorted(row[0] for row in self.place.rows("users"))
 
-    def remove(self, *, drop: bool) -> None:
-        """Drop or empty the table; a dataset loses its parts, or its directory."""
-        if isinstance(self.place, Database):
-            self.place.execute("DROP TABLE users" if drop else "DELETE FROM users")
-            return
-        folder = Path(self.place.address.partition(":///")[2])
-        if drop:
-            shutil.rmtree(folder)
-        for part in folder.glob("part-*"):
-            part.unlink()
 
-
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=SWEPT)
 def user(request: pytest.FixtureRequest, tmp_path: Path) -> User:
     place = make_destination(request.param, tmp_path, lambda: request.getfixturevalue("postgres"))
     user = User(tmp_path, place)
@@ -212,7 +201,7 @@ def test_rows_that_are_gone_are_missed(user: User, drop: bool, is_done: bool) ->
     """Of a completed job and of one that is not; --restart alone imports them again."""
     fault = "" if is_done else "after-commit=kill@2"
     user.run("users.jsonl", "--chunk-size", 7, failpoints=fault)
-    user.remove(drop=drop)
+    user.place.remove(drop=drop)
     if isinstance(user.place, Database) or is_done:
         user.is_refused("users.jsonl", because="--restart imports it again")
         user.is_refused("users.jsonl", "--dry-run", because="--restart imports it again")

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from tests.faults.sweep import Ending, Victim, new_victim
-from tests.helpers.destinations import KINDS
+from tests.helpers.destinations import SWEPT
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="module", params=SWEPT)
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

@@ -28,6 +28,7 @@ from tests.helpers.tracing import has_stopped, wait_for
         pytest.param("duckdb", marks=pytest.mark.slow),
         pytest.param("parquet", marks=pytest.mark.slow),
         pytest.param("mysql", marks=pytest.mark.slow),
+        pytest.param("s3", marks=pytest.mark.slow),
     ],
 )
 def kind(request: pytest.FixtureRequest) -> str:

@@ -18,6 +18,7 @@ RESTARTING = ("during-removal", "after-forgetting")
 SOME_JOBS = ("before-removing-state", "after-publishing", "after-sql")
 POINTS = tuple(point for point in failpoints.POINTS if point not in (*RESTARTING, *SOME_JOBS))
 IN_CHUNK = ("before-store", "after-ledger-row", "after-rows", "before-commit", "after-commit")
+DATASETS = ("parquet", "s3")
 EMPTIED = ("--if-exists", "truncate")
 BEGINNING = (*RESTARTING, "after-table", "after-claim", "before-commit")
 
@@ -33,9 +34,9 @@ def test_the_points_are_those_of_the_program() -> None:
 def reached(kind: str, points: Sequence[str]) -> list[str]:
     """Leave out what a sink has not.
 
-    Only Parquet removes files; there the ledger row is in them. Only MySQL names a table afterwards.
+    Only datasets remove files; there the ledger row is in them. Only MySQL names a table afterwards.
     """
-    lacking = {"after-ledger-row"} if kind == "parquet" else {"during-removal"}
+    lacking = {"after-ledger-row"} if kind in DATASETS else {"during-removal"}
     lacking |= set() if kind == "mysql" else {"before-renaming"}
     return [each for each in points if each not in lacking]
 
@@ -73,7 +74,7 @@ def begin_again(
 @pytest.mark.parametrize("asked", [True, False])
 def test_killed_over_a_restart(kind: str, victim: Victim, whole: Ending, asked: bool) -> None:
     """The old ledger accounts for all rows until a new one does, whatever is run next."""
-    more = [] if kind == "parquet" else EMPTIED
+    more = [] if kind in DATASETS else EMPTIED
     begin_again(victim, whole, reached(kind, BEGINNING), *more, unfinished=asked, asked=asked)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.faults.sweep import KILLED, new_victim
 from tests.helpers.cli import Ended
-from tests.helpers.destinations import KINDS, Destination
+from tests.helpers.destinations import SWEPT, Destination
 from tests.helpers.forked import call
 
 RECORDS = 90
@@ -29,6 +29,12 @@ POINTS = (
     "during-export",
     "file-written",
 )
+
+SIZES = [
+    *(("sqlite", 4), ("postgresql", 5), ("duckdb", 3), ("parquet", 7), ("mysql", 6)),
+    pytest.param("s3", 8, marks=pytest.mark.slow),
+]
+"""Records a chunk."""
 
 
 def imported(folder: Path, place: Destination, size: int) -> None:
@@ -59,7 +65,7 @@ def replay(folder: Path, place: Destination, fault: str = "") -> Ended:
     return ended
 
 
-@pytest.mark.parametrize(("kind", "size"), list(zip(KINDS, (4, 5, 3, 7, 6), strict=True)))
+@pytest.mark.parametrize(("kind", "size"), SIZES)
 def test_killed_over_a_replay(
     kind: str, size: int, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
@@ -79,7 +85,7 @@ def test_killed_over_a_replay(
     assert (again.code, again.summary["status"]) == (3, "already_completed")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", SWEPT)
 def test_an_attempt_that_breaks_is_tried_again(
     kind: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

@@ -15,7 +15,9 @@ from tests.helpers.cli import Workdir
 
 CODES = {0, 3, 5, 130, 143, -signal.SIGINT, -signal.SIGTERM}
 """The last two: a signal before Python, or this program, has installed its handlers."""
-LONGEST_RUN = 4.0
+LONGEST_RUN = 2.5
+STARTING = ("Could not import runpy module", "init_import_site", "init_sys_streams")
+"""What Python says of a SIGINT before it runs any program; then it exits with 1."""
 
 
 def interrupted(path: Path, dice: random.Random, scheme: str) -> None:
@@ -27,8 +29,9 @@ def interrupted(path: Path, dice: random.Random, scheme: str) -> None:
         time.sleep(dice.random() * LONGEST_RUN)  # noqa: TID251 - at any moment
         process.send_signal(dice.choice((signal.SIGINT, signal.SIGTERM)))
     _, err = process.communicate(timeout=100)
-    assert process.returncode in CODES, (process.returncode, err)
-    assert "Traceback" not in err or process.returncode < 0, err
+    if not any(words in err for words in STARTING):
+        assert process.returncode in CODES, (process.returncode, err)
+        assert "Traceback" not in err or process.returncode < 0, err
     assert workdir.run(*options[1:], "--to", f"{scheme}:///d.db")["total_processed"] == 300
 
 
@@ -53,4 +56,4 @@ def test_signals_at_a_few_moments(tmp_path: Path, scheme: str) -> None:
 @pytest.mark.parametrize("scheme", ["sqlite", "duckdb", "parquet"])
 def test_signals_at_two_thousand_moments(tmp_path: Path, scheme: str) -> None:
     """No crash, no other exit code, nothing lost."""
-    _many(tmp_path, scheme, 700)
+    _many(tmp_path, scheme, 500)

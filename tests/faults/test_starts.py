@@ -54,6 +54,8 @@ def otherwise(address: str) -> str:
         return address.replace("mysql:", "mariadb:", 1)
     if "postgresql" in address:
         return address.replace("127.0.0.1", "localhost")
+    if address.startswith("s3:"):
+        return address + "/"
     scheme, path = address.split(":///")
     return f"{scheme}:///{path.rpartition('/')[0]}/./{path.rpartition('/')[2]}"
 

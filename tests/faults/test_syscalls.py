@@ -19,6 +19,7 @@ KILLING = {
     "parquet": ("write", "fsync", "linkat", "rename", "unlink"),
     "postgresql": ("sendto", "recvfrom", "rename", "fsync"),
     "mysql": ("sendto", "recvfrom", "memfd_create"),
+    "s3": ("writev", "recvfrom", "rename", "fsync"),
 }
 FAILING = {
     "sqlite": ("pwrite64:error=ENOSPC", "fsync:error=EIO"),

@@ -14,10 +14,14 @@ ROOT = Path(__file__).resolve().parents[2]
 SAMPLE = ROOT / "sample_data"
 COMMAND = [sys.executable, "-m", "batchimport"]
 
+SERVERS: dict[str, str] = {}
+"""Variables by which every command finds the servers that tests have started."""
+
 
 def environment(**more: str) -> dict[str, str]:
     known = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
-    return {**known, "PYTHONPATH": str(ROOT), "TERM": "xterm-256color", "LANG": "C.UTF-8", **more}
+    known |= {"PYTHONPATH": str(ROOT), "TERM": "xterm-256color", "LANG": "C.UTF-8"}
+    return {**known, **SERVERS, **more}
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import shutil
 import sqlite3
 from abc import ABC, abstractmethod
@@ -12,15 +14,20 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import duckdb
+import obstore
 import polars as pl
 import psycopg
 import pymysql
+import pytest
 from pymysql.constants import ER
 
+from batchimport.sinks.base import FORGOTTEN
+from batchimport.sinks.parquet.ledger import CHUNK, rejects_in
 from batchimport.sinks.parquet.sink import ParquetSink
-from batchimport.sinks.sql.statements import LEDGER_TABLES
-from tests.helpers import mariadb
-from tests.helpers.stores import ADAPTERS
+from batchimport.sinks.parquet.store import StoreSink
+from batchimport.sinks.sql.statements import LEDGER_TABLES, committed
+from tests.helpers import mariadb, web
+from tests.helpers.stores import ADAPTERS, frames_below
 
 Rows = list[tuple[Any, ...]]
 JOBS, CHUNKS, REJECTS = LEDGER_TABLES
@@ -57,6 +64,10 @@ class Destination(ABC):
     def hand_over(self) -> None:
         """Let the job look as if its owner were on another host."""
 
+    @abstractmethod
+    def remove(self, *, drop: bool) -> None:
+        """Drop or empty the table `users`; a dataset loses its parts, or all files."""
+
     def ending(self, table: str) -> tuple[Rows, Rows]:
         """Return all rows and all rejects in order."""
         return sorted(self.rows(table), key=repr), self.rejects()
@@ -92,6 +103,9 @@ class Database(Destination):
 
     def hand_over(self) -> None:
         self.execute(f"UPDATE {JOBS} SET owner = '{SOMEBODY}'")
+
+    def remove(self, *, drop: bool) -> None:
+        self.execute("DROP TABLE users" if drop else "DELETE FROM users")
 
 
 class File(Database):
@@ -197,11 +211,73 @@ class ParquetFolder(Destination):
             schema = sink._folder.schema(sink._folder.job_path(job.job_id))
             sink._ledger.write_job(job, "users", SOMEBODY, schema)
 
+    def remove(self, *, drop: bool) -> None:
+        if drop:
+            shutil.rmtree(self.path)
+        for part in self.path.glob("part-*"):
+            part.unlink()
+
     def _sink(self) -> ParquetSink:
         return ParquetSink(self.address)
 
     def _job_ids(self) -> list[str]:
         return self._sink()._folder.job_ids()  # those that are being forgotten, too
+
+
+class ObjectStore(Destination):
+    """A prefix of a bucket; its ledger is in footers, those of parts that are being removed, too."""
+
+    options = ()
+
+    def rows(self, table: str) -> Rows:
+        """Return what a reader finds who reads all objects."""
+        del table
+        return [row for frame in frames_below(self.store, self.prefix) for row in frame.rows()]
+
+    def rejects(self) -> Rows:
+        found = [reject for footer in self._footers() for reject in rejects_in(footer)]
+        return [(each.record, each.to_dict()) for each in sorted(found, key=lambda r: r.record)]
+
+    def accounts(self) -> tuple[int, int]:
+        sink = StoreSink(self.address)
+        chunks = [committed(json.loads(footer[CHUNK])) for footer in self._footers()]
+        if not sink._ledger.jobs().leaving and all(job.state != FORGOTTEN for job in sink.jobs()):
+            seen = [chunk for job in sink.jobs() for chunk in sink.committed(job.job_id)]
+            assert len(seen) == len(chunks)
+        return sum(row.successful for row in chunks), sum(row.failed for row in chunks)
+
+    def hand_over(self) -> None:
+        def change(jobs: Any) -> bool:
+            for entry in jobs.entries.values():
+                entry.row["owner"] = SOMEBODY
+            return True
+
+        StoreSink(self.address)._ledger.change(change)
+
+    def remove(self, *, drop: bool) -> None:
+        """Remove the parts, or everything."""
+        found = obstore.list(self.store, self.prefix.rstrip("/")).collect()
+        paths = [meta["path"] for meta in found]
+        obstore.delete(self.store, [path for path in paths if drop or "/part-" in path])
+
+    @property
+    def store(self) -> Any:
+        return web.shared_s3().store()
+
+    @property
+    def prefix(self) -> str:
+        return self.address.split("/", 3)[3] + "/"
+
+    def _footers(self) -> list[dict[str, str]]:
+        found = obstore.list(self.store, self.prefix.rstrip("/")).collect()
+        paths = [
+            meta["path"]
+            for meta in found
+            if "/part-" in meta["path"].removeprefix(self.prefix[:-1])
+        ]
+        files = [bytes(obstore.get(self.store, path).bytes()) for path in sorted(paths)]
+        footers = [pl.read_parquet_metadata(io.BytesIO(file)) for file in files]
+        return [footer for footer in footers if CHUNK in footer]
 
 
 KINDS: dict[str, type[Destination]] = {
@@ -210,8 +286,12 @@ KINDS: dict[str, type[Destination]] = {
     "duckdb": DuckdbFile,
     "parquet": ParquetFolder,
     "mysql": MysqlDatabase,
+    "s3": ObjectStore,
 }
 """Every sink that the sweeps run over."""
+SWEPT = [pytest.param(kind, marks=pytest.mark.slow) if kind == "s3" else kind for kind in KINDS]
+"""The same; an object store takes requests where others take system calls, and so is swept when there
+is time. Always: tests/faults/test_object_store.py."""
 
 
 def make_destination(kind: str, folder: Path, postgres: Callable[[], Any]) -> Destination:

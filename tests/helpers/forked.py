@@ -14,7 +14,7 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -27,12 +27,13 @@ from batchimport.display import lines, report
 from batchimport.sinks.duckdb import sink as duckdb
 from batchimport.sinks.mysql import sink as mysql
 from batchimport.sinks.parquet import sink as parquet
+from batchimport.sinks.parquet import store
 from batchimport.sinks.postgres import sink as postgres
 from batchimport.sinks.sqlite import sink as sqlite
 from batchimport.sources.csv import source as csv_source
 from batchimport.sources.jsonl import source as jsonl_source
 from tests.helpers import breaks
-from tests.helpers.cli import ROOT, Ended, environment
+from tests.helpers.cli import ROOT, SERVERS, Ended, environment
 from tests.helpers.tracing import trace
 
 PRELOADED = (
@@ -43,6 +44,7 @@ PRELOADED = (
     sqlite,
     duckdb,
     parquet,
+    store,
     postgres,
     mysql,
     csv_source,
@@ -90,6 +92,7 @@ class _Started:
 
     def __init__(self, call: Call) -> None:
         (self._out, out), (self._err, err) = _context.Pipe(False), _context.Pipe(False)
+        call = replace(call, variables={**SERVERS, **call.variables})
         self._process = _context.Process(target=_child, args=(call, breaks.made, out, err))
         self._process.start()
         out.close()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import re
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+import obstore
 import polars as pl
 
 from batchimport.sinks.base import Sink
@@ -24,7 +27,7 @@ from batchimport.testing.sinks import (
     look_by_sql,
     rows,
 )
-from tests.helpers import mariadb
+from tests.helpers import mariadb, web
 from tests.helpers.toy_entry import TOY
 
 __all__ = ["COLUMNS", "a_job", "a_record", "a_reject", "a_request", "chunk", "rows"]
@@ -65,6 +68,26 @@ def _look_at_files(sink: Any, columns: str, table: str) -> Rows:
     return pl.SQLContext(t=frame).execute(f"SELECT {columns} FROM t ORDER BY 1").collect().rows()
 
 
+def _look_at_objects(sink: Any, columns: str, table: str) -> Rows:
+    del table
+    store, prefix = web.shared_s3().store(), sink._bucket._prefix
+    frame = pl.concat(frames_below(store, prefix))
+    return pl.SQLContext(t=frame).execute(f"SELECT {columns} FROM t ORDER BY 1").collect().rows()
+
+
+def frames_below(store: Any, prefix: str, start: str = "") -> list[pl.DataFrame]:
+    """Return what a reader sees that reads everything below a prefix."""
+    found = obstore.list(store, prefix.rstrip("/")).collect()
+    paths = sorted(meta["path"] for meta in found)
+    assert all(path.endswith(".parquet") for path in paths), paths
+    read = [path for path in paths if path.startswith(f"{prefix}{start}")]
+    return [pl.read_parquet(bytes(obstore.get(store, path).bytes())) for path in read]
+
+
+def _new_prefix(*_: Any) -> str:
+    return f"s3://{web.shared_s3().bucket}/{uuid.uuid4().hex}/users"
+
+
 ADAPTERS = {
     "sqlite": Adapter(lambda path, _: f"sqlite:///{path / 'users.db'}", look_by_sql),
     "duckdb": Adapter(lambda path, _: f"duckdb:///{path / 'users.duckdb'}", look_by_sql),
@@ -73,6 +96,7 @@ ADAPTERS = {
     "parquet": Adapter(
         lambda path, _: f"parquet:///{path / 'users'}", _look_at_files, is_sql=False
     ),
+    "s3": Adapter(_new_prefix, _look_at_objects, is_sql=False, like="parquet"),
     "toy": Adapter(
         lambda path, _: f"toy:///{path / 'users.toy'}", look_by_sql, like="sqlite", scheme=TOY
     ),
@@ -109,6 +133,12 @@ class Store(SinkPlace):
         """Add a row that no ledger knows."""
         if self.adapter.is_sql:
             self.run("INSERT INTO users (id) VALUES (99)")
+            return
+        if self.kind == "s3":
+            store, prefix = web.shared_s3().store(), self.address.split("/", 3)[3]
+            buffer = io.BytesIO()
+            frames_below(store, f"{prefix}/", "part-")[0].head(1).write_parquet(buffer)
+            obstore.put(store, f"{prefix}/other.parquet", buffer.getvalue())
             return
         folder = Path(unquote(self.address.removeprefix("parquet:///")))
         part = next(folder.glob("part-*.parquet"))

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import socket
 import subprocess
 import sys
 import threading
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
+from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
 from types import MappingProxyType
@@ -17,8 +20,12 @@ from typing import Any
 
 import pytest
 
+from tests.helpers.cli import SERVERS
+
 CANARY = "canary9f3a"
 """In every credential: where it turns up, a secret has leaked."""
+_UNTIL_THE_PIPE_ENDS = '"$@" & cat; kill -9 $!; wait'
+_ABSENT = "moto[server] and obstore are not installed: S3 is not tested"
 
 
 class Web:
@@ -109,8 +116,11 @@ class S3:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
+        # It ends with this process, however that ends: then the pipe is closed.
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+            ["sh", "-c", _UNTIL_THE_PIPE_ENDS, "sh", sys.executable]
+            + ["-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+            stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
@@ -144,14 +154,86 @@ class S3:
         )
 
     def stop(self) -> None:
-        self._process.kill()
+        assert self._process.stdin
+        self._process.stdin.close()
         self._process.wait()
+
+
+class Gateway:
+    """An HTTP server before that of S3, which forwards requests, and misbehaves as it is told.
+
+    Attributes:
+        before: Called with method and path of each request before it is forwarded.
+        loses: Says of a request that was answered that its reply is lost.
+        has_conditions: The server hears of conditions.
+    """
+
+    def __init__(self, address: str) -> None:
+        self.before: Callable[[str, str], Any] = lambda *_: None
+        self.loses: Callable[[str, str], bool] = lambda *_: False
+        self.has_conditions = True
+        self.target = address.removeprefix("http://")
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _forwarder_of(self))
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def _forwarder_of(gateway: Gateway) -> type[BaseHTTPRequestHandler]:
+    class Forwarder(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            gateway.before(self.command, self.path)
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            headers = {
+                name: value
+                for name, value in self.headers.items()
+                if gateway.has_conditions or not name.lower().startswith("if-")
+            }
+            server = HTTPConnection(gateway.target)
+            server.request(self.command, self.path, body, headers)
+            answer = server.getresponse()
+            data = answer.read()
+            server.close()
+            self.close_connection = True
+            if gateway.loses(self.command, self.path):
+                return
+            self.send_response(answer.status)
+            for name, value in answer.getheaders():
+                if name.lower() not in ("transfer-encoding", "content-length", "connection"):
+                    self.send_header(name, value)
+            length = answer.getheader("Content-Length") if self.command == "HEAD" else len(data)
+            self.send_header("Content-Length", str(length))
+            self.send_header("Connection", "close")
+            self.end_headers()
+            self.wfile.write(data)
+
+        do_HEAD = do_PUT = do_POST = do_DELETE = do_GET  # noqa: N815 - called by these names
+
+        def log_message(self, *_: Any) -> None: ...
+
+    return Forwarder
+
+
+@cache
+def shared_s3() -> S3:
+    """Return the server of this process, which all commands find in their environment."""
+    if find_spec("moto") is None or find_spec("obstore") is None:
+        pytest.skip(_ABSENT)
+    server = S3()
+    os.environ.update(server.environment)
+    SERVERS.update(server.environment)
+    return server
 
 
 @contextmanager
 def an_s3_server() -> Iterator[S3]:
     if find_spec("moto") is None or find_spec("obstore") is None:
-        pytest.skip("moto[server] and obstore are not installed: S3 is not tested")
+        pytest.skip(_ABSENT)
     server = S3()
     try:
         yield server

@@ -10,9 +10,11 @@ from batchimport.errors import UsageError
 from batchimport.model import EXTRA_COLUMN, FieldError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
+    from batchimport.model import Job
     from batchimport.schema import Column, Kind
+    from batchimport.sinks.base import JobRecord
 
 Schema = dict[str, pl.DataType]
 
@@ -35,6 +37,52 @@ def new_schema(columns: Sequence[Column], *, has_extra: bool) -> Schema:
     """Return the schema of a new dataset."""
     schema = {column.name: type_of(column) for column in columns}
     return schema | NO_COLUMNS if has_extra or not schema else schema
+
+
+def schema_for(where: str, known: Schema, job: Job, record: JobRecord) -> Schema:
+    """Return the columns of a new job's parts, as `--if-exists` says.
+
+    Args:
+        known: The columns of the dataset; none if there is none.
+
+    Raises:
+        UsageError: If the dataset cannot take the job's columns, or must not exist.
+    """
+    if known and job.if_exists == "fail":
+        raise UsageError(
+            "the dataset exists", where=where, hint="--if-exists append, truncate or replace"
+        )
+    if known and job.if_exists != "replace":
+        check_schema(where, known, record.columns)
+        return known
+    is_closed = record.schema.get("additionalProperties") is False
+    has_extra = not is_closed or job.transform is not None
+    has_extra &= job.new_columns != "reject"
+    return new_schema(record.columns, has_extra=has_extra)
+
+
+def common_schema(schemas: Mapping[str, Schema], where: Callable[[str], str]) -> Schema:
+    """Return the columns that all files have; files of jobs without records do not count.
+
+    Args:
+        schemas: The columns of each file by its name.
+        where: Returns what users call a file.
+
+    Raises:
+        UsageError: If they differ.
+    """
+    schemas = {name: schema for name, schema in schemas.items() if schema != NO_COLUMNS}
+    if not schemas:
+        return {}
+    first, common = next(iter(schemas.items()))
+    for name, schema in schemas.items():
+        if schema != common:
+            raise UsageError(
+                f"its columns differ from those of {first}",
+                where=where(name),
+                hint="a dataset has one schema: choose another directory",
+            )
+    return common
 
 
 def check_schema(where: str, known: Mapping[str, pl.DataType], columns: Sequence[Column]) -> None:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 JOB, CHUNK, REJECTS = "batchimport.job", "batchimport.chunk", "batchimport.rejects"
 """Keys in the footers; they are a file format."""
 
-_JOB_NAMES = statements.JOB_COLUMNS.split(", ")
+JOB_NAMES = statements.JOB_COLUMNS.split(", ")
 _CHUNK_NAMES = statements.CHUNK_COLUMNS.split(", ")
 
 
@@ -46,7 +46,7 @@ class ParquetLedger:
     def job(self, job_id: str) -> JobRecord | None:
         """Return the record of a job; None if the directory does not know it."""
         row = self.job_row(job_id)
-        return statements.job_record([row.get(name) for name in _JOB_NAMES]) if row else None
+        return statements.job_record([row.get(name) for name in JOB_NAMES]) if row else None
 
     def job_row(self, job_id: str) -> dict[str, Any] | None:
         """Return the row of a job by the names of its columns."""
@@ -62,7 +62,7 @@ class ParquetLedger:
             at: When it was last changed; now if empty.
         """
         values = statements.job_values(record, table, owner, at or statements.now())
-        row = dict(zip(_JOB_NAMES, values, strict=True))
+        row = dict(zip(JOB_NAMES, values, strict=True))
         path = self.folder.job_path(record.job_id)
         self.folder.put(path, pl.DataFrame(schema=schema), {JOB: json.dumps(row)})
 
@@ -162,26 +162,6 @@ class ParquetLedger:
             if within is None or part.lo == within.lo:
                 yield from rejects_in(self.footer(part))
 
-    def replayed(
-        self, part: Part, result: ChunkResult, replayed: Collection[int], rejects: Sequence[Reject]
-    ) -> dict[str, str] | None:
-        """Return the footer of a part once rejects are replayed; None if some of them are not there.
-
-        Args:
-            result: The outcomes of the replayed records.
-            rejects: Those of them that are refused again.
-        """
-        footer = self.footer(part)
-        known = list(rejects_in(footer))
-        if not set(replayed) <= {reject.record for reject in known}:
-            return None
-        row = dict(zip(_CHUNK_NAMES, json.loads(footer[CHUNK]), strict=True))
-        row["successful"] += result.successful
-        row["failed"] += result.failed - len(replayed)
-        row["filtered"] += result.filtered
-        kept = [reject for reject in known if reject.record not in replayed]
-        return part_footer(list(row.values()), [*kept, *rejects], part.job_id)
-
     def foreign_rows(self) -> int:
         """Count the rows that no ledger accounts for."""
         return self.folder.rows() - sum(
@@ -206,6 +186,31 @@ class ParquetLedger:
                 hint="was it written by another program? Remove it, then run again",
             )
         return footer
+
+
+def replayed(
+    footer: Mapping[str, str],
+    part_job_id: str,
+    result: ChunkResult,
+    replayed: Collection[int],
+    rejects: Sequence[Reject],
+) -> dict[str, str] | None:
+    """Return the footer of a part once rejects are replayed; None if some of them are not there.
+
+    Args:
+        footer: The one that the part has.
+        result: The outcomes of the replayed records.
+        rejects: Those of them that are refused again.
+    """
+    known = list(rejects_in(footer))
+    if not set(replayed) <= {reject.record for reject in known}:
+        return None
+    row = dict(zip(_CHUNK_NAMES, json.loads(footer[CHUNK]), strict=True))
+    row["successful"] += result.successful
+    row["failed"] += result.failed - len(replayed)
+    row["filtered"] += result.filtered
+    kept = [reject for reject in known if reject.record not in replayed]
+    return part_footer(list(row.values()), [*kept, *rejects], part_job_id)
 
 
 def part_footer(row: Sequence[Any], rejects: Sequence[Reject], job_id: str) -> dict[str, str]:

@@ -27,39 +27,35 @@ from batchimport.sinks.base import (
     SinkOptions,
     claimed_again,
 )
-from batchimport.sinks.parquet.columns import (
-    NO_COLUMNS,
-    Schema,
-    as_stored,
-    check_schema,
-    new_schema,
+from batchimport.sinks.parquet.columns import NO_COLUMNS, as_stored, common_schema, schema_for
+from batchimport.sinks.parquet.dataset import (
+    Dataset,
+    hints_of,
+    refuse_foreign,
+    refuse_keys,
+    refuse_sql,
 )
 from batchimport.sinks.parquet.folder import Folder, Part, Scratch
-from batchimport.sinks.parquet.ledger import ParquetLedger, part_footer
+from batchimport.sinks.parquet.ledger import ParquetLedger, part_footer, replayed
 from batchimport.sinks.parquet.staging import Staging
 from batchimport.sinks.sql import statements
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from contextlib import AbstractContextManager
     from typing import Any
 
     from batchimport.model import Chunk, ChunkResult, Committed, Job, Reject
     from batchimport.sinks.base import JobRecord, StoreRequest
+    from batchimport.sinks.parquet.columns import Schema
 
 PREFIX = "parquet:///"
 DELIVERY = "exactly-once, on a file system with hard links and file locks"
 
 
-class ParquetSink:
+class ParquetSink(Dataset):
     """One directory; any number of threads and processes may store into it."""
 
-    hints = SinkHints(
-        writers=os.cpu_count() or 1,
-        preferred_records=122_880,
-        delivery=DELIVERY,
-        rows_outlive_the_ledger=False,
-    )
+    hints = hints_of(DELIVERY, os.cpu_count() or 1)
 
     def __init__(self, address: str, options: SinkOptions = SinkOptions()) -> None:
         if options.ledger_schema:
@@ -115,23 +111,9 @@ class ParquetSink:
         folder = self._staging.folder_of(job_id)
         return ParquetLedger(folder) if folder else self._ledger
 
-    def identity_of(self, table: str) -> str | None:
-        """Return the same for all names: a directory holds one table."""
-        del table
-        return ""
-
-    def table_names(self) -> tuple[str, ...]:
-        """Return none: a directory holds one table, whatever it is called."""
-        return ()
-
     def has_rows(self, table: str) -> bool:
         """Say whether the files have a row."""
         return (self._staging.named(table) or self._folder).rows() > 0
-
-    def surplus(self, record: JobRecord) -> int | None:
-        """Return None: rows leave the directory with their ledger."""
-        del record
-        return None
 
     def is_committed(self, job_id: str, position: int) -> bool:
         """Say whether the ledger has a chunk that begins at this position."""
@@ -141,30 +123,6 @@ class ParquetSink:
     def rejects(self, job_id: str, within: Chunk | None = None) -> Iterator[Reject]:
         """Yield the rejects of a job, or of one of its committed chunks, in order of record."""
         return self._ledger_of(job_id).rejects(job_id, within)
-
-    def previewed(self, job: Job) -> AbstractContextManager[None]:
-        """Refuse what only databases can do, before anything is read."""
-        _refuse_sql(job)
-        return nullcontext()
-
-    def analyze_for(self, job: Job) -> None:
-        """Do nothing: there is no planner."""
-
-    def columns_of(self, table: str) -> frozenset[str]:
-        """Return the names of the dataset's columns, in lower case; none if there is no file."""
-        del table
-        return frozenset(map(str.lower, self._common_schema()))
-
-    def exact_columns(self, table: str) -> frozenset[str]:
-        """Return no column: numbers are doubles."""
-        del table
-        return frozenset()
-
-    def text_columns(self, table: str) -> frozenset[str]:
-        """Return the columns, in lower case, that hold text."""
-        del table
-        schema = self._common_schema()
-        return frozenset(name.lower() for name, dtype in schema.items() if dtype == pl.String)
 
     # -- whose a job is -----------------------------------------------------------------------
 
@@ -178,13 +136,8 @@ class ParquetSink:
         replay: Mapping[str, Any] | None = None,
     ) -> ParquetClaim:
         """Make the directory ready and take the job with a new epoch."""
-        if job.key or job.on_conflict != "error":
-            raise UsageError(
-                "a Parquet dataset cannot keep keys unique",
-                where="--key" if job.key else f"--on-conflict {job.on_conflict}",
-                hint="leave it out, or import into a database",
-            )
-        _refuse_sql(job)
+        refuse_keys(job)
+        refuse_sql(job)
         with self._folder.locked():
             check()
             self._folder.tidy()
@@ -306,35 +259,13 @@ class ParquetSink:
 
     def _schema_for(self, job: Job, record: JobRecord) -> Schema:
         """Return the columns of all parts to come."""
-        schema, where = self._common_schema(), self._folder.where()
-        if schema and job.if_exists == "fail":
-            raise UsageError(
-                "the dataset exists", where=where, hint="--if-exists append, truncate or replace"
-            )
-        if schema and job.if_exists != "replace":
-            check_schema(where, schema, record.columns)
-        else:
-            is_closed = record.schema.get("additionalProperties") is False
-            has_extra = not is_closed or job.transform is not None
-            has_extra &= job.new_columns != "reject"
-            schema = new_schema(record.columns, has_extra=has_extra)
-        return schema
+        return schema_for(self._folder.where(), self.common_columns(), job, record)
 
-    def _common_schema(self) -> Schema:
+    def common_columns(self) -> Schema:
         """Return the columns of all files; files of jobs without records do not count."""
-        schemas = {path: self._folder.schema(path) for path in self._folder.files()}
-        schemas = {path: schema for path, schema in schemas.items() if schema != NO_COLUMNS}
-        if not schemas:
-            return {}
-        first, common = next(iter(schemas.items()))
-        for path, schema in schemas.items():
-            if schema != common:
-                raise UsageError(
-                    f"its columns differ from those of {first.name}",
-                    where=self._folder.where(path),
-                    hint="a dataset has one schema: choose another directory",
-                )
-        return common
+        folder = self._folder
+        schemas = {path.name: folder.schema(path) for path in folder.files()}
+        return common_schema(schemas, lambda name: folder.where(folder.path / name))
 
     def _give_columns(self, schema: Schema) -> None:
         """Give the files of jobs without records the columns that the dataset gets now."""
@@ -349,13 +280,8 @@ class ParquetSink:
             self._ledger.remove(job_id)
 
     def _refuse_foreign(self) -> None:
-        foreign = self._folder.foreign()
-        if foreign:
-            raise UsageError(
-                "batchimport did not write this file, and does not remove it",
-                where=self._folder.where(foreign[0]),
-                hint="remove it yourself, or choose another directory",
-            )
+        for path in self._folder.foreign():
+            raise refuse_foreign(self._folder.where(path))
 
     def close(self) -> None:
         """Remove what a dry run has made; no file is open between calls."""
@@ -419,13 +345,13 @@ class ParquetClaim:
         """Commit the new outcomes of rejects: a part with more rows and fewer rejects takes its place."""
         part = Part(self.record.job_id, request.chunk.lo, request.chunk.hi)
         footer = self._ledger.footer(part)
-        replayed = self._ledger.replayed(part, result, set(request.replayed), rejects)
-        if replayed is None:
+        new = replayed(footer, part.job_id, result, set(request.replayed), rejects)
+        if new is None:
             known = self._ledger.overlapping(part.job_id, request.chunk)
             return statements.already_committed(request.chunk, known)
         rows = self._folder.frame(self._folder.path / part.name)
         whole = pl.concat([rows, frame]) if frame.height else rows
-        with self._folder.temporary(whole, replayed) as file:
+        with self._folder.temporary(whole, new) as file:
             failpoints.reach("after-ledger-row")  # it is in the footer
             failpoints.reach("after-rows")
             with self._folder.locked():
@@ -478,20 +404,6 @@ class ParquetClaim:
         facts = record.configuration | {BEGAN_EMPTY: True, EMPTIED_AT: statements.now()}
         del facts[STAGED]
         return replace(record, configuration=facts)
-
-
-def _refuse_sql(job: Job) -> None:
-    given = {
-        "--before-sql": job.before_sql is not None,
-        "--after-sql": job.after_sql is not None,
-        "--analyze": job.analyze is True,
-        "--defer-indexes": job.defer_indexes,
-    }
-    for option, is_given in given.items():
-        if is_given:
-            raise UsageError(
-                "a Parquet dataset has no such thing", where=option, hint="import into a database"
-            )
 
 
 def _path_of(address: str) -> Path:

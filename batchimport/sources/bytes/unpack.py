@@ -9,7 +9,9 @@ checks all of it before anything is imported.
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -107,7 +109,7 @@ def _samples(file: TextFile) -> list[bytes]:
 
 
 class _Origin(Protocol):
-    """What a text was decoded from."""
+    """What a text was decoded from: a file, or what is known of it."""
 
     @property
     def path(self) -> str: ...
@@ -120,6 +122,47 @@ class _Origin(Protocol):
 
     @property
     def size(self) -> int: ...
+
+
+def check_room(size: int, path: str, folder: Path | None) -> None:
+    """Check that there is room to unpack something whose size is known before.
+
+    Raises:
+        FatalError: If there is none.
+    """
+    with suppress(OSError):  # the folder is not there yet, or cannot be: said when it is made
+        place = next(each for each in (folder, *folder.parents) if each.exists()) if folder else ""
+        free = shutil.disk_usage(place or tempfile.gettempdir()).free
+        if size > free:
+            reason = OSError(f"{size:,} bytes are needed, {free:,} are free")
+            raise _no_room(reason, path, folder)
+
+
+def bounded(pieces: Iterable[bytes], origin: _Origin) -> Iterator[bytes]:
+    """Yield the pieces of what is unpacked, as long as there are not far too many of them.
+
+    Raises:
+        UsageError: If it unpacks to more than 500 times its size.
+    """
+    size = 0
+    for piece in pieces:
+        yield piece
+        size += len(piece)
+        check_expansion(size, origin)
+
+
+def check_expansion(size: int, origin: _Origin) -> None:
+    """Check that what is unpacked is not far larger than what it is unpacked from.
+
+    Raises:
+        UsageError: If it is more than 500 times its size.
+    """
+    if size > EXPANSION_COUNTS_AFTER and size > MAX_EXPANSION * origin.size:
+        raise UsageError(
+            f"unpacks to more than {MAX_EXPANSION} times its size",
+            where=origin.path,
+            hint="if that is correct, unpack it and import the result",
+        )
 
 
 class UnpackedFile(TextFile):
@@ -142,14 +185,14 @@ class UnpackedFile(TextFile):
         except OSError as error:
             raise _no_room(error, self.path, folder) from error
         try:
-            self.size = self._write(pieces, origin.size, folder)
+            self.size = self._write(bounded(pieces, origin), folder)
             self.content = self._fingerprint()
             self.begin = self._after_byte_order_mark()
         except BaseException:
             self.close()
             raise
 
-    def _write(self, pieces: Iterable[bytes], packed_bytes: int, folder: Path | None) -> int:
+    def _write(self, pieces: Iterable[bytes], folder: Path | None) -> int:
         size = 0
         for piece in pieces:
             left = memoryview(piece)
@@ -159,12 +202,6 @@ class UnpackedFile(TextFile):
                 except OSError as error:
                     raise _no_room(error, self.path, folder) from error
             size += len(piece)
-            if size > EXPANSION_COUNTS_AFTER and size > MAX_EXPANSION * packed_bytes:
-                raise UsageError(
-                    f"unpacks to more than {MAX_EXPANSION} times its size",
-                    where=self.path,
-                    hint="if that is correct, unpack it and import the result",
-                )
         return size
 
     def continues(self, fingerprint: str) -> bool:
