@@ -22,6 +22,7 @@ RETRIES = 3
 """Of one request; the job itself waits for a store that is away (`--destination-wait`)."""
 PAGE = 1000
 _PROBE = "probe-"
+CHECKS = 3
 Version = dict[str, str]
 """What identifies one version of an object: its ETag, and in some stores its version."""
 Content = tuple[bytes, Version]
@@ -170,25 +171,38 @@ class Bucket:
         """
         from obstore import exceptions  # noqa: PLC0415 - an extra
 
-        name = f"{folder}/{_PROBE}{uuid.uuid4().hex}.parquet"
-        first = self._put(name, content("first"), "overwrite")
-        try:
-            is_honoured = first is not None and (
-                self.create(name, content("second")) is None
-                and self.replace(name, content("third"), first) is not None
-                and self.replace(name, content("fourth"), first) is None
-            )
-        except (DestinationAwayError, exceptions.NotSupportedError, NotImplementedError):
-            is_honoured = False  # a write without a condition has worked
-        finally:
-            self.delete([name, *self._old_probes(folder)])
-        if not is_honoured:
-            raise UsageError(
-                "this store does not honour conditions on writes (If-None-Match, If-Match), without "
-                "which rows could be stored twice",
-                where=self.where(),
-                hint="choose another store, or a directory: parquet:///path",
-            )
+        reason = ""
+        for _ in range(CHECKS):
+            name = f"{folder}/{_PROBE}{uuid.uuid4().hex}.parquet"
+            version = self._put(name, content("first"), "overwrite")
+            try:
+                if version is not None and self._honours(name, content, version):
+                    return
+                break
+            except (
+                DestinationAwayError
+            ) as error:  # a reply was lost, or it does not take conditions
+                reason = f": {error.message}"
+            except (exceptions.NotSupportedError, NotImplementedError):
+                break
+            finally:
+                self.delete([name, *self._old_probes(folder)])
+        raise UsageError(
+            "this store does not honour conditions on writes (If-None-Match, If-Match), without "
+            f"which rows could be stored twice{reason}",
+            where=self.where(),
+            hint="choose another store, or a directory: parquet:///path",
+        )
+
+    def _honours(self, name: str, content: Callable[[str], bytes], first: Version) -> bool:
+        """Say whether an object that is there is not made again, and changed by its version alone."""
+        is_kept = self.create(name, content("second")) is None
+        third = content("third")
+        is_changed = self.replace(name, third, first) is not None
+        if not is_changed:  # or the reply was lost
+            found = self.get(name)
+            is_changed = found is not None and found[0] == third
+        return is_kept and is_changed and self.replace(name, content("fourth"), first) is None
 
     def _old_probes(self, folder: str) -> list[str]:
         """Return the objects that killed processes have left of this check."""

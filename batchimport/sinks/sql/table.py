@@ -126,7 +126,6 @@ def fits(database: Dialect, job: Job, columns: Sequence[Column]) -> bool:
         return True
     pairs = [(column, known.get(database.folded(column.name))) for column in columns]
     is_keyed = not job.key or frozenset(job.key) in database.unique_keys(job.table)
-    _, filled = constraints_of(job, columns)
     return (
         is_keyed
         and len(pairs) == len(known)
@@ -134,7 +133,6 @@ def fits(database: Dialect, job: Job, columns: Sequence[Column]) -> bool:
             own is not None
             and own.takes(column.kind)
             and not own.is_generated
-            and (own.is_filled or column.name in filled)
             and not (
                 column.kind in ("string", "json") and own.family in ("integer", "number", "boolean")
             )
