@@ -16,6 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Protocol
 
 from batchimport.display.log import RunLog
+from batchimport.display.telemetry import open_telemetry
 from batchimport.engines import event_loop
 from batchimport.engines.again import engine_for_rejects
 from batchimport.engines.local import LocalEngine
@@ -59,7 +60,7 @@ from batchimport.jobs.start import (
 from batchimport.jobs.stored import rows_of
 from batchimport.model import hash_of
 from batchimport.pipeline.transform import LazyTransform
-from batchimport.policy.events import JobFinished, Preparing, RecordsCounted
+from batchimport.policy.events import JobFinished, Noted, Preparing, RecordsCounted
 from batchimport.policy.plan import Plan
 from batchimport.policy.preparing import watched_by
 from batchimport.policy.sizing import choose_sizer
@@ -83,6 +84,7 @@ from batchimport.system import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from batchimport.display.spans import Telemetry
     from batchimport.jobs.identify import Request
     from batchimport.jobs.start import Opened
     from batchimport.model import Committed, Summary
@@ -124,10 +126,18 @@ def outcome_of(make_call: Callable[[Observer], Call], observer: Observer) -> Out
 
     def observe(event: Event) -> None:
         log(event)
+        if telemetry is not None:
+            telemetry(event)
         observer(event)
 
+    telemetry: Telemetry | None = None
+    telemetry = open_telemetry(lambda text: observe(Noted(text)))
+    if telemetry is not None:
+        telemetry.begin()
     outcome = _run(make_call(observe), observe)
     log(JobFinished(outcome.summary))  # a run that did not begin has no event
+    if telemetry is not None:
+        telemetry.finish(outcome.summary)
     return outcome
 
 
@@ -329,7 +339,14 @@ class _Run:
 
     def _announce(self, opened: Opened) -> None:
         record = opened.record
-        event = started(record.job_id, self._job, self._source, opened.committed, opened.inferred)
+        event = started(
+            record.job_id,
+            self._job,
+            self._source,
+            opened.committed,
+            opened.inferred,
+            opened.notes,
+        )
         kept = (self._spool.note,) if self._spool is not None and self._spool.note else ()
         suspicious = likely_mistakes(self._job.schema) if self._job.model is None else ()
         notes = (*event.notes, *kept, *suspicious)

@@ -77,6 +77,7 @@ class RunKeywords(TypedDict, total=False):
     date_format: str | Sequence[str] | Mapping[str, Any] | None
     comment: str | None
     ragged: Literal["reject", "pad"] | None
+    sheet: str | None
     records: str | None
     max_record_bytes: str | int | None
     rename: str | Sequence[str] | Mapping[str, Any] | None

@@ -219,6 +219,7 @@ class SourceOptions:
         ragged: CSV: what becomes of a record with too few fields; None: it is rejected.
         date_formats: How dates and points in time may be written, besides ISO 8601.
         records: JSON: the keys, joined by dots, that lead to the array of records.
+        sheet: Excel: the name of a sheet, or its number from 1; None: the first one that is visible.
         flatten: JSON: the keys of a nested object become keys `outer.inner` of the record.
         rename: `OLD=NEW` for each key that is called otherwise.
         columns: The keys that are kept, by their new names and in this order; empty: all.
@@ -243,6 +244,7 @@ class SourceOptions:
     date_formats: tuple[str, ...] = ()
     records: str | None = None
     flatten: bool = False
+    sheet: str | None = None
     rename: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
     types: tuple[str, ...] = ()

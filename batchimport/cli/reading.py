@@ -141,6 +141,10 @@ class Reading:
             "many are dropped. Default: reject."
         ),
     ] = None
+    sheet: Annotated[
+        str | None,
+        Option(metavar="NAME", help="Excel: name or number of the sheet. Default: the first."),
+    ] = None
     records: Annotated[
         str | None,
         Option(metavar="PATH", help="JSON: keys that lead to the array of records: data.items"),
@@ -175,6 +179,7 @@ class Reading:
             date_formats=tuple(self.date_format or ()),
             records=self.records,
             flatten=shape.flatten,
+            sheet=self.sheet,
             rename=tuple(shape.rename or ()),
             columns=shape.names,
             types=tuple(shape.type_ or ()),

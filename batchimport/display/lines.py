@@ -68,7 +68,9 @@ class PlainDisplay(NoDisplay):
         for line in describe(event, self._warnings):
             self._print(line)
         is_last = isinstance(event, JobFinished)
-        if is_last or self._clock() - self._last >= self.seconds_between_lines:
+        is_over = self._tally.stage == "finished"
+        is_due = self._clock() - self._last >= self.seconds_between_lines
+        if is_last or (is_due and not is_over):
             self._last = self._clock()
             if line := self._line():
                 self._print(line)

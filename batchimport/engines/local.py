@@ -187,7 +187,8 @@ class LocalEngine:
     async def _with_retries(self, chunk: Chunk, turn: _Turn) -> ChunkResult:
         def announce(state: RetryCallState) -> None:
             error = state.outcome.exception() if state.outcome else None
-            self._observer(ChunkRetried(chunk, state.attempt_number, str(error)))
+            seconds = state.next_action.sleep if state.next_action else 0.0
+            self._observer(ChunkRetried(chunk, state.attempt_number, str(error), seconds))
 
         async for attempt in attempts(self._options, sleep=self._pause, before_sleep=announce):
             with attempt:

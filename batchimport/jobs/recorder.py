@@ -167,12 +167,14 @@ def started(
     source: Source,
     committed: Sequence[Committed],
     inferred: Inferred | None = None,
+    notes: tuple[str, ...] = (),
 ) -> JobStarted:
     """Return the event that begins a run.
 
     Args:
         committed: The chunks that earlier runs have committed.
         inferred: How the schema of a new job was inferred.
+        notes: What users should know besides.
     """
     inferred = inferred or Inferred({})
     done, positions = committed_counts(committed)
@@ -184,7 +186,7 @@ def started(
         source.size,
         done=done,
         done_positions=positions,
-        notes=(*source.notes, *_emptiness(job, source), *inferred.notes),
+        notes=(*source.notes, *_emptiness(job, source), *inferred.notes, *notes),
         columns=inferred.report,
         looked_at=inferred.records,
         unit="rows" if source.format == "parquet" else "bytes",

@@ -49,15 +49,19 @@ class Forms:
     Args:
         forms: One for each file, or one for all.
         ends: The position after each file.
-        names: What users call the files.
+        names: What users call the files; rejects have the name in the form, if there is one.
 
     Attributes:
         differ: Some files are not written like others.
     """
 
     def __init__(self, forms: Sequence[Form], ends: Sequence[int], names: Sequence[str]) -> None:
-        self._forms, self._ends, self._names = forms, ends, names
-        self.differ = any(form != forms[0] for form in forms)
+        self._ends, self._names = ends, list(names)
+        if len(forms) == len(names):
+            pairs = zip(forms, names, strict=True)
+            self._names = [form.get("name", name) for form, name in pairs]
+        self._forms = [{key: fact for key, fact in form.items() if key != "name"} for form in forms]
+        self.differ = any(form != self._forms[0] for form in self._forms)
 
     def at(self, position: int) -> Form:
         """Return how the file is written that holds a position of the job."""

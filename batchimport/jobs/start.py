@@ -34,7 +34,7 @@ from batchimport.rules import pairs_of
 from batchimport.schema import Column, Inference, RecordSchema
 from batchimport.schema.moments import date_formats
 from batchimport.schema.pydantic import load_model
-from batchimport.sinks.base import JobRecord
+from batchimport.sinks.base import MADE_WITH, JobRecord
 from batchimport.sources.base import UnreadableRecordError
 from batchimport.sources.flat import without_outer
 from batchimport.sources.paths import stem_of
@@ -116,6 +116,13 @@ class Opened:
     committed: list[Committed]
     resumed: bool
     inferred: Inferred | None = None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What users should know of the table that the job has just made."""
+        demands = () if self.resumed else self.record.configuration.get(MADE_WITH)
+        table = self.record.configuration["table"]
+        return (f"table {table} is made with {'; '.join(demands)}",) if demands else ()
 
 
 def doubtful(request: Request, source: Source) -> Request:

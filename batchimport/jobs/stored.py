@@ -62,6 +62,7 @@ _OPTIONS = {
     "date_formats": "--date-format",
     "records": "--records",
     "flatten": "--flatten",
+    "sheet": "--sheet",
     "rename": "--rename",
     "columns": "--columns",
     "types": "--type",

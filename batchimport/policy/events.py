@@ -92,6 +92,7 @@ class ChunkRetried:
     chunk: Chunk
     attempt: int
     error: str
+    wait_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

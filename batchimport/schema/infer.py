@@ -67,6 +67,12 @@ class Words(str):
     __slots__ = ()
 
 
+class Moment(str):
+    """A cell of which its file says that it is a date or a point in time."""
+
+    __slots__ = ()
+
+
 def infer_schema(
     records: Iterable[dict[str, Any]], *, text: bool = False, formats: Sequence[DateFormat] = ()
 ) -> dict[str, Any]:
@@ -164,6 +170,7 @@ class _Evidence:
         self.spellings: set[str] = set()
         self.missing: Counter[str] = Counter()
         self.examples: dict[str, Any] = {}
+        self.moments = 0
         self._given = formats
         self._written: Counter[DateFormat | None] = Counter()
         self._order = DateOrder()
@@ -180,6 +187,7 @@ class _Evidence:
         if kind not in self.types:
             self.examples[kind] = value
         self.types[kind] += 1
+        self.moments += isinstance(value, Moment)
         if isinstance(value, str) and (format_name := _format_of(value)):
             self.formats[format_name] += 1
         if text and kind == "string":
@@ -211,7 +219,10 @@ class _Evidence:
             if len(ways) == 1 and not ways[0].startswith("%Y-"):
                 return rule_of("date-time" if "%H" in ways[0] else "date", ways)
             name, seen = next(iter(self.formats.most_common(1)), ("", 0))
-            if seen == total >= WITNESSES_FOR_FORMAT:
+            if (
+                seen == total
+                and max(total, self.moments * WITNESSES_FOR_FORMAT) >= WITNESSES_FOR_FORMAT
+            ):
                 rule["format"] = name
         return rule
 

@@ -74,6 +74,9 @@ was moved, and the old rows were gone."""
 INDEXES = "deferred_indexes"
 """In the configuration of a job with `--defer-indexes`: the statements that build them again."""
 
+MADE_WITH = "made_with"
+"""In the configuration of a job that made its table: what was demanded of its rows, in words."""
+
 AFTER_SQL_RAN = "after_sql_ran"
 """In the configuration of a job whose `--after-sql` was run; a source that has grown brings it again."""
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchimport.errors import UsageError
 from batchimport.object_store import is_url
-from batchimport.sources.bytes.archive import INSIDE, Archives, open_bytes
+from batchimport.sources.bytes.archive import INSIDE, Archives, is_workbook, open_bytes
 from batchimport.sources.bytes.compression import plain_name
 from batchimport.sources.bytes.file import HEAD_BYTES
 from batchimport.sources.bytes.unpack import on_disk, open_text
@@ -56,7 +56,8 @@ def open_source(
     def open_file(path: str, name: str) -> Source:
         archive, member = split_member(_resolve(path, spool))
         file = archives.open(archive, member) if member else _open_alone(archive, unpack_into)
-        if options.compression is None:
+        named = options.format or _format_by_name(name_of(file.path) if member else name)
+        if options.compression is None and named != "excel":
             file = archives.only_member(file, _SUFFIXES, is_named=not member and not is_kept(path))
         return _open_file(file, name, options, unpack_into)
 
@@ -127,7 +128,7 @@ def _open_file(
     if options.records is not None:
         kind = "json"
     if kind is not None and FORMATS[kind].magic is not None:
-        return _source_of(kind, on_disk(file, unpack_into), name, options)
+        return _open_binary(kind, on_disk(file, unpack_into), name, options, unpack_into)
     text = open_text(file, options, kind, unpack_into)
     try:
         head = text.read_at(0, HEAD_BYTES)
@@ -145,6 +146,7 @@ def _open_file(
 _OF_FORMATS = {
     ("json", "jsonl"): ("records", "flatten"),
     ("csv", "tsv", "copy"): ("decimal", "thousands", "comment", "ragged"),
+    ("excel",): ("sheet",),
 }
 """Options that only some formats have."""
 
@@ -155,7 +157,8 @@ def _check_fits(name: str, kind: str | None, options: SourceOptions) -> None:
         given = next((each for each in names if getattr(options, each)), None)
         if kind is not None and kind not in kinds and given is not None:
             raise UsageError(
-                f"{name} is {kind}: only {', '.join(kinds)} have this option", where=f"--{given}"
+                f"{name} is {kind}: only {', '.join(kinds)} {'have' if len(kinds) > 1 else 'has'} this option",
+                where=f"--{given}",
             )
 
 
@@ -170,14 +173,34 @@ def _format_of(file: TextFile, name: str, options: SourceOptions) -> str | None:
     return _binary_format_of(file) or _format_by_name(own_name)
 
 
+def _open_binary(
+    kind: str, file: TextFile, name: str, options: SourceOptions, folder: Path | None
+) -> Source:
+    if FORMATS[kind].text is None:
+        return _source_of(kind, file, name, options)
+    try:
+        text = _load(FORMATS[kind].text)(file, options, folder)
+    finally:
+        file.close()
+    try:
+        return _source_of(kind, text, name, options)
+    except BaseException:
+        text.close()
+        raise
+
+
 def _source_of(kind: str, *arguments: Any) -> Source:
     source: Source = _class_of(kind)(*arguments)
     return source
 
 
 def _class_of(kind: str) -> Any:
-    module, _, name = FORMATS[kind].source.partition(":")
-    return getattr(import_module(module), name)
+    return _load(FORMATS[kind].source)
+
+
+def _load(name: str | None) -> Any:
+    module, _, attribute = str(name).partition(":")
+    return getattr(import_module(module), attribute)
 
 
 def _format_by_name(name: str) -> str | None:
@@ -188,6 +211,8 @@ def _format_by_name(name: str) -> str | None:
 def _binary_format_of(file: TextFile) -> str | None:
     """Return the binary format whose magic bytes a file begins with; None for text."""
     head = file.read_at(0, 16)
+    if is_workbook(file):
+        return "excel"
     binary = {kind: known.magic for kind, known in FORMATS.items() if known.magic is not None}
     return next((kind for kind, magic in binary.items() if head.startswith(magic)), None)
 

@@ -33,7 +33,6 @@ _TYPES = {
         ".jsonlines",
         ".jl",
         ".psv",
-        ".xlsx",
         ".gz",
         ".gzip",
         ".zst",

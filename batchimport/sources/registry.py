@@ -21,12 +21,15 @@ class Format:
             `TextFile.descriptor_path` is a path for the library that reads it.
         suffixes: Of file names, lower case, without that of a compression.
         magic: The first bytes of every file of a binary format; None for a text format.
+        text: `module:Class` of a binary format that is read as text: called with (TextFile, options,
+            folder for temporary files), it is the `TextFile` that the source gets.
         is_untyped: Every value is a string, whose type is inferred from its characters, as in CSV.
     """
 
     source: str
     suffixes: tuple[str, ...]
     magic: bytes | None = None
+    text: str | None = None
     is_untyped: bool = False
 
 
@@ -40,6 +43,13 @@ FORMATS = {
     "json": Format("batchimport.sources.json.source:JsonValuesSource", (".json",)),
     "parquet": Format(
         "batchimport.sources.parquet.source:ParquetSource", (".parquet",), magic=b"PAR1"
+    ),
+    "excel": Format(
+        "batchimport.sources.excel.source:ExcelSource",
+        (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods"),
+        magic=b"\xd0\xcf\x11\xe0",  # of .xls; the others are zip archives
+        text="batchimport.sources.excel.sheet:SheetText",
+        is_untyped=True,
     ),
 }
 """All formats by their names."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+import xlsxwriter
 
 from batchimport.importer import import_file
 from batchimport.jobs.finish import Outcome
@@ -89,6 +90,15 @@ def _lose_a_box(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(toy_source, "_starts", lambda data, at: starts(data, at)[:-1])
 
 
+def _excel(folder: Path) -> Path:
+    book = xlsxwriter.Workbook(folder / "a.xlsx")
+    sheet = book.add_worksheet()
+    for at, row in enumerate([("id", "name"), *((at, f"name {at}") for at in range(50))]):
+        sheet.write_row(at, 0, row)
+    book.close()
+    return folder / "a.xlsx"
+
+
 def _boxes(folder: Path) -> Path:
     (folder / "a.box").write_bytes(write_boxes([json.dumps(each).encode() for each in RECORDS]))
     return folder / "a.box"
@@ -130,6 +140,7 @@ CASES: dict[str, tuple[Callable[[Path], Path], Break]] = {
         _lose_an_element,
     ),
     "parquet": (_parquet, _lose_a_row),
+    "excel": (_excel, _join_two_records),
     "box": (_boxes, _lose_a_box),
 }
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+import xlsxwriter
 
 from batchimport.testing.sources import RECORDS, SOURCE_CHECKS, SourceCase
 from tests.helpers.toy_source import write_boxes
@@ -53,6 +54,19 @@ def _parquet(folder: Path) -> list[Path]:
     return [folder / "a.parquet"]
 
 
+def _excel(folder: Path) -> list[Path]:
+    """A title above, empty rows between, line ends in cells."""
+    book = xlsxwriter.Workbook(folder / "a.xlsx")
+    sheet = book.add_worksheet("Data")
+    sheet.write_string(0, 1, "A title")
+    sheet.write_row(2, 1, ["data", "name", "id"])
+    for at, record in enumerate(RECORDS):
+        data = json.dumps(record["data"], indent=at % 2 or None)
+        sheet.write_row(3 + at + at // 9, 1, [data, record["name"], record["id"]])
+    book.close()
+    return [folder / "a.xlsx"]
+
+
 def _box(folder: Path) -> list[Path]:
     return [_write(folder, "a.box", write_boxes(_lines(RECORDS).splitlines()))]
 
@@ -81,6 +95,7 @@ MAKERS: dict[str, Callable[[Path], list[Path]]] = {
     "pretty array": _pretty_array,
     "values": _values,
     "parquet": _parquet,
+    "excel": _excel,
     "many": _many,
     "box": _box,
 }

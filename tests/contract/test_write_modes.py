@@ -208,8 +208,39 @@ def test_names_are_names_where_rows_are_refused(sink: Sink, address: str, name: 
     assert claim.store(replace(request, frame=frame)).counts == (3, 0, 0)
 
 
+REQUIRED = (
+    Column("id", "integer"),
+    Column("name", "string", required=True, nullable=False),
+    Column("data", "json", required=True),
+)
+
+
+@pytest.mark.parametrize("size", [1, 100])
+@pytest.mark.parametrize("mode", ["error", "ignore", "update"])
+def test_a_table_that_is_made_takes_no_record_without_its_key(
+    sink: Sink, address: str, mode: Any, size: int
+) -> None:
+    """Nor one without a value that the schema requires; also in a later job, whose schema does not."""
+    given = [{"id": 1, "name": "a"}, {"name": "b"}, {"id": 2}, {}, {"id": 1, "name": "c"}]
+    for job_id, columns in (("one", REQUIRED), ("two", COLUMNS)):
+        job = a_job(address, on_conflict=mode, key=("id",))
+        claim = sink.claim(job, a_record(job, job_id, columns=columns), "me")
+        for place in (chunk(at, min(size, 5 - at)) for at in range(0, 5, size)):
+            claim.store(a_request(place, given[place.offset : place.offset + place.records]))
+        reasons = {each.record: each.errors[0] for each in sink.rejects(job_id)}
+        conflicts = (
+            {} if mode != "error" else {4: "unique"} | ({0: "unique"} if "two" in job_id else {})
+        )
+        codes = {at: error.code for at, error in reasons.items()}
+        assert codes == {1: "not_null", 2: "not_null", 3: "not_null"} | conflicts
+        assert [reasons[at].field for at in (1, 2)] == ["id", "name"]
+        assert stored(sink) == [(1, "c" if mode == "update" else "a")]
+    assert sink.jobs()[0].configuration["made_with"] == ["primary key id", "NOT NULL name"]
+    assert "made_with" not in sink.jobs()[1].configuration
+
+
 def test_a_table_that_is_made_has_the_key(sink: Sink, address: str) -> None:
-    """With `--key` and no table, the columns are made unique; accounts are kept with ignore."""
+    """With `--key` and no table, the columns are its primary key; accounts are kept with ignore."""
     job = a_job(address, on_conflict="ignore", key=("id",))
     claim = sink.claim(job, a_record(job), "me")
     assert claim.store(a_request(chunk(0, 3), rows(1, 1, 2))).counts == (2, 0, 1)

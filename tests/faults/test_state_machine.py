@@ -219,6 +219,9 @@ class Imports(RuleBasedStateMachine):
         stands_in_the_way = self.unfinished.get(job.name, job) != job and "restart" not in way
         ids = {json.loads(line)["id"] for line in job.content}
         is_stored = bool(ids & self.table) and "replace" not in way
+        begun = self.unfinished.get(job.name)
+        if begun and "replace" not in way:  # a restart would leave its rows beside the new ones
+            is_stored |= bool({json.loads(line)["id"] for line in begun.content} & self.table)
         rows_are_gone = job.name in {known.name for known in self.known} and "restart" not in way
         must_be_fine = job in self.done and not way and not stands_in_the_way
         return not must_be_fine and (stands_in_the_way or is_stored or rows_are_gone)

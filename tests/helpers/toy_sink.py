@@ -83,7 +83,7 @@ class ToySink(SqlSink):
     names_have_case = False
     key_text = "VARCHAR(128)"
     types: ClassVar[dict[Kind, str]] = {
-        "integer": "INTEGER",
+        "integer": "BIGINT",  # an INTEGER key would be given where a record has none
         "number": "REAL",
         "boolean": "INTEGER",
         "string": "TEXT",

@@ -16,6 +16,7 @@ from batchimport.sinks.sqlite.sink import SqliteSink
 from batchimport.sources.base import RawRecords, Source
 from batchimport.sources.csv.records import DelimitedRecords
 from batchimport.sources.csv.source import DelimitedSource
+from batchimport.sources.excel.source import ExcelSource, SheetRows
 from batchimport.sources.json.source import ElementRecords, JsonValuesSource
 from batchimport.sources.jsonl.source import JsonLinesSource, LineRecords
 from batchimport.sources.many import ManySource
@@ -28,6 +29,7 @@ claims: list[type[Claim]] = [DuckdbClaim, ParquetClaim, SqlClaim]
 sources: list[type[Source]] = [
     BoxSource,
     DelimitedSource,
+    ExcelSource,
     JsonLinesSource,
     JsonValuesSource,
     ManySource,
@@ -39,6 +41,7 @@ origins: list[type[RawRecords]] = [
     DelimitedRecords,
     LineRecords,
     ParquetRows,
+    SheetRows,
 ]
 sizers: list[type[Sizer]] = [AutoSizer, FixedSizer, LoadSizer]
 transforms: list[type[Transform]] = [FrameTransform, Identity, RecordTransform]

@@ -11,7 +11,10 @@ import pytest
 from tests.helpers.cli import ROOT, environment
 
 LONGER_MODULES: dict[str, str] = {}
-HEAVY = ("polars", "adbc_driver_sqlite", "psycopg", "duckdb", "temporalio", "jsonschema_rs")
+HEAVY = (
+    *("polars", "adbc_driver_sqlite", "psycopg", "duckdb", "temporalio", "jsonschema_rs"),
+    "opentelemetry",
+)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "batchimport").rglob("*.py")), ids=lambda p: p.name)
@@ -41,8 +44,8 @@ def test_runs_import_no_library_of_frames_but_polars(to: str, tmp_path: Path) ->
     program = (
         "import os, sys\n"
         f"sys.argv = ['batchimport', 'run', 'users.jsonl', '--to', {to!r}]\n"
-        "os._exit = lambda code: sys.exit([n for n in ('pandas', 'pyarrow', 'numpy') "
-        "if n in sys.modules] or code)\n"
+        "os._exit = lambda code: sys.exit([n for n in "
+        "('pandas', 'pyarrow', 'numpy', 'opentelemetry') if n in sys.modules] or code)\n"
         "from batchimport.cli import main\n"
         "main()\n"
     )

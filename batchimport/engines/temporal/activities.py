@@ -35,7 +35,7 @@ from batchimport.jobs.recorder import committed_counts, started
 from batchimport.jobs.replaying import orphans
 from batchimport.jobs.start import begin_job, bytes_per_record
 from batchimport.pipeline.chunk import process_chunk
-from batchimport.policy.events import ChunkFinished
+from batchimport.policy.events import ChunkFailed, ChunkFinished, ChunkStarted
 from batchimport.policy.plan import Plan
 from batchimport.policy.retry import is_retryable
 from batchimport.sinks import open_sink
@@ -48,9 +48,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Executor
 
+    from batchimport.display.spans import Telemetry
     from batchimport.engines.temporal.open_jobs import OpenJob
     from batchimport.jobs.start import Opened
     from batchimport.model import Chunk, ChunkResult, Job
+    from batchimport.policy.events import Observer
     from batchimport.system import LoadReader
 
 _Result = TypeVar("_Result")
@@ -92,9 +94,10 @@ class Activities:
         reader: WorkerReader,
         address: str,
         tell: Callable[[str], None],
+        telemetry: Telemetry | None = None,
     ) -> None:
         self._jobs, self._pool, self._reader = jobs, pool, reader
-        self._address, self._tell = address, tell
+        self._address, self._tell, self._telemetry = address, tell, telemetry
 
     def all(self) -> list[Callable[..., Any]]:
         """Return what a worker registers."""
@@ -211,7 +214,7 @@ class Activities:
                 spec.options.chunk_timeout_seconds,
                 spec.options.destination_wait_seconds,
             ),
-            started(record.job_id, job, source, opened.committed, opened.inferred),
+            started(record.job_id, job, source, opened.committed, opened.inferred, opened.notes),
             self._reader.read(),
             opened.resumed,
             hints.delivery,
@@ -233,9 +236,22 @@ class Activities:
                 ):
                     raise _NotItsTurnError
 
-            result = process_chunk(job.work, task.chunk, attempt, before_store)
+            began, observe = time.monotonic(), self._observer(job, attempt)
+            observe(ChunkStarted(task.chunk, job.work.source.file_at(task.chunk.lo)))
+            try:
+                result = process_chunk(job.work, task.chunk, attempt, before_store)
+            except BatchImportError as error:
+                observe(ChunkFailed(task.chunk, str(error)))
+                raise
+            observe(ChunkFinished(result, time.monotonic() - began))
             job.wake_waiting()
             return result
+
+    def _observer(self, job: OpenJob, attempt: int) -> Observer:
+        if self._telemetry is None:
+            return lambda _: None
+        unit = "rows" if job.work.source.format == "parquet" else "bytes"
+        return self._telemetry.attempt_of(job.record.job_id, job.parts.job.table, unit, attempt)
 
     async def _threaded(self, work: Callable[[threading.Event], _Result]) -> _Result:
         """Run in a thread, with heartbeats; our errors become errors of Temporal."""

@@ -15,6 +15,7 @@ from temporalio.common import WorkerDeploymentVersion
 from temporalio.worker import Worker, WorkerDeploymentConfig
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
+from batchimport.display.telemetry import open_telemetry
 from batchimport.engines.signals import draining_signals
 from batchimport.engines.temporal.activities import Activities, WorkerReader
 from batchimport.engines.temporal.connection import check_namespace, connect
@@ -69,7 +70,8 @@ async def serve(
     address = client.service_client.config.target_host
     with ThreadPoolExecutor(max_parallel + 4, thread_name_prefix="chunk") as pool:
         reader = WorkerReader(LoadReader(max_memory_bytes), max_parallel)
-        activities = Activities(jobs, pool, reader, address, tell)
+        telemetry = open_telemetry(tell)
+        activities = Activities(jobs, pool, reader, address, tell, telemetry)
         worker = make_worker(client, options.task_queue, activities, max_parallel)
         stopping = asyncio.Event()
 
@@ -89,6 +91,8 @@ async def serve(
                         await asyncio.wait_for(stopping.wait(), IDLE_SECONDS)
                     await asyncio.to_thread(jobs.close, IDLE_SECONDS)
         jobs.close()
+    if telemetry is not None:
+        await asyncio.to_thread(telemetry.close)
     tell("stopped")
 
 

@@ -14,6 +14,7 @@ from batchimport.sinks.base import (
     BEGAN_EMPTY,
     FORGOTTEN,
     INDEXES,
+    MADE_WITH,
     STAGED,
     Removed,
     SinkHints,
@@ -31,7 +32,7 @@ from batchimport.sinks.sql.completion import (
 from batchimport.sinks.sql.dialect import Dialect
 from batchimport.sinks.sql.statements import ADDED_COLUMNS, LEDGER_TABLES, OUTCOME_COLUMNS
 from batchimport.sinks.sql.store import SqlClaim
-from batchimport.sinks.sql.table import find_target, new_columns_of, prepare_table
+from batchimport.sinks.sql.table import demands, find_target, new_columns_of, prepare_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -238,6 +239,8 @@ class SqlSink(Dialect):
         if job.defer_indexes:
             facts[INDEXES] = drop_indexes(self, job.table)
         made = made_before if is_kept else bool(record.columns)
+        if record.columns and not is_kept:
+            facts[MADE_WITH] = demands(job, record.columns)
         failpoints.reach("after-table")
         now = statements.now()
         facts[BEGAN_EMPTY] = not (self.exists(job.table) and self.has_rows(job.table))

@@ -239,13 +239,40 @@ def _refuse_shared(database: Dialect, table: str, names: Sequence[str]) -> None:
             )
 
 
+def constraints_of(job: Job, columns: Sequence[Column]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return what a table that is made for a job demands of its rows.
+
+    Returns:
+        The columns of its primary key; and all that may not be null, in the table's order: those,
+        and what a schema that was given requires. What a transform returns no schema describes.
+    """
+    names = {column.name for column in columns}
+    key = job.key if names.issuperset(job.key) else ()
+    filled = (
+        column.name
+        for column in columns
+        if column.name in key or (column.required and not (column.nullable or column.inferred))
+    )
+    return key, tuple(filled)
+
+
+def demands(job: Job, columns: Sequence[Column]) -> list[str]:
+    """Return in words what a table that is made for a job demands of its rows."""
+    key, filled = constraints_of(job, columns)
+    others = [name for name in filled if name not in key]
+    said = (("primary key", key), ("NOT NULL", others))
+    return [f"{what} {', '.join(names)}" for what, names in said if names]
+
+
 def _create_table(database: Dialect, job: Job, columns: Sequence[Column]) -> None:
+    key, filled = constraints_of(job, columns)
     lines = [
-        f"{database.quote(column.name)} {database.column_type(column, is_key=column.name in job.key)}"
+        f"{database.quote(column.name)} {database.column_type(column, is_key=column.name in key)}"
+        + (" NOT NULL" if column.name in filled else "")
         for column in columns
     ]
-    if job.key and set(job.key) <= {column.name for column in columns}:
-        lines.append(f"UNIQUE ({database.column_list(job.key)})")
+    if key:
+        lines.append(f"PRIMARY KEY ({database.column_list(key)})")
     database.run(f"CREATE TABLE {database.name(job.table)} ({', '.join(lines)})")
 
 

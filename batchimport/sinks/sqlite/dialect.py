@@ -122,7 +122,14 @@ def is_conflict_in(table: str, error: DataError) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class SqliteColumn(TableColumn):
-    """A column of an SQLite table."""
+    """A column of an SQLite table.
+
+    Attributes:
+        is_rowid: It is the row's own number: SQLite gives one to a row that has none, whatever the
+            column's constraints are.
+    """
+
+    is_rowid: bool = False
 
     def takes(self, kind: Kind) -> bool:
         """Say whether values fit: SQLite stores any, but would turn some JSON into numbers."""
@@ -144,7 +151,9 @@ class SqliteColumn(TableColumn):
 
 
 CATALOGUE = """
-    SELECT name, upper(type), NOT "notnull" OR dflt_value IS NOT NULL OR hidden, hidden > 1
+    SELECT name, upper(type), NOT "notnull" OR dflt_value IS NOT NULL OR hidden, hidden > 1,
+        pk AND upper(type) = 'INTEGER'
+        AND NOT EXISTS (SELECT 1 FROM pragma_index_list({table}) WHERE origin = 'pk')
     FROM pragma_table_xinfo({table})"""
 
 

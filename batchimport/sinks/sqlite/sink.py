@@ -152,7 +152,7 @@ class SqliteSink(SqlSink):
     def columns(self, table: str) -> list[SqliteColumn]:
         """Return the columns of a table in its order."""
         rows = self.rows(CATALOGUE.format(table=text_literal(table)))
-        return [SqliteColumn(name, kind, bool(a), bool(b)) for name, kind, a, b in rows]
+        return [SqliteColumn(name, kind, *map(bool, facts)) for name, kind, *facts in rows]
 
     def unique_keys(self, table: str) -> list[frozenset[str]]:
         """Return each set of columns that a unique index of the table is on."""

@@ -40,6 +40,8 @@ BLOCK_BYTES = 512
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06")
 _OFFICE = re.compile(r"\[Content_Types\]\.xml|mimetype|Index/Document\.iwa")
 """Files by which an office document is known, which is a zip as well."""
+_WORKBOOK = {"xl/workbook.xml", "xl/workbook.bin"}
+_ODS = b"opendocument.spreadsheet"
 _METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2}
 _METHOD_NAMES = {9: "deflate64", 14: "LZMA", 93: "zstd", 95: "xz", 98: "PPMd", 99: "AES"}
 _HIDDEN = re.compile(r"(^|/)(\.|__MACOSX/)")
@@ -198,9 +200,15 @@ class Archives:
             suffixes: Of files that hold records.
             is_named: It is a file by itself, so that its members can be named.
         """
-        archive = open_archive(file, self._folder)
-        if archive is None or archive.is_office:
+        if is_workbook(file):
             return file
+        archive = open_archive(file, self._folder)
+        if archive is None:
+            return file
+        if archive.is_office:
+            archive.close()
+            hint = "import what it was exported from, or export a table of it as CSV"
+            raise UsageError("is an Office document", where=archive.path, hint=hint)
         try:
             name = archive.only(suffixes, is_named=is_named)
         except BaseException:
@@ -271,7 +279,7 @@ class _Zip(Archive):
     def __init__(self, file: TextFile) -> None:
         self.path = file.path
         try:
-            self._zip = zipfile.ZipFile(io.BufferedReader(_Bytes(file), PIECE_BYTES))
+            self._zip = opened_zip(file)
             entries = self._zip.infolist()
             super().__init__(file, _checked(map(_zip_member, entries), file.path))
             self._check_apart(entries)
@@ -407,6 +415,25 @@ def open_archive(file: TextFile, folder: Path | None, *, to_list: bool = False) 
     except BaseException:
         tar.close()
         raise
+
+
+def opened_zip(file: TextFile) -> zipfile.ZipFile:
+    """Return a file as a zip archive."""
+    return zipfile.ZipFile(io.BufferedReader(_Bytes(file), PIECE_BYTES))
+
+
+def is_workbook(file: TextFile) -> bool:
+    """Say whether a file is a spreadsheet that is a zip archive: of Excel, or in OpenDocument."""
+    if not file.read_at(0, len(_ZIP[0])).startswith(_ZIP[0]):
+        return False
+    try:
+        with opened_zip(file) as made:
+            names = set(made.namelist())
+            if not names.isdisjoint(_WORKBOOK):
+                return True
+            return "mimetype" in names and _ODS in made.read("mimetype")
+    except _DAMAGE:
+        return False
 
 
 def members_of(path: str, pattern: str) -> list[str]:

@@ -148,12 +148,21 @@ def bounded(pieces: Iterable[bytes], origin: _Origin) -> Iterator[bytes]:
     for piece in pieces:
         yield piece
         size += len(piece)
-        if size > EXPANSION_COUNTS_AFTER and size > MAX_EXPANSION * origin.size:
-            raise UsageError(
-                f"unpacks to more than {MAX_EXPANSION} times its size",
-                where=origin.path,
-                hint="if that is correct, unpack it and import the result",
-            )
+        check_expansion(size, origin)
+
+
+def check_expansion(size: int, origin: _Origin) -> None:
+    """Check that what is unpacked is not far larger than what it is unpacked from.
+
+    Raises:
+        UsageError: If it is more than 500 times its size.
+    """
+    if size > EXPANSION_COUNTS_AFTER and size > MAX_EXPANSION * origin.size:
+        raise UsageError(
+            f"unpacks to more than {MAX_EXPANSION} times its size",
+            where=origin.path,
+            hint="if that is correct, unpack it and import the result",
+        )
 
 
 class UnpackedFile(TextFile):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchimport.errors import UsageError
 from batchimport.sources.csv.grammar import COPY_END, COPY_NULL, Dialect
+from batchimport.sources.csv.header import notes_about
 from batchimport.sources.csv.numbers import PLAIN_NUMBERS, NumberForm, find_form
 from batchimport.sources.csv.sniff import DELIMITERS, Guess, NamesAre, guess, look_at
 from batchimport.sources.registry import spelled
@@ -237,20 +238,4 @@ def _notes(
         notes.append("quotes are escaped by a backslash")
     if dialect.skipinitialspace:
         notes.append("spaces around fields are dropped")
-    if preamble:
-        notes.append(
-            f"lines before the header that are not part of the table: {preamble} "
-            "(--skip-lines 0 to read them as well)"
-        )
-    if header.records == 2:
-        notes.append("the names of the columns are in two lines (--header for one)")
-    if header.records == 0 and header.first.cells and names_are == "found":
-        notes.append(
-            "no header: the first row has the same types as all others and is read as a record "
-            "(--header if it holds the names)"
-        )
-    if header.is_like_data:
-        notes.append(
-            "the first row is taken for names, but looks like data (--no-header to read it as a record)"
-        )
-    return tuple(notes)
+    return (*notes, *notes_about(header, preamble, is_found=names_are == "found"))

@@ -76,6 +76,33 @@ class Header:
     is_like_data: bool = False
 
 
+def notes_about(header: Header, preamble: int, *, is_found: bool) -> tuple[str, ...]:
+    """Return what users should know about a header.
+
+    Args:
+        preamble: Number of lines before it that are left out.
+        is_found: Where it is was not said by an option.
+    """
+    notes = []
+    if preamble:
+        notes.append(
+            f"lines before the header that are not part of the table: {preamble} "
+            "(--skip-lines 0 to read them as well)"
+        )
+    if header.records == 2:
+        notes.append("the names of the columns are in two lines (--header for one)")
+    if header.records == 0 and header.first.cells and is_found:
+        notes.append(
+            "no header: the first row has the same types as all others and is read as a record "
+            "(--header if it holds the names)"
+        )
+    if header.is_like_data:
+        notes.append(
+            "the first row is taken for names, but looks like data (--no-header to read it as a record)"
+        )
+    return tuple(notes)
+
+
 def is_number(text: str) -> bool:
     """Say whether a cell is a number, a date or a time."""
     return bool(_NUMBER.fullmatch(text.strip()))

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from batchimport.schema import RecordSchema
     from batchimport.sources.base import Form
     from batchimport.sources.bytes.file import TextFile
+    from batchimport.sources.csv.grammar import Cell
 
 MAX_NOTES = 5
 
@@ -39,14 +40,20 @@ class DelimitedSource(TextSource):
     """
 
     format = "csv"
+    is_written = True
+    """Somebody wrote the text, with some delimiter; in one column a blank line is a record."""
 
     def __init__(self, text: TextFile, name: str, options: SourceOptions) -> None:
         super().__init__(text, name, options.max_record_bytes)
         self._options = options
         self._start = self._skip(Position(text.begin), options.skip_lines or 0)
-        head = text.read_at(self._start.position, HEAD_BYTES)
-        is_whole = self._start.position + len(head) == text.size
-        self._read_as(detect_format(head.decode(errors="replace"), options, is_whole=is_whole))
+        self._read_as(self._detect())
+
+    def _detect(self) -> CsvFormat:
+        """Return how the file is written."""
+        head = self._text.read_at(self._start.position, HEAD_BYTES)
+        is_whole = self._start.position + len(head) == self._text.size
+        return detect_format(head.decode(errors="replace"), self._options, is_whole=is_whole)
 
     def _read_as(self, form: CsvFormat) -> None:
         """Prepare to read the file as it is written."""
@@ -62,9 +69,10 @@ class DelimitedSource(TextSource):
             len(self.header) == 1 and form.dialect.is_copy
         ):  # there, an empty line is an empty string
             self._lines = QuotedLines(self._text, form.dialect, longest)
-        self._lines.keeps_blank = len(self.header) == 1 and not self._lines.has_comments
+        is_one_column = len(self.header) == 1 and self.is_written
+        self._lines.keeps_blank = is_one_column and not self._lines.has_comments
         self.headers = {self.name: self.header} if self.header and self._options.header else {}
-        if len(self.header) == 1:
+        if is_one_column:
             notes.append(f"read as one column, {self.header[0]!r}: see --delimiter and --format")
         self._header_text = self._text.read_at(start.position, self._body.position - start.position)
         self._layout = Layout(self.name, self._lines, self._fields, longest)
@@ -248,14 +256,17 @@ class DelimitedSource(TextSource):
             cells = fitted(cells, len(self.header), pads=self._form.pads, trails=self._trails)
             if len(cells) == len(self.header):
                 texts = (
-                    None if cell is ABSENT or (cell[0] in nulls and not cell[1]) else cell[0]
+                    None
+                    if cell is ABSENT or (cell[0] in nulls and not cell[1])
+                    else self._seen(cell)
                     for cell in cells
                 )
-                yield dict(zip(self.header, map(self._as_number, texts), strict=True))
+                yield dict(zip(self.header, texts, strict=True))
 
-    def _as_number(self, text: str | None) -> str | None:
+    def _seen(self, cell: Cell) -> str:
         """Return a number of the file as programs write it, and anything else as it is."""
-        if text is None or self._form.numbers.is_plain:
+        text, _ = cell
+        if self._form.numbers.is_plain:
             return text
         plain = self._form.numbers.plain(text)
         # What only another form reads as a number is none here.
