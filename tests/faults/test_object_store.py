@@ -98,7 +98,7 @@ def test_a_part_that_comes_after_the_next_claim_is_refused(place: Place) -> None
 
 
 def test_a_part_that_was_removed_does_not_come_again(place: Place) -> None:
-    """A worker sleeps; another one stores its chunk; the job begins again; the worker wakes up."""
+    """A worker sleeps; another one stores its chunk; the job is resumed, and begun again; it wakes up."""
     job = place.job()
     sink = place.open()
     claim = sink.claim(job, a_record(job), "me")
@@ -106,6 +106,7 @@ def test_a_part_that_was_removed_does_not_come_again(place: Place) -> None:
 
     def meanwhile() -> None:
         claim.store(a_request(chunk(0, 2), rows(1, 2)))
+        sink.claim(job, a_record(job), "me")
         sink.claim(job, a_record(job), "me", sink.jobs())
 
     place.before_put(PART, meanwhile)
