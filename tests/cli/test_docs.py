@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import tomllib
 from dataclasses import fields
 from pathlib import Path
 
@@ -106,6 +107,18 @@ def test_every_field_of_the_output_is_documented() -> None:
     documented = set(re.findall(r"`(\w+)`", page))
     kinds = (Summary, Counts, ChunkCounts, ChunkSizes, Progress, Reject, FieldError)
     assert {each.name for kind in kinds for each in fields(kind)} - documented == set()
+
+
+def test_every_extra_is_documented() -> None:
+    """docs/install.md says what an extra is for, and the container has it."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    page = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
+    image = (ROOT / ".ci" / "Dockerfile").read_text(encoding="utf-8")
+    wanted = sorted(set(extras) - {"dev", "docs"})
+    assert sorted(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == wanted
+    assert f"[{','.join(wanted)}]" in image
 
 
 def test_the_map_of_the_code_is_right() -> None:
