@@ -26,6 +26,7 @@ An option of `run` is also a variable of the environment (`BATCHIMPORT_MAX_PARAL
 keyword comes first, then the environment, then the file. Options of other commands that `run` has, too, take the same
 variable.
 """
+_CODES = "Why single records were rejected is said by [codes](rejects.md#codes)."
 _OUTPUTS = ("summary", "progress", "jobs", "reject", "report")
 
 
@@ -37,7 +38,11 @@ def written() -> str:
         lines += _command(name, command)
     lines += ["## Exit codes", "", *_table(("code", "meaning"), EXIT_CODES.items())]
     lines += ["## Errors", ""]
-    lines += ["In Python these are raised; on the command line they decide the exit code.", ""]
+    lines += [
+        "In Python these are raised; on the command line they decide the exit code.",
+        _CODES,
+        "",
+    ]
     lines += _table(("error", "exit code", "meaning"), _errors(errors.BatchImportError))
     lines += ["## Environment", ""]
     lines += _table(
