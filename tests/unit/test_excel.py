@@ -132,7 +132,8 @@ def test_the_sheet_is_chosen(tmp_path: Path) -> None:
     found = table_of(path)
     assert (found[0], found[2]) == (["a"], "sheet: One (others: Two, 7; see --sheet)")
     for wanted, name in (("Two", "b"), ("two", "b"), ("2", "b"), ("7", "c")):
-        assert table_of(path, sheet=wanted)[0] == [name]
+        names, _, notes = table_of(path, sheet=wanted)
+        assert (names, notes) == ([name], "")
     with pytest.raises(UsageError, match="has no sheet Tow") as refused:
         table_of(path, sheet="Tow")
     assert refused.value.hint == "did you mean Two?"

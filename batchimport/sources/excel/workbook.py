@@ -70,7 +70,7 @@ class Workbook:
         self.sheet = _chosen(names, visible or names, wanted, self._file.path)
         others = [name for name in visible if name != self.sheet]
         more = f"sheet: {self.sheet} (others: {', '.join(others)}; see --sheet)"
-        self.notes = [more] if others else []
+        self.notes = [more] if others and wanted is None else []
         extent = look_at_sheet(self._file, self.sheet)
         if extent is not None and extent.errors:
             errors = f"{extent.errors:,}"
