@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections import Counter
 from dataclasses import dataclass, field, replace
@@ -18,6 +17,7 @@ from batchimport.sinks import redact
 from batchimport.sinks.registry import scheme_of
 from batchimport.state.directory import STATE_PATH
 from batchimport.state.files import write_atomically
+from batchimport.state.json_text import json_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -205,9 +205,11 @@ def export_rejects(sink: Sink, job_id: str, path: Path | None) -> Exported:
             failpoints.reach("during-export")
             codes[reject.errors[0].code] += 1
             for error in reject.errors:
-                reasons.setdefault((error.field, error.code), Reason(reject)).count += 1
-            text = json.dumps(reject.to_dict(), ensure_ascii=False)
-            yield text.encode(errors="replace") + b"\n"
+                reason = reasons.get((error.field, error.code))
+                if reason is None:
+                    reason = reasons[error.field, error.code] = Reason(reject)
+                reason.count += 1
+            yield json_text(reject.to_dict()).encode(errors="replace") + b"\n"
 
     write_atomically(path, lines())
     fields: dict[str, dict[str, int]] = {}

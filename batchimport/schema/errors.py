@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from decimal import Decimal
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from batchimport.model import FieldError
@@ -54,7 +55,12 @@ _BRANCHES = {
 def _code(error: jsonschema_rs.ValidationError) -> str:
     if type(error.kind).__name__ in _UNDECIDED:
         return "unverifiable"
-    return re.sub(r"(?<=[a-z])([A-Z])", r"_\1", error.kind.name).lower()
+    return _snake_case(error.kind.name)
+
+
+@cache
+def _snake_case(name: str) -> str:
+    return re.sub(r"(?<=[a-z])([A-Z])", r"_\1", name).lower()
 
 
 def _message(error: jsonschema_rs.ValidationError, code: str) -> str:

@@ -219,9 +219,14 @@ def _has_distinct_keys(line: bytes) -> bool:
     return keys == len(raw) and not _DETACHED_COLON.search(line)
 
 
-def repeated_keys(line: bytes) -> list[str]:
-    """Return the keys that the outermost object of a line has more than once."""
-    if _has_distinct_keys(line):
+def repeated_keys(line: bytes, names: int = -1) -> list[str]:
+    """Return the keys that the outermost object of a line has more than once.
+
+    Args:
+        names: Number of different keys; -1 if it is not known.
+    """
+    is_flat = line.count(b'":') == names and not _DETACHED_COLON.search(line)
+    if is_flat or _has_distinct_keys(line):
         return []
     outermost: list[str] = []
 

@@ -70,7 +70,7 @@ class JsonRecords(LocatedRecords):
         if not isinstance(record, dict):
             kind = _NAMES.get(type(record), "a number")
             raise unreadable("not_an_object", f"expected a JSON object, found {kind}")
-        twice = repeated_keys(line)
+        twice = repeated_keys(line, len(record))
         if twice:
             raise UnreadableRecordError(
                 *(

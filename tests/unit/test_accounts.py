@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import pytest
 
 from batchimport.errors import AccountsError
 from batchimport.jobs.finish import reconcile
-from batchimport.model import Chunk, Committed, Position
+from batchimport.model import Chunk, Committed, FieldError, Position, Reject
+from batchimport.sinks.sql import statements
+from batchimport.state.json_text import json_text
 
 
 def done(first: int, last: int, successful: int, failed: int = 0, filtered: int = 0) -> Committed:
@@ -50,3 +55,18 @@ def test_what_does_not_add_up_is_never_completed(
     """Whatever is missing, doubled or uncounted."""
     with pytest.raises(AccountsError):
         reconcile(ledger, 90, total, None)
+
+
+@pytest.mark.parametrize("value", ["é", "\ud800", float("inf"), 2**70, None, 1.5, "\0"])
+def test_a_reject_comes_out_of_the_ledger_as_it_went_in(value: object) -> None:
+    """Whether this version wrote its errors or an earlier one did, in JSON of its own kind."""
+    error = FieldError("type", "name", "is not an integer", value)
+    given = Reject(3, "users.jsonl", None, 70, "validate", (error,), b"{}\xff")
+    row = statements.rejects_frame("users-1", [given]).row(0)
+    earlier = (*row[:6], json.dumps([error.to_dict()]), *row[7:])
+    assert statements.reject(earlier) == given
+    stored = None if value == float("inf") else value  # which JSON cannot say
+    assert statements.reject(row) == replace(given, errors=(replace(error, value=stored),))
+    assert row[6].isascii()
+    written = json_text(given.to_dict())
+    assert json.loads(written)["errors"] == [error.to_dict() | {"value": stored}]

@@ -13,6 +13,7 @@ from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import polars as pl
 
 from batchimport.errors import FatalError
@@ -27,6 +28,7 @@ from batchimport.model import (
 from batchimport.schema import Column
 from batchimport.schema.columns import DTYPES
 from batchimport.sinks.base import FORGOTTEN, JobRecord
+from batchimport.state.json_text import json_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -87,6 +89,8 @@ ADDED_COLUMNS = {LEDGER_TABLES[0]: ("made_table",), LEDGER_TABLES[1]: OUTCOME_CO
 """What a ledger that an earlier version created gets when a job is claimed: null for its rows.
 `made_table` is 1 if the job's table was created by batchimport."""
 REJECT_COLUMNS = "job_id, record, source, line, byte_offset, stage, errors, raw, raw_is_base64"
+_REJECT_NUMBERS = ("record", "line", "byte_offset", "raw_is_base64")
+_field_errors = msgspec.json.Decoder(tuple[FieldError, ...]).decode
 
 
 def quote(name: str) -> str:
@@ -277,26 +281,26 @@ def committed(row: Sequence[Any]) -> Committed:
 
 def rejects_frame(job_id: str, rejects: Sequence[Reject]) -> pl.DataFrame:
     """Return the rows of rejects as a frame with the columns of `REJECT_COLUMNS`."""
-    rows = [reject_values(job_id, reject) for reject in rejects]
-    types = {"line": pl.Int64}  # where a source has no lines, there are only nulls to infer it from
+    columns = zip(*(reject_values(job_id, reject) for reject in rejects), strict=True)
     return pl.DataFrame(
-        rows,
-        REJECT_COLUMNS.split(", "),
-        schema_overrides=types,
-        orient="row",
-        infer_schema_length=None,
+        [
+            pl.Series(name, values, dtype=pl.Int64 if name in _REJECT_NUMBERS else pl.String)
+            for name, values in zip(REJECT_COLUMNS.split(", "), columns, strict=True)
+        ]
     )
 
 
 def reject_values(job_id: str, reject: Reject) -> tuple[Any, ...]:
     """Return the row of a reject, in the order of `REJECT_COLUMNS`."""
     try:
-        raw, encoded = reject.raw.decode(), "\0" in reject.raw.decode()
+        raw, encoded = reject.raw.decode(), b"\0" in reject.raw
     except UnicodeDecodeError:
         raw, encoded = "", True
     if encoded:
         raw = base64.b64encode(reject.raw).decode()
-    errors = json.dumps([error.to_dict() for error in reject.errors])
+    errors = json_text(reject.errors)
+    if not errors.isascii():  # not every database can hold every character
+        errors = json.dumps([error.to_dict() for error in reject.errors])
     return (
         job_id,
         reject.record,
@@ -318,7 +322,10 @@ def reject(row: Sequence[Any]) -> Reject:
     """
     with _reading(row, LEDGER_TABLES[2]):
         raw = base64.b64decode(row[7]) if row[8] else row[7].encode()
-        errors = tuple(FieldError(**error) for error in json.loads(row[6]))
+        try:
+            errors = _field_errors(row[6])
+        except msgspec.DecodeError:  # NaN, or half of a surrogate pair; or it is damaged
+            errors = tuple(FieldError(**error) for error in json.loads(row[6]))
         if not errors:
             raise ValueError(row)
         return Reject(row[1], row[2], row[3], row[4], row[5], errors, raw)
