@@ -144,8 +144,13 @@ class SqliteColumn(TableColumn):
 
 
 CATALOGUE = """
-    SELECT name, upper(type), NOT "notnull" OR dflt_value IS NOT NULL OR hidden, hidden > 1
+    SELECT name, upper(type),
+        NOT "notnull" OR dflt_value IS NOT NULL OR hidden OR pk AND upper(type) = 'INTEGER'
+        AND NOT EXISTS (SELECT 1 FROM pragma_index_list({table}) WHERE origin = 'pk'),
+        hidden > 1
     FROM pragma_table_xinfo({table})"""
+"""Name, type, whether it may be left out, whether it is generated. A primary key of type INTEGER
+without an index is the row's own number, which SQLite gives to a row that comes without."""
 
 
 UNIQUE_KEYS = """
