@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+import shlex
 import shutil
 import tomllib
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
+from batchimport.cli import app
 from batchimport.model import ChunkCounts, ChunkSizes, Counts, FieldError, Progress, Reject, Summary
 from tests import pictures
 from tests.helpers.cli import ROOT, Workdir
@@ -19,6 +24,7 @@ COMMANDS = (
     *("run", "resume", "status", "jobs", "rejects", "replay", "report"),
     *("schema", "init", "forget", "prune", "worker"),
 )
+SHELL = ("|", "&&", ";", ">", "2>", "||", "&")
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 
 
@@ -99,6 +105,22 @@ def test_modules_that_are_named_exist(page: Path) -> None:
     paths = [path for path in named if "NAME" not in path]
     places = (ROOT, ROOT / "batchimport", ROOT / "tests" / "faults")
     assert [path for path in paths if not any((place / path).exists() for place in places)] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_commands_that_are_shown_can_be_given(page: Path) -> None:
+    """Each command of a page has the arguments, options and values that the command line takes."""
+    program: Any = typer.main.get_command(app)
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    for line in re.findall(r"^\$ (.*)$", text, re.MULTILINE):
+        words = shlex.split(line, comments=True)
+        starts = [at for at, word in enumerate(words) if Path(word).name == "batchimport"]
+        for at in starts:
+            given = list(itertools.takewhile(lambda word: word not in SHELL, words[at + 1 :]))
+            if not given or given[0].startswith("-"):
+                continue
+            command = program.commands[given[0]]
+            command.make_context(given[0], given[1:]).close()  # raises a usage error
 
 
 def test_every_field_of_the_output_is_documented() -> None:
