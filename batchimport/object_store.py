@@ -107,10 +107,10 @@ def _refuse_secrets(url: str, place: str, query: str) -> None:
 
 
 def redact(url: str) -> str:
-    """Return a URL without what `parse` refuses in it."""
+    """Return the URL of a place in a store without the user and password that `parse` refuses."""
     scheme, _, rest = url.partition("://")
-    place, slash, path = rest.partition("?")[0].partition("/")
-    return f"{scheme}://{place.rpartition('@')[2]}{slash}{path}"
+    bucket, slash, key = rest.partition("/")
+    return f"{scheme}://{bucket.rpartition('@')[2]}{slash}{key}"
 
 
 def file_name(url: str) -> str:

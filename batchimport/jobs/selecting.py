@@ -157,7 +157,9 @@ class Corrections:
         try:
             found = _read(line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line)
         except (msgspec.DecodeError, ValueError, RecursionError) as error:
-            raise self._error(number, str(error)) from error
+            raise self._error(
+                number, str(error).replace("JSON is malformed", "is not JSON")
+            ) from error
         self._places[found.record] = (at, number)
         self.given_up.discard(found.record)
         if found.raw is None:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+import shlex
 import shutil
+import tomllib
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
+from batchimport.cli import app
 from batchimport.model import ChunkCounts, ChunkSizes, Counts, FieldError, Progress, Reject, Summary
 from tests import pictures
 from tests.helpers.cli import ROOT, Workdir
@@ -18,6 +24,7 @@ COMMANDS = (
     *("run", "resume", "status", "jobs", "rejects", "replay", "report"),
     *("schema", "init", "forget", "prune", "worker"),
 )
+SHELL = ("|", "&&", ";", ">", "2>", "||", "&")
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 
 
@@ -100,12 +107,40 @@ def test_modules_that_are_named_exist(page: Path) -> None:
     assert [path for path in paths if not any((place / path).exists() for place in places)] == []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_commands_that_are_shown_can_be_given(page: Path) -> None:
+    """Each command of a page has the arguments, options and values that the command line takes."""
+    program: Any = typer.main.get_command(app)
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    for line in re.findall(r"^\$ (.*)$", text, re.MULTILINE):
+        words = shlex.split(line, comments=True)
+        starts = [at for at, word in enumerate(words) if Path(word).name == "batchimport"]
+        for at in starts:
+            given = list(itertools.takewhile(lambda word: word not in SHELL, words[at + 1 :]))
+            if not given or given[0].startswith("-"):
+                continue
+            command = program.commands[given[0]]
+            command.make_context(given[0], given[1:]).close()  # raises a usage error
+
+
 def test_every_field_of_the_output_is_documented() -> None:
     """docs/output.md names the fields of the summary, of progress and of rejects."""
     page = (ROOT / "docs" / "output.md").read_text(encoding="utf-8")
     documented = set(re.findall(r"`(\w+)`", page))
     kinds = (Summary, Counts, ChunkCounts, ChunkSizes, Progress, Reject, FieldError)
     assert {each.name for kind in kinds for each in fields(kind)} - documented == set()
+
+
+def test_every_extra_is_documented() -> None:
+    """docs/install.md says what an extra is for, and the container has it."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    page = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
+    image = (ROOT / ".ci" / "Dockerfile").read_text(encoding="utf-8")
+    wanted = sorted(set(extras) - {"dev", "docs"})
+    assert sorted(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == wanted
+    assert f"[{','.join(wanted)}]" in image
 
 
 def test_the_map_of_the_code_is_right() -> None:

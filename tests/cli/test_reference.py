@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import re
+from collections.abc import Iterator
 from dataclasses import fields
+from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import jsonschema_rs
@@ -11,7 +16,7 @@ import pytest
 
 from batchimport.model import FieldError, Progress, Reject, Summary
 from tests.helpers import reference
-from tests.helpers.cli import SAMPLE, Workdir
+from tests.helpers.cli import ROOT, SAMPLE, Workdir
 
 
 def schema_of(name: str) -> dict[str, Any]:
@@ -62,3 +67,44 @@ def test_what_is_printed_is_as_published(workdir: Workdir) -> None:
     for job in ("a", "b"):
         check("reject", *map(json.loads, workdir.call("rejects", job, "--json").out.splitlines()))
         check("report", json.loads(workdir.call("report", job, "--json").out))
+
+
+def test_every_code_of_a_reject_is_explained() -> None:
+    """docs/rejects.md has each code that the program gives to an error."""
+    page = (reference.PAGE.parent / "rejects.md").read_text(encoding="utf-8")
+    table = page.partition("## Codes")[2].partition("\n## ")[0]
+    explained = set(re.findall(r"`(\w+)`", table))
+    codes = set(chain(*map(codes_in, (ROOT / "batchimport").rglob("*.py"))))
+    assert len(codes) > 40
+    assert sorted(codes - explained) == []
+
+
+def codes_in(path: Path) -> Iterator[str]:
+    """Yield the codes that a module names: in calls, in assignments to `code`, in tables by error."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        match node:
+            case ast.Call(func=ast.Name(id="FieldError" | "unreadable"), args=[first, *_]):
+                yield from strings(first)
+            case ast.Assign(targets=[ast.Name(id="code")], value=value):
+                yield from strings(value)
+            case ast.Assign(
+                targets=[ast.Tuple(elts=[ast.Name(id="code"), *_])],
+                value=ast.Tuple(elts=[value, *_]),
+            ):
+                yield from strings(value)
+            case ast.Assign(targets=[ast.Name(id="_CODES")], value=ast.Dict(values=values)):
+                for each in values:
+                    yield from strings(each.elts[0] if isinstance(each, ast.Tuple) else each)
+            case ast.Assign(targets=[ast.Name(id="_BRANCHES")], value=ast.Dict(keys=keys)):
+                yield from chain(*map(strings, filter(None, keys)))
+
+
+def strings(node: ast.expr) -> Iterator[str]:
+    """Yield the strings that an expression may be."""
+    match node:
+        case ast.Constant(value=str() as text):
+            yield text
+        case ast.IfExp(body=one, orelse=other):
+            yield from (*strings(one), *strings(other))
+        case ast.BoolOp(values=values):
+            yield from chain(*map(strings, values))

@@ -18,22 +18,28 @@ NOT_RUN = {
 }
 
 
-def test_tutorial(tmp_path: Path) -> None:
+@pytest.fixture
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with a path that is short enough for a line."""
+    return tmp_path_factory.mktemp("shop")
+
+
+def test_tutorial(shop: Path) -> None:
     """All commands of the tutorial, one after the other, print what it shows."""
     blocks = pages.sections(pages.page("tutorial.md")).values()
-    terminal = a_terminal(tmp_path)
+    terminal = a_terminal(shop)
     terminal.places["time.sleep(0.005)"] = "time.sleep(0)"  # a test presses Ctrl-C in time
     terminal.follow([block for section in blocks for block in section])
 
 
 @pytest.mark.parametrize("title", [title for title, blocks in RECIPES.items() if blocks])
-def test_recipe(title: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_recipe(title: str, shop: Path, request: pytest.FixtureRequest) -> None:
     """The commands of a recipe print what it shows; servers are real ones."""
     blocks = RECIPES[title]
     for tool in ("jq", "gzip"):
         if shutil.which(tool) is None and any(tool in block.text for block in blocks):
             pytest.skip(f"{tool} is not installed: this recipe is not tested")
-    terminal = a_terminal(tmp_path)
+    terminal = a_terminal(shop)
     text = "".join(block.text for block in blocks if block.kind == "console")
     if "postgresql://" in text:
         address = request.getfixturevalue("postgres").new_database()

@@ -407,6 +407,15 @@ def test_a_table_of_the_user_is_not_altered_unless_asked(database: Store) -> Non
     assert names(database) == ["id", "name", "data"]
 
 
+def test_sqlite_numbers_the_rows_of_a_table_by_itself(sqlite: Store) -> None:
+    """A key that is the row's own number may be missing in the records, though it is not null."""
+    sqlite.run("CREATE TABLE users (n INTEGER NOT NULL PRIMARY KEY, id INTEGER, name TEXT)")
+    _, claim = sqlite.claimed()
+    records = [{"id": number, "name": "a"} for number in (7, 8)]
+    assert claim.store(a_request(chunk(0, 2), records)).counts == (2, 0, 0)
+    assert sqlite.rows("n, id") == [(1, 7), (2, 8)]
+
+
 @pytest.mark.parametrize("choice", ["extra", "add"])
 def test_a_table_of_the_user_is_altered_when_asked(database: Store, choice: Any) -> None:
     """All keys are kept, in `_extra` or in columns of their own; also those of a later chunk."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import random
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +13,9 @@ from typing import Any
 import obstore
 import pytest
 
-from batchimport.errors import JobRunningElsewhereError, UsageError
+from batchimport.errors import JobRunningElsewhereError, TransientError, UsageError
+from batchimport.model import Chunk, Position
+from batchimport.policy.plan import Plan
 from batchimport.sinks.base import Sink
 from batchimport.sinks.waiting import DestinationWait, patient
 from tests.faults.sweep import KILLED, new_victim
@@ -33,6 +38,9 @@ class Place(Store):
         with self._patch.context() as patch:
             patch.setenv("AWS_ENDPOINT_URL", self.gateway.url)
             return self.open()
+
+    def use_gateway(self) -> None:
+        self._patch.setenv("AWS_ENDPOINT_URL", self.gateway.url)
 
     def before_put(self, name: str, action: Callable[[], Any]) -> None:
         """Do something when the next object of such a name is on its way to the store."""
@@ -90,7 +98,7 @@ def test_a_part_that_comes_after_the_next_claim_is_refused(place: Place) -> None
 
 
 def test_a_part_that_was_removed_does_not_come_again(place: Place) -> None:
-    """A worker sleeps; another one stores its chunk; the job begins again; the worker wakes up."""
+    """A worker sleeps; another one stores its chunk; the job is resumed, and begun again; it wakes up."""
     job = place.job()
     sink = place.open()
     claim = sink.claim(job, a_record(job), "me")
@@ -98,6 +106,7 @@ def test_a_part_that_was_removed_does_not_come_again(place: Place) -> None:
 
     def meanwhile() -> None:
         claim.store(a_request(chunk(0, 2), rows(1, 2)))
+        sink.claim(job, a_record(job), "me")
         sink.claim(job, a_record(job), "me", sink.jobs())
 
     place.before_put(PART, meanwhile)
@@ -184,3 +193,56 @@ def test_killed_at_every_point(tmp_path: Path, request: pytest.FixtureRequest) -
     for point in reached("s3", BEGINNING)[:3]:
         assert victim.run(f"{point}=kill", "--restart").code == KILLED, point
     assert victim.end() == whole
+
+
+class Owner:
+    """One that takes the job from the others, does what is missing, and begins anew at times."""
+
+    def __init__(self, place: Place, chance: random.Random) -> None:
+        self.job, self.chance, self.sink = place.job(), chance, place.open()
+        self.patient, self.turns = patient(self.sink, DestinationWait(60)), 0
+
+    def work(self) -> bool:
+        """Do it; say whether the job is completed, by whoever did it."""
+        self.turns += 1
+        known = self.patient.jobs()
+        if known and known[0].state == "completed":
+            return True
+        again = known if self.chance.random() < 0.15 else []
+        try:
+            claim = self.patient.claim(self.job, a_record(self.job), "me", again)
+            plan = Plan(1000, [row.chunk for row in self.patient.committed("users-1")])
+            while (piece := plan.take(self._cut, 100, 1000)) is not None:
+                numbers = range(piece.offset, piece.offset + piece.records)
+                claim.store(a_request(piece, rows(*numbers)))
+            return claim.finish("completed", 100) == 0
+        except (JobRunningElsewhereError, TransientError):
+            return False
+
+    def _cut(self, start: Position, limit: int, _: int) -> Chunk | None:
+        records = min(self.chance.randint(3, 17), limit, 100 - start.record)
+        return chunk(start.record, records) if records else None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(4))
+def test_four_that_take_it_from_each_other(place: Place, seed: int) -> None:
+    """With slow requests and lost replies: all rows are there once."""
+    weather, never = random.Random(seed), threading.Event()
+    place.gateway.before = lambda *_: never.wait(weather.choice([0, 0, 0.01, 0.02, 0.3]))
+    place.gateway.loses = lambda method, _: method == "PUT" and weather.random() < 0.06
+
+    def own(number: int) -> None:
+        owner = Owner(place, random.Random(seed * 10 + number))
+        while owner.turns < 6 and not owner.work():
+            never.wait(owner.chance.random())
+
+    place.use_gateway()
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(own, range(4)))
+    place.gateway.before, place.gateway.loses = lambda *_: None, lambda *_: False
+    last = Owner(place, random.Random(1))
+    while not last.work():
+        pass
+    assert [row[0] for row in place.rows()] == list(range(100))
+    assert ObjectStore(place.address).accounts() == (100, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -23,9 +24,10 @@ explained in the other pages.
 
 An option of `run` is also a variable of the environment (`BATCHIMPORT_MAX_PARALLEL`), a key of the
 [job.toml](configuration.md) of `--config`, and a keyword of [`import_file`](python.md) (both `max_parallel`). A flag or
-keyword comes first, then the environment, then the file. Options of other commands that `run` has, too, take the same
-variable.
+keyword comes first, then the environment, then the file. The tables name all three. Options of other commands that
+`run` has, too, take the same variable.
 """
+_CODES = "Why single records were rejected is said by [codes](rejects.md#codes)."
 _OUTPUTS = ("summary", "progress", "jobs", "reject", "report")
 
 
@@ -37,7 +39,11 @@ def written() -> str:
         lines += _command(name, command)
     lines += ["## Exit codes", "", *_table(("code", "meaning"), EXIT_CODES.items())]
     lines += ["## Errors", ""]
-    lines += ["In Python these are raised; on the command line they decide the exit code.", ""]
+    lines += [
+        "In Python these are raised; on the command line they decide the exit code.",
+        _CODES,
+        "",
+    ]
     lines += _table(("error", "exit code", "meaning"), _errors(errors.BatchImportError))
     lines += ["## Environment", ""]
     lines += _table(
@@ -66,24 +72,24 @@ def _command(name: str, command: Any) -> Iterator[str]:
             groups.setdefault(getattr(each, "rich_help_panel", None) or "Options", []).append(each)
     for title, options in groups.items():
         yield from (f"### {name}: {title.lower()}", "")
-        if name == "run":
-            head = ("option", "default", "variable", "key, keyword", "meaning")
-            yield from _table(head, [_option_of_run(each, context) for each in options])
-        else:
-            rows = [(_flags(each, context), _default(each), _meaning(each)) for each in options]
-            yield from _table(("option", "default", "meaning"), rows)
+        rows = [(_names(each, context, name), _default(each), _meaning(each)) for each in options]
+        yield from _table(("option", "default", "meaning"), rows)
     yield from ("Examples:", "", "```", *EXAMPLES[name], "```", "")
 
 
-def _option_of_run(option: Any, context: Any) -> tuple[str, ...]:
+def _names(option: Any, context: Any, command: str) -> str:
+    """Return the flag; of an option of `run` also the variable, and the key and keyword."""
     name = option.opts[0].removeprefix("--").replace("-", "_")
     known = settings().get(name)
-    where = ("`BATCHIMPORT_CONFIG`", "") if known is None else (f"`{known.variable}`", f"`{name}`")
-    return (_flags(option, context), _default(option), *where, _meaning(option))
+    names = [option.get_help_record(context)[0]]
+    if command == "run":
+        names += ["BATCHIMPORT_CONFIG"] if known is None else [known.variable, name]
+    return "<br>".join(map(_code, names))
 
 
-def _flags(option: Any, context: Any) -> str:
-    return f"`{option.get_help_record(context)[0]}`"
+def _code(text: str) -> str:
+    """Return code for a cell; GitHub and the site agree on a bar in it only as HTML has it."""
+    return f"<code>{html.escape(text)}</code>" if "|" in text else f"`{text}`"
 
 
 def _default(option: Any) -> str:
@@ -135,7 +141,7 @@ def _type(field: dict[str, Any]) -> str:
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> list[str]:
     lines = [head, ("---",) * len(head), *rows]
-    cells = [[str(cell).replace("|", "\\|") for cell in line] for line in lines]
+    cells = [[str(cell).replace("|", "&#124;") for cell in line] for line in lines]
     return [*(f"| {' | '.join(line)} |" for line in cells), ""]
 
 

@@ -10,6 +10,7 @@ from batchimport.sinks.base import Claim, Sink
 from batchimport.sinks.duckdb.sink import DuckdbClaim, DuckdbSink
 from batchimport.sinks.mysql.sink import MysqlSink
 from batchimport.sinks.parquet.sink import ParquetClaim, ParquetSink
+from batchimport.sinks.parquet.store import StoreClaim, StoreSink
 from batchimport.sinks.postgres.sink import PostgresSink
 from batchimport.sinks.sql.store import SqlClaim
 from batchimport.sinks.sqlite.sink import SqliteSink
@@ -24,8 +25,16 @@ from batchimport.sources.parquet.source import ParquetRows, ParquetSource
 from tests.helpers.toy_sink import ToySink
 from tests.helpers.toy_source import BoxRecords, BoxSource
 
-sinks: list[type[Sink]] = [DuckdbSink, ParquetSink, MysqlSink, PostgresSink, SqliteSink, ToySink]
-claims: list[type[Claim]] = [DuckdbClaim, ParquetClaim, SqlClaim]
+sinks: list[type[Sink]] = [
+    DuckdbSink,
+    ParquetSink,
+    MysqlSink,
+    PostgresSink,
+    SqliteSink,
+    StoreSink,
+    ToySink,
+]
+claims: list[type[Claim]] = [DuckdbClaim, ParquetClaim, SqlClaim, StoreClaim]
 sources: list[type[Source]] = [
     BoxSource,
     DelimitedSource,

@@ -19,6 +19,7 @@ from batchimport import import_file, replay
 from batchimport.errors import UsageError
 from batchimport.model import SourceOptions
 from batchimport.sources import open_source
+from batchimport.sources.excel import workbook
 
 FORMATS = {
     datetime: "yyyy-mm-dd hh:mm:ss",
@@ -131,7 +132,8 @@ def test_the_sheet_is_chosen(tmp_path: Path) -> None:
     found = table_of(path)
     assert (found[0], found[2]) == (["a"], "sheet: One (others: Two, 7; see --sheet)")
     for wanted, name in (("Two", "b"), ("two", "b"), ("2", "b"), ("7", "c")):
-        assert table_of(path, sheet=wanted)[0] == [name]
+        names, _, notes = table_of(path, sheet=wanted)
+        assert (names, notes) == ([name], "")
     with pytest.raises(UsageError, match="has no sheet Tow") as refused:
         table_of(path, sheet="Tow")
     assert refused.value.hint == "did you mean Two?"
@@ -176,8 +178,11 @@ def test_the_same_rows_in_another_workbook_are_known(tmp_path: Path) -> None:
     assert contents[0] == contents[1]
 
 
-def test_a_cell_far_away_is_refused(tmp_path: Path) -> None:
-    """The library would take 17 thousand million cells; empty ones that only have a style are none."""
+def test_a_cell_far_away_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library would take 17 thousand million cells; empty ones that only have a style are none.
+
+    If nobody sees it coming, only the process that reads the workbook ends.
+    """
     path = tmp_path / "a.xlsx"
     for far in ("x", None):
         made = xlsxwriter.Workbook(path)
@@ -189,7 +194,20 @@ def test_a_cell_far_away_is_refused(tmp_path: Path) -> None:
         if far:
             with pytest.raises(UsageError, match="sheet S & T has 1,048,576 rows and 16,384"):
                 table_of(path)
+            with monkeypatch.context() as patch:
+                patch.setattr(workbook, "look_at_sheet", lambda *_: None)
+                with pytest.raises(UsageError, match="the process that reads it ended"):
+                    table_of(path)
     assert table_of(path)[1] == [("1",)]
+
+
+def swapped(package: bytes, one: bytes, other: bytes) -> bytes:
+    """Return a workbook with something else in its XML."""
+    made = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(package)) as read, zipfile.ZipFile(made, "w") as written:
+        for name in read.namelist():
+            written.writestr(name, read.read(name).replace(one, other))
+    return made.getvalue()
 
 
 def test_what_is_no_workbook_is_said(tmp_path: Path) -> None:
@@ -204,6 +222,11 @@ def test_what_is_no_workbook_is_said(tmp_path: Path) -> None:
         ("cut.xlsx", whole[: len(whole) // 2], "not a readable workbook"),
         ("odd.xlsx", b"PK\x03\x04" + bytes(500), "not a readable workbook"),
         ("old.xls", b"\xd0\xcf\x11\xe0" + bytes(5000), "not a readable workbook"),
+        (
+            "abort.xlsx",
+            swapped(whole, b'r="A3"', b'r="A99999999997"'),
+            "is not a readable workbook|GB",
+        ),
         ("locked.xlsx", encrypted, "is encrypted"),
         ("page.xls", b"<html></html>", "is not a workbook"),
         ("a.docx", document.getvalue(), "is an Office document"),

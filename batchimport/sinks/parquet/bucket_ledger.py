@@ -153,9 +153,9 @@ class Jobs:
             for name, since, until in self.leaving
         )
 
-    def may_come(self, part: BucketPart) -> bool:
-        """Say whether a claim that is still in force may create a part."""
-        return any(
+    def is_over(self, part: BucketPart) -> bool:
+        """Say whether the claim of a part is no longer in force; one that came later always is."""
+        return part.token <= self.token and not any(
             (entry.name, entry.token) == (part.name_of_job, part.token)
             for entry in self.entries.values()
         )

@@ -249,8 +249,10 @@ class StoreSink(Dataset):
         announced = {
             name: part for name in self._bucket.objects(ANNOUNCED) if (part := announced_part(name))
         }
-        over = {name: part for name, part in announced.items() if not jobs.may_come(part)}
-        voids = {part.name for part in over.values() if self._void(jobs, part)}
+        over = {name: part for name, part in announced.items() if jobs.is_over(part)}
+        there = self._bucket.objects() if over else {}
+        taken = {name: part for name, part in over.items() if self._void(jobs, part, there)}
+        voids = {part.name for part in taken.values()}
         if jobs.leaving:
             self._remove(jobs, voids)
         if jobs.is_stale:
@@ -265,23 +267,29 @@ class StoreSink(Dataset):
                 return True
 
             self._ledger.change(change)
-        self._bucket.delete(over)
+        self._bucket.delete(taken)
 
-    def _void(self, jobs: Jobs, part: BucketPart) -> bool:
-        """Take the place of a part that may still come; say whether it has come already."""
+    def _void(self, jobs: Jobs, part: BucketPart, there: Mapping[str, Any]) -> bool:
+        """Take the place of a part that may still come; say whether a void has it.
+
+        A part that has come keeps its announcement: another attempt at it may still be asleep, and
+        must find its place taken also when the part is removed one day.
+        """
         void = without_rows(jobs.columns, {VOID: "1"})
-        if jobs.is_leaving(part):  # one that has come is to be removed: it must not come again
+        if jobs.is_leaving(part):
             self._bucket.put(part.name, void)
             return True
-        if self._bucket.create(part.name, void) is not None:
+        if part.name not in there and self._bucket.create(part.name, void) is not None:
             return True
-        return VOID in (self._ledger.footer(part) or {})
+        size = there[part.name]["size"] if part.name in there else None
+        return VOID in (self._ledger.footer(part, size) or {})
 
     def _remove(self, jobs: Jobs, voids: set[str]) -> None:
         """Remove the parts of forgotten jobs, but not voids: a part may still come to their places."""
         found = filter(None, map(part_of, self._bucket.objects()))
         names = [part.name for part in found if jobs.is_leaving(part)]
-        names = [name for name in names if name not in voids | jobs.voids]
+        kept = voids | self._ledger.jobs().voids  # those of other claims, too
+        names = [name for name in names if name not in kept]
         for first in range(0, len(names), REMOVED_AT_ONCE):
             self._bucket.delete(names[first : first + REMOVED_AT_ONCE])
             failpoints.reach("during-removal")

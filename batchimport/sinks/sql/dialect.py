@@ -290,7 +290,7 @@ class Dialect(ABC):
         """Return the SQL type of a column of a table that is created.
 
         Args:
-            is_key: The column is a part of `--key`, on which a unique index is made.
+            is_key: The column is a part of `--key`, the primary key.
         """
         del is_key
         return self.types[column.kind]

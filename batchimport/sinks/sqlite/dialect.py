@@ -122,14 +122,7 @@ def is_conflict_in(table: str, error: DataError) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class SqliteColumn(TableColumn):
-    """A column of an SQLite table.
-
-    Attributes:
-        is_rowid: It is the row's own number: SQLite gives one to a row that has none, whatever the
-            column's constraints are.
-    """
-
-    is_rowid: bool = False
+    """A column of an SQLite table."""
 
     def takes(self, kind: Kind) -> bool:
         """Say whether values fit: SQLite stores any, but would turn some JSON into numbers."""
@@ -151,10 +144,13 @@ class SqliteColumn(TableColumn):
 
 
 CATALOGUE = """
-    SELECT name, upper(type), NOT "notnull" OR dflt_value IS NOT NULL OR hidden, hidden > 1,
-        pk AND upper(type) = 'INTEGER'
-        AND NOT EXISTS (SELECT 1 FROM pragma_index_list({table}) WHERE origin = 'pk')
+    SELECT name, upper(type),
+        NOT "notnull" OR dflt_value IS NOT NULL OR hidden OR pk AND upper(type) = 'INTEGER'
+        AND NOT EXISTS (SELECT 1 FROM pragma_index_list({table}) WHERE origin = 'pk'),
+        hidden > 1
     FROM pragma_table_xinfo({table})"""
+"""Name, type, whether it may be left out, whether it is generated. A primary key of type INTEGER
+without an index is the row's own number, which SQLite gives to a row that comes without."""
 
 
 UNIQUE_KEYS = """

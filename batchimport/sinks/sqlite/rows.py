@@ -15,13 +15,7 @@ from batchimport.errors import BatchImportError, DataError, TransientError
 from batchimport.model import ABSENT, FieldError
 from batchimport.sinks.sql.dialect import RECORD, ChunkTransaction, Outcomes
 from batchimport.sinks.sql.statements import column_list, marks, quote
-from batchimport.sinks.sqlite.dialect import (
-    FOREIGN_KEYS,
-    SqliteColumn,
-    field_error,
-    is_conflict_in,
-    text_literal,
-)
+from batchimport.sinks.sqlite.dialect import FOREIGN_KEYS, field_error, is_conflict_in, text_literal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -121,7 +115,7 @@ class SqliteTransaction(ChunkTransaction):
         absent = target.absent_in(frame)
         names |= {mark: ABSENT + own for own, mark in absent.items()}
         frame = frame.select([*target.frame_names, *absent.values()]).rename(names)
-        orphans = self._unnumbered(frame)
+        orphans: Refused = {}
         while True:
             self.run("SAVEPOINT rows")
             places = [place for place in range(frame.height) if place not in orphans]
@@ -138,22 +132,6 @@ class SqliteTransaction(ChunkTransaction):
             orphans |= found  # and then those whose parent was one of them
             self.run("ROLLBACK TO rows")
             self.run("RELEASE rows")
-
-    def _unnumbered(self, frame: pl.DataFrame) -> Refused:
-        """Return the rows without a key that SQLite would number by itself.
-
-        A table of the user's may want that; in one that a job has made the key must be given.
-        """
-        for _, own in self._target.columns:
-            if isinstance(own, SqliteColumn) and own.is_rowid:
-                cells = frame.get_column(own.name)
-                message = f"may not be null (PRIMARY KEY {self._target.table}.{own.name})"
-                error = FieldError("not_null", own.name, message)
-                if cells.has_nulls() and self._database.made_table(
-                    str(self._job.configuration["table"])
-                ):
-                    return {place: [error] for place in cells.is_null().arg_true()}
-        return {}
 
     def _store(self, frame: pl.DataFrame, numbers: pl.Series) -> Outcomes:
         target = self._target

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
     import polars as pl
 
+    from batchimport.schema import Column
     from batchimport.sinks.base import JobRecord
     from batchimport.sinks.sql.dialect import Rows, Target
 
@@ -155,7 +156,16 @@ class SqliteSink(SqlSink):
     def columns(self, table: str) -> list[SqliteColumn]:
         """Return the columns of a table in its order."""
         rows = self.rows(CATALOGUE.format(table=text_literal(table)))
-        return [SqliteColumn(name, kind, *map(bool, facts)) for name, kind, *facts in rows]
+        return [SqliteColumn(name, kind, bool(a), bool(b)) for name, kind, a, b in rows]
+
+    def column_type(self, column: Column, *, is_key: bool) -> str:
+        """Return a type; that of a key is none that would make it the row's own number.
+
+        SQLite gives an INTEGER PRIMARY KEY to a row that has none, and keeps rows in its order: with
+        keys in random order each chunk would change most pages of the table.
+        """
+        declared = super().column_type(column, is_key=is_key)
+        return "INT" if is_key and declared == "INTEGER" else declared
 
     def unique_keys(self, table: str) -> list[frozenset[str]]:
         """Return each set of columns that a unique index of the table is on."""

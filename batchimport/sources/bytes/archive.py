@@ -47,7 +47,11 @@ _METHOD_NAMES = {9: "deflate64", 14: "LZMA", 93: "zstd", 95: "xz", 98: "PPMd", 9
 _HIDDEN = re.compile(r"(^|/)(\.|__MACOSX/)")
 _CLIMBS = re.compile(r"[/\\]|[A-Za-z]:[/\\]|(.*[/\\])?\.\.([/\\]|$)", re.DOTALL)
 """The beginning of a name that leads out of the folder into which an archive is unpacked."""
-_DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError, ValueError)
+DAMAGE = (
+    *(zipfile.BadZipFile, tarfile.TarError, zlib.error),
+    *(EOFError, OSError, ValueError, NotImplementedError),
+)
+"""What the libraries raise when an archive is not as it should be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,7 +287,7 @@ class _Zip(Archive):
             entries = self._zip.infolist()
             super().__init__(file, _checked(map(_zip_member, entries), file.path))
             self._check_apart(entries)
-        except _DAMAGE as error:
+        except DAMAGE as error:
             raise self._damaged(error) from error
         self._entries = {entry.header_offset: entry for entry in entries}
         self.is_office = any(_OFFICE.fullmatch(member.name) for member in self.members)
@@ -308,7 +312,7 @@ class _Zip(Archive):
                 with self._zip.open(entry) as data:
                     while piece := data.read(PIECE_BYTES):
                         yield piece
-            except _DAMAGE as error:
+            except DAMAGE as error:
                 raise self._damaged(error, member.name) from error
 
         return metered(pieces(), f"unpacking {posixpath.basename(member.name)}", member.size)
@@ -344,7 +348,7 @@ class _Tar(Archive):
             ) as tar:
                 super().__init__(file, _checked(map(_tar_member, tar), file.path))
                 self._check_end(tar.offset)
-        except _DAMAGE as error:
+        except DAMAGE as error:
             raise self._damaged(error) from error
 
     def _check_end(self, position: int) -> None:
@@ -432,7 +436,7 @@ def is_workbook(file: TextFile) -> bool:
             if not names.isdisjoint(_WORKBOOK):
                 return True
             return "mimetype" in names and _ODS in made.read("mimetype")
-    except _DAMAGE:
+    except DAMAGE:
         return False
 
 
@@ -462,7 +466,7 @@ class _Listed(Archive):
         try:
             with tarfile.open(fileobj=stream, mode="r|") as tar:
                 super().__init__(file, _checked(map(_tar_member, tar), file.path))
-        except _DAMAGE as error:
+        except DAMAGE as error:
             raise self._damaged(error) from error
 
     def open(self, member: Member, folder: Path | None) -> TextFile:
@@ -483,14 +487,11 @@ def _unpacked_head(file: TextFile, head: bytes) -> bytes:
     packed = compression.compression_of(head)
     if packed is None:
         return b""
-    try:
-        unpacked = b""
-        for piece in compression.decompress(file.blocks(), packed, file.path):
-            unpacked += piece
-            if len(unpacked) >= BLOCK_BYTES:
-                break
-    except FatalError:
-        return b""  # said where it is read
+    unpacked = b""
+    for piece in compression.decompress(file.blocks(), packed, file.path):
+        unpacked += piece
+        if len(unpacked) >= BLOCK_BYTES:
+            break
     return unpacked[:BLOCK_BYTES]
 
 

@@ -6,17 +6,17 @@ The library holds a sheet as a rectangle. One cell far from all others makes tha
 from __future__ import annotations
 
 import re
-import zipfile
 from dataclasses import dataclass
 from html import unescape
 from typing import TYPE_CHECKING
 
 from batchimport.errors import UsageError
-from batchimport.sources.bytes.archive import opened_zip
+from batchimport.sources.bytes.archive import DAMAGE, opened_zip
 from batchimport.sources.bytes.unpack import bounded, check_expansion
 from batchimport.system import available_memory_bytes
 
 if TYPE_CHECKING:
+    import zipfile
     from collections.abc import Iterator
 
     from batchimport.sources.bytes.file import TextFile
@@ -30,9 +30,9 @@ _TAG_BYTES = 1024
 """No tag of a cell is longer."""
 
 _CELL = re.compile(rb"<(?:\w+:)?c\b([^<>]*[^<>/])>")
-_PLACE = re.compile(rb'\br="([A-Z]{1,3})([0-9]{1,7})"')
-_ROW = re.compile(rb'row (?:[^<>]*? )?r="([0-9]{1,7})"')
-_FAR_COLUMN = re.compile(rb' r="([A-Z]{2,3})[0-9]')
+_PLACE = re.compile(rb'\br="([A-Z]+)([0-9]+)"')
+_ROW = re.compile(rb'row (?:[^<>]*? )?r="([0-9]+)"')
+_FAR_COLUMN = re.compile(rb' r="([A-Z]{2,})[0-9]')
 LETTERS = 26
 _ELEMENT = re.compile(r"<(?:\w+:)?(?:sheet|Relationship)\s([^<>]*)>")
 _ATTRIBUTE = re.compile(r"""([\w:]+)\s*=\s*(?:"([^"]*)"|'([^']*)')""")
@@ -68,7 +68,7 @@ def look_at_sheet(file: TextFile, name: str) -> Extent | None:
             free = available_memory_bytes()
             if extent.bytes_needed > free:
                 extent = _extent(_pieces(package, part, file), are_counted=True)
-    except zipfile.BadZipFile:
+    except DAMAGE:
         return None  # the library says what is wrong
     if extent.bytes_needed > free:
         raise UsageError(

@@ -13,8 +13,7 @@ from datetime import date, datetime, time, timedelta
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from batchimport.errors import UsageError, did_you_mean
-from batchimport.policy.preparing import metered
+from batchimport.policy.preparing import announce, metered
 from batchimport.schema.numbers import EXACT_IN_FLOAT
 from batchimport.sources.bytes.unpack import UnpackedFile
 from batchimport.sources.csv.header import (
@@ -26,7 +25,7 @@ from batchimport.sources.csv.header import (
     join_names,
     notes_about,
 )
-from batchimport.sources.excel.package import look_at_sheet
+from batchimport.sources.excel.workbook import Workbook
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -36,13 +35,8 @@ if TYPE_CHECKING:
     from batchimport.sources.bytes.file import TextFile
     from batchimport.sources.csv.grammar import Cell
 
-Row = list[Any]
-"""The values of a row, as calamine gives them; "" is an empty cell, or one with an error."""
-
 ROWS_TO_LOOK_AT = 300
 PIECE_BYTES = 1024 * 1024
-MAGIC = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
-_ENCRYPTED = "EncryptedPackage".encode("utf-16-le")
 _LINE_END = re.compile(r"\r\n?|\n")
 
 
@@ -58,11 +52,15 @@ class SheetText(UnpackedFile):
     """
 
     def __init__(self, file: TextFile, options: SourceOptions, folder: Path | None) -> None:
-        self.sheet, sheet, notes = _open_sheet(file, options.sheet)
-        self.table = Table(sheet, options)
-        self._after, self._surplus = [0], [0]
-        pieces = metered(self._pieces(), f"reading sheet {self.sheet}")
-        super().__init__(file, pieces, (*notes, *self.table.notes), folder)
+        announce(f"reading {file.path.rpartition('/')[2]}", 0, file.size)
+        workbook = Workbook(file, options.sheet)
+        try:
+            self.sheet, self.table = workbook.sheet, Table(workbook, options)
+            self._after, self._surplus = [0], [0]
+            pieces = metered(self._pieces(), f"reading sheet {self.sheet}")
+            super().__init__(file, pieces, (*workbook.notes, *self.table.notes), folder)
+        finally:
+            workbook.close()
         self.fingerprint = self.content
 
     def _pieces(self) -> Iterator[bytes]:
@@ -100,8 +98,8 @@ class Table:
         width: Number of columns.
     """
 
-    def __init__(self, sheet: Any, options: SourceOptions) -> None:
-        self._rows = sheet.iter_rows
+    def __init__(self, workbook: Workbook, options: SourceOptions) -> None:
+        self._rows = workbook.rows
         self._nulls = _nulls(options)
         self._skipped = options.skip_lines or 0
         records = self._head()
@@ -262,88 +260,3 @@ def _duration(value: timedelta) -> str:
     minutes, seconds = divmod(value.days * 86_400 + value.seconds, 60)
     fraction = f".{value.microseconds:06}" if value.microseconds else ""
     return f"{sign}{minutes // 60}:{minutes % 60:02}:{seconds:02}{fraction}"
-
-
-def _open_sheet(file: TextFile, wanted: str | None) -> tuple[str, Any, list[str]]:
-    """Return the name of a sheet, the sheet, and which others there are.
-
-    Raises:
-        UsageError: If the workbook cannot be read, or has no such sheet.
-    """
-    try:
-        import python_calamine as calamine  # noqa: PLC0415 - an extra
-    except ImportError as error:
-        raise UsageError(
-            "workbooks are read by calamine, which is not installed",
-            where=file.path,
-            hint="pip install 'batchimport[excel]'",
-        ) from error
-    if not file.read_at(0, 4).startswith(MAGIC):
-        raise UsageError(
-            "is not a workbook",
-            where=file.path,
-            hint="if it is text, say how to read it, such as with --format csv",
-        )
-    try:
-        workbook = calamine.CalamineWorkbook.from_path(file.descriptor_path)
-        known = [
-            each
-            for each in workbook.sheets_metadata
-            if each.typ == calamine.SheetTypeEnum.WorkSheet
-        ]
-        visible = [each.name for each in known if each.visible == calamine.SheetVisibleEnum.Visible]
-        names = [each.name for each in known]
-        name = _chosen(names, visible or names, wanted, file.path)
-        extent = look_at_sheet(file, name)
-        sheet = workbook.get_sheet_by_name(name)
-    except UsageError:
-        raise
-    except BaseException as error:
-        # A panic of Rust is no Exception.
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-            raise
-        if isinstance(error, calamine.PasswordError) or _is_encrypted(file):
-            raise UsageError(
-                "is encrypted: it opens with a password",
-                where=file.path,
-                hint="save a copy without the password",
-            ) from error
-        raise UsageError(
-            f"is not a readable workbook: {error}",
-            where=file.path,
-            hint="open it, and save it again as .xlsx",
-        ) from error
-    others = [each for each in visible if each != name]
-    notes = [f"sheet: {name} (others: {', '.join(others)}; see --sheet)"] if others else []
-    if extent is not None and extent.errors:
-        notes.append(
-            f"cells with an error, such as #N/A, are read as empty ones: {extent.errors:,}"
-        )
-    return name, sheet, notes
-
-
-def _is_encrypted(file: TextFile) -> bool:
-    """Say whether a file has the stream in which Office keeps an encrypted workbook."""
-    before = b""
-    for block in file.blocks() if file.read_at(0, 4) == MAGIC[1] else ():
-        if _ENCRYPTED in before[-len(_ENCRYPTED) :] + block:
-            return True
-        before = block
-    return False
-
-
-def _chosen(names: Sequence[str], visible: Sequence[str], wanted: str | None, path: str) -> str:
-    """Return the name of the sheet that is meant: by name, then by number."""
-    if wanted is None and visible:
-        return visible[0]
-    meant = [name for name in names if wanted in (name, name.casefold())]
-    meant += [name for name in names if wanted and wanted.casefold() == name.casefold()]
-    if wanted and wanted.isdecimal() and 0 < int(wanted) <= len(names):
-        meant.append(names[int(wanted) - 1])
-    if meant:
-        return meant[0]
-    if wanted is None:
-        raise UsageError("has no sheet with cells", where=path, hint="export it as CSV")
-    near = did_you_mean(wanted, names)
-    hint = f"did you mean {near}?" if near else f"its sheets: {', '.join(names)}"
-    raise UsageError(f"has no sheet {wanted}", where=f"--sheet {path}", hint=hint)
