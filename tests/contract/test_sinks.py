@@ -601,6 +601,7 @@ def test_a_commit_of_sqlite_is_on_disk(tmp_path: Path) -> None:
     sink: Any = store.claimed()[0]
     assert sink.rows("PRAGMA synchronous") == [(3,)]
     assert sink.rows("PRAGMA journal_mode") == [("wal",)]
+    assert sink.rows("PRAGMA page_size") == [(8192,)]
     store.close()
 
 
