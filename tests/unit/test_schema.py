@@ -7,6 +7,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 from batchimport.errors import UsageError
@@ -288,3 +289,14 @@ def test_no_number_loses_a_digit_silently(tmp_path: Path, suffix: str, inferred:
     kept = [float(text) for at, text in enumerate(WRITTEN) if at not in refused]
     assert [row["v"] for row in rows] == kept
     assert all(("--infer-rows all" in str(reject.errors)) is inferred for reject in rejects)
+
+
+@pytest.mark.parametrize(("form", "end"), [("date", ""), ("date-time", "T10:00:00Z")])
+def test_the_dates_that_are_accepted_are_those_there_are(form: str, end: str) -> None:
+    """The pattern knows the lengths of months and the leap years: no date is left to the validator."""
+    years = [0, 4, 1900, 1904, 2000, 2023, 2024, 2100, 9999]
+    days = [(year, month, day) for year in years for month in range(14) for day in range(33)]
+    texts = [f"{year:04}-{month:02}-{day:02}{end}" for year, month, day in days]
+    schema = RecordSchema({"properties": {"x": {"type": "string", "format": form}}})
+    accepted = schema.accepts_rows(pl.DataFrame({"x": texts})).to_list()
+    assert accepted == [schema.accepts({"x": text}) for text in texts]
