@@ -204,8 +204,12 @@ def _netrc(host: str) -> str | None:
 
 
 def _reason(error: Exception) -> str:
-    """Return why a request failed, without URLs: a redirect may lead to one with a signature."""
-    return _ANY_URL.sub("…", str(error).partition("\n")[0].rpartition(" - ")[2])[:300]
+    """Return why a request failed, without URLs: a redirect may lead to one with a signature.
+
+    The page that a server sends with an error is left out.
+    """
+    text = str(error).partition("\n")[0].rpartition(" - ")[2].partition("<")[0]
+    return _ANY_URL.sub("…", text.rstrip(": "))[:300]
 
 
 def _hint(location: Location) -> str:

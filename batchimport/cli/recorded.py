@@ -100,12 +100,16 @@ def look(job: str | None, place: Place) -> Known:
         if not jobs:
             raise UnknownJobError("the Temporal server knows no job")
         return jobs[0]
+    found = None
+    if job is None and ledger.address is not None:  # the latest one there
+        found = lookup.known_at(None, ledger.address, ledger.ledger_schema)
+        job = found.progress.job_id
     known = [] if job and directory.load(job) else directory.jobs()
     document = directory.load(job) if job else next(iter(known), None)
     if document is not None:
         return lookup.known_by(document)
     if ledger.address is not None:
-        return lookup.known_at(job, ledger.address, ledger.ledger_schema)
+        return found or lookup.known_at(job, ledger.address, ledger.ledger_schema)
     raise lookup.unknown(job, [each["job_id"] for each in known], str(directory.path))
 
 

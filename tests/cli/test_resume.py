@@ -13,6 +13,7 @@ from batchimport.jobs.identify import Request
 from batchimport.model import Job
 from batchimport.state.directory import StateDirectory
 from tests.helpers.cli import Workdir
+from tests.helpers.destinations import SqliteFile
 
 STOPPED = ["--chunk-size", 10, "--max-parallel", 1, "--max-errors", 2]
 
@@ -60,6 +61,18 @@ def test_status_shows_what_the_ledger_knows(stopped: Workdir) -> None:
     missing = stopped.call("status", "ops-2", *place)
     assert (missing.code, "no such job there" in missing.err) == (2, True)
     assert "add --to" in stopped.call("status", "ops-1").err
+
+
+def test_status_of_the_latest_job_of_a_destination(workdir: Workdir) -> None:
+    """`--to` without a job is not answered with the latest job of another destination."""
+    (workdir.path / "u.jsonl").write_text('{"id": 1}\n')
+    for name in ("a", "b"):
+        workdir.run("u.jsonl", "--to", f"{name}.db", "--job-id", f"job-{name}")
+    shown = workdir.call("status", "--to", "a.db", "--json")
+    assert json.loads(shown.out)["job_id"] == "job-a"
+    assert json.loads(workdir.call("status", "--json").out)["job_id"] == "job-b"
+    SqliteFile(f"sqlite:///{workdir.path}/none.db").execute("CREATE TABLE t (a)")
+    assert workdir.call("status", "--to", "none.db").code == 2
 
 
 def test_status_of_a_job_that_was_killed(workdir: Workdir) -> None:
