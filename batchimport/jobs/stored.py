@@ -99,6 +99,10 @@ class _File:
             if self.base <= row.chunk.lo and row.chunk.hi <= end
         ]
 
+    def rows(self, sink: Sink, size: int) -> int:
+        """Return how many records of the file's first positions are stored at this moment."""
+        return sum(row.successful for row in self.chunks(sink, size))
+
 
 # -- the content of a new job ----------------------------------------------------------------------
 
@@ -146,8 +150,10 @@ def refuse_stored_content(
     Raises:
         AlreadyStoredError: If so.
     """
+    # First who is at work, then what is there: one that ends meanwhile has left its rows.
+    working = [each for each in others if each.state == "running" and may_run(each)]
     if sink.identity_of(job.table) is None or not sink.has_rows(job.table):
-        others = [each for each in others if each.state == "running" and may_run(each)]
+        others = working
     replacers = _replacers(others)
     candidates = [record for record in others if _replaced_by(record, replacers) is None]
     if not candidates:
@@ -255,15 +261,17 @@ class _Comparison:
         is_forgotten = record.state == FORGOTTEN
         differences = "forgotten since" if is_forgotten else _differences(job, record)
         about = ", ".join(filter(None, [_ago(record.created_at), differences]))
-        if not rows:
-            if record.state == "running" and self._may_run(record):
+        if not rows and record.state == "running":
+            if self._may_run(record):
                 raise AlreadyStoredError(
                     f"another job imports {self._name}: {record.job_id} ({about})",
                     where=job.table,
                     hint=f"see `batchimport status {record.job_id}`; if that job was killed: "
                     f"`batchimport resume {record.job_id}`",
                 )
-            return  # nothing of it is in the table
+            rows = file.rows(self._sink, self._content.size)
+        if not rows:
+            return  # nothing of it is in the table, and its process has ended
         hint = self._ways_out(record)
         if not record.is_over:
             hint = f"`batchimport resume {record.job_id}` finishes that job; {hint}"

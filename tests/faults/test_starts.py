@@ -12,7 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from batchimport.errors import AlreadyStoredError
 from batchimport.failpoints import VARIABLE
+from batchimport.jobs.stored import refuse_stored_content
+from batchimport.model import Job
+from batchimport.sinks import open_sink
+from batchimport.sources import open_source
 from tests.helpers.cli import COMMAND, environment
 from tests.helpers.destinations import Destination, make_destination
 from tests.helpers.forked import Call, call, call_all
@@ -136,6 +141,38 @@ def at_once(place: Destination, folder: Path, processes: int) -> list[int]:
 def test_copies_at_once(place: Destination, tmp_path: Path) -> None:
     """One of them is stored, the others are refused."""
     at_once(place, tmp_path, 4)
+
+
+@pytest.mark.parametrize("looks", [1, 2])
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_one_that_ends_while_it_is_looked_at(
+    place: Destination, tmp_path: Path, looks: int
+) -> None:
+    """It was at work and had stored nothing; a moment later it is gone, and its rows are there."""
+    first = subprocess.Popen(
+        [*COMMAND, "run", "users.jsonl", "--to", place.address, "--quiet"],
+        cwd=tmp_path,
+        env=environment(**{VARIABLE: "before-store=stop"}),
+    )
+    wait_for(lambda: has_stopped(first.pid))
+    looked = []
+
+    def may_run(_: object) -> bool:
+        looked.append(first.poll())
+        if len(looked) < looks:
+            return True
+        first.send_signal(signal.SIGCONT)
+        assert first.wait(60) == 0
+        return False
+
+    job = Job((_copy(tmp_path),), place.address, "users", on_conflict="error")
+    sink, source = open_sink(place.address), open_source(job.sources, job.options)
+    try:
+        with pytest.raises(AlreadyStoredError, match="is in the table already"):
+            refuse_stored_content(job, source, sink, sink.jobs(), may_run)
+    finally:
+        source.close()
+        sink.close()
 
 
 def test_different_jobs_into_a_new_database(kind: str, place: Destination, tmp_path: Path) -> None:
