@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,11 @@ from tests.helpers.web import S3, Web, an_s3_server
 
 settings.register_profile("house", deadline=None)  # no test depends on the machine's speed
 settings.load_profile("house")
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Run two tests for each processor: most of a test's time, it waits for a process or a disk."""
+    return 2 * (os.cpu_count() or 1)
 
 
 @pytest.fixture

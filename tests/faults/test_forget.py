@@ -10,7 +10,7 @@ import pytest
 
 from batchimport.cli.forget import parse_age
 from batchimport.errors import UsageError
-from tests.faults.sweep import KILLED, Victim
+from tests.faults.sweep import KILLED, OPTIONS, Victim
 from tests.helpers.cli import Ended
 from tests.helpers.forked import call
 
@@ -60,10 +60,10 @@ def test_forgotten_at_every_point(kind: str, victim: Victim) -> None:
 def test_forgotten_completely(kind: str, victim: Victim) -> None:
     """Its content may be imported again; other jobs on the table keep their accounts."""
     first = imported(victim)
-    (victim.folder / "more.jsonl").write_text('{"id": 900001}\n')
-    more = call(
-        victim.folder, "run", "more.jsonl", *of_ledger(victim), "--table", "users", "--json"
-    )
+    record = {"id": 900001, "email": "a@b.example", "name": "A", "created_at": "2024-01-31T10:00:00Z"}
+    (victim.folder / "more.jsonl").write_text(json.dumps(record) + "\n")
+    words = ("run", "more.jsonl", *OPTIONS, *of_ledger(victim), "--table", "users")
+    more = call(victim.folder, *words)
     assert more.code == 0, more.err
     options = ("forget", first, "--completely", "--json")
     kills = [] if kind not in DATASETS else ["during-removal=kill", "during-removal=kill@9"]
@@ -71,9 +71,7 @@ def test_forgotten_completely(kind: str, victim: Victim) -> None:
         assert said(victim, *options, failpoints=point).code == KILLED, point
     ended = said(victim, *options)
     assert ended.code == 0, ended.err
-    same = call(
-        victim.folder, "run", "more.jsonl", *of_ledger(victim), "--table", "users", "--json"
-    )
+    same = call(victim.folder, *words)
     assert json.loads(same.out)["status"] == "already_completed", same.err
     rows = len(victim.destination.rows("users"))
     assert json.loads(call(victim.folder, *victim.words()).out)["job_id"] == first

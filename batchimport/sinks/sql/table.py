@@ -323,7 +323,7 @@ def _check_fit(table: str, column: Column, own: TableColumn) -> None:
 def _refuse_unfilled(table: str, unfilled: Sequence[str]) -> None:
     if unfilled:
         raise UsageError(
-            f"the table's column {', '.join(unfilled)} may not be null and no record has it",
+            f"no record has {', '.join(unfilled)}, which may not be null in the table",
             where=table,
             hint="give it a default, or make it with --transform or --sql",
         )
