@@ -69,8 +69,8 @@ from batchimport.schema.diagnose import likely_mistakes
 from batchimport.sinks import open_sink, redact
 from batchimport.sinks.base import SinkOptions
 from batchimport.sinks.waiting import NOT_YET_OPEN, DestinationWait, patient
-from batchimport.sources import open_source
 from batchimport.sources.bytes.spool import Spool
+from batchimport.sources.opening import open_source
 from batchimport.sources.paths import is_kept, name_of
 from batchimport.state.directory import StateDirectory
 from batchimport.system import (

@@ -35,7 +35,7 @@ def inferred_text(
 ) -> tuple[str, tuple[str, ...]]:
     """Return the JSON Schema of the records of some files, and what users should know about it."""
     from batchimport.jobs.start import infer  # noqa: PLC0415 - imports Polars
-    from batchimport.sources import open_source  # noqa: PLC0415 - imports Polars
+    from batchimport.sources.opening import open_source  # noqa: PLC0415 - imports Polars
 
     records = o.parse_infer_records(infer_rows)
     options = reading.options(keys)

@@ -20,7 +20,7 @@ from batchimport.pipeline.additions import additions
 from batchimport.pipeline.chunk import judge
 from batchimport.pipeline.transform import LazyTransform
 from batchimport.sinks.base import CONTENTS, FORMS
-from batchimport.sources import open_source, reread
+from batchimport.sources.opening import open_source, reread
 from batchimport.sources.paths import names_of
 from batchimport.sources.registry import FORMATS
 from batchimport.sources.shape import Shape

@@ -27,9 +27,9 @@ from batchimport.sinks.base import (
     STAGED,
     table_of,
 )
-from batchimport.sources import open_source
 from batchimport.sources.base import Content
 from batchimport.sources.bytes.file import digest_of
+from batchimport.sources.opening import open_source
 from batchimport.sources.paths import is_kept
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from batchimport.model import INDEX, Chunk, Position, Reject, SourceOptions
 from batchimport.pipeline.chunk import judge
 from batchimport.schema import RecordSchema
-from batchimport.sources import open_source
+from batchimport.sources.opening import open_source
 from batchimport.sources.registry import FORMATS
 
 if TYPE_CHECKING:

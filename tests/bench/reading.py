@@ -15,8 +15,8 @@ import polars as pl
 
 from batchimport.model import Chunk, Position, SourceOptions
 from batchimport.schema import RecordSchema, infer_schema
-from batchimport.sources import open_source
 from batchimport.sources.base import Source
+from batchimport.sources.opening import open_source
 
 LIMIT, MAX_BYTES = 20_000, 1 << 25  # chunks as large as an import into a database makes them
 

@@ -17,9 +17,9 @@ from batchimport.importer import import_file
 from batchimport.jobs.finish import Outcome
 from batchimport.jobs.identify import Request
 from batchimport.model import INDEX, Job, SourceOptions
-from batchimport.sources import open_source
 from batchimport.sources.csv.records import QuotedLines
 from batchimport.sources.json.elements import Elements
+from batchimport.sources.opening import open_source
 from batchimport.sources.parquet.source import ParquetSource
 from batchimport.sources.text_lines import Lines
 from batchimport.state.directory import StateDirectory

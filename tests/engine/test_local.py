@@ -31,7 +31,7 @@ from batchimport.policy.stop_rules import StopRule
 from batchimport.schema import RecordSchema
 from batchimport.sinks import open_sink
 from batchimport.sinks.base import StoreRequest
-from batchimport.sources import open_source
+from batchimport.sources.opening import open_source
 from tests.helpers.stores import a_job, a_record
 from tests.helpers.tables import query
 

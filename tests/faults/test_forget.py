@@ -60,7 +60,12 @@ def test_forgotten_at_every_point(kind: str, victim: Victim) -> None:
 def test_forgotten_completely(kind: str, victim: Victim) -> None:
     """Its content may be imported again; other jobs on the table keep their accounts."""
     first = imported(victim)
-    record = {"id": 900001, "email": "a@b.example", "name": "A", "created_at": "2024-01-31T10:00:00Z"}
+    record = {
+        "id": 900001,
+        "email": "a@b.example",
+        "name": "A",
+        "created_at": "2024-01-31T10:00:00Z",
+    }
     (victim.folder / "more.jsonl").write_text(json.dumps(record) + "\n")
     words = ("run", "more.jsonl", *OPTIONS, *of_ledger(victim), "--table", "users")
     more = call(victim.folder, *words)

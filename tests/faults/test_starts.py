@@ -17,7 +17,7 @@ from batchimport.failpoints import VARIABLE
 from batchimport.jobs.stored import refuse_stored_content
 from batchimport.model import Job
 from batchimport.sinks import open_sink
-from batchimport.sources import open_source
+from batchimport.sources.opening import open_source
 from tests.helpers.cli import COMMAND, environment
 from tests.helpers.destinations import Destination, make_destination
 from tests.helpers.forked import Call, call, call_all

@@ -9,7 +9,7 @@ from batchimport.jobs.start import infer
 from batchimport.model import EXTRA_COLUMN, INDEX, Position, Reject, SourceOptions
 from batchimport.pipeline.chunk import judge
 from batchimport.schema import RecordSchema
-from batchimport.sources import open_source
+from batchimport.sources.opening import open_source
 
 Rows = list[dict[str, Any]]
 

@@ -15,8 +15,8 @@ import pytest
 
 from batchimport.errors import BatchImportError
 from batchimport.model import SourceOptions
-from batchimport.sources import open_source
 from batchimport.sources.bytes import archive, unpack
+from batchimport.sources.opening import open_source
 from batchimport.sources.paths import find_sources, name_of, stem_of
 
 LINES = {

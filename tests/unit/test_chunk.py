@@ -14,9 +14,9 @@ from batchimport.model import Position, SourceOptions
 from batchimport.pipeline.chunk import judge
 from batchimport.pipeline.transform import RecordTransform
 from batchimport.schema import RecordSchema
-from batchimport.sources import open_source
 from batchimport.sources.base import Batch, RawRecords
 from batchimport.sources.json_records import JsonRecords
+from batchimport.sources.opening import open_source
 
 SCHEMA = {"properties": {"id": {"type": "integer"}}}
 

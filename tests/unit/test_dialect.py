@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from batchimport.model import SourceOptions
-from batchimport.sources import open_source
+from batchimport.sources.opening import open_source
 from tests.helpers.reading import Rows, codes, read_all
 
 

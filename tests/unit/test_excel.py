@@ -18,8 +18,8 @@ import xlsxwriter
 from batchimport import import_file, replay
 from batchimport.errors import UsageError
 from batchimport.model import SourceOptions
-from batchimport.sources import open_source
 from batchimport.sources.excel import workbook
+from batchimport.sources.opening import open_source
 
 FORMATS = {
     datetime: "yyyy-mm-dd hh:mm:ss",

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchimport.model import SourceOptions
-from batchimport.sources import open_source
+from batchimport.sources.opening import open_source
 from tests.helpers.reading import Rows, codes, read_all
 
 

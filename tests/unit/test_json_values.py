@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from batchimport.errors import UsageError
 from batchimport.model import SourceOptions
-from batchimport.sources import open_source
 from batchimport.sources.json import elements
+from batchimport.sources.opening import open_source
 from tests.helpers.reading import codes, read_all
 
 SCHEMA: dict[str, Any] = {"properties": {"id": {"type": "integer"}, "any": {}}}

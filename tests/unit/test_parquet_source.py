@@ -17,7 +17,7 @@ from batchimport.errors import FatalError, UsageError
 from batchimport.jobs.start import refuse_large_blocks
 from batchimport.model import Position, SourceOptions
 from batchimport.schema import RecordSchema
-from batchimport.sources import open_source
+from batchimport.sources.opening import open_source
 from batchimport.sources.parquet.thrift import decode, encode
 from tests.helpers.reading import codes, read_all
 

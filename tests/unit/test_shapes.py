@@ -17,7 +17,7 @@ from batchimport.model import Chunk, Position, Reject, SourceOptions
 from batchimport.pipeline.chunk import judge
 from batchimport.schema import RecordSchema, infer_schema
 from batchimport.sources import json_shapes as shapes
-from batchimport.sources import open_source
+from batchimport.sources.opening import open_source
 from tests.bench.make_records import make
 from tests.helpers.cli import SAMPLE
 from tests.helpers.reading import codes

@@ -21,10 +21,10 @@ from hypothesis import strategies as st
 
 from batchimport.errors import BatchImportError, FatalError, UsageError
 from batchimport.model import SourceOptions
-from batchimport.sources import open_source
 from batchimport.sources.bytes import unpack
 from batchimport.sources.bytes.file import BLOCK_BYTES, TextFile
 from batchimport.sources.bytes.unpack import UnpackedFile, open_text
+from batchimport.sources.opening import open_source
 from tests.helpers.reading import codes, read_all
 
 if sys.version_info >= (3, 14):

@@ -11,7 +11,7 @@ import pytest
 from batchimport.errors import UsageError
 from batchimport.jobs.start import infer
 from batchimport.model import SourceOptions
-from batchimport.sources import open_source
+from batchimport.sources.opening import open_source
 from tests.helpers.reading import codes, read_all
 
 ENVELOPE = (

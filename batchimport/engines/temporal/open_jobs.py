@@ -26,7 +26,7 @@ from batchimport.sinks import open_sink, redact
 from batchimport.sinks.base import SinkOptions
 from batchimport.sinks.registry import scheme_of
 from batchimport.sinks.waiting import DestinationWait, patient
-from batchimport.sources import open_source
+from batchimport.sources.opening import open_source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
