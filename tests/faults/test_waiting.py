@@ -6,8 +6,8 @@ import os
 import signal
 import sqlite3
 import subprocess
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,11 @@ import duckdb
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
+from batchimport.errors import TransientError
+from batchimport.sinks.mysql.sink import MysqlSink
+from batchimport.sinks.postgres.sink import PostgresSink
 from tests.faults.sweep import write_source
+from tests.helpers import mariadb
 from tests.helpers.cli import Ended, Workdir
 from tests.helpers.postgres import PostgresServer, fetch
 from tests.helpers.proxy import Proxy, Weather
@@ -101,6 +105,50 @@ def test_a_server_that_stays_away(workdir: Workdir, postgres: PostgresServer, pr
     proxy.weather.is_away = False
     again = workdir.call(*RUN, "--to", far)
     assert (again.code, again.summary["total_processed"]) == (3, RECORDS)
+
+
+def test_connections_that_are_not_in_use_are_lost_together(postgres: PostgresServer) -> None:
+    """Of a server that was restarted no more than one chunk hears by a connection from before."""
+    address = postgres.new_database()
+    with closing(PostgresSink(address)) as sink:
+        lend_and_cut(
+            sink._connection,
+            lambda: fetch(
+                address,
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND pid <> pg_backend_pid()",
+            ),
+            lambda connection: connection.execute("SELECT 1"),
+        )
+
+
+def test_sessions_that_are_not_in_use_are_lost_together() -> None:
+    """The same of MariaDB."""
+    address = mariadb.server().new_database()
+
+    def cut() -> None:
+        own = "SELECT id FROM information_schema.processlist WHERE db = database() "
+        for (number,) in mariadb.fetch(address, f"{own} AND id <> connection_id()"):
+            mariadb.execute(address, f"KILL {number}")
+
+    with closing(MysqlSink(address)) as sink:
+        lend_and_cut(sink._chunk_session, cut, lambda session: session.run("SELECT 1"))
+
+
+def lend_and_cut(
+    lend: Callable[[], AbstractContextManager[Any]],
+    cut: Callable[[], object],
+    use: Callable[[Any], object],
+) -> None:
+    """Lend three connections at once, cut them while they lie idle, and use one after another."""
+    with ExitStack() as stack:
+        for _ in range(3):
+            stack.enter_context(lend())
+    cut()
+    with pytest.raises(TransientError), lend() as connection:
+        use(connection)
+    with lend() as connection:
+        use(connection)
 
 
 def test_an_interrupt_ends_the_wait(

@@ -554,6 +554,8 @@ class MysqlSink(SqlSink):
             finally:
                 if session is not None and session.is_open:
                     self._idle.put(session)
+                else:
+                    self._drop_idle()
 
     @contextmanager
     def _job_session(self) -> Iterator[Session]:
@@ -571,10 +573,15 @@ class MysqlSink(SqlSink):
         except pymysql.MySQLError as error:
             raise translate(error, self._where) from error
 
+    def _drop_idle(self) -> None:
+        """Close what is not in use; if one connection was lost, so were the others, probably."""
+        with suppress(queue.Empty):
+            while True:
+                self._idle.get_nowait().close()
+
     def close(self) -> None:
         """Close all connections that are not in use."""
-        while not self._idle.empty():
-            self._idle.get().close()
+        self._drop_idle()
         if self._lock.acquire(timeout=CLOSE_SECONDS):
             try:
                 self._main.close()

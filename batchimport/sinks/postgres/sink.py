@@ -270,6 +270,8 @@ class PostgresSink(SqlSink):
         finally:
             if connection is not None and not connection.closed:
                 self._idle.put(connection)
+            else:
+                self._drop_idle()
 
     @contextmanager
     def _job_connection(self) -> Iterator[psycopg.Connection]:
@@ -294,10 +296,15 @@ class PostgresSink(SqlSink):
         except psycopg.Error as error:
             raise translate(error, self._where) from error
 
+    def _drop_idle(self) -> None:
+        """Close what is not in use; if one connection was lost, so were the others, probably."""
+        with suppress(queue.Empty):
+            while True:
+                self._idle.get_nowait().close()
+
     def close(self) -> None:
         """Close all connections that are not in use."""
-        while not self._idle.empty():
-            self._idle.get().close()
+        self._drop_idle()
         if self._lock.acquire(timeout=CLOSE_SECONDS):
             try:
                 self._main.close()
