@@ -21,7 +21,7 @@ from batchimport.engines import event_loop
 from batchimport.engines.again import engine_for_rejects
 from batchimport.engines.local import LocalEngine
 from batchimport.engines.lookup import has_ended
-from batchimport.engines.signals import draining_signals, stopping_signals
+from batchimport.engines.signals import draining_signals, held_signals, stopping_signals
 from batchimport.errors import (
     BatchImportError,
     NoSuchDestinationError,
@@ -279,6 +279,7 @@ class _Run:
         self._wait = wait
         wait.tell = self._recorder
         self._began = began
+        self._reasons: list[str] = []
 
     def execute(self) -> Outcome:
         """Run the job to its end."""
@@ -319,10 +320,10 @@ class _Run:
         self._wait.is_claimed = True
         if self._spool is not None and not self._request.options.dry_run:
             self._spool.keep(record.job_id)
-        self._announce(opened)
         error: BatchImportError | None = None
         try:
-            with without_panics():
+            with self._held(), without_panics():
+                self._announce(opened)
                 self._run_engine(opened.work, opened.committed)
         except BatchImportError as raised:
             error = raised
@@ -333,6 +334,15 @@ class _Run:
         return self._conclude(opened, error)
 
     # -- during -------------------------------------------------------------------------------
+
+    @contextmanager
+    def _held(self) -> Iterator[None]:
+        """Keep a signal for the engine from the first line that is shown."""
+        if not self._request.handle_signals:
+            yield
+            return
+        with held_signals() as self._reasons:
+            yield
 
     def _started(self, record: JobRecord, committed: Sequence[Committed]) -> JobStarted:
         return started(record.job_id, self._job, self._source, committed)
@@ -415,6 +425,8 @@ class _Run:
         with ExitStack() as stack:
             if self._request.handle_signals:
                 stack.enter_context(draining_signals(engine.interrupt))
+                for reason in self._reasons:
+                    engine.interrupt(reason)
             if interrupter is not None:
                 stack.enter_context(interrupter.connected(stop))
             await engine.run()

@@ -45,6 +45,32 @@ def draining_signals(interrupt: Callable[[str], None]) -> Iterator[None]:
 
 
 @contextmanager
+def held_signals() -> Iterator[list[str]]:
+    """Keep the reason of a signal that comes before there is an engine; a second one ends the process.
+
+    Yields:
+        The reasons, for the engine that is about to start.
+    """
+    reasons: list[str] = []
+    if not _is_main_thread():
+        yield reasons
+        return
+
+    def hold(number: int, frame: object) -> None:
+        if reasons:
+            _leave_at_once(number, frame)
+        reasons.append(f"interrupted by {signal.Signals(number).name}")
+
+    before = {number: signal.signal(number, hold) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield reasons
+    finally:
+        for number, handler in before.items():
+            if signal.getsignal(number) is hold:
+                signal.signal(number, handler)
+
+
+@contextmanager
 def stopping_signals() -> Iterator[None]:
     """Let SIGINT or SIGTERM stop the reading or preparing that precedes the import."""
     if not _is_main_thread():

@@ -51,6 +51,21 @@ def test_signals_at_a_few_moments(tmp_path: Path, scheme: str) -> None:
     _many(tmp_path, scheme, 3)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_after_the_first_line_drains(tmp_path: Path, number: int) -> None:
+    """From then on the run ends with 5, also before its engine is at work."""
+    workdir = Workdir(tmp_path)
+    write_source(tmp_path, 2000)
+    options = ("run", "users.jsonl", "--to", "d.db", "--chunk-size", 10, "--progress", "plain")
+    for _ in range(4):
+        process = workdir.start(*options, "--restart", "--if-exists", "replace")
+        assert process.stderr
+        assert process.stderr.readline().startswith("job ")
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 5, (process.returncode, err)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(6 * 3600)
 @pytest.mark.parametrize("scheme", ["sqlite", "duckdb", "parquet"])
