@@ -16,6 +16,7 @@ import pytest
 
 from tests.helpers.cli import SAMPLE, Workdir
 from tests.helpers.tables import content, query
+from tests.helpers.tracing import has_stopped, wait_for
 
 SUMMARY_KEYS = {
     "version", "job_id", "status", "sources", "destination", "table", "engine", "delivery",
@@ -315,15 +316,17 @@ def test_hostile_text_stays_text(workdir: Workdir) -> None:
 
 def test_two_processes_at_once(workdir: Workdir) -> None:
     """One runs, the other says so and leaves with 6; nothing is doubled."""
-    workdir.lines("u.jsonl", numbered(200_000))
-    first = workdir.start("run", "u.jsonl", "--json", "--chunk-size", 100)
-    second = workdir.start("run", "u.jsonl", "--json", "--chunk-size", 100)
-    outs = [process.communicate(timeout=100)[0] for process in (first, second)]
-    codes = sorted(process.returncode for process in (first, second))
-    assert codes == [0, 6]
-    refused = next(json.loads(out) for out in outs if json.loads(out)["status"] == "refused")
-    assert "running" in refused["error"]
-    assert query(workdir.path / "u.db", "SELECT count(*) FROM u") == [(200_000,)]
+    workdir.lines("u.jsonl", numbered(300))
+    options = ("run", "u.jsonl", "--json", "--chunk-size", 100)
+    first = workdir.start(*options, BATCHIMPORT_FAILPOINTS="before-store=stop@2")
+    wait_for(lambda: has_stopped(first.pid))
+    second = workdir.call(*options)
+    first.send_signal(signal.SIGCONT)
+    first.communicate(timeout=100)
+    assert (first.returncode, second.code) == (0, 6)
+    assert second.summary["status"] == "refused"
+    assert "running" in second.summary["error"]
+    assert query(workdir.path / "u.db", "SELECT count(*) FROM u") == [(300,)]
 
 
 def test_no_local_state_is_needed_to_resume(workdir: Workdir) -> None:
