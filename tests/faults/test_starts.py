@@ -7,9 +7,12 @@ import json
 import shutil
 import signal
 import subprocess
+import threading
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from batchimport.errors import AlreadyStoredError
@@ -17,10 +20,12 @@ from batchimport.failpoints import VARIABLE
 from batchimport.jobs.stored import refuse_stored_content
 from batchimport.model import Job
 from batchimport.sinks import open_sink
+from batchimport.sinks.postgres.sink import _CLAIMS, PostgresSink
 from batchimport.sources.opening import open_source
 from tests.helpers.cli import COMMAND, environment
 from tests.helpers.destinations import Destination, make_destination
 from tests.helpers.forked import Call, call, call_all
+from tests.helpers.postgres import PostgresServer, fetch
 from tests.helpers.tracing import has_stopped, wait_for
 
 RECORDS = 60
@@ -173,6 +178,29 @@ def test_one_that_ends_while_it_is_looked_at(
     finally:
         source.close()
         sink.close()
+
+
+def test_a_claim_that_waited_sees_the_tables_of_the_other(postgres: PostgresServer) -> None:
+    """PostgreSQL's sessions remember what is not there, also over the wait for a lock."""
+    address = postgres.new_database()
+    waiting = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+    found = []
+    with closing(PostgresSink(address)) as sink, psycopg.connect(address) as other:
+        assert not sink.exists("users")
+
+        def claim() -> None:
+            with sink.transaction():
+                sink.exclude_claims()
+                found.append(sink.exists("users"))
+
+        other.execute("SELECT pg_advisory_xact_lock(%s)", (_CLAIMS,))
+        claiming = threading.Thread(target=claim)
+        claiming.start()
+        wait_for(lambda: bool(fetch(address, waiting)))
+        other.execute("CREATE TABLE users (id int)")
+        other.commit()
+        claiming.join()
+    assert found == [True]
 
 
 def test_different_jobs_into_a_new_database(kind: str, place: Destination, tmp_path: Path) -> None:

@@ -131,6 +131,9 @@ class PostgresSink(SqlSink):
     def exclude_claims(self) -> None:
         """Let one claim at a time into the database, also while its ledger is not there yet."""
         self.rows("SELECT pg_advisory_xact_lock(?)", (_CLAIMS,))
+        # A session remembers which tables are not there, and asks what others have made meanwhile only
+        # when it opens a table: else the next `to_regclass` would not find their ledger.
+        self.rows("SELECT 1 FROM pg_class LIMIT 1")
 
     def _take_locks(self, connection: psycopg.Connection) -> None:
         """Lock the job's target for this process; the server releases it with the connection.
