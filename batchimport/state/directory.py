@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 FORMAT_VERSION = 1
 STATE_PATH = Path(".batchimport")
 DIGEST_DIGITS = 32
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 
 def nearest_state(start: Path) -> Path:
@@ -45,9 +47,19 @@ def nearest_state(start: Path) -> Path:
 
 
 class StateDirectory:
-    """A folder for each job, a lock file for each target."""
+    """A folder for each job, a lock file for each target.
+
+    Raises:
+        UsageError: If the path is a URL.
+    """
 
     def __init__(self, path: Path) -> None:
+        if _URL.match(str(path)):
+            raise UsageError(
+                "is a directory of this machine, not a URL",
+                where=f"--state-dir {path}",
+                hint="elsewhere the ledger is enough: `batchimport resume JOB --to URL`",
+            )
         self.path = path
 
     def make(self, name: str) -> Path:

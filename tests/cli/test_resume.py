@@ -75,6 +75,14 @@ def test_status_of_the_latest_job_of_a_destination(workdir: Workdir) -> None:
     assert workdir.call("status", "--to", "none.db").code == 2
 
 
+def test_the_state_directory_is_no_url(workdir: Workdir) -> None:
+    """A bucket is not a directory here: it is said, and none of that name is made."""
+    (workdir.path / "u.jsonl").write_text('{"id": 1}\n')
+    ended = workdir.call("run", "u.jsonl", "--state-dir", "s3://bucket/state")
+    assert (ended.code, "not a URL" in ended.err) == (2, True), ended
+    assert [path.name for path in workdir.path.iterdir()] == ["u.jsonl"]
+
+
 def test_status_of_a_job_that_was_killed(workdir: Workdir) -> None:
     """Its row still says running; its process does not live any more."""
     workdir.lines("u.jsonl", [{"id": at} for at in range(40)])
