@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from batchimport.display.log import RunLog
 from batchimport.display.telemetry import open_telemetry
+from batchimport.display.units import counted
 from batchimport.engines import event_loop
 from batchimport.engines.again import engine_for_rejects
 from batchimport.engines.local import LocalEngine
@@ -401,7 +402,7 @@ class _Run:
         if not (tally.chunks.bisected or tally.chunks.retried or is_resumed):
             return  # the destination has refused nothing: no need to look through the rejects
         for again, count in orphans(work, self._job, self._sink):
-            records = "1 record" if count == 1 else f"{count:,} records"
+            records = counted(count, "record")
             self._recorder(Preparing(f"trying {records} again that foreign keys refused"))
             try:
                 self._drive(engine_for_rejects(again, count, options, lambda _: None, self._wait))

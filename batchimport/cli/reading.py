@@ -143,7 +143,10 @@ class Reading:
     ] = None
     sheet: Annotated[
         str | None,
-        Option(metavar="NAME", help="Excel: name or number of the sheet. Default: the first."),
+        Option(
+            metavar="NAME",
+            help="Excel: name or number of the sheet. Default: the first visible one.",
+        ),
     ] = None
     records: Annotated[
         str | None,

@@ -6,7 +6,7 @@ import time
 from contextlib import suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from batchimport.errors import FatalError, RefusedError, UsageError
 from batchimport.jobs.finish import job_command
@@ -161,6 +161,11 @@ def record_failure(request: Request, job_id: str, error: BatchImportError) -> No
             request.state.save(job_id, document | {"error": str(error)})
 
 
+def unit_of(source: Source) -> Literal["bytes", "rows"]:
+    """Return what the positions of a source count."""
+    return "rows" if source.format == "parquet" else "bytes"
+
+
 def started(
     job_id: str,
     job: Job,
@@ -189,7 +194,7 @@ def started(
         notes=(*source.notes, *_emptiness(job, source), *inferred.notes, *notes),
         columns=inferred.report,
         looked_at=inferred.records,
-        unit="rows" if source.format == "parquet" else "bytes",
+        unit=unit_of(source),
     )
 
 

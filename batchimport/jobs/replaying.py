@@ -349,9 +349,8 @@ def orphans(work: Work, job: Job, sink: Sink) -> Iterator[tuple[Work, int]]:
         Work whose source has the records, and how many they are.
     """
     record, left, is_backwards = work.claim.record, 0, False
-    is_ordered = (
-        record.configuration.get("on_conflict") == "update"
-    )  # the last word of a key counts
+    # In an update, the last record of a key counts.
+    is_ordered = record.configuration.get("on_conflict") == "update"
     while any(row.failed for row in sink.committed(record.job_id)):
         choice = choose(sink.rejects(record.job_id), _ORPHANS, None)
         count = len(choice.records)

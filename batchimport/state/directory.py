@@ -57,7 +57,7 @@ class StateDirectory:
         if _URL.match(str(path)):
             raise UsageError(
                 "is a directory of this machine, not a URL",
-                where=f"--state-dir {path}",
+                where="--state-dir",
                 hint="elsewhere the ledger is enough: `batchimport resume JOB --to URL`",
             )
         self.path = path

@@ -28,7 +28,20 @@ _UNTIL_THE_PIPE_ENDS = '"$@" & cat; kill -9 $!; wait'
 _ABSENT = "moto[server] and obstore are not installed: S3 is not tested"
 
 
-class Web:
+class HttpServer:
+    """A server in this process, in threads."""
+
+    def __init__(self, handler: type[BaseHTTPRequestHandler]) -> None:
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+class Web(HttpServer):
     """A web server with files by path.
 
     Attributes:
@@ -44,13 +57,7 @@ class Web:
         self.has_ranges = self.has_etags = True
         self.authorization: str | None = None
         self.asked: list[tuple[str, str, str | None]] = []
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler_of(self))
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        super().__init__(_handler_of(self))
 
 
 def _handler_of(web: Web) -> type[BaseHTTPRequestHandler]:  # noqa: C901 - one answer
@@ -159,7 +166,7 @@ class S3:
         self._process.wait()
 
 
-class Gateway:
+class Gateway(HttpServer):
     """An HTTP server before that of S3, which forwards requests, and misbehaves as it is told.
 
     Attributes:
@@ -173,13 +180,7 @@ class Gateway:
         self.loses: Callable[[str, str], bool] = lambda *_: False
         self.has_conditions = True
         self.target = address.removeprefix("http://")
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _forwarder_of(self))
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        super().__init__(_forwarder_of(self))
 
 
 def _forwarder_of(gateway: Gateway) -> type[BaseHTTPRequestHandler]:

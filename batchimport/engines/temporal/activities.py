@@ -31,7 +31,7 @@ from batchimport.engines.temporal.open_jobs import (
 from batchimport.errors import BatchImportError, TransientError
 from batchimport.jobs.finish import count_records, finish_job, outcome_counts
 from batchimport.jobs.identify import Request, job_from
-from batchimport.jobs.recorder import committed_counts, started
+from batchimport.jobs.recorder import committed_counts, started, unit_of
 from batchimport.jobs.replaying import orphans
 from batchimport.jobs.start import begin_job, bytes_per_record
 from batchimport.pipeline.chunk import process_chunk
@@ -250,7 +250,7 @@ class Activities:
     def _observer(self, job: OpenJob, attempt: int) -> Observer:
         if self._telemetry is None:
             return lambda _: None
-        unit = "rows" if job.work.source.format == "parquet" else "bytes"
+        unit = unit_of(job.work.source)
         return self._telemetry.attempt_of(job.record.job_id, job.parts.job.table, unit, attempt)
 
     async def _threaded(self, work: Callable[[threading.Event], _Result]) -> _Result:

@@ -110,7 +110,7 @@ def refuse_sql(job: Job) -> None:
             )
 
 
-def refuse_foreign(where: str) -> UsageError:
+def foreign_file(where: str) -> UsageError:
     """Return the error for a file that is in the way."""
     return UsageError(
         "batchimport did not write this file, and does not remove it",

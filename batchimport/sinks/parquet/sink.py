@@ -30,8 +30,8 @@ from batchimport.sinks.base import (
 from batchimport.sinks.parquet.columns import NO_COLUMNS, as_stored, common_schema, schema_for
 from batchimport.sinks.parquet.dataset import (
     Dataset,
+    foreign_file,
     hints_of,
-    refuse_foreign,
     refuse_keys,
     refuse_sql,
 )
@@ -281,7 +281,7 @@ class ParquetSink(Dataset):
 
     def _refuse_foreign(self) -> None:
         for path in self._folder.foreign():
-            raise refuse_foreign(self._folder.where(path))
+            raise foreign_file(self._folder.where(path))
 
     def close(self) -> None:
         """Remove what a dry run has made; no file is open between calls."""

@@ -41,8 +41,8 @@ from batchimport.sinks.parquet.bucket_ledger import (
 from batchimport.sinks.parquet.columns import NO_COLUMNS, as_stored, common_schema, schema_for
 from batchimport.sinks.parquet.dataset import (
     Dataset,
+    foreign_file,
     hints_of,
-    refuse_foreign,
     refuse_keys,
     refuse_sql,
 )
@@ -231,7 +231,7 @@ class StoreSink(Dataset):
         schema = schema_for(self._bucket.where(), self._columns(jobs), job, record)
         if job.if_exists in ("truncate", "replace"):
             for name in self._ledger.foreign():
-                raise refuse_foreign(self._bucket.where(name))
+                raise foreign_file(self._bucket.where(name))
             jobs.entries.clear()
             jobs.leaving = [(None, 0, jobs.token)]
         schema = {} if schema == NO_COLUMNS else schema
