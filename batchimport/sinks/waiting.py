@@ -121,8 +121,8 @@ class DestinationWait:
         Raises:
             BatchImportError: If there is to be none.
         """
-        if not self._limit or self._stopped.is_set():
-            raise error
+        if self._over is not None or not self._limit or self._stopped.is_set():
+            raise self._over or error
         with self._lock:
             now = self._clock()
             self._since = now if self._since is None else self._since

@@ -59,6 +59,17 @@ def test_the_limit_holds_for_all_that_follows() -> None:
     assert scene.events[-1] == WaitEnded(3.0, is_back=False)
 
 
+def test_a_call_that_fails_after_the_job_gave_up_is_no_failed_attempt() -> None:
+    """Of chunks side by side one gives up, and the run stops; the others' errors are the same end."""
+    scene = Scene(*[AWAY] * 99, limit=3.0)
+    with pytest.raises(FatalError):
+        scene.wait.call(scene)
+    scene.wait.stop()
+    with pytest.raises(FatalError, match="waited 3 s"):
+        scene.wait.pause(AWAY, 1.0)
+    assert scene.wait.seconds == 3.0
+
+
 def test_a_success_begins_the_time_anew() -> None:
     """Two short waits are not one long wait."""
     scene = Scene(AWAY, AWAY, limit=3.0)
