@@ -9,6 +9,7 @@ from batchimport.jobs.start import infer
 from batchimport.model import EXTRA_COLUMN, INDEX, Position, Reject, SourceOptions
 from batchimport.pipeline.chunk import judge
 from batchimport.schema import RecordSchema
+from batchimport.sources.base import Source
 from batchimport.sources.opening import open_source
 
 Rows = list[dict[str, Any]]
@@ -30,22 +31,30 @@ def read_all(
             checked = RecordSchema(infer(source, None, given).document, inferred=True)
         else:
             checked = schema if isinstance(schema, RecordSchema) else RecordSchema(schema)
-        rows: Rows = []
-        rejects: list[Reject] = []
-        at = Position()
-        while chunk := source.cut(at, limit, max_bytes):
-            frame, more = judge(source.read(chunk, checked), checked)
-            assert frame.height + len(more) == chunk.records
-            for row in frame.drop(INDEX).to_dicts():
-                assert EXTRA_COLUMN in row or set(row) == {c.name for c in checked.columns}
-                rows.append({name: value for name, value in row.items() if value is not None})
-            rejects += more
-            at = chunk.end
-        assert at.position == source.size
-        assert source.count() == len(rows) + len(rejects)
-        return rows, rejects
+        return read_chunks(source, checked, limit, max_bytes)
     finally:
         source.close()
+
+
+def read_chunks(
+    source: Source, schema: RecordSchema, limit: int, max_bytes: int = 1 << 20
+) -> tuple[Rows, list[Reject]]:
+    """Return the same of an open source; each record has one outcome, and as many are counted."""
+    rows: Rows = []
+    rejects: list[Reject] = []
+    columns = {column.name for column in schema.columns}
+    at = Position()
+    while chunk := source.cut(at, limit, max_bytes):
+        frame, more = judge(source.read(chunk, schema), schema)
+        assert frame.height + len(more) == chunk.records
+        for row in frame.drop(INDEX).to_dicts():
+            assert EXTRA_COLUMN in row or set(row) == columns
+            rows.append({name: value for name, value in row.items() if value is not None})
+        rejects += more
+        at = chunk.end
+    assert at.position == source.size
+    assert source.count() == len(rows) + len(rejects)
+    return rows, rejects
 
 
 def codes(rejects: list[Reject]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from batchimport.jobs.start import infer
 from batchimport.model import SourceOptions
+from batchimport.schema import RecordSchema
+from batchimport.sources.base import Source
 from batchimport.sources.opening import open_source
-from tests.helpers.reading import Rows, codes, read_all
+from tests.helpers.reading import Rows, codes, read_all, read_chunks
 
 
 @pytest.fixture(scope="module")
@@ -71,16 +75,18 @@ def a_file(seed: int) -> str:
     return rng.choice(["\n", "\r\n"]).join(lines) + rng.choice(["", "\n"])
 
 
-def outcomes(place: Path, limit: int) -> tuple[Rows, list[Any]]:
-    rows, rejects = read_all(place, limit=limit)
+def outcomes(source: Source, schema: RecordSchema, limit: int) -> tuple[Rows, list[Any]]:
+    rows, rejects = read_chunks(source, schema, limit)
     return rows, [(reject.record, reject.line, reject.raw, codes([reject])) for reject in rejects]
 
 
 def check(place: Path, text: str) -> None:
     place.write_bytes(text.encode())
-    whole = outcomes(place, 1000)
-    for limit in (1, 2, 3, 7):
-        assert outcomes(place, limit) == whole, text
+    with closing(open_source([str(place)], SourceOptions())) as source:
+        schema = RecordSchema(infer(source, None, SourceOptions()).document, inferred=True)
+        whole = outcomes(source, schema, 1000)
+        for limit in (1, 2, 3, 7):
+            assert outcomes(source, schema, limit) == whole, text
 
 
 @settings(max_examples=120)
