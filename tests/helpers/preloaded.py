@@ -20,10 +20,12 @@ from batchimport.sinks.sqlite import sink as sqlite
 from batchimport.sources import objects
 from batchimport.sources.csv import source as csv_source
 from batchimport.sources.jsonl import source as jsonl_source
-from tests.helpers import forked
+from tests.helpers import destinations, forked, temporal
 
 PRELOADED = (
     forked,
+    destinations,
+    temporal,
     pytest,
     run,
     request,
@@ -43,7 +45,9 @@ PRELOADED = (
     jsonl_source,
 )
 
-with suppress(ImportError):  # the parser loads it with its first command: a good part of a child's time
+with suppress(
+    ImportError
+):  # the parser loads it with its first command: a good part of a child's time
     from typer import _adapters  # noqa: F401
 
 gc.freeze()  # a collection that looks at these objects copies their pages: as much again
