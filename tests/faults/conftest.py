@@ -22,7 +22,7 @@ def victim(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> Victim:
     return new_victim(kind, tmp_path / "broken", request)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def whole(
     kind: str, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Ending:

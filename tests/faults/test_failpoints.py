@@ -114,7 +114,7 @@ def at_random_points(
     assert kills >= 2 * jobs
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "parquet"], scope="module")
+@pytest.mark.parametrize("kind", ["sqlite", "parquet"])
 def test_killed_at_random_points(
     kind: str, tmp_path: Path, whole: Ending, request: pytest.FixtureRequest
 ) -> None:
