@@ -115,8 +115,10 @@ def decode(
 
 
 def split(data: bytes) -> pl.Series | None:
-    """Return the lines of a text; None if it is not UTF-8."""
+    """Return the lines of a text, without their ends; None if it is not UTF-8."""
     try:
+        if data.startswith(b"{"):  # what begins otherwise may be taken for compressed
+            return pl.read_lines(data).to_series()
         whole = pl.Series([data.removesuffix(b"\n")], dtype=pl.Binary).cast(pl.String)
     except pl.exceptions.PolarsError:
         return None

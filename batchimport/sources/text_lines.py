@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from batchimport.model import Chunk, Position
 from batchimport.sources.bytes.file import BLOCK_BYTES
+from batchimport.sources.counting import count_line_ends, count_line_starts
 
 if TYPE_CHECKING:
     from batchimport.sources.bytes.file import TextFile
@@ -15,6 +16,8 @@ BLANK = b" \t\r"
 REACH_BYTES = 4 * 1024 * 1024
 MARGIN = 1.05
 LEAST_BYTES = 4096
+WORTH_POLARS_BYTES = 128 * 1024
+"""Fewer bytes are looked at one by one in less time."""
 
 
 class Lines:
@@ -101,9 +104,12 @@ class Lines:
 
     def _take(self, masked: bytes, limit: int) -> tuple[int, int, int]:
         """Return the bytes, number and lines of the first `limit` records or fewer."""
-        ends = masked.count(b"\n")
+        if len(masked) < WORTH_POLARS_BYTES:
+            ends, may_be_blank = masked.count(b"\n"), True
+        else:
+            ends, may_be_blank = count_line_ends(masked)
         lines = ends + (not masked.endswith(b"\n"))
-        blanks = self._count_blanks(masked)
+        blanks = self._count_blanks(masked, within=may_be_blank)
         if lines - blanks <= limit:
             return len(masked), lines - blanks, lines
         if not blanks:  # from the right, since only a few are too many
@@ -127,11 +133,17 @@ class Lines:
     def _lines_in(self, data: bytes) -> int:
         return self.ends_in(data) + (data[-1:] not in self.line_ends)
 
-    def _count_blanks(self, whole: bytes) -> int:
+    def _count_blanks(self, whole: bytes, *, within: bool) -> int:
+        """Count the blank lines of some whole lines.
+
+        Args:
+            within: Lines between the first and the last one may be blank.
+        """
         if self.keeps_blank:
             return 0
         first = whole[: whole.find(b"\n")] if b"\n" in whole else whole
-        blanks = len(self._blank_line.findall(whole)) + (not first.strip(self._blank))
+        blanks = len(self._blank_line.findall(whole)) if within else 0
+        blanks += not first.strip(self._blank)
         last = whole.rfind(b"\n") + 1
         ends_blank = 0 < last < len(whole) and not whole[last:].strip(self._blank)
         return blanks + ends_blank
@@ -189,6 +201,16 @@ class Lines:
 
         Shares no code with `cut`, so that it can check it.
         """
+        records, before = 0, ord("\n")
+        for block in self._text.blocks(position):
+            starts = count_line_starts(block, before)
+            if starts is None:
+                return self._count_one_by_one(position)
+            records, before = records + starts, block[-1]
+        return records
+
+    def _count_one_by_one(self, position: int) -> int:
+        """Count the same where lines begin with white space."""
         records = 0
         blank_so_far = True
         for block in self._text.blocks(position):
