@@ -280,9 +280,10 @@ class QuotedLines(Lines):
         return sum(map(bool, whole.split(b"\n"))) if starts is None else starts
 
     def _count_by_cutting(self, position: int) -> tuple[int, int]:
-        raw, masked = self._whole_records(position, min(self._text.size, position + (1 << 25)))
-        if raw:
-            return self._take(masked, len(masked) + 1)[1], len(raw)
+        stop = min(self._text.size, position + (1 << 25))
+        _, masked, end = self._whole_records(position, stop)
+        if end:
+            return self._take(masked, end, end + 1)[1], end
         end = self.end_of_record(position)
         return self._measure(position, end)[0], end - position
 
