@@ -160,7 +160,7 @@ class Shapes:
         known = self._known
         chunk.take(known)
         left = int(chunk.left.sum())
-        if left * _RARE > len(lines) and self._learn(lines.filter(chunk.left)) != known:
+        if left * _RARE > len(lines) and self._learn(lines.filter(chunk.left), known) != known:
             chunk.take([pattern for pattern in self._known if pattern not in known])
             left = int(chunk.left.sum())
         with self._lock:
@@ -168,9 +168,15 @@ class Shapes:
             self._taken += len(lines) - left
         return chunk.rows(), chunk.left
 
-    def _learn(self, lines: pl.Series) -> tuple[LinePattern, ...]:
-        """Learn the shapes that are most frequent in some lines; return all that are known."""
+    def _learn(self, lines: pl.Series, known: tuple[LinePattern, ...]) -> tuple[LinePattern, ...]:
+        """Learn the shapes that are most frequent in some lines; return all that are known.
+
+        Args:
+            known: Those that the lines do not have. If others are known by now, they come first.
+        """
         with self._lock:
+            if self._known != known:
+                return self._known
             sample = lines.gather_every(len(lines) // _SAMPLE + 1).drop_nulls().to_list()
             examples = sorted(self._by_keys(sample).items(), key=lambda item: -len(item[1]))
             for keys, found in examples:
@@ -217,7 +223,7 @@ class _Chunk:
         self._index = pl.int_range(len(lines), dtype=pl.UInt32, eager=True).alias(INDEX)
         self._with_key: dict[str, pl.Series] = {}
         self._frames: list[pl.DataFrame] = []
-        self.left = pl.repeat(value=True, n=len(lines), dtype=pl.Boolean, eager=True)
+        self.left = _all_true(len(lines))
 
     def take(self, patterns: Sequence[LinePattern]) -> None:
         """Try some patterns on the lines that are left.
@@ -286,7 +292,7 @@ def _decode(
     pattern: LinePattern, lines: pl.Series, groups: list[pl.Series], columns: tuple[Column, ...]
 ) -> tuple[pl.DataFrame, pl.Series]:
     """Return the columns of lines that matched, and which rows certainly are what is written."""
-    fits = pl.repeat(value=True, n=len(lines), dtype=pl.Boolean, eager=True)
+    fits = _all_true(len(lines))
     escaped = lines.str.contains("\\", literal=True).arg_true()
     series: dict[str, pl.Series] = {}
     for column, raw in zip(pattern.columns, groups, strict=True):
@@ -310,6 +316,10 @@ def _decode(
             nulls = missing.cast(column.dtype).new_from_index(0, len(lines))
             series[column.name] = nulls.alias(column.name)
     return pl.DataFrame([series[column.name] for column in columns]), fits
+
+
+def _all_true(rows: int) -> pl.Series:
+    return pl.Series([True]).new_from_index(0, rows)
 
 
 def _unescape(raw: pl.Series, lines: pl.Series, *, is_json: bool) -> tuple[pl.Series, list[int]]:
