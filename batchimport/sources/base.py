@@ -367,6 +367,14 @@ class OneFile(ABC):
         del position
         return self.name
 
+    def pause(self) -> bool:
+        """Close the file until `resume`, if it can be opened again so much quicker; say whether it is."""
+        return False
+
+    def resume(self) -> bool:
+        """Open the file again after a `pause`; say whether it is what it was. If not, it stays closed."""
+        return True
+
 
 class TextSource(OneFile):
     """What the sources of one text file have in common: positions are bytes."""
@@ -416,6 +424,16 @@ class TextSource(OneFile):
         """Return the hash of the first bytes, for each number of them."""
         del file
         return self._text.head_digests(stops)
+
+    def pause(self) -> bool:
+        """Close the file until `resume`, unless its text is a temporary file."""
+        if self._text.can_pause:
+            self._text.pause()
+        return self._text.can_pause
+
+    def resume(self) -> bool:
+        """Open the file again; say whether it is what it was."""
+        return self._text.resume()
 
     def close(self) -> None:
         """Close the file."""
