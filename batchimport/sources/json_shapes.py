@@ -39,7 +39,7 @@ LEAST_TAKEN = 2
 _SAMPLE = 500
 """Lines of a chunk that are looked at for new shapes."""
 _RARE = 100
-"""A shape is learned if one line in this many has it."""
+"""A shape is learned if one line in this many has it. Lines are looked at for shapes if as many are left."""
 _MOST_TRIED = 100
 _TRIAL = 50_000
 """Lines after which it is decided whether shapes pay."""
@@ -105,7 +105,7 @@ def decode(
     if left.any():
         rest = texts.filter(left)
         places = left.arg_true().cast(pl.UInt32).filter(rest.is_not_null())
-        lines = [text.encode() for text in rest.drop_nulls()]
+        lines = rest.drop_nulls().cast(pl.Binary).to_list()
         frame, others = decoder.decode(lines, b"\n".join(lines), frozenset())
         frame = frame.with_columns(places.gather(frame.get_column(INDEX)).alias(INDEX))
         deferred = sorted([*excluded, *places.gather(others).to_list()])
@@ -133,6 +133,7 @@ class Shapes:
         self._known: tuple[LinePattern, ...] = ()
         self._tried: set[Keys] = set()
         self._seen = self._taken = 0
+        self._enough = 1 / _RARE
 
     def suit(self, lines: int) -> bool:
         """Return whether a chunk with this many lines should be decoded by shapes.
@@ -158,9 +159,13 @@ class Shapes:
         known = self._known
         chunk.take(known)
         left = int(chunk.left.sum())
-        if left * _RARE > len(lines) and self._learn(lines.filter(chunk.left)) != known:
-            chunk.take([pattern for pattern in self._known if pattern not in known])
-            left = int(chunk.left.sum())
+        if left > self._enough * len(lines):
+            new = [each for each in self._learn(lines.filter(chunk.left)) if each not in known]
+            if new:
+                chunk.take(new)
+                left = int(chunk.left.sum())
+            else:  # bad records, mostly: look again when there are more of them
+                self._enough = 2 * left / len(lines)
         with self._lock:
             self._seen += len(lines)
             self._taken += len(lines) - left
