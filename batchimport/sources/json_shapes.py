@@ -120,9 +120,10 @@ def decode(
 
 
 def split(data: bytes) -> pl.Series | None:
-    """Return the lines of a text, without their ends; None if it is not UTF-8."""
+    """Return the lines of a text, without the LFs; None if it is not UTF-8."""
     try:
-        if data.startswith(b"{"):  # what begins otherwise may be taken for compressed
+        # It would take other texts for compressed ones, and remove CRs.
+        if data.startswith(b"{") and b"\r" not in data:
             return pl.read_lines(data).to_series()
         whole = pl.Series([data.removesuffix(b"\n")], dtype=pl.Binary).cast(pl.String)
     except pl.exceptions.PolarsError:

@@ -180,3 +180,17 @@ def test_blank_lines_are_no_records_at_any_size(
             at = chunk.end
         assert (at.position, at.record) == (len(data), expected)
         assert lines.count() == expected
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+@pytest.mark.parametrize("head", [b"", b"\xef\xbb\xbf", b"\n\n"])
+def test_a_reject_says_where_it_stands(place: Path, head: bytes, end: bytes) -> None:
+    """Its line and byte are those of the file, whatever the ends of lines, before and after a blank one."""
+    lines = [b'{"id": 1}', b'{"id": "a"}', b"", b'{"id": "\xc3\xa9"}', b"x", b'{"id": 2}', b'{"id"']
+    data = head + end.join(lines)
+    place.write_bytes(data)
+    _, rejects = read_all(place, SCHEMA)
+    assert [reject.raw for reject in rejects] == [lines[at] for at in (1, 3, 4, 6)]
+    for reject in rejects:
+        assert data[reject.byte_offset :].startswith(reject.raw)
+        assert data[: reject.byte_offset].count(b"\n") + 1 == reject.line

@@ -157,7 +157,7 @@ class LineRecords(JsonRecords):
         texts = self._all_texts
         if texts is None or len(texts) == len(self):
             return texts
-        return self._counted(texts.gather(self._numbers))
+        return self._counted(texts.gather(list(self._numbers)))
 
     @cached_property
     def lines(self) -> list[bytes]:  # type: ignore[override]  # computed once, then an attribute
@@ -181,7 +181,7 @@ class LineRecords(JsonRecords):
         """Indices of records that are longer than is allowed."""
         if len(self.data) <= self._longest:
             return frozenset()
-        sizes = self._sizes.gather(self._numbers)
+        sizes = self._sizes.gather(list(self._numbers))
         return frozenset((sizes > self._longest).arg_true().to_list())
 
     def _locate(self, index: int) -> tuple[int | None, int, bytes]:
