@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import polars as pl
 
@@ -12,7 +13,7 @@ from batchimport.errors import BatchImportError, without_panics
 from batchimport.model import ABSENT, EXTRA_COLUMN, INDEX, ChunkResult, FieldError, Reject
 from batchimport.pipeline.additions import NOTHING, Additions
 from batchimport.pipeline.coerce import changed
-from batchimport.sinks.base import StoreRequest
+from batchimport.sinks.base import StoreRequest, StoreSeparatelyError
 from batchimport.sources.base import UnreadableRecordError
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from batchimport.schema import RecordSchema
     from batchimport.sinks.base import Claim
     from batchimport.sources.base import Batch, Source
+    from batchimport.sources.shape import ShapedSource
 
 _NOT_THE_RECORD = (BatchImportError, MemoryError, OSError)
 """Errors that say nothing about the record that was judged when they arose."""
@@ -46,19 +48,54 @@ class Work:
 
 @without_panics()
 def process_chunk(
-    work: Work, chunk: Chunk, attempt: int, before_store: Callable[[], None]
+    work: Work,
+    chunk: Chunk,
+    attempt: int,
+    before_store: Callable[[], None],
+    parts: Sequence[Chunk] = (),
 ) -> ChunkResult:
     """Import one chunk: it is committed as a whole, or not at all.
 
     Args:
         before_store: Called when the rows are ready to be stored. It may wait for its turn, and
-            raises TransientError if the attempt was cancelled meanwhile.
+            raises TransientError if the attempt was cancelled meanwhile. May be called again.
+        parts: Of a chunk that spans several files, the part of each file. If it cannot be said which
+            of them each row belongs to, they are committed one by one.
 
     Raises:
         TransientError: If another attempt may succeed.
         BatchImportError: If it may not.
     """
+    if len(parts) > 1:
+        with suppress(StoreSeparatelyError):
+            batch = cast("ShapedSource", work.source).read_together(parts, work.schema)
+            return _process(work, chunk, batch, attempt, before_store, tuple(parts))
+        results = [process_chunk(work, part, attempt, before_store) for part in parts]
+        return _sum_of(chunk, results)
     batch = work.source.read(chunk, work.schema)
+    return _process(work, chunk, batch, attempt, before_store)
+
+
+def _sum_of(chunk: Chunk, results: Sequence[ChunkResult]) -> ChunkResult:
+    """Return the result of a chunk whose parts were stored one by one."""
+    return ChunkResult(
+        chunk,
+        sum(each.successful for each in results),
+        sum(each.failed for each in results),
+        sum(each.filtered for each in results),
+        bisected=any(each.bisected for each in results),
+        already_committed=all(each.already_committed for each in results),
+    )
+
+
+def _process(
+    work: Work,
+    chunk: Chunk,
+    batch: Batch,
+    attempt: int,
+    before_store: Callable[[], None],
+    parts: tuple[Chunk, ...] = (),
+) -> ChunkResult:
     valid, rejects = judge(batch, work.schema)
     done = work.transform.apply(work.additions.add_to(valid, batch))
     rejects += [
@@ -68,6 +105,11 @@ def process_chunk(
     rows = _with_absent(done, batch) if updates else done.frame
     if updates and done.indices is not None:
         rows = rows.with_columns((done.indices.cast(pl.Int64) + chunk.offset).alias(INDEX))
+    numbers = None
+    if parts:
+        if done.indices is None:
+            raise StoreSeparatelyError
+        numbers = done.indices.cast(pl.Int64) + chunk.offset
     before_store()
 
     def reject_row(row: int, errors: Sequence[FieldError]) -> Reject:
@@ -82,6 +124,8 @@ def process_chunk(
         attempt,
         reject_row,
         work.store_seconds,
+        parts=tuple(zip(parts, batch.digests, strict=True)),
+        numbers=numbers,
     )
     failpoints.reach("before-store")
     result = work.claim.store(request)

@@ -120,8 +120,10 @@ def decode(
 
 
 def split(data: bytes) -> pl.Series | None:
-    """Return the lines of a text; None if it is not UTF-8."""
+    """Return the lines of a text, without their ends; None if it is not UTF-8."""
     try:
+        if data.startswith(b"{"):  # what begins otherwise may be taken for compressed
+            return pl.read_lines(data).to_series()
         whole = pl.Series([data.removesuffix(b"\n")], dtype=pl.Binary).cast(pl.String)
     except pl.exceptions.PolarsError:
         return None
@@ -180,8 +182,8 @@ class Shapes:
         chunk.take(known)
         left = int(chunk.left.sum())
         if left > self._enough * len(lines):
-            new = [each for each in self._learn(lines.filter(chunk.left)) if each not in known]
-            if new:
+            learned = self._learn(lines.filter(chunk.left), known)
+            if new := [pattern for pattern in learned if pattern not in known]:
                 chunk.take(new)
                 left = int(chunk.left.sum())
             else:  # bad records, mostly: look again when there are more of them
@@ -191,9 +193,15 @@ class Shapes:
             self._taken += len(lines) - left
         return chunk.rows(), chunk.left
 
-    def _learn(self, lines: pl.Series) -> tuple[LinePattern, ...]:
-        """Learn the shapes that are most frequent in some lines; return all that are known."""
+    def _learn(self, lines: pl.Series, known: tuple[LinePattern, ...]) -> tuple[LinePattern, ...]:
+        """Learn the shapes that are most frequent in some lines; return all that are known.
+
+        Args:
+            known: Those that the lines do not have. If others are known by now, they come first.
+        """
         with self._lock:
+            if self._known != known:
+                return self._known
             sample = lines.gather_every(len(lines) // _SAMPLE + 1).drop_nulls().to_list()
             examples = sorted(self._by_keys(sample).items(), key=lambda item: -len(item[1]))
             for keys, found in examples:
@@ -240,7 +248,7 @@ class _Chunk:
         self._index = pl.int_range(len(lines), dtype=pl.UInt32, eager=True).alias(INDEX)
         self._with_key: dict[str, pl.Series] = {}
         self._frames: list[pl.DataFrame] = []
-        self.left = pl.repeat(value=True, n=len(lines), dtype=pl.Boolean, eager=True)
+        self.left = _all_true(len(lines))
 
     def take(self, patterns: Sequence[LinePattern]) -> None:
         """Try some patterns on the lines that are left.
@@ -309,7 +317,7 @@ def _decode(
     pattern: LinePattern, lines: pl.Series, groups: list[pl.Series], columns: tuple[Column, ...]
 ) -> tuple[pl.DataFrame, pl.Series]:
     """Return the columns of lines that matched, and which rows certainly are what is written."""
-    fits = pl.repeat(value=True, n=len(lines), dtype=pl.Boolean, eager=True)
+    fits = _all_true(len(lines))
     escaped = lines.str.contains("\\", literal=True).arg_true()
     series: dict[str, pl.Series] = {}
     for column, raw in zip(pattern.columns, groups, strict=True):
@@ -333,6 +341,10 @@ def _decode(
             nulls = missing.cast(column.dtype).new_from_index(0, len(lines))
             series[column.name] = nulls.alias(column.name)
     return pl.DataFrame([series[column.name] for column in columns]), fits
+
+
+def _all_true(rows: int) -> pl.Series:
+    return pl.Series([True]).new_from_index(0, rows)
 
 
 def _unescape(raw: pl.Series, lines: pl.Series, *, is_json: bool) -> tuple[pl.Series, list[int]]:

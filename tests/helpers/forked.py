@@ -1,7 +1,7 @@
 """Run the command line hundreds of times, in processes forked from one that has imported it all.
 
-A fork behaves like a process that was started anew, at a tenth of the cost. The parent has started
-no thread of Polars, which would not survive the fork.
+A fork behaves like a process that was started anew, at a tenth of the cost. The parent has imported
+`tests/helpers/preloaded.py`, and has started no thread of Polars, which would not survive the fork.
 """
 
 from __future__ import annotations
@@ -21,40 +21,16 @@ from typing import Any
 
 import pytest
 
-from batchimport import failpoints, importer
-from batchimport.cli import main, run
-from batchimport.display import lines, report
-from batchimport.sinks.duckdb import sink as duckdb
-from batchimport.sinks.mysql import sink as mysql
-from batchimport.sinks.parquet import sink as parquet
-from batchimport.sinks.parquet import store
-from batchimport.sinks.postgres import sink as postgres
-from batchimport.sinks.sqlite import sink as sqlite
-from batchimport.sources.csv import source as csv_source
-from batchimport.sources.jsonl import source as jsonl_source
+from batchimport import failpoints
+from batchimport.cli import main
 from tests.helpers import breaks
 from tests.helpers.cli import ROOT, SERVERS, Ended, environment
 from tests.helpers.tracing import trace
 
-PRELOADED = (
-    importer,
-    run,
-    lines,
-    report,
-    sqlite,
-    duckdb,
-    parquet,
-    store,
-    postgres,
-    mysql,
-    csv_source,
-    jsonl_source,
-    pytest,
-)
 LONGEST_SECONDS = 60
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload([__name__])
+_context.set_forkserver_preload(["tests.helpers.preloaded"])
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from batchimport.model import Position
+from batchimport.sources.bytes.file import TextFile
+from batchimport.sources.text_lines import Lines
 from tests.helpers.reading import codes, read_all
 
 SCHEMA: dict[str, Any] = {
@@ -152,3 +156,27 @@ def test_the_fast_way_agrees_with_the_validator(place: Path, lines: list[dict[st
     slow_rows, slow_rejects = read_all(place, slow)
     assert fast_rows == slow_rows
     assert fast_rejects == slow_rejects
+
+
+@settings(max_examples=200)
+@given(
+    data=st.lists(
+        st.sampled_from([b"\n", b"\n", b" ", b"\t", b"\r\n", b"{}", b"x", b"\xff"]), max_size=30
+    ).map(b"".join),
+    limit=st.integers(1, 4),
+    block=st.integers(1, 9),
+)
+def test_blank_lines_are_no_records_at_any_size(
+    place: Path, data: bytes, limit: int, block: int
+) -> None:
+    """Counted together or one by one, in blocks of any size: the lines that hold more than white space."""
+    place.write_bytes(data)
+    expected = sum(bool(line.strip(b" \t\r")) for line in data.split(b"\n"))
+    with closing(TextFile(str(place))) as text, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("batchimport.sources.bytes.file.BLOCK_BYTES", block)
+        patch.setattr("batchimport.sources.text_lines.WORTH_POLARS_BYTES", 0)
+        lines, at = Lines(text), Position()
+        while chunk := lines.cut(at, limit, 1 << 20):
+            at = chunk.end
+        assert (at.position, at.record) == (len(data), expected)
+        assert lines.count() == expected

@@ -94,14 +94,14 @@ def detect(
     head, *more = samples
     if marked := _byte_order_mark(head):
         return marked
-    for name, low, high in (
-        ("utf-16-le", head[::2], head[1::2]),
-        ("utf-16-be", head[1::2], head[::2]),
-    ):
-        pairs = len(head) // 2
-        ascii_pairs = sum(map(_is_ascii_pair, low, high)) if b"\0" in head else 0
-        if ascii_pairs > 1 and ascii_pairs >= _SHARE_OF_ASCII * pairs:
-            return name
+    if b"\0" in head:
+        for name, low, high in (
+            ("utf-16-le", head[::2], head[1::2]),
+            ("utf-16-be", head[1::2], head[::2]),
+        ):
+            ascii_pairs = sum(map(_is_ascii_pair, low, high))
+            if ascii_pairs > 1 and ascii_pairs >= _SHARE_OF_ASCII * (len(head) // 2):
+                return name
     return _code_page([head, *more], where) if may_be_legacy else None
 
 

@@ -19,7 +19,7 @@ from batchimport.errors import SourceChangedError
 from batchimport.model import Position
 from batchimport.sources.base import LocatedRecords, decode_utf8, too_long
 from batchimport.sources.bytes.file import BLOCK_BYTES, HEAD_BYTES
-from batchimport.sources.counting import count_records
+from batchimport.sources.counting import count_line_starts, count_records
 from batchimport.sources.csv.grammar import LONE_CR, has_lone_cr, without_end
 from batchimport.sources.text_lines import Lines
 
@@ -274,15 +274,16 @@ class QuotedLines(Lines):
         """Count lines that are not blank, or all of them if blank lines are records."""
         if b"\r" in whole:
             whole = whole.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        is_ended = whole.endswith(b"\n")
-        if self.keeps_blank or (b"\n\n" not in whole and not whole.startswith(b"\n")):
-            return whole.count(b"\n") + (not is_ended)
-        return sum(map(bool, whole.split(b"\n")))
+        if self.keeps_blank:
+            return whole.count(b"\n") + (not whole.endswith(b"\n"))
+        starts = count_line_starts(whole, before=ord("\n"))
+        return sum(map(bool, whole.split(b"\n"))) if starts is None else starts
 
     def _count_by_cutting(self, position: int) -> tuple[int, int]:
-        raw, masked = self._whole_records(position, min(self._text.size, position + (1 << 25)))
-        if raw:
-            return self._take(masked, len(masked) + 1)[1], len(raw)
+        stop = min(self._text.size, position + (1 << 25))
+        _, masked, end = self._whole_records(position, stop)
+        if end:
+            return self._take(masked, end, end + 1)[1], end
         end = self.end_of_record(position)
         return self._measure(position, end)[0], end - position
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 from batchimport.sources.base import UnreadableRecordError
@@ -49,23 +50,23 @@ _LINE_END = re.compile(r"\r\n?|\n")
 _NO_HEADER = Header(Record((), 0, 0))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Guess:
     """A dialect, and what the head looks like when it is read by it.
+
+    What only some comparisons need is found out when it is asked for: many small files are guessed.
 
     Attributes:
         share: How much of the text is in records of one width, 0 to 1.
         width: That width; 0 if there are no records.
         header_fits: The header has that width, too.
         quoted: Share of the cells that are quoted, 0 to 1.
-        quotes_columns: In some column, the name and all cells that are not empty are quoted.
-        numbers: Share of the cells that are numbers, dates or times, 0 to 1.
-        is_padded: Nearly all delimiters have a space after them, or before them.
-        spaced: Some field begins or ends with a space.
         is_even: All records below the header have that width.
         trails: All of them also end with a delimiter.
         header: Where the names are.
         rows: The records below the header.
+        regular: The records of that width; `cells`: what is in them, apart from empty cells.
+        records: All records.
     """
 
     dialect: Dialect
@@ -73,14 +74,34 @@ class Guess:
     width: int = 0
     header_fits: bool = False
     quoted: float = 0.0
-    quotes_columns: bool = False
-    numbers: float = 0.0
-    is_padded: bool = False
-    spaced: bool = False
     is_even: bool = False
     trails: bool = False
     header: Header = _NO_HEADER
     rows: Sequence[Record] = ()
+    regular: Sequence[Record] = ()
+    cells: Sequence[Cell] = ()
+    records: Sequence[Record] = ()
+
+    @cached_property
+    def quotes_columns(self) -> bool:
+        """Whether in some column the name and all cells that are not empty are quoted."""
+        columns = zip(*(record.cells for record in self.regular), strict=True)
+        return any(map(_is_quoted, columns))
+
+    @cached_property
+    def numbers(self) -> float:
+        """Share of the cells that are numbers, dates or times, 0 to 1."""
+        return sum(is_number(text) for text, _ in self.cells) / max(1, len(self.cells))
+
+    @cached_property
+    def is_padded(self) -> bool:
+        """Whether nearly all delimiters have a space after them, or before them."""
+        return _is_padded(self.rows or self.records)
+
+    @cached_property
+    def spaced(self) -> bool:
+        """Whether some field begins or ends with a space."""
+        return any(text != text.strip(" ") for text, _ in self.cells)
 
     @property
     def fits(self) -> bool:
@@ -107,6 +128,10 @@ def guess(
     wanted = ('"', "'") if quotes is None else quotes
     best = Guess(Dialect(delimiters[0], wanted[0]))
     for dialect in _candidates(head, delimiters, wanted):
+        if _cannot_beat(dialect, best) or (
+            quotes is None and dialect.quotechar == "'" and best.quoted
+        ):
+            continue
         records = list(_records(head, dialect, is_whole=is_whole))
         candidate = _judge(dialect, records, names)
         if dialect.quotechar == "'" and quotes is None and (best.quoted or not candidate.quoted):
@@ -196,18 +221,15 @@ def _judge(dialect: Dialect, records: list[Record], names: NamesAre) -> Guess:
         width=width,
         header_fits=len(header.first.cells) == width,
         quoted=sum(quoted for _, quoted in cells) / max(1, len(cells)),
-        quotes_columns=any(
-            map(_is_quoted, zip(*(record.cells for record in regular), strict=True))
-        ),
-        numbers=sum(is_number(text) for text, _ in cells) / max(1, len(cells)),
-        is_padded=_is_padded(rows or records),
-        spaced=any(text != text.strip(" ") for text, _ in cells),
         is_even=not unreadable and all(len(record.cells) == width for record in rows),
         trails=width > 1
         and len(rows) > 0
         and all(len(row.cells) == width and row.cells[-1] == ("", False) for row in rows),
         header=header,
         rows=rows,
+        regular=regular,
+        cells=cells,
+        records=records,
     )
 
 
@@ -243,6 +265,17 @@ def _beats(one: Guess, other: Guess) -> bool:
     if one.dialect.skipinitialspace and not other.dialect.skipinitialspace:
         return _drops_padding(one, other)
     return one.share > other.share
+
+
+def _cannot_beat(dialect: Dialect, best: Guess) -> bool:
+    """Say whether `_beats` is certainly false, whatever the text looks like in a dialect."""
+    other = best.dialect
+    if dialect.delimiter != other.delimiter:
+        return dialect.delimiter in _FREQUENT_IN_TEXT and best.fits
+    if dialect.quotechar != other.quotechar or best.share < 1:
+        return False
+    drops_spaces = dialect.skipinitialspace and not other.skipinitialspace
+    return not (drops_spaces and best.is_padded)
 
 
 def _drops_padding(padded: Guess, plain: Guess) -> bool:

@@ -10,9 +10,10 @@ import polars as pl
 
 from batchimport.errors import SourceChangedError
 from batchimport.model import Chunk, Position
-from batchimport.sources.base import Batch, TextSource
+from batchimport.sources.base import Batch, Piece, TextSource
 from batchimport.sources.bytes.file import HEAD_BYTES, digest_of
 from batchimport.sources.flat import FlatRecords, flat
+from batchimport.sources.joined import JoinedRecords, lines_of, starts_of, whole_of
 from batchimport.sources.json_decoder import decoder_of
 from batchimport.sources.json_kept import FLATTEN, reread
 from batchimport.sources.json_records import JsonRecords, decode_samples
@@ -22,7 +23,7 @@ from batchimport.sources.text_lines import BLANK, Lines
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from batchimport.model import SourceOptions
+    from batchimport.model import FieldError, Reject, SourceOptions, Stage
     from batchimport.schema import Column, RecordSchema
     from batchimport.sources.base import Form
     from batchimport.sources.bytes.file import TextFile
@@ -64,6 +65,29 @@ class JsonLinesSource(TextSource):
         shown = FlatRecords(records, schema.columns) if self._flatten else records
         valid, frame, deferred = decode(schema, shown)
         return Batch(chunk, frame, deferred, shown, digest_of(data), valid)
+
+    def piece(self, chunk: Chunk) -> Piece | None:
+        """Return a chunk to be parsed with those of other files."""
+        if self._may_be_too_long(chunk):
+            return None
+        data = self._text.read_at(chunk.lo, chunk.hi - chunk.lo)
+        likeness = self._flatten, self._max_record_bytes
+        return Piece(self, chunk, data, self._begin_in(chunk), digest_of(data), likeness)
+
+    @staticmethod
+    def read_pieces(pieces: Sequence[Piece], schema: RecordSchema) -> Batch:
+        """Parse chunks of several files, their lines laid end to end."""
+        is_flat, longest = pieces[0].likeness
+        records = JoinedLines(pieces, schema.columns, longest)
+        shown = FlatRecords(records, schema.columns) if is_flat else records
+        valid, frame, deferred = decode(schema, shown)
+        digests = tuple(piece.digest for piece in pieces)
+        return Batch(records.place[1], frame, deferred, shown, "", valid, digests)
+
+    def records_of(self, piece: Piece) -> LineRecords:
+        """Return the records of a chunk of this file that was parsed with others, for their rejects."""
+        longest = self._max_record_bytes
+        return LineRecords(self.name, piece.chunk, (), piece.data, piece.begin, longest=longest)
 
     def _begin_in(self, chunk: Chunk) -> int:
         """Return where the first line of a chunk begins: after the byte order mark, if it is there."""
@@ -133,7 +157,7 @@ class LineRecords(JsonRecords):
         texts = self._all_texts
         if texts is None or len(texts) == len(self):
             return texts
-        return self._counted(texts.gather(pl.Series(self._numbers)))
+        return self._counted(texts.gather(pl.Series(self._numbers, dtype=pl.UInt32)))
 
     @cached_property
     def lines(self) -> list[bytes]:  # type: ignore[override]  # computed once, then an attribute
@@ -157,7 +181,7 @@ class LineRecords(JsonRecords):
         """Indices of records that are longer than is allowed."""
         if len(self.data) <= self._longest:
             return frozenset()
-        sizes = self._sizes.gather(pl.Series(self._numbers))
+        sizes = self._sizes.gather(pl.Series(self._numbers, dtype=pl.UInt32))
         return frozenset((sizes > self._longest).arg_true().to_list())
 
     def _locate(self, index: int) -> tuple[int | None, int, bytes]:
@@ -204,3 +228,22 @@ class LineRecords(JsonRecords):
         if len(records) != len(self):
             raise SourceChangedError("the file changed while it was read", where=self._name)
         return records
+
+
+class JoinedLines(LineRecords):
+    """The lines of several files, one after the other; a reject names its own file."""
+
+    def __init__(self, pieces: Sequence[Piece], columns: tuple[Column, ...], longest: int) -> None:
+        chunk = whole_of([piece.chunk for piece in pieces])
+        name = pieces[0].source.name
+        super().__init__(name, chunk, columns, lines_of(pieces), longest=longest)
+        self._pieces = pieces
+
+    @cached_property
+    def _parts(self) -> JoinedRecords:
+        parts = [piece.source.records_of(piece) for piece in self._pieces]
+        return JoinedRecords(parts, starts_of([piece.chunk for piece in self._pieces]))
+
+    def reject(self, index: int, stage: Stage, errors: Sequence[FieldError]) -> Reject:
+        """Return the reject of a record."""
+        return self._parts.reject(index, stage, errors)
