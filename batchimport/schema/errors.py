@@ -38,14 +38,14 @@ def _errors(error: jsonschema_rs.ValidationError) -> list[FieldError]:
             FieldError(code, field_path([*path, name]), message, shorten(given.get(name)))
             for name in kind.unexpected  # type: ignore[attr-defined]  # what these have
         ]
-    message = _MESSAGES.get(code) or error.message.splitlines()[0]
+    message = _OWN_MESSAGES.get(code) or error.message.splitlines()[0]
     return [FieldError(code, field_path(path), message[:LONGEST_TEXT], shorten(error.instance))]
 
 
 _UNEXPECTED = ("additional_properties", "unevaluated_properties")
 _UNDECIDED = ("BacktrackLimitExceeded", "RegexEngineFailure")
 """Kinds of error that leave open whether the value is valid."""
-_MESSAGES = {
+_OWN_MESSAGES = {
     "any_of": "matches none of the schemas in anyOf",
     "one_of": "does not match exactly one of the schemas in oneOf",
     "false_schema": "no value is allowed here",

@@ -334,6 +334,8 @@ class DelimitedRecords(LocatedRecords):
     @cached_property
     def _kept(self) -> Sequence[int]:
         """Which parts are records."""
+        if len(self._parts) == self._chunk.records:
+            return range(len(self._parts))
         is_record = self._layout.lines.is_record
         kept = [at for at, part in enumerate(self._parts) if self._is_cut or is_record(part)]
         if len(kept) != self._chunk.records:
@@ -356,6 +358,8 @@ class DelimitedRecords(LocatedRecords):
         if self._is_cut:
             return frozenset({0})
         most = self._layout.most_bytes
+        if len(self._data) <= most:
+            return frozenset()
         return frozenset(at for at, part in enumerate(self.records) if len(part) > most)
 
     def values(self, index: int) -> dict[str, Any]:
@@ -379,8 +383,11 @@ class DelimitedRecords(LocatedRecords):
         return line, self._first.position + self._bytes_before[part], raw
 
     @cached_property
-    def _lines_before(self) -> list[int]:
-        return list(accumulate(map(self._layout.lines.ends_in, self._parts), initial=0))
+    def _lines_before(self) -> Sequence[int]:
+        ends_in, parts = self._layout.lines.ends_in, self._parts
+        if ends_in(self._data) == len(parts) - (not ends_in(self._data[-1:])):
+            return range(len(parts))  # each part is one line
+        return list(accumulate(map(ends_in, parts), initial=0))
 
     @cached_property
     def _bytes_before(self) -> list[int]:

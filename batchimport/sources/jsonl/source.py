@@ -157,7 +157,7 @@ class LineRecords(JsonRecords):
         texts = self._all_texts
         if texts is None or len(texts) == len(self):
             return texts
-        return self._counted(texts.gather(list(self._numbers)))
+        return self._counted(texts.gather(pl.Series(self._numbers, dtype=pl.UInt32)))
 
     @cached_property
     def lines(self) -> list[bytes]:  # type: ignore[override]  # computed once, then an attribute
@@ -173,15 +173,15 @@ class LineRecords(JsonRecords):
 
     def line(self, index: int) -> bytes:
         """Return one record, without splitting the others."""
-        start, next_start = self._starts[number := self._numbers[index]], self._starts[number + 1]
-        return self.data[start : next_start - 1]
+        number = self._numbers[index]
+        return self.data[self._starts[number] : self._starts[number + 1] - 1]
 
     @cached_property
     def too_long(self) -> frozenset[int]:  # type: ignore[override]  # the same
         """Indices of records that are longer than is allowed."""
         if len(self.data) <= self._longest:
             return frozenset()
-        sizes = self._sizes.gather(list(self._numbers))
+        sizes = self._sizes.gather(pl.Series(self._numbers, dtype=pl.UInt32))
         return frozenset((sizes > self._longest).arg_true().to_list())
 
     def _locate(self, index: int) -> tuple[int | None, int, bytes]:
