@@ -11,7 +11,7 @@ import pytest
 from hypothesis import settings
 
 from tests.helpers.cli import Workdir
-from tests.helpers.postgres import PostgresServer
+from tests.helpers.postgres import PLACE, PostgresServer
 from tests.helpers.temporal import TemporalServer
 from tests.helpers.web import S3, Web, an_s3_server
 
@@ -33,9 +33,14 @@ def workdir(tmp_path: Path) -> Workdir:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
     """A server for all tests; not under pytest's own directory, which is closed to other users."""
+    if PLACE in os.environ:
+        yield PostgresServer(Path(os.environ[PLACE]))
+        return
     with tempfile.TemporaryDirectory(prefix="batchimport-pg-", ignore_cleanup_errors=True) as path:
         server = PostgresServer(Path(path))
+        os.environ[PLACE] = path
         yield server
+        del os.environ[PLACE]
         server.stop()
 
 

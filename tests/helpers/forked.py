@@ -15,6 +15,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -139,10 +140,14 @@ class TestRun:
 
 
 def run_tests(broken: str, tests: Sequence[str], folder: Path) -> TestRun:
-    """Run tests with a deliberate mistake of `tests.helpers.breaks`, in a process of their own."""
+    """Run tests with a deliberate mistake of `tests.helpers.breaks`, in a process of their own.
+
+    They use the servers that this process has started, and have databases of their own there.
+    """
     ours, theirs = _context.Pipe()
     log = folder / "log"
-    process = _context.Process(target=_test, args=(broken, tests, folder / "tests", log, theirs))
+    known = dict(os.environ)
+    process = _context.Process(target=_test, args=(broken, tests, folder, known, theirs))
     process.start()
     theirs.close()
     try:
@@ -154,13 +159,18 @@ def run_tests(broken: str, tests: Sequence[str], folder: Path) -> TestRun:
         process.join()
 
 
-def _test(broken: str, tests: Sequence[str], folder: Path, log: Path, result: Connection) -> None:
+def _test(
+    broken: str, tests: Sequence[str], folder: Path, known: Mapping[str, str], result: Connection
+) -> None:
     os.chdir(ROOT)
-    with log.open("w") as stream:
+    os.environ.update(known)
+    with (folder / "log").open("w") as stream:
         os.dup2(stream.fileno(), 1)
         os.dup2(stream.fileno(), 2)
+    # Its commands are forked by the server that has forked this process, not by another one.
+    forkserver._forkserver.ensure_running = lambda: None  # type: ignore[method-assign]
     breaks.make(broken)
     run = TestRun()
-    options = ["-n", "0", "-p", "no:cacheprovider", "-m", "", f"--basetemp={folder}"]
+    options = ["-n", "0", "-p", "no:cacheprovider", "-m", "", f"--basetemp={folder / 'tests'}"]
     pytest.main([*options, *tests], plugins=[run])
     result.send(run)

@@ -20,10 +20,12 @@ from batchimport.sinks.sqlite import sink as sqlite
 from batchimport.sources import objects
 from batchimport.sources.csv import source as csv_source
 from batchimport.sources.jsonl import source as jsonl_source
-from tests.helpers import forked
+from tests.helpers import destinations, forked, temporal
 
 PRELOADED = (
     forked,
+    destinations,
+    temporal,
     pytest,
     run,
     request,
