@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from hypothesis import settings
 
@@ -14,6 +16,28 @@ from tests.helpers.cli import Workdir
 from tests.helpers.postgres import PLACE, PostgresServer
 from tests.helpers.temporal import TemporalServer
 from tests.helpers.web import S3, Web, an_s3_server
+
+_MEMORY = Path("/dev/shm")
+_GIGABYTES = 8
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Put what tests write into memory, if there is enough: a test waits for the disk at each commit.
+
+    The long sweep writes to the disk. Tests kill processes, never the machine; what is synced, and in which
+    order, is the same.
+    """
+    is_ordinary = str(config.option.markexpr).startswith("not slow")
+    if is_ordinary and "TMPDIR" not in os.environ and _has_room():
+        os.environ["TMPDIR"] = tempfile.tempdir = str(_MEMORY)
+
+
+def _has_room() -> bool:
+    if not os.access(_MEMORY, os.W_OK) or os.statvfs(_MEMORY).f_flag & os.ST_NOEXEC:
+        return False
+    free = psutil.virtual_memory().available, shutil.disk_usage(_MEMORY).free
+    return min(free) > _GIGABYTES * 10**9
+
 
 settings.register_profile("house", deadline=None)  # no test depends on the machine's speed
 settings.load_profile("house")
