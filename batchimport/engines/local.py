@@ -28,6 +28,7 @@ from batchimport.policy.events import (
     Observer,
 )
 from batchimport.policy.retry import attempts
+from batchimport.sinks.base import StoreSeparatelyError
 from batchimport.sinks.waiting import DestinationWait
 from batchimport.sources.joined import whole_of
 
@@ -180,20 +181,49 @@ class LocalEngine:
         return self._last
 
     async def _import(self, chunk: Chunk, parts: Sequence[Chunk], turn: _Turn) -> None:
-        """Import a chunk or give it up; never raises, since one chunk must not stop the others."""
-        began, is_given_up = time.monotonic(), True
+        """Import a chunk. If it spans several files and that fails, each part is a chunk by itself.
+
+        So a file that cannot be read takes none with it.
+        """
+        is_stored = False
         try:
-            result = await self._with_retries(chunk, parts, turn)
-            is_given_up = False
-        except Exception as error:  # noqa: BLE001 - the stop rule decides what an error means
-            self._failed(chunk, error)
-            return
+            is_stored = len(parts) > 1 and await self._import_together(chunk, parts, turn)
+            if not is_stored:
+                is_stored = await self._import_each(parts, turn)
         finally:
-            turn.end(is_given_up=is_given_up)
+            turn.end(is_given_up=not is_stored)
+
+    async def _import_together(self, chunk: Chunk, parts: Sequence[Chunk], turn: _Turn) -> bool:
+        began = time.monotonic()
+        try:
+            result = await self._attempt(chunk, parts, 1, turn)
+        except StoreSeparatelyError:
+            return False
+        except Exception as error:  # noqa: BLE001 - what it means, the attempts of the parts decide
+            self._observer(ChunkRetried(chunk, 1, str(error), 0.0))
+            return False
+        self._finished(result, began)
+        return True
+
+    async def _import_each(self, chunks: Sequence[Chunk], turn: _Turn) -> bool:
+        """Import chunks or give them up; never raises, since one chunk must not stop the others."""
+        are_stored = True
+        for at, chunk in enumerate(chunks):
+            if at:
+                self._observer(ChunkStarted(chunk, self._work.source.file_at(chunk.lo)))
+            began = time.monotonic()
+            try:
+                self._finished(await self._with_retries(chunk, turn), began)
+            except Exception as error:  # noqa: BLE001 - the stop rule decides what an error means
+                self._failed(chunk, error)
+                are_stored = False
+        return are_stored
+
+    def _finished(self, result: ChunkResult, began: float) -> None:
         self._observer(ChunkFinished(result, time.monotonic() - began))
         self._stop_if(self._stop_rule.finished(result))
 
-    async def _with_retries(self, chunk: Chunk, parts: Sequence[Chunk], turn: _Turn) -> ChunkResult:
+    async def _with_retries(self, chunk: Chunk, turn: _Turn) -> ChunkResult:
         def announce(state: RetryCallState) -> None:
             error = state.outcome.exception() if state.outcome else None
             seconds = state.next_action.sleep if state.next_action else 0.0
@@ -202,7 +232,7 @@ class LocalEngine:
         async for attempt in attempts(self._options, sleep=self._pause, before_sleep=announce):
             with attempt:
                 number = attempt.retry_state.attempt_number
-                return await self._attempt(chunk, parts, number, turn)
+                return await self._attempt(chunk, (chunk,), number, turn)
         raise TransientError("no attempt was made")  # tenacity returns or raises before
 
     async def _attempt(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
@@ -58,44 +57,18 @@ def process_chunk(
 
     Args:
         before_store: Called when the rows are ready to be stored. It may wait for its turn, and
-            raises TransientError if the attempt was cancelled meanwhile. May be called again.
-        parts: Of a chunk that spans several files, the part of each file. If it cannot be said which
-            of them each row belongs to, they are committed one by one.
+            raises TransientError if the attempt was cancelled meanwhile.
+        parts: Of a chunk that spans several files, the part of each file.
 
     Raises:
+        StoreSeparatelyError: If the parts can only be imported one by one; nothing was stored.
         TransientError: If another attempt may succeed.
         BatchImportError: If it may not.
     """
     if len(parts) > 1:
-        with suppress(StoreSeparatelyError):
-            batch = cast("ShapedSource", work.source).read_together(parts, work.schema)
-            return _process(work, chunk, batch, attempt, before_store, tuple(parts))
-        results = [process_chunk(work, part, attempt, before_store) for part in parts]
-        return _sum_of(chunk, results)
-    batch = work.source.read(chunk, work.schema)
-    return _process(work, chunk, batch, attempt, before_store)
-
-
-def _sum_of(chunk: Chunk, results: Sequence[ChunkResult]) -> ChunkResult:
-    """Return the result of a chunk whose parts were stored one by one."""
-    return ChunkResult(
-        chunk,
-        sum(each.successful for each in results),
-        sum(each.failed for each in results),
-        sum(each.filtered for each in results),
-        bisected=any(each.bisected for each in results),
-        already_committed=all(each.already_committed for each in results),
-    )
-
-
-def _process(
-    work: Work,
-    chunk: Chunk,
-    batch: Batch,
-    attempt: int,
-    before_store: Callable[[], None],
-    parts: tuple[Chunk, ...] = (),
-) -> ChunkResult:
+        batch = cast("ShapedSource", work.source).read_together(parts, work.schema)
+    else:
+        batch = work.source.read(chunk, work.schema)
     valid, rejects = judge(batch, work.schema)
     done = work.transform.apply(work.additions.add_to(valid, batch))
     rejects += [
@@ -106,7 +79,7 @@ def _process(
     if updates and done.indices is not None:
         rows = rows.with_columns((done.indices.cast(pl.Int64) + chunk.offset).alias(INDEX))
     numbers = None
-    if parts:
+    if batch.digests:
         if done.indices is None:
             raise StoreSeparatelyError
         numbers = done.indices.cast(pl.Int64) + chunk.offset
@@ -124,7 +97,7 @@ def _process(
         attempt,
         reject_row,
         work.store_seconds,
-        parts=tuple(zip(parts, batch.digests, strict=True)),
+        parts=tuple(zip(parts, batch.digests, strict=True)) if batch.digests else (),
         numbers=numbers,
     )
     failpoints.reach("before-store")

@@ -116,15 +116,8 @@ class LocatedRecords(ABC):
     def reject(self, index: int, stage: Stage, errors: Sequence[FieldError]) -> Reject:
         """Return the reject of a record."""
         line, byte_offset, raw = self._locate(index)
-        return Reject(
-            record=self._chunk.offset + index,
-            source=self._name,
-            line=line,
-            byte_offset=byte_offset,
-            stage=stage,
-            errors=tuple(errors),
-            raw=raw,
-        )
+        record = self._chunk.offset + index
+        return Reject(record, self._name, line, byte_offset, stage, tuple(errors), raw)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sqlite3
 from contextlib import closing
@@ -14,13 +15,14 @@ import polars as pl
 import pytest
 
 from batchimport import import_file
-from batchimport.errors import AlreadyStoredError
+from batchimport.errors import AlreadyStoredError, BatchImportError
 from batchimport.model import INDEX, SourceOptions
 from batchimport.pipeline.chunk import judge
 from batchimport.policy.plan import Plan
 from batchimport.schema import RecordSchema
 from batchimport.sinks.base import StoreSeparatelyError
 from batchimport.sources.base import Batch
+from batchimport.sources.jsonl.source import JsonLinesSource
 from batchimport.sources.opening import open_source
 from tests.contract.test_sinks import database
 from tests.helpers.stores import Store, a_reject, a_request, chunk, rows
@@ -174,3 +176,32 @@ def test_what_a_trigger_skips_is_counted_for_its_own_file(
     assert (result.successful, result.filtered) == (8, 4)
     ledger = query(tmp_path / "t.db", "SELECT successful, skipped FROM _batchimport_chunks ORDER BY lo")  # fmt: skip
     assert ledger == [(0, 4), (4, None), (4, None)]
+
+
+def test_a_file_that_cannot_be_read_takes_none_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others of its chunk are stored; the next run imports it alone."""
+    monkeypatch.chdir(tmp_path)
+    for at in range(4):
+        Path(f"f{at}.jsonl").write_text("".join(f'{{"id": {10 * at + n}}}\n' for n in range(5)))
+    options: dict[str, Any] = {"to": "sqlite:///t.db", "table": "t", "max_attempts": 2}
+    piece, read = JsonLinesSource.piece, JsonLinesSource.read
+
+    def fails(given: Any) -> Any:
+        def call(self: JsonLinesSource, *rest: Any) -> Any:
+            if self.name.endswith("f2.jsonl"):
+                raise OSError(errno.EIO, "Input/output error")
+            return given(self, *rest)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        patch.setattr(JsonLinesSource, "piece", fails(piece))
+        patch.setattr(JsonLinesSource, "read", fails(read))
+        with pytest.raises(BatchImportError, match="Input/output error") as caught:
+            import_file("f*.jsonl", **options)
+        assert (caught.value.result.successful, caught.value.result.chunks.failed) == (15, 1)
+    result = import_file("f*.jsonl", **options)
+    assert (result.successful, result.chunks.committed) == (20, 1)
+    assert len(query(tmp_path / "t.db", "SELECT id FROM t")) == 20

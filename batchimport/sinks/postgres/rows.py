@@ -8,6 +8,7 @@ transform, and time in proportion to the rows, however many of them are bad.
 from __future__ import annotations
 
 import hashlib
+import io
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -192,11 +193,12 @@ class PostgresTransaction(ChunkTransaction):
         Returns:
             How many rows the table has taken: a trigger may leave some out.
         """
-        text = frame.write_csv(include_header=False, quote_style="non_numeric")
+        text = io.BytesIO()  # as a `str`, it would be decoded and encoded again
+        frame.write_csv(text, include_header=False, quote_style="non_numeric")
         statement = f"COPY {table} ({column_list(frame.columns)}) FROM STDIN (FORMAT csv)"
         cursor = self._connection.cursor()
         with cursor.copy(statement) as copy:
-            copy.write(text)
+            copy.write(text.getbuffer())
         return cursor.rowcount
 
     # -- whose the chunk is --------------------------------------------------------------------

@@ -112,7 +112,7 @@ class SqlSink(Dialect):
             f"WHERE job_id = ? AND record > ? AND record < ? ORDER BY record LIMIT {PAGE}",
             (job_id, last, end),
         ):
-            yield from map(statements.reject, rows)
+            yield from statements.rejects(rows)
             last = rows[-1][1]
 
     def columns_of(self, table: str) -> frozenset[str]:

@@ -326,21 +326,28 @@ def reject_values(job_id: str, reject: Reject) -> tuple[Any, ...]:
     )
 
 
-def reject(row: Sequence[Any]) -> Reject:
-    """Return the reject of a row that was selected by `REJECT_COLUMNS`.
+def rejects(rows: Sequence[Sequence[Any]]) -> list[Reject]:
+    """Return the rejects of rows that were selected by `REJECT_COLUMNS`, all of one job.
 
     Raises:
-        FatalError: If it cannot be read.
+        FatalError: If one cannot be read.
     """
-    with _reading(row, LEDGER_TABLES[2]):
-        raw = base64.b64decode(row[7]) if row[8] else row[7].encode()
-        try:
-            errors = _field_errors(row[6])
-        except msgspec.DecodeError:  # NaN, or half of a surrogate pair; or it is damaged
-            errors = tuple(FieldError(**error) for error in json.loads(row[6]))
-        if not errors:
-            raise ValueError(row)
-        return Reject(row[1], row[2], row[3], row[4], row[5], errors, raw)
+    if not rows:
+        return []
+    with _reading(rows[0], LEDGER_TABLES[2]):
+        return list(map(_reject, rows))
+
+
+def _reject(row: Sequence[Any]) -> Reject:
+    _, record, source, line, byte_offset, stage, text, raw, is_base64 = row
+    try:
+        errors = _field_errors(text)
+    except msgspec.DecodeError:  # NaN, or half of a surrogate pair; or it is damaged
+        errors = tuple(FieldError(**error) for error in json.loads(text))
+    if not errors:
+        raise ValueError(row)
+    raw = base64.b64decode(raw) if is_base64 else raw.encode()
+    return Reject(record, source, line, byte_offset, stage, errors, raw)
 
 
 def outcome(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cached_property
-from itertools import accumulate
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import polars as pl
@@ -155,10 +154,10 @@ class LineRecords(JsonRecords):
         Raises:
             SourceChangedError: If the number of lines is not the chunk's number of records.
         """
-        texts = split(self.data[self._begin :])
+        texts = self._all_texts
         if texts is None or len(texts) == len(self):
             return texts
-        return self._counted(texts.filter(texts.str.strip_chars(BLANK.decode()) != ""))
+        return self._counted(texts.gather(pl.Series(self._numbers, dtype=pl.UInt32)))
 
     @cached_property
     def lines(self) -> list[bytes]:  # type: ignore[override]  # computed once, then an attribute
@@ -167,48 +166,63 @@ class LineRecords(JsonRecords):
         Raises:
             SourceChangedError: If the number of lines is not the chunk's number of records.
         """
-        lines = self._from_begin()
+        lines = self._all_lines
         if len(lines) != len(self):
             lines = [lines[number] for number in self._numbers]
         return self._counted(lines)
+
+    def line(self, index: int) -> bytes:
+        """Return one record, without splitting the others."""
+        number = self._numbers[index]
+        return self.data[self._starts[number] : self._starts[number + 1] - 1]
 
     @cached_property
     def too_long(self) -> frozenset[int]:  # type: ignore[override]  # the same
         """Indices of records that are longer than is allowed."""
         if len(self.data) <= self._longest:
             return frozenset()
-        sizes = enumerate(map(len, self.lines))
-        return frozenset(index for index, size in sizes if size > self._longest)
+        sizes = self._sizes.gather(pl.Series(self._numbers, dtype=pl.UInt32))
+        return frozenset((sizes > self._longest).arg_true().to_list())
 
     def _locate(self, index: int) -> tuple[int | None, int, bytes]:
-        number = self._numbers[index]
-        line = self.lines[index]
-        before = self._lengths[number - 1] + number if number else 0
-        raw = line[:HEAD_BYTES] if index in self.too_long else line
+        number, raw = self._numbers[index], self.line(index)
+        raw = raw[:HEAD_BYTES] if index in self.too_long else raw
+        before = self._starts[number] if number else 0
         return self._chunk.start.line + number, self._chunk.lo + before, raw.removesuffix(b"\r")
 
     @cached_property
+    def _all_texts(self) -> pl.Series | None:
+        """All lines, the first one without the byte order mark; None if some are not UTF-8."""
+        return split(self.data[self._begin :])
+
+    @cached_property
     def _all_lines(self) -> list[bytes]:
-        lines = self.data.split(b"\n")
+        """The same as bytes."""
+        lines = self.data[self._begin :].split(b"\n")
         return lines if lines[-1] else lines[:-1]
 
-    def _from_begin(self) -> list[bytes]:
-        """Return all lines, the first one without the byte order mark."""
-        lines = self._all_lines
-        return [lines[0][self._begin :], *lines[1:]] if self._begin and lines else lines
+    @cached_property
+    def _sizes(self) -> pl.Series:
+        """For each line, its bytes without the line end."""
+        if self._all_texts is None:
+            return pl.Series(map(len, self._all_lines), dtype=pl.Int64)
+        return self._all_texts.str.len_bytes().cast(pl.Int64)
+
+    @cached_property
+    def _starts(self) -> list[int]:
+        """For each line, and for the one that would follow, where it begins in the chunk."""
+        ends = (self._sizes + 1).cum_sum() + self._begin
+        return [self._begin, *ends.to_list()]
 
     @cached_property
     def _numbers(self) -> Sequence[int]:
         """For each record, the number of its line in the chunk."""
-        if len(self._all_lines) == len(self):
+        if len(self._sizes) == len(self):
             return range(len(self))
-        lines = enumerate(self._from_begin())
-        return [number for number, line in lines if line.strip(BLANK)]
-
-    @cached_property
-    def _lengths(self) -> list[int]:
-        """For each line, the bytes of all lines up to its end, without line ends."""
-        return list(accumulate(map(len, self._all_lines)))
+        if self._all_texts is None:
+            lines = enumerate(self._all_lines)
+            return [number for number, line in lines if line.strip(BLANK)]
+        return (self._all_texts.str.strip_chars(BLANK.decode()) != "").arg_true().to_list()
 
     def _counted(self, records: _Lines) -> _Lines:
         if len(records) != len(self):
