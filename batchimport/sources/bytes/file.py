@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,6 +50,22 @@ def _open(path: str) -> tuple[int, int, str]:
 def digest_of(data: bytes | memoryview) -> str:
     """Return the hash that identifies the bytes of a chunk: 32 hexadecimal digits of SHA-256."""
     return hashlib.sha256(data).hexdigest()[:DIGEST_DIGITS]
+
+
+def head_digests(blocks: Iterable[bytes], stops: Iterable[int]) -> dict[int, str]:
+    """Return the hash of the first bytes of a text, for each number of them, in one pass."""
+    state, at, digests = hashlib.sha256(), 0, dict[int, str]()
+    wanted = sorted(set(stops), reverse=True)
+    for block in chain((b"",), blocks):
+        view, done = memoryview(block), 0
+        while wanted and wanted[-1] <= at + len(view):
+            stop = wanted.pop()
+            state.update(view[done : stop - at])
+            done = stop - at
+            digests[stop] = state.hexdigest()[:DIGEST_DIGITS]
+        state.update(view[done:])
+        at += len(view)
+    return digests
 
 
 class TextFile:
@@ -143,13 +160,8 @@ class TextFile:
 
     def head_digests(self, stops: Iterable[int]) -> dict[int, str]:
         """Return the hash of the bytes `[0, stop)` for each stop, in one pass."""
-        state, at, digests = hashlib.sha256(), 0, dict[int, str]()
-        for stop in sorted(set(stops)):
-            for block in self.blocks(at, stop):
-                state.update(block)
-            at = stop
-            digests[stop] = state.hexdigest()[:DIGEST_DIGITS]
-        return digests
+        wanted = list(stops)
+        return head_digests(self.blocks(0, max(wanted, default=0)), wanted)
 
     def continues(self, fingerprint: str) -> bool:
         """Say whether whole lines were added to the file with this fingerprint.
