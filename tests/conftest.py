@@ -48,6 +48,15 @@ def pytest_xdist_auto_num_workers() -> int:
     return 2 * (os.cpu_count() or 1)
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deal the tests out: each worker begins with its share of the long ones, and none ends alone."""
+    workers = getattr(config, "workerinput", {}).get("workercount", 1)
+    if workers > 1:
+        items.sort(key=lambda item: "faults" not in item.path.parts)
+        items[:] = [item for first in range(workers) for item in items[first::workers]]
+
+
 @pytest.fixture
 def workdir(tmp_path: Path) -> Workdir:
     """An empty directory to run commands in."""

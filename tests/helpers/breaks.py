@@ -419,7 +419,7 @@ BREAKS: dict[str, Break] = {
     "restart-forgets-first": Break(
         "`--restart` forgets the old ledger in one transaction, and begins the new one in another",
         _restart_forgets_first,
-        [f"{_FAULTS}test_failpoints.py::test_killed_over_a_restart[sqlite-True]"],
+        [f"{_FAULTS}test_failpoints.py::test_killed_over_a_restart[sqlite]"],
         "but the ledger says",
     ),
     "others-go-on": Break(
@@ -481,7 +481,7 @@ BREAKS: dict[str, Break] = {
     "replayed-and-kept": Break(
         "a reject that is replayed is stored, and stays in the rejects",
         _replayed_and_kept,
-        [f"{_FAULTS}test_replay.py::test_killed_over_a_replay[sqlite-4]"],
+        [f"{_FAULTS}test_replay.py::test_an_attempt_that_breaks_is_tried_again[sqlite]"],
         "but the ledger says",
     ),
     "replayed-twice": Break(
