@@ -193,6 +193,8 @@ ROWS = [
         ("utf-16-le", "utf-16-le"),
         ("utf-16-be", "utf-16-be"),
         ("utf-32", "utf-32"),
+        ("utf-32-le", "utf-32-le"),
+        ("utf-32-be", "utf-32-be"),
         ("windows-1252", "windows-1252"),
     ],
 )

@@ -22,6 +22,13 @@ _BYTE_ORDER_MARKS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
+_UNMARKED = {
+    "utf-32-le": (0, 1, 2, 3),
+    "utf-32-be": (3, 0, 1, 2),
+    "utf-16-le": (0, 1),
+    "utf-16-be": (1, 0),
+}
+"""By encoding, where an ASCII character is in its bytes, and where the zeros are."""
 _ARE_UTF8 = ("utf-8", "utf-8-sig", "ascii")
 _ASCII = frozenset(b"\t\r\n" + bytes(range(0x20, 0x7F)))
 _SHARE_OF_ASCII = 0.4
@@ -94,13 +101,10 @@ def detect(
     head, *more = samples
     if marked := _byte_order_mark(head):
         return marked
-    for name, low, high in (
-        ("utf-16-le", head[::2], head[1::2]),
-        ("utf-16-be", head[1::2], head[::2]),
-    ):
-        pairs = len(head) // 2
-        ascii_pairs = sum(map(_is_ascii_pair, low, high)) if b"\0" in head else 0
-        if ascii_pairs > 1 and ascii_pairs >= _SHARE_OF_ASCII * pairs:
+    for name, (low, *others) in _UNMARKED.items() if b"\0" in head else ():
+        size = len(others) + 1
+        characters = sum(map(_is_ascii, *(head[at::size] for at in (low, *others))))
+        if characters > 1 and characters >= _SHARE_OF_ASCII * (len(head) // size):
             return name
     return _code_page([head, *more], where) if may_be_legacy else None
 
@@ -126,8 +130,8 @@ def _code_page(samples: list[bytes], where: str | None) -> str | None:
     )
 
 
-def _is_ascii_pair(low: int, high: int) -> bool:
-    return high == 0 and low in _ASCII
+def _is_ascii(low: int, *others: int) -> bool:
+    return low in _ASCII and not any(others)
 
 
 def _is_legacy(sample: bytes) -> bool:
