@@ -45,9 +45,17 @@ _LEGACY_CHARACTER = re.compile(
     rb"(?![\x21-\x7e\x80-\xff]|\Z)"
     rb"|\x80(?![A-Za-z\x80-\xff])"
     rb"|(?<![A-Za-z])[\x82\x84](?=[A-Za-z0-9\xc0-\xff])"
-    rb"|[\x85\x91-\x97\x99\xa0\xa1\xa3\xa7\xa9\xab\xae\xb0-\xb5\xb7\xba-\xbf]"
+    rb"|\x9c(?=u|il)|\x8c(?=[uU]|il|IL)"
+    rb"|[\x85\x91\x92\x95-\x97\x99\xa0\xa1\xa3\xa7\xa9\xab\xae\xb0-\xb5\xb7\xba\xbb\xbf]"
+    rb"(?![\x80-\x90\xa0-\xbf])"
+    rb"|(?:(?<![A-Za-z\xc0-\xff])[\x93\x94\xbc-\xbe]|[\x93\x94\xbc-\xbe](?![A-Za-z\xc0-\xff]))"
     rb"(?![\x80-\x90\xa0-\xbf])"
 )
+_SHIFTS = {
+    re.compile(rb"\x1b\$[@AB]|\x1b\([IJ]"): "iso2022_jp",
+    re.compile(rb"\x1b\$\)C"): "iso2022_kr",
+}
+"""Encodings whose bytes are all ASCII, by how they change to another alphabet."""
 _FOREIGN = re.compile(rb"[\x80-\xff]{4}")
 """Western words do not have four such letters in a row; Russian, Greek and Chinese words do."""
 
@@ -115,6 +123,10 @@ def _code_page(samples: list[bytes], where: str | None) -> str | None:
     Raises:
         UsageError: If several are plausible.
     """
+    for shift, name in _SHIFTS.items():
+        if any(map(shift.search, samples)):
+            hint = f"say how it is written: --encoding {name}, or utf-8"
+            raise UsageError(f"is not UTF-8; it may be {name}", where=where, hint=hint)
     if all(map(bytes.isascii, samples)) or any(map(_UTF8_CHARACTER.search, samples)):
         return None
     is_western = all(map(_is_legacy, samples))
