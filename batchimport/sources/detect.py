@@ -77,6 +77,7 @@ LEAST_LINES = 3
 SHARE_FILLED = 0.8
 _OBJECT_LINES = re.compile(rb"\{[^\n]*\n\s*\{")
 _ARRAY_OF_OBJECTS = re.compile(rb"\[\s*[{\]]")
+_ARRAY_ABOVE_OBJECT = re.compile(rb"\[[^\n]*\][ \t\r]*\n\s*\{")
 _first_value = json.JSONDecoder().raw_decode
 _TAR = slice(257, 262)
 _CONTROLS = bytes([*range(0x09), *range(0x0E, 0x1B), *range(0x1C, 0x20)])
@@ -195,6 +196,8 @@ def format_of_text(head: bytes, given: str | None) -> str:
     if given not in (None, "json", "jsonl"):
         return given
     if head.startswith(b"["):
+        if _ARRAY_ABOVE_OBJECT.match(head):  # one line of JSON Lines that is no object
+            return "jsonl"
         is_array = _ARRAY_OF_OBJECTS.match(head) is not None or given == "json"
         return "json" if is_array else given or "csv"
     if head.startswith(b"{"):

@@ -216,6 +216,8 @@ def _binary_format_of(file: TextFile) -> str | None:
 
 def _decide(path: str, head: bytes, kind: str | None, options: SourceOptions) -> str:
     detected = format_of_text(head, kind)
+    if detected == "tsv" and options.format is None and b"\t" not in head:
+        detected = "csv"  # as many delimiters as there are, but no tab
     if options.format != "jsonl":
         return detected
     if detected == "json":

@@ -34,6 +34,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("jsonl") / "records.jsonl"
 
 
+@pytest.mark.parametrize("first", ["[]", '[{"id": 0}]'])
+def test_an_array_above_objects_is_one_bad_line(place: Path, first: str) -> None:
+    """It does not make a JSON array of the whole file."""
+    place.write_text(f'{first}\n{{"id": 1}}\n{{"id": 2}}\n', encoding="utf-8")
+    rows, rejects = read_all(place, SCHEMA)
+    assert ([row["id"] for row in rows], codes(rejects)) == ([1, 2], ["not_an_object"])
+
+
 @pytest.mark.parametrize(
     ("line", "code"),
     [

@@ -27,9 +27,11 @@ if TYPE_CHECKING:
 
     from batchimport.sources.csv.grammar import Cell
 
-DELIMITERS = (",", ";", "\t", "|", ":", " ")
+DELIMITERS = (",", ";", "\t", "|", "^", "~", "\x01", "\x1f", ":", " ")
 """In order of preference; the last two are frequent in prose, need more evidence, and are taken only if
 none before them fits."""
+MAY_BE_DOUBLED = ("\t", "|", ":")
+"""Every second field is empty if such a delimiter is doubled and read as a single one."""
 
 NamesAre = Literal["found", "first", "none"]
 """Where the names of the fields are: to be found, in the first record, or nowhere."""
@@ -45,6 +47,7 @@ quotes that can be read, to take quotes for text. Those who write tabs often do 
 
 _FREQUENT_IN_TEXT = (":", " ")
 _LINE_END = re.compile(r"\r\n?|\n")
+_MAYBE_SINGLE_QUOTE = re.compile(r"(?:^|\t|[^\w\s])[ ]?'|'(?:\t|[^\w\s]|$)", re.MULTILINE)
 
 
 _NO_HEADER = Header(Record((), 0, 0))
@@ -87,6 +90,13 @@ class Guess:
         """Whether in some column the name and all cells that are not empty are quoted."""
         columns = zip(*(record.cells for record in self.regular), strict=True)
         return any(map(_is_quoted, columns))
+
+    @cached_property
+    def must_quote(self) -> bool:
+        """Whether all names are quoted, or some cell that is quoted has a quote inside."""
+        if all(quoted for _, quoted in self.header.first.cells):
+            return True
+        return any(quoted and self.dialect.quotechar in text for text, quoted in self.cells)
 
     @cached_property
     def numbers(self) -> float:
@@ -142,6 +152,13 @@ def guess(
             continue
         if _beats(candidate, best):
             best = candidate
+    if len(delimiters) > 1 and _has_empty_fields_between(best):
+        best = look_at(
+            head,
+            replace(best.dialect, delimiter=best.dialect.delimiter * 2),
+            names,
+            is_whole=is_whole,
+        )
     if quotes is None and best.share < 1 and best.dialect.quotechar in head:
         quoted = list(_records(head, best.dialect, is_whole=is_whole))
         plain = replace(best.dialect, quotechar="", escapechar="")
@@ -160,7 +177,7 @@ def _candidates(head: str, delimiters: Sequence[str], quotes: Sequence[str]) -> 
     """Yield the dialects that the head may have been written in, the plain ones first."""
     there = [delimiters[0], *(mark for mark in delimiters[1:] if mark in head)]
     for quote in quotes:
-        if quote == "'" and not re.search(r"(^|[^\w\s])[ ]?'|'([^\w\s]|$)", head, re.MULTILINE):
+        if quote == "'" and not _MAYBE_SINGLE_QUOTE.search(head):
             continue
         for delimiter in there:
             if delimiter == quote:
@@ -233,6 +250,15 @@ def _judge(dialect: Dialect, records: list[Record], names: NamesAre) -> Guess:
     )
 
 
+def _has_empty_fields_between(guess: Guess) -> bool:
+    """Say whether every second field of each record is empty, as between doubled delimiters."""
+    if guess.dialect.delimiter not in MAY_BE_DOUBLED or guess.width < 3 or guess.width % 2 == 0:
+        return False
+    records = [record.cells for record in (guess.header.first, *guess.rows)]
+    between = [cell for cells in records for cell in cells[1::2]]
+    return bool(between) and all(cell == ("", False) for cell in between)
+
+
 def _is_padded(records: Sequence[Record]) -> bool:
     """Say whether nearly all delimiters have a space after them, or before them."""
     sides = (
@@ -261,7 +287,8 @@ def _beats(one: Guess, other: Guess) -> bool:
             return False
         return one.width > 1 and _rank(one) > _rank(other)
     if one.dialect.quotechar != other.dialect.quotechar:
-        return one.share > other.share or (one.quotes_columns and one.share == other.share)
+        are_quotes = one.quotes_columns or one.must_quote
+        return one.share > other.share or (are_quotes and one.share == other.share)
     if one.dialect.skipinitialspace and not other.dialect.skipinitialspace:
         return _drops_padding(one, other)
     return one.share > other.share
@@ -331,7 +358,11 @@ def _is_convincing(candidate: Guess, records: list[Record], names: NamesAre) -> 
     If the header does not contain it, nearly all records must. A delimiter that is frequent in prose
     must separate every record into three fields or more, with quotes or numbers among them.
     """
-    rows = [record.cells for record in records if record.size]
+    if not candidate.width:
+        return False
+    rows = [
+        record.cells for record in records[records.index(candidate.header.first) :] if record.size
+    ]
     if candidate.dialect.delimiter not in _FREQUENT_IN_TEXT:
         separated = sum(len(row) == candidate.width for row in rows)
         is_in_header = bool(rows) and len(rows[0]) > 1
