@@ -37,6 +37,7 @@ class SinkHints:
         keeps_order: No chunk may be stored while an earlier one is missing: of rows with the same
             key the first one must win, in every run.
         rows_outlive_the_ledger: The rows of a job that is forgotten stay where they are.
+        stores_parts: A chunk may have parts, each with a row in the ledger: see `StoreRequest`.
     """
 
     writers: int
@@ -44,6 +45,7 @@ class SinkHints:
     delivery: str = "exactly-once"
     keeps_order: bool = False
     rows_outlive_the_ledger: bool = True
+    stores_parts: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +193,10 @@ class StoreRequest:
         timeout_seconds: How long a statement may take in the destination, if it can limit that.
         replayed: Numbers of rejects of a chunk that is in the ledger already: these records get a new
             outcome, all of them or none. Empty for a chunk that is new.
+        parts: Of a chunk that spans several files, if the sink's hints allow that: the part of each
+            file, with the hash of its bytes. Each has its own row in the ledger.
+        numbers: Of such a chunk: for each row of the frame, the number of its record in the job,
+            ascending.
     """
 
     chunk: Chunk
@@ -202,6 +208,12 @@ class StoreRequest:
     rejecter: Rejecter
     timeout_seconds: float | None = None
     replayed: tuple[int, ...] = ()
+    parts: Sequence[tuple[Chunk, str]] = ()
+    numbers: pl.Series | None = None
+
+
+class StoreSeparatelyError(Exception):
+    """The parts of a chunk must be stored one by one; nothing of it was stored now."""
 
 
 def taken_over(record: JobRecord) -> JobRunningElsewhereError:

@@ -218,8 +218,8 @@ def lose_a_line(patch: Callable[[Any, str, Any], object] = setattr) -> None:
     """
     take, init = Lines._take, LineRecords.__init__
 
-    def take_less(self: Lines, masked: bytes, limit: int) -> tuple[int, int, int]:
-        size, records, lines = take(self, masked, limit)
+    def take_less(self: Lines, masked: bytes, end: int, limit: int) -> tuple[int, int, int]:
+        size, records, lines = take(self, masked, end, limit)
         return size, records - (records > 1), lines
 
     def hold_less(

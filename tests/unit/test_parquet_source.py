@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -18,7 +19,9 @@ from batchimport.jobs.start import refuse_large_blocks
 from batchimport.model import Position, SourceOptions
 from batchimport.schema import RecordSchema
 from batchimport.sources.opening import open_source
+from batchimport.sources.parquet.footer import Node
 from batchimport.sources.parquet.thrift import decode, encode
+from batchimport.sources.parquet.types import are_sayable, as_json, as_moments
 from tests.helpers.reading import codes, read_all
 
 FIXTURES = Path(__file__).parent.parent / "fixtures" / "parquet"
@@ -146,6 +149,34 @@ def test_timestamps_of_spark_have_all_years(tmp_path: Path) -> None:
         assert [row.get("at") for row in rows] == texts
         assert [json.loads(row["many"]) for row in rows] == [[text] for text in texts]
         assert rejects == []
+
+
+@pytest.mark.parametrize("days", [(-106_752,), (-106_751,), (106_750,), (106_751,), (0, 1), ()])
+def test_moments_are_the_same_in_either_type(days: tuple[int, ...]) -> None:
+    """INT96 at the ends of what nanoseconds of 64 bits reach, and times up to 24:00, in a unit each."""
+    spark = Node("x", "int96", is_repeated=False, problem="", children=())
+    parts = [(86_399_999_999_999 - day % 2, day) for day in days]
+    raw = [
+        rest.to_bytes(8, "little") + (day + 2_440_588).to_bytes(4, "little") for rest, day in parts
+    ]
+    values = pl.Series("x", [*raw, None], dtype=pl.Binary)
+    units = {"time-ms": 86_400_000, "time-us": 86_400_000_000, "time-ns": 86_400_000_000_000}
+    pairs = [(values, spark)] + [
+        (pl.Series("x", [day * unit + unit - 1, None]), replace(spark, meaning=meaning))
+        for meaning, unit in units.items()
+        for day in days
+        if day in (0, 1)
+    ]
+    for slow, node in pairs:
+        fast = as_moments(slow, node)
+        texts = [
+            each.to_frame()
+            .select(as_json(pl.col("x"), each.dtype, node, is_sayable=sure))
+            .to_series()
+            for each, sure in ((slow, False), (fast, are_sayable(fast)))
+        ]
+        assert texts[0].to_list() == texts[1].to_list()
+    assert are_sayable(as_moments(values, spark)) == (not days or -106_751 <= days[0] <= 106_750)
 
 
 def test_early_timestamps_are_in_utc(tmp_path: Path) -> None:

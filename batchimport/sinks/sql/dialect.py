@@ -18,7 +18,7 @@ import polars as pl
 
 from batchimport.errors import UsageError
 from batchimport.model import ABSENT, INDEX
-from batchimport.sinks.base import STAGED, table_of, taken_over
+from batchimport.sinks.base import STAGED, StoreSeparatelyError, table_of, taken_over
 from batchimport.sinks.sql import statements
 from batchimport.sinks.sql.statements import ADDED_COLUMNS, LEDGER_TABLES, OUTCOME_COLUMNS, quote
 
@@ -26,7 +26,15 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from contextlib import AbstractContextManager
 
-    from batchimport.model import Chunk, ChunkResult, Committed, FieldError, NewColumns, OnConflict
+    from batchimport.model import (
+        Chunk,
+        ChunkResult,
+        Committed,
+        FieldError,
+        NewColumns,
+        OnConflict,
+        Reject,
+    )
     from batchimport.schema import Column, Kind
     from batchimport.sinks.base import JobRecord, StoreRequest
 
@@ -458,17 +466,26 @@ class ChunkTransaction(ABC):
         Returns:
             False if another attempt was there before: then nothing is changed.
         """
-        return self.take_rejects(request) if request.replayed else self.insert_chunk(request)
+        if request.replayed:
+            return self.take_rejects(request)
+        first, *rest = (
+            statements.chunk_values(self._job.job_id, request, result, self._job.epoch)
+            for result in statements.outcomes_of_parts(request, request.rejects)
+        )
+        if not self.insert_chunk(request.chunk, first):
+            return False
+        if rest:
+            self.insert(self._tables.chunks, statements.chunks_frame(rest))
+        return True
 
-    def insert_chunk(self, request: StoreRequest) -> bool:
-        """Insert the ledger row, with the counts of a chunk none of whose rows are refused.
+    def insert_chunk(self, chunk: Chunk, values: tuple[Any, ...]) -> bool:
+        """Insert the ledger row of a chunk, or of its first part.
 
         Returns:
-            False if the ledger has a chunk that overlaps: then nothing is inserted.
+            False if the ledger has a row that overlaps with the chunk: then nothing is inserted.
         """
-        if self.overlapping(request.chunk):
+        if self.overlapping(chunk):
             return False
-        values = self._ledger_row(request)
         self.run(
             f"INSERT INTO {self._tables.chunks} ({statements.CHUNK_COLUMNS}) "
             f"VALUES ({statements.marks(values)})",
@@ -512,12 +529,38 @@ class ChunkTransaction(ABC):
         if request.replayed:
             self._move_counts(request, result, outcomes)
         elif refused or any(outcomes.counts):
+            self._correct_counts(request, rejects, result, outcomes)
+        return result
+
+    def _correct_counts(
+        self,
+        request: StoreRequest,
+        rejects: Sequence[Reject],
+        result: ChunkResult,
+        outcomes: Outcomes,
+    ) -> None:
+        """Correct the counts of a ledger row, or of the rows of all parts.
+
+        Raises:
+            StoreSeparatelyError: If it is not known which part the rows belong to that were left out.
+        """
+        corrected = [(result, outcomes.counts)]
+        if request.parts:
+            if outcomes.ignored or outcomes.skipped:
+                raise StoreSeparatelyError
+            left, corrected = outcomes.updated, []
+            for part in statements.outcomes_of_parts(request, rejects, outcomes.refused):
+                updated = min(
+                    left, part.successful
+                )  # of the sum alone it is known that it is right
+                left -= updated
+                corrected.append((part, (updated, 0, 0)))
+        for each, counts in corrected:
             self.run(
                 f"UPDATE {self._tables.chunks} SET successful = ?, failed = ?, filtered = ?, "
                 "updated = ?, ignored = ?, skipped = ? WHERE job_id = ? AND lo = ?",
-                (*result.counts, *outcomes.counts, self._job.job_id, request.chunk.lo),
+                (*each.counts, *counts, self._job.job_id, each.chunk.lo),
             )
-        return result
 
     def _move_counts(self, request: StoreRequest, result: ChunkResult, outcomes: Outcomes) -> None:
         """Count the replayed records of a chunk by their new outcomes."""
@@ -532,10 +575,6 @@ class ChunkTransaction(ABC):
             f"UPDATE {self._tables.chunks} SET {settings} WHERE job_id = ? AND lo = ?",
             (*changes.values(), self._job.job_id, request.chunk.lo),
         )
-
-    def _ledger_row(self, request: StoreRequest) -> tuple[Any, ...]:
-        result = statements.outcome(request, request.rejects)
-        return statements.chunk_values(self._job.job_id, request, result, self._job.epoch)
 
 
 def _keys_of(job_id: str) -> str:

@@ -62,7 +62,9 @@ class SqlClaim:
             transaction.fence()
             if not transaction.begin(request):
                 known = transaction.overlapping(request.chunk)
-                return statements.already_committed(request.chunk, known)
+                return statements.already_committed(
+                    request.chunk, known, [part for part, _ in request.parts]
+                )
             failpoints.reach("after-ledger-row")
             outcomes = (
                 transaction.store_rows(request.frame, request.chunk.offset)
@@ -174,6 +176,7 @@ def without(request: StoreRequest, refused: Refused) -> StoreRequest:
     return replace(
         request,
         frame=request.frame[kept],
+        numbers=None if request.numbers is None else request.numbers.gather(kept),
         rejects=[*request.rejects, *made],
         rejecter=lambda place, errors: request.rejecter(kept[place], errors),
     )

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from batchimport.sources.parquet.types import as_moments
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -21,7 +23,8 @@ class Rows:
 
     Attributes:
         types: The type of each column in the frames, in the file's order; None for a column without
-            rows that Polars does not know.
+            rows that Polars does not know. Where all points in time of a frame have a type in Polars,
+            it has them in that type.
     """
 
     def __init__(self, file: TextFile, footer: Footer) -> None:
@@ -63,7 +66,9 @@ class Rows:
                 scan = self._plain_scan(name, at)
                 parts.append(scan.slice(skip, take).collect().get_column(name))
             at, lo, rows = at + 1, lo + take, rows - take
-        return pl.concat(parts) if parts else pl.Series(name, [], dtype=self.types[name])
+        if not parts:
+            return pl.Series(name, [], dtype=self.types[name])
+        return as_moments(pl.concat(parts), self._footer.columns[name])
 
     def group_at(self, row: int) -> int:
         """Return the index of the group of rows that a row is in."""

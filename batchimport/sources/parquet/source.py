@@ -24,6 +24,7 @@ from batchimport.sources.parquet.rows import Rows
 from batchimport.sources.parquet.thrift import MalformedError
 from batchimport.sources.parquet.types import (
     SCALAR_BYTES,
+    are_sayable,
     as_json,
     beyond,
     error_beyond,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from batchimport.schema import Column, RecordSchema
     from batchimport.sources.base import Form
     from batchimport.sources.bytes.file import TextFile
+    from batchimport.sources.parquet.footer import Node
 
 Errors = dict[int, list[FieldError]]
 """What is wrong with rows, by their index in a chunk."""
@@ -79,13 +81,15 @@ class ParquetSource(OneFile):
         self.name = name
         self.fingerprint, self.modified = self._file.fingerprint, self._file.modified
         known = {column: dtype for column, dtype in self._types.items() if dtype is not None}
-        self._variable = [column for column, dtype in known.items() if _is_variable(dtype)]
+        nodes = self._footer.columns
+        self._variable = [
+            column for column, dtype in known.items() if _is_variable(dtype, nodes[column])
+        ]
         weights = [weight_of(pl.col(column), known[column]) for column in self._variable]
         self._fixed = SCALAR_BYTES * (len(known) - len(weights))
         self._weight = pl.sum_horizontal(pl.lit(self._fixed, pl.Int64), *weights).alias("weight")
         self.contents: tuple[Content, ...] = (Content(self.size, self._file.content),)
         self.block_bytes = self._footer.largest_page()
-        nodes = self._footer.columns
         self.declared = {
             "$schema": DIALECT,
             "type": "object",
@@ -162,13 +166,14 @@ class ParquetSource(OneFile):
                 and (found := json_texts(values, nodes[values.name])) is not None
             }
             errors = self._errors(rows)
+            faulty = {error.field for found in errors.values() for error in found}
             texts = rows.select(
                 as_json(
                     pl.col(name),
                     dtype,
                     nodes[name],
                     kinds.get(name, "json"),
-                    is_sayable=not errors,
+                    is_sayable=name not in faulty,
                 ).alias(name)
                 for name, dtype in rows.schema.items()
                 if name not in json_columns
@@ -189,7 +194,8 @@ class ParquetSource(OneFile):
         found = {
             name: expression.alias(name)
             for name, dtype in rows.schema.items()
-            if (expression := beyond(pl.col(name), dtype, self._footer.columns[name])) is not None
+            if not are_sayable(rows.get_column(name))
+            and (expression := beyond(pl.col(name), dtype, self._footer.columns[name])) is not None
         }
         errors: Errors = {}
         for cannot in rows.select(found.values()):
@@ -236,11 +242,10 @@ class ParquetSource(OneFile):
         self._file.close()
 
 
-def _is_variable(dtype: pl.DataType) -> bool:
+def _is_variable(dtype: pl.DataType, node: Node) -> bool:
     """Say whether values of a type may be of any length."""
-    return dtype.is_nested() or not (
-        dtype.is_numeric() or dtype.is_temporal() or dtype == pl.Boolean
-    )
+    is_number = dtype.is_numeric() or dtype.is_temporal() or dtype == pl.Boolean
+    return dtype.is_nested() or not (is_number or node.meaning == "int96")
 
 
 def _refuse_unreadable(footer: Footer, path: str) -> None:

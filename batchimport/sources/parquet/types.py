@@ -5,7 +5,7 @@ Polars has the type, and the file's footer says what it means: bytes may be a UU
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import polars as pl
 
@@ -29,6 +29,8 @@ _FIRST_DAY, _LAST_DAY = -719_162, 2_932_896
 """Days from 1970-01-01 to 0001-01-01 and to 9999-12-31: ISO 8601 has the years of four digits."""
 _JULIAN_DAY = 2_440_588
 """1970-01-01, in the days that an INT96 counts."""
+_NANOSECOND_DAYS = (-106_751, 106_750)
+"""Whole days that 64 bits of nanoseconds reach, from 1677 to 2262."""
 _FOREVER = {pl.Int32: (1 << 31) - 1, pl.Int64: (1 << 63) - 1}
 """How DuckDB and others write an infinite date or timestamp; its negative, likewise."""
 
@@ -184,7 +186,8 @@ def _bytes_as_text(value: pl.Expr, node: Node | None) -> pl.Expr:
     if meaning == "json":
         return value.cast(pl.String)
     if meaning == "interval":
-        months, days, milliseconds = (_number(value, at, pl.UInt32) for at in (0, 4, 8))
+        numbers = value.bin.reinterpret(dtype=pl.Array(pl.UInt32, 3), endianness="little").arr
+        months, days, milliseconds = (numbers.get(at).cast(pl.Int64) for at in range(3))
         seconds = (milliseconds // 1000).cast(pl.String) + _fraction(milliseconds % 1000)
         return pl.format("P{}M{}DT{}S", months, days, seconds)
     return value.bin.encode("base64")
@@ -193,12 +196,6 @@ def _bytes_as_text(value: pl.Expr, node: Node | None) -> pl.Expr:
 def _fraction(milliseconds: pl.Expr) -> pl.Expr:
     digits = pl.lit(".") + milliseconds.cast(pl.String).str.zfill(3)
     return pl.when(milliseconds > 0).then(digits).otherwise(pl.lit(""))
-
-
-def _number(value: pl.Expr, at: int, dtype: Any) -> pl.Expr:
-    size = 8 if dtype == pl.Int64 else 4
-    number = value.bin.slice(at, size).bin.reinterpret(dtype=dtype, endianness="little")
-    return number.cast(pl.Int64)
 
 
 def _is_time(dtype: pl.DataType, node: Node | None) -> bool:
@@ -248,21 +245,68 @@ def _time_as_text(
 
 def _day_and_nanoseconds(value: pl.Expr) -> tuple[pl.Expr, pl.Expr]:
     """Return the day since 1970 and the nanoseconds of that day of an INT96."""
-    nanoseconds = _number(value, 0, pl.Int64)
-    day = _number(value, 8, pl.Int32) - _JULIAN_DAY + nanoseconds // _UNITS["ns"]
+    parts = value.bin.reinterpret(dtype=pl.Array(pl.Int32, 3), endianness="little").arr
+    low, high, julian = (parts.get(at).cast(pl.Int64) for at in range(3))
+    nanoseconds = high * (1 << 32) + (low & 0xFFFF_FFFF)
+    day = julian - _JULIAN_DAY + nanoseconds // _UNITS["ns"]
     return day, nanoseconds % _UNITS["ns"]
+
+
+def as_moments(values: pl.Series, node: Node) -> pl.Series:
+    """Return a column of INT96, or of times as integers, in the type that Polars has for most of them.
+
+    As it is, if it has a value that this type lacks.
+    """
+    if values.dtype == pl.Binary and node.meaning == "int96":
+        parts = zip(("day", "rest"), _day_and_nanoseconds(pl.col("")), strict=True)
+        frame = values.alias("").to_frame().select(part.alias(name) for name, part in parts)
+        if not _is_between(frame.get_column("day"), *_NANOSECOND_DAYS):
+            return values
+        number = pl.col("day") * _UNITS["ns"] + pl.col("rest")
+        return frame.select(number.cast(pl.Datetime("ns")).alias(values.name)).to_series()
+    if values.dtype.is_integer() and node.meaning.startswith("time-"):
+        unit = _UNITS[node.meaning.removeprefix("time-")]
+        if _is_between(values, 0, unit - 1):
+            return (values.cast(pl.Int64) * (_UNITS["ns"] // unit)).cast(pl.Time)
+    return values
+
+
+def are_sayable(values: pl.Series) -> bool:
+    """Say whether `beyond` finds nothing in a column of points in time, by the first and the last one.
+
+    It may find nothing in others.
+    """
+    dtype = values.dtype
+    if dtype == pl.Time:
+        return True
+    return isinstance(dtype, pl.Date | pl.Datetime) and _is_between(
+        values.to_physical(), *_limits(dtype)
+    )
+
+
+def _is_between(values: pl.Series, first: int, last: int) -> bool:
+    """Say whether all numbers are between two, or null."""
+    low, high = cast("tuple[int | None, int | None]", (values.min(), values.max()))
+    return low is None or high is None or (first <= low and high <= last)
+
+
+def _limits(dtype: pl.Date | pl.Datetime) -> tuple[int, int]:
+    """Return the first and the last number of a type that is in the years 1 to 9999."""
+    if not isinstance(dtype, pl.Datetime):
+        return _FIRST_DAY, _LAST_DAY
+    day = _UNITS[dtype.time_unit]
+    most = (1 << 63) - 1  # nanoseconds end earlier
+    return max(_FIRST_DAY * day, -most - 1), min((_LAST_DAY + 1) * day - 1, most)
 
 
 def _is_sayable(value: pl.Expr, dtype: pl.DataType, node: Node | None) -> pl.Expr:
     """Say which points in time ISO 8601 can express: years 1 to 9999, times of a day."""
-    if dtype == pl.Date:
-        return value.to_physical().is_between(_FIRST_DAY, _LAST_DAY)
     if dtype == pl.Binary:
         return _day_and_nanoseconds(value)[0].is_between(_FIRST_DAY, _LAST_DAY)
-    if isinstance(dtype, pl.Datetime):
-        day = _UNITS[dtype.time_unit]
-        return value.to_physical().is_between(_FIRST_DAY * day, (_LAST_DAY + 1) * day - 1)
-    unit = node.meaning.removeprefix("time-") if node and node.meaning else "ns"
+    if isinstance(dtype, pl.Date | pl.Datetime):
+        return value.to_physical().is_between(*_limits(dtype))
+    is_integer = dtype.is_integer() and node is not None
+    unit = node.meaning.removeprefix("time-") if node is not None and is_integer else "ns"
     return value.to_physical().is_between(0, _UNITS[unit])
 
 
