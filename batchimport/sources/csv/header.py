@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -288,9 +288,12 @@ def _has_second_line(names: Sequence[str], rows: Sequence[Sequence[str]]) -> boo
 
 
 def join_names(first: Sequence[str], second: Sequence[str]) -> list[str]:
-    """Return the names of a header of two lines; a name above several columns belongs to all of them."""
+    """Return the names of a header of two lines; a name above several columns belongs to all of them.
+
+    The second line may end early: at a lone carriage return, which the look at the file took for text.
+    """
     names, group = [], ""
-    for upper, lower in zip(first, second, strict=True):
+    for upper, lower in zip_longest(first, second, fillvalue=""):
         group = upper or group
         names.append(f"{group} {lower}".strip())
     return names
