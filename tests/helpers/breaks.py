@@ -108,8 +108,7 @@ def _ledger_after_the_data() -> None:
 
 
 def _overlap_not_looked_for() -> None:
-    def insert(self: ChunkTransaction, request: Any) -> bool:
-        values = self._ledger_row(request)
+    def insert(self: ChunkTransaction, _: Chunk, values: tuple[Any, ...]) -> bool:
         self.run(
             f"INSERT INTO {self._tables.chunks} ({statements.CHUNK_COLUMNS}) "
             f"VALUES ({statements.marks(values)}) ON CONFLICT DO NOTHING",
@@ -117,8 +116,7 @@ def _overlap_not_looked_for() -> None:
         )
         return True
 
-    def insert_ignoring(self: MysqlTransaction, request: Any) -> bool:
-        values = self._ledger_row(request)
+    def insert_ignoring(self: MysqlTransaction, _: Chunk, values: tuple[Any, ...]) -> bool:
         self.run(
             f"INSERT IGNORE INTO {self._tables.chunks} ({statements.CHUNK_COLUMNS}) "
             f"VALUES ({statements.marks(values)})",
