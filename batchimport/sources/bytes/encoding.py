@@ -74,10 +74,10 @@ def lookup(name: str, head: bytes) -> str | None:
         UsageError: If there is no encoding of this name.
     """
     try:
-        "".encode(name)
-        codecs.getincrementaldecoder(name)
+        letter = "a".encode(name)
+        codecs.getincrementaldecoder(name)(_ERRORS).decode(letter, final=True)
         canonical = codecs.lookup(name).name
-    except LookupError as error:
+    except (LookupError, UnicodeError) as error:  # some are for names of hosts only
         raise UsageError(
             f"no such encoding: {name!r}",
             where="--encoding",
