@@ -128,7 +128,7 @@ class DestinationWait:
             self._since = now if self._since is None else self._since
             waited = now - self._since
             is_over = waited >= self._limit
-            if is_over and self._over is None:
+            if is_over:
                 self._over = self._given_up(error)
         if is_over:
             self._end(is_back=False)

@@ -45,9 +45,8 @@ PRELOADED = (
     jsonl_source,
 )
 
-with suppress(
-    ImportError
-):  # the parser loads it with its first command: a good part of a child's time
+# The parser loads it with its first command: a good part of a child's time.
+with suppress(ImportError):
     from typer import _adapters  # noqa: F401
 
 gc.freeze()  # a collection that looks at these objects copies their pages: as much again

@@ -550,9 +550,7 @@ class ChunkTransaction(ABC):
                 raise StoreSeparatelyError
             left, corrected = outcomes.updated, []
             for part in statements.outcomes_of_parts(request, rejects, outcomes.refused):
-                updated = min(
-                    left, part.successful
-                )  # of the sum alone it is known that it is right
+                updated = min(left, part.successful)  # only their sum is known
                 left -= updated
                 corrected.append((part, (updated, 0, 0)))
         for each, counts in corrected:
