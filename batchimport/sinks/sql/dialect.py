@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import polars as pl
 
-from batchimport.errors import UsageError
-from batchimport.model import ABSENT, INDEX
+from batchimport.errors import TransientError, UsageError
+from batchimport.model import ABSENT, INDEX, ChunkResult
 from batchimport.sinks.base import STAGED, table_of, taken_over
 from batchimport.sinks.sql import statements
 from batchimport.sinks.sql.statements import ADDED_COLUMNS, LEDGER_TABLES, OUTCOME_COLUMNS, quote
@@ -26,9 +26,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from contextlib import AbstractContextManager
 
-    from batchimport.model import Chunk, ChunkResult, Committed, FieldError, NewColumns, OnConflict
+    from batchimport.model import Chunk, Committed, FieldError, NewColumns, OnConflict
     from batchimport.schema import Column, Kind
     from batchimport.sinks.base import JobRecord, StoreRequest
+    from batchimport.sinks.sql.circles import ForeignKey
 
 Rows = list[tuple[Any, ...]]
 
@@ -61,6 +62,9 @@ class Outcomes:
         """What the ledger keeps, in the order of `OUTCOME_COLUMNS`."""
         return self.updated, self.ignored, self.skipped
 
+
+PROBES = 100
+"""Rows that are looked for by one statement."""
 
 RECORD = INDEX
 """Column of a table of keys: number of the record that wrote the key last. No table of a user has
@@ -240,6 +244,11 @@ class Dialect(ABC):
     @abstractmethod
     def unique_keys(self, table: str) -> list[frozenset[str]]:
         """Return each set of columns that a unique index of the table is on."""
+
+    def foreign_keys(self, table: str) -> list[ForeignKey]:
+        """Return the foreign keys of a table; none where rows cannot be stored before what they refer to."""
+        del table
+        return []
 
     def create_like(self, table: str, other: str) -> None:
         """Create an empty table with the columns, constraints and unique indexes of another one.
@@ -427,6 +436,16 @@ class ChunkTransaction(ABC):
     def insert(self, table: str, frame: pl.DataFrame) -> None:
         """Insert a frame into a table of the ledger that has the same columns."""
 
+    def insert_together(self, frame: pl.DataFrame) -> bool:
+        """Insert rows that refer to one another; say whether the table has taken them all.
+
+        Only where `Dialect.foreign_keys` returns some. If not, the transaction must be undone.
+
+        Args:
+            frame: With the table's own names of columns.
+        """
+        raise NotImplementedError
+
     def rows(self, statement: str, values: Sequence[Any] = ()) -> Rows:
         """Run a statement in this transaction and return its rows."""
         return self._database.rows(statement, values)
@@ -494,6 +513,35 @@ class ChunkTransaction(ABC):
         for piece in pieces:
             self.run(f"DELETE {mine} {piece}", key)
         return True
+
+    def settle(self, chunk: Chunk, records: tuple[int, ...], request: StoreRequest) -> None:
+        """Count rejects of a chunk as stored, which they are by the same transaction.
+
+        Raises:
+            TransientError: If another attempt has done so.
+        """
+        part = replace(request, chunk=chunk, replayed=records)
+        if not self.take_rejects(part):
+            raise TransientError("another attempt has stored these records")
+        stored = ChunkResult(chunk, len(records), 0, 0, request.digest)
+        self._move_counts(part, stored, Outcomes())
+
+    def present(self, key: ForeignKey, wanted: Sequence[tuple[Any, ...]]) -> set[tuple[Any, ...]]:
+        """Return those of some values that the columns have which a foreign key refers to."""
+        found = set[tuple[Any, ...]]()
+        same = " AND ".join(f"{self._database.quote(name)} = ?" for name in key.parent_names)
+        one = f"CASE WHEN EXISTS (SELECT 1 FROM {key.parent} WHERE {same}) THEN 1 ELSE 0 END"
+        for at in range(0, len(wanted), PROBES):
+            piece = wanted[at : at + PROBES]
+            values = [self.parameter(value) for each in piece for value in each]
+            columns = ", ".join(f"{one} AS c{place}" for place in range(len(piece)))
+            row = self.rows(f"SELECT {columns}", values)[0]
+            found.update(each for each, is_there in zip(piece, row, strict=True) if is_there)
+        return found
+
+    def parameter(self, value: Any) -> Any:
+        """Return a value of a frame as one that is compared with a column."""
+        return value
 
     def overlapping(self, chunk: Chunk) -> list[Committed]:
         """Return the ledger rows that share positions with a chunk."""

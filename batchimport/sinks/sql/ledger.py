@@ -212,7 +212,8 @@ class SqlSink(Dialect):
         """Return what suits a table: with a unique key, the order of rows decides which one wins."""
         if not self.is_unique(target):
             return self.hints
-        return replace(self.hints, writers=1, keeps_order=True)
+        takes_circles = any(key.is_own for key in self.foreign_keys(target.table))
+        return replace(self.hints, writers=1, keeps_order=True, takes_circles=takes_circles)
 
     def is_unique(self, target: Target) -> bool:
         """Say whether rows of a table may refuse each other."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -10,18 +11,19 @@ import msgspec
 import polars as pl
 
 from batchimport import failpoints
-from batchimport.model import ABSENT, EXTRA_COLUMN, FieldError
+from batchimport.errors import DataError
+from batchimport.model import ABSENT, EXTRA_COLUMN, ChunkResult, FieldError
 from batchimport.schema import Column
 from batchimport.sinks.sql import statements
 from batchimport.sinks.sql.cells import read
+from batchimport.sinks.sql.circles import circles
 from batchimport.sinks.sql.completion import complete
-from batchimport.sinks.sql.dialect import Outcomes
+from batchimport.sinks.sql.dialect import RECORD, Outcomes
 from batchimport.sinks.sql.table import with_columns
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from batchimport.model import ChunkResult
     from batchimport.sinks.base import JobRecord, SinkHints, StoreRequest
     from batchimport.sinks.sql.dialect import Dialect, Refused, Target
 
@@ -46,6 +48,8 @@ class SqlClaim:
     def store(self, request: StoreRequest) -> ChunkResult:
         """Commit ledger row, rows and rejects in one transaction, or nothing of them."""
         placed, target = self._placed(request)
+        if request.together:
+            return self._store_circles(placed, target)
         if target.on_conflict == "update":
             frame = _marked(placed.frame, set(request.frame.columns), target)
             placed = replace(placed, frame=frame)
@@ -73,6 +77,37 @@ class SqlClaim:
             result = transaction.insert_rejects(request, outcomes)
             failpoints.reach("before-commit")
         return result
+
+    def _store_circles(self, request: StoreRequest, target: Target) -> ChunkResult:
+        """Commit those rows that refer to one another in a circle; leave the others as they are.
+
+        They are inserted, whatever `--on-conflict` says: a row whose key is there needs no circle.
+        """
+        database, stored = self._database, set[int]()
+        numbers = [request.rejecter(place, ()).record for place in range(request.frame.height)]
+        names = dict(zip(target.frame_names, target.table_names, strict=True))
+        frame = request.frame.select(target.frame_names).rename(names)
+        keys, unique = database.foreign_keys(target.table), database.unique_keys(target.table)
+        seconds = request.timeout_seconds
+        with suppress(DataError), database.chunk_transaction(self.record, target, seconds) as own:
+            own.fence()
+            places = circles(frame, keys, unique, own.present)
+            if places:
+                wanted, frame = {numbers[place] for place in places}, frame[places]
+                for chunk, records in request.together:
+                    if mine := tuple(record for record in records if record in wanted):
+                        own.settle(chunk, mine, request)
+                failpoints.reach("after-ledger-row")
+                if not own.insert_together(frame):
+                    raise DataError("the table does not take them together")
+                if target.on_conflict == "update":
+                    record = pl.Series(RECORD, sorted(wanted), dtype=pl.Int64)
+                    own.insert(target.keys, frame.select(target.key).with_columns(record))
+                failpoints.reach("after-rows")
+                failpoints.reach("before-commit")
+            stored = {numbers[place] for place in places}
+        left = len(numbers) - len(stored)
+        return ChunkResult(request.chunk, len(stored), left, 0, request.digest)
 
     def _placed(self, request: StoreRequest) -> tuple[StoreRequest, Target]:
         """Read cells as their columns hold them, and find a place for keys that have no column."""
