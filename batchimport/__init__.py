@@ -29,7 +29,6 @@ from batchimport.errors import (
     UnknownJobError,
     UsageError,
 )
-from batchimport.policy import events
 
 if TYPE_CHECKING:
     from batchimport.api import (
@@ -42,6 +41,7 @@ if TYPE_CHECKING:
         resume,
         status,
     )
+    from batchimport.policy import events
     from batchimport.result import JobStatus, Report, Result
 
 __version__ = "0.1.0"
@@ -87,6 +87,8 @@ _LOADED_ON_USE = {
 def __getattr__(name: str) -> Any:
     if name in _LOADED_ON_USE:
         return getattr(import_module(_LOADED_ON_USE[name]), name)
+    if name == "events":
+        return import_module("batchimport.policy.events")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

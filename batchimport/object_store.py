@@ -6,9 +6,7 @@ of a job, and is written into ledgers, logs and messages.
 
 from __future__ import annotations
 
-import configparser
 import glob
-import netrc
 import os
 import re
 import threading
@@ -168,6 +166,8 @@ def connect(location: Location, retries: int = 10) -> Any:
 
 def _aws_profile() -> dict[str, str]:
     """Return what the files of the AWS command line say, unless the environment says it."""
+    import configparser  # noqa: PLC0415 - not for `--help`
+
     environment, home = os.environ, Path("~/.aws").expanduser()
     named = environment.get("AWS_PROFILE")
     name = named or "default"
@@ -196,6 +196,8 @@ def _aws_profile() -> dict[str, str]:
 
 def _netrc(host: str) -> str | None:
     """Return the header that ~/.netrc (or the file that NETRC names) gives for a host."""
+    import netrc  # noqa: PLC0415 - not for `--help`
+
     with suppress(OSError, netrc.NetrcParseError):
         known = netrc.netrc(os.environ.get("NETRC")).authenticators(host.partition(":")[0])
         if known:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from functools import cache
 from pathlib import Path
@@ -27,6 +26,7 @@ def register(group: str, known: dict[str, Any], kind: type[Any]) -> None:
 
 
 def _load(group: str, known: dict[str, Any], kind: type[Any]) -> None:
+    import logging  # noqa: PLC0415 - not for `--help`
     from importlib.metadata import entry_points  # noqa: PLC0415 - takes longer than looking for files
 
     for point in entry_points(group=group):

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import fields, is_dataclass
+from functools import cache
 from typing import Annotated, Any, get_args, get_type_hints
 
 import typer
@@ -39,7 +40,7 @@ def as_command(command: Callable[..., None]) -> Callable[..., None]:
             typed_name = name
         elif is_dataclass(parameter.annotation):
             groups[name] = parameter.annotation
-            parts = _PARTS.values() if parameter.annotation is Run else (parameter.annotation,)
+            parts = _PARTS.values() if parameter.annotation is Run else (groups[name],)
             options += [option for part in parts for option in _options_of(part)]
         else:
             options.append(_option(name, parameter.annotation, parameter.default))
@@ -91,6 +92,7 @@ def _build(group: Any, typed: Mapping[str, Any]) -> Any:
     return group(**values)
 
 
+@cache  # several commands have the same groups
 def _options_of(group: Any) -> list[inspect.Parameter]:
     hints = get_type_hints(group, include_extras=True)
     options = []

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,6 +77,8 @@ def refuse_secret(address: str, where: str) -> None:
 
 class _File:
     def __init__(self, path: Path) -> None:
+        import tomllib  # noqa: PLC0415 - not for `--help`
+
         self._path = path
         self._folder = Path(os.path.abspath(path)).parent  # noqa: PTH100 - links stay, .. goes
         where = f"--config {path}"

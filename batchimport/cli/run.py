@@ -12,7 +12,6 @@ import typer
 
 from batchimport.cli import options as o
 from batchimport.cli.command import Typed
-from batchimport.cli.notify import Notifier
 from batchimport.cli.values import (
     PREFIX,
     Run,
@@ -22,7 +21,6 @@ from batchimport.cli.values import (
 )
 from batchimport.display import open_display
 from batchimport.display.escape import safe
-from batchimport.display.log import log_to
 from batchimport.errors import BatchImportError, JobInterrupted, UsageError
 from batchimport.state.files import write_atomically
 
@@ -79,6 +77,7 @@ def run(
 
 
 def _run_one(sources: list[str], asked: Run) -> None:
+    from batchimport.cli.notify import Notifier  # noqa: PLC0415 - only for a run
     from batchimport.cli.request import files_read, request_for, unknown  # noqa: PLC0415 - imports Polars
 
     with Notifier(asked.output.on_finish, asked.output.metrics).failing(
@@ -161,7 +160,9 @@ def leave_with(
         BatchImportError: The error that ended the work, for `main` to print.
         typer.Exit: Otherwise.
     """
+    from batchimport.cli.notify import Notifier  # noqa: PLC0415 - only for a run
     from batchimport.cli.request import unbegun  # noqa: PLC0415 - imports Polars
+    from batchimport.display.log import log_to  # noqa: PLC0415 - only for a run
     from batchimport.jobs.outputs import refuse_overwriting  # noqa: PLC0415 - imports Polars
 
     outputs = {

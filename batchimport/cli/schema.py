@@ -4,17 +4,18 @@ import json
 import re
 from contextlib import ExitStack
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from batchimport.cli import options as o
 from batchimport.cli.reading import Keys, Reading
 from batchimport.display.escape import safe
-from batchimport.sources.bytes.spool import Spool
 from batchimport.sources.paths import STANDARD_INPUT, find_sources
 from batchimport.state.directory import StateDirectory
+
+if TYPE_CHECKING:
+    from batchimport.sources.bytes.spool import Spool
 
 _UNSEEN = re.compile("[\\x7f-\\x9f\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069]")
 """Control characters and direction marks that `json.dumps` does not escape."""
@@ -50,8 +51,12 @@ def inferred_text(
     return _layout(document), notes
 
 
-def _read_standard_input(stack: ExitStack) -> Spool:
+def _read_standard_input(stack: ExitStack) -> "Spool":
     """Keep standard input in a file until the schema is inferred."""
+    from tempfile import TemporaryDirectory  # noqa: PLC0415 - not for `--help`
+
+    from batchimport.sources.bytes.spool import Spool  # noqa: PLC0415 - likewise
+
     folder = stack.enter_context(TemporaryDirectory(prefix="batchimport-"))
     spool = Spool.of_standard_input(StateDirectory(Path(folder)))
     stack.callback(spool.close)

@@ -10,7 +10,6 @@ from batchimport.cli import options as o
 from batchimport.cli.completion import job_ids
 from batchimport.display import open_display
 from batchimport.errors import BatchImportError, NoSuchDestinationError, UnknownJobError
-from batchimport.policy.events import Noted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -113,6 +112,8 @@ class _Looker:
         return True
 
     def _say(self, display: "Display", text: str) -> None:
+        from batchimport.policy.events import Noted  # noqa: PLC0415 - not for `--help`
+
         if text != self._said:
             self._said = text
             display(Noted(text))

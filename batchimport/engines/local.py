@@ -28,10 +28,12 @@ from batchimport.policy.events import (
     Observer,
 )
 from batchimport.policy.retry import attempts
+from batchimport.sinks.base import StoreSeparatelyError
 from batchimport.sinks.waiting import DestinationWait
+from batchimport.sources.joined import whole_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from tenacity import RetryCallState
 
@@ -129,17 +131,17 @@ class LocalEngine:
                 if len(self._running) >= max(1, decision.in_flight):
                     await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
                     continue
-                chunk = await asyncio.to_thread(
-                    self._plan.take,
-                    self._work.source.cut,
+                parts = await asyncio.to_thread(
+                    self._next_parts,
                     decision.limit,
                     decision.chunk_bytes or self._options.chunk_bytes,
                 )
-                if chunk is None:
+                if not parts:
                     break
+                chunk = whole_of(parts)
                 self._observer(decision)
                 self._observer(ChunkStarted(chunk, self._work.source.file_at(chunk.lo)))
-                task = asyncio.create_task(self._import(chunk, self._next_turn()))
+                task = asyncio.create_task(self._import(chunk, parts, self._next_turn()))
                 self._running.add(task)
                 task.add_done_callback(self._running.discard)
             await self._drain()
@@ -149,6 +151,14 @@ class LocalEngine:
         reason = self._reason or self._stop_rule.incomplete()
         if reason is not None:
             raise reason
+
+    def _next_parts(self, limit: int, max_bytes: int) -> Sequence[Chunk]:
+        """Return the next chunk, or its parts if it spans several files; empty when nothing is left."""
+        work, cut = self._work, self._work.source.cut
+        if getattr(work.source, "reads_together", False) and work.claim.hints.stores_parts:
+            return self._plan.take_together(cut, limit, max_bytes)
+        chunk = self._plan.take(cut, limit, max_bytes)
+        return [] if chunk is None else [chunk]
 
     async def _drain(self) -> None:
         """Wait for the chunks in flight to end; once the run is stopped, for the grace period only."""
@@ -170,17 +180,46 @@ class LocalEngine:
         )
         return self._last
 
-    async def _import(self, chunk: Chunk, turn: _Turn) -> None:
-        """Import a chunk or give it up; never raises, since one chunk must not stop the others."""
-        began, is_given_up = time.monotonic(), True
+    async def _import(self, chunk: Chunk, parts: Sequence[Chunk], turn: _Turn) -> None:
+        """Import a chunk. If it spans several files and that fails, each part is a chunk by itself.
+
+        So a file that cannot be read takes none with it.
+        """
+        is_stored = False
         try:
-            result = await self._with_retries(chunk, turn)
-            is_given_up = False
-        except Exception as error:  # noqa: BLE001 - the stop rule decides what an error means
-            self._failed(chunk, error)
-            return
+            is_stored = len(parts) > 1 and await self._import_together(chunk, parts, turn)
+            if not is_stored:
+                is_stored = await self._import_each(parts, turn)
         finally:
-            turn.end(is_given_up=is_given_up)
+            turn.end(is_given_up=not is_stored)
+
+    async def _import_together(self, chunk: Chunk, parts: Sequence[Chunk], turn: _Turn) -> bool:
+        began = time.monotonic()
+        try:
+            result = await self._attempt(chunk, parts, 1, turn)
+        except StoreSeparatelyError:
+            return False
+        except Exception as error:  # noqa: BLE001 - what it means, the attempts of the parts decide
+            self._observer(ChunkRetried(chunk, 1, str(error), 0.0))
+            return False
+        self._finished(result, began)
+        return True
+
+    async def _import_each(self, chunks: Sequence[Chunk], turn: _Turn) -> bool:
+        """Import chunks or give them up; never raises, since one chunk must not stop the others."""
+        are_stored = True
+        for at, chunk in enumerate(chunks):
+            if at:
+                self._observer(ChunkStarted(chunk, self._work.source.file_at(chunk.lo)))
+            began = time.monotonic()
+            try:
+                self._finished(await self._with_retries(chunk, turn), began)
+            except Exception as error:  # noqa: BLE001 - the stop rule decides what an error means
+                self._failed(chunk, error)
+                are_stored = False
+        return are_stored
+
+    def _finished(self, result: ChunkResult, began: float) -> None:
         self._observer(ChunkFinished(result, time.monotonic() - began))
         self._stop_if(self._stop_rule.finished(result))
 
@@ -192,10 +231,13 @@ class LocalEngine:
 
         async for attempt in attempts(self._options, sleep=self._pause, before_sleep=announce):
             with attempt:
-                return await self._attempt(chunk, attempt.retry_state.attempt_number, turn)
+                number = attempt.retry_state.attempt_number
+                return await self._attempt(chunk, (chunk,), number, turn)
         raise TransientError("no attempt was made")  # tenacity returns or raises before
 
-    async def _attempt(self, chunk: Chunk, number: int, turn: _Turn) -> ChunkResult:
+    async def _attempt(
+        self, chunk: Chunk, parts: Sequence[Chunk], number: int, turn: _Turn
+    ) -> ChunkResult:
         """Run one attempt; after a timeout, its thread stops before it stores.
 
         The time that it waits for its turn does not count: else one slow chunk would time out those
@@ -217,6 +259,7 @@ class LocalEngine:
             chunk,
             number,
             before_store,
+            parts,
         )
         try:
             while (left := timer.left()) > 0:

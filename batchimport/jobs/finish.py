@@ -17,7 +17,7 @@ from batchimport.sinks import redact
 from batchimport.sinks.registry import scheme_of
 from batchimport.state.directory import STATE_PATH
 from batchimport.state.files import write_atomically
-from batchimport.state.json_text import json_text
+from batchimport.state.json_text import json_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -209,7 +209,7 @@ def export_rejects(sink: Sink, job_id: str, path: Path | None) -> Exported:
                 if reason is None:
                     reason = reasons[error.field, error.code] = Reason(reject)
                 reason.count += 1
-            yield json_text(reject.to_dict()).encode(errors="replace") + b"\n"
+            yield json_line(reject.to_dict())
 
     write_atomically(path, lines())
     fields: dict[str, dict[str, int]] = {}

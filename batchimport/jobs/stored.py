@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from itertools import accumulate
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchimport.errors import AlreadyStoredError, BatchImportError, RowsGoneError
+from batchimport.jobs.alike import EarlierFile, alike
 from batchimport.model import Chunk, Committed, Position
 from batchimport.sinks.base import (
     BEGAN_EMPTY,
@@ -28,7 +28,6 @@ from batchimport.sinks.base import (
     table_of,
 )
 from batchimport.sources.base import Content
-from batchimport.sources.bytes.file import digest_of
 from batchimport.sources.opening import open_source
 from batchimport.sources.paths import is_kept
 
@@ -69,39 +68,6 @@ _OPTIONS = {
     "add_columns": "--add-column",
 }
 """Facts of a job whose difference is worth telling, by the option that sets them."""
-
-
-@dataclass(frozen=True, slots=True)
-class _File:
-    """One file of an earlier job, by its place in that job.
-
-    Attributes:
-        base: Position of the job where the file begins.
-        head: The chunk that begins the file; None if it is not committed.
-    """
-
-    record: JobRecord
-    index: int
-    base: int
-    content: Content
-    head: Committed | None
-
-    def size_of(self, row: Committed) -> int:
-        """Return how far a chunk reaches into the file."""
-        return row.chunk.hi - self.base
-
-    def chunks(self, sink: Sink, size: int) -> list[Committed]:
-        """Return what is committed of the file's first positions."""
-        end = self.base + min(size, self.content.size)
-        return [
-            row
-            for row in committed_of(self.record, sink)
-            if self.base <= row.chunk.lo and row.chunk.hi <= end
-        ]
-
-    def rows(self, sink: Sink, size: int) -> int:
-        """Return how many records of the file's first positions are stored at this moment."""
-        return sum(row.successful for row in self.chunks(sink, size))
 
 
 # -- the content of a new job ----------------------------------------------------------------------
@@ -162,9 +128,25 @@ def refuse_stored_content(
     for encoding, records in _by_encoding(candidates).items():
         files = [file for record in records for file in _files_of(record, sink, known)]
         with _read_as(encoding, job, source) as text:
-            for index, content in enumerate(text.contents):
-                if content.size:
-                    _Comparison(job, text, index, sink, may_run).refuse(files)
+            bases = [0, *accumulate(content.size for content in text.contents)]
+            for index, at in sorted({*alike(text, files), *_unbegun(text, files)}):
+                _Comparison(job, text, index, bases[index], sink, may_run).refuse(files[at])
+
+
+def _unbegun(source: Source, files: Sequence[EarlierFile]) -> Iterator[tuple[int, int]]:
+    """Yield each pair of files that look alike by size, head and tail, of jobs that have no chunk yet."""
+    waiting = [
+        (at, file.content)
+        for at, file in enumerate(files)
+        if file.head is None and not file.record.is_over and file.content.size
+    ]
+    known: dict[Content, list[int]] = {}
+    for at, content in waiting:
+        known.setdefault(content, []).append(at)
+    for index, content in enumerate(source.contents):
+        yield from ((index, at) for at in known.get(content, ()))
+    if len(source.contents) == 1:
+        yield from ((0, at) for at, content in waiting if source.continues(content.fingerprint))
 
 
 class _Comparison:
@@ -175,65 +157,28 @@ class _Comparison:
         job: Job,
         source: Source,
         index: int,
+        base: int,
         sink: Sink,
         may_run: Callable[[JobRecord], bool],
     ) -> None:
-        self._job, self._source, self._index = job, source, index
+        self._job, self._source, self._index, self._base = job, source, index, base
         self._sink, self._may_run = sink, may_run
         self._content = source.contents[index]
-        self._base = sum(before.size for before in source.contents[:index])
 
-    def refuse(self, files: Sequence[_File]) -> None:
-        """Refuse the file if an earlier one is its beginning, or it is the beginning of that one.
+    def refuse(self, file: EarlierFile) -> None:
+        """Refuse the file if an earlier one, which begins alike, is its beginning or begins with it.
 
         Raises:
             AlreadyStoredError: If so.
         """
-        size = self._content.size
-        heads = [file.size_of(file.head) for file in files if file.head is not None]
-        stops = {min(stop, size) for stop in heads}  # no further: the file may be large
-        digests = self._source.head_digests(self._index, stops) if heads else {}
-        for file in files:
-            head = file.head
-            if head is None:
-                self._refuse_all_of(file, begins_alike=self._looks_like(file))
-            elif file.size_of(head) <= size:
-                is_same = digests[file.size_of(head)] == head.digest
-                self._refuse_all_of(file, begins_alike=is_same)
-            elif self._begins(file, head, digests[size]):
-                self._refuse(file, head.successful, "this is the beginning of a file that")
+        if file.head is not None and file.head_size > self._content.size:
+            self._refuse(file, file.head.successful, "this is the beginning of a file that")
+        else:
+            self._refuse_all_of(file)
 
-    def _looks_like(self, file: _File) -> bool:
-        """Judge a file by size, head and tail while its job has not committed its first chunk."""
-        if file.record.is_over or not file.content.size:
-            return False
-        is_alone = len(self._source.contents) == 1
-        return file.content == self._content or (
-            is_alone and self._source.continues(file.content.fingerprint)
-        )
-
-    def _begins(self, file: _File, head: Committed, digest: str) -> bool:
-        """Say whether this file is the beginning of an earlier one, within its first chunk.
-
-        The ledger cannot tell. The earlier file can, while it is where it was, as it was, and plain.
-        """
-        paths = file.record.configuration.get("sources", ())
-        if self._source.format == "parquet" or file.index >= len(paths):
-            return False
-        try:
-            with Path(paths[file.index]).open("rb") as earlier:
-                data = earlier.read(self._content.size)
-                if digest_of(data) != digest:
-                    return False
-                return digest_of(data + earlier.read(file.size_of(head) - len(data))) == head.digest
-        except (OSError, ValueError):
-            return False
-
-    def _refuse_all_of(self, file: _File, *, begins_alike: bool) -> None:
+    def _refuse_all_of(self, file: EarlierFile) -> None:
         """Refuse if all that is committed of an earlier file is at its place in this one, too."""
-        if not begins_alike:
-            return
-        rows = file.chunks(self._sink, self._content.size)
+        rows = _chunks_of(file, self._sink, self._content.size)
         distance = self._base - file.base
         others = [row for row in rows if row.chunk.lo != file.base or file.head is None]
         if all(self._source.digest(_moved(row.chunk, distance)) == row.digest for row in others):
@@ -256,7 +201,7 @@ class _Comparison:
             ways.insert(0, "--restart replaces these rows")
         return "; ".join(ways)
 
-    def _refuse(self, file: _File, rows: int, subject: str) -> None:
+    def _refuse(self, file: EarlierFile, rows: int, subject: str) -> None:
         record, job = file.record, self._job
         is_forgotten = record.state == FORGOTTEN
         differences = "forgotten since" if is_forgotten else _differences(job, record)
@@ -269,7 +214,8 @@ class _Comparison:
                     hint=f"see `batchimport status {record.job_id}`; if that job was killed: "
                     f"`batchimport resume {record.job_id}`",
                 )
-            rows = file.rows(self._sink, self._content.size)
+            stored = _chunks_of(file, self._sink, self._content.size)
+            rows = sum(row.successful for row in stored)
         if not rows:
             return  # nothing of it is in the table, and its process has ended
         hint = self._ways_out(record)
@@ -282,6 +228,16 @@ class _Comparison:
             where=job.table,
             hint=hint,
         )
+
+
+def _chunks_of(file: EarlierFile, sink: Sink, size: int) -> list[Committed]:
+    """Return what is committed, at this moment, of an earlier file's first positions."""
+    end = file.base + min(size, file.content.size)
+    return [
+        row
+        for row in committed_of(file.record, sink)
+        if file.base <= row.chunk.lo and row.chunk.hi <= end
+    ]
 
 
 def refuse_stored_rejects(record: JobRecord, job: Job, sink: Sink) -> None:
@@ -351,7 +307,7 @@ def _moved(chunk: Chunk, distance: int) -> Chunk:
     )
 
 
-def _files_of(record: JobRecord, sink: Sink, known: dict[str, Committed]) -> list[_File]:
+def _files_of(record: JobRecord, sink: Sink, known: dict[str, Committed]) -> list[EarlierFile]:
     """Return the files of an earlier job with the chunks that begin them.
 
     Args:
@@ -359,11 +315,11 @@ def _files_of(record: JobRecord, sink: Sink, known: dict[str, Committed]) -> lis
     """
     contents, first = _contents_of(record), known.get(record.job_id)
     if len(contents) == 1 and (first is not None or record.state == "completed"):
-        return [_File(record, 0, 0, contents[0], first)]
+        return [EarlierFile(record, 0, 0, contents[0], first)]
     heads = {row.chunk.lo: row for row in committed_of(record, sink)}
     bases = [0, *accumulate(content.size for content in contents)]
     return [
-        _File(record, index, bases[index], content, heads.get(bases[index]))
+        EarlierFile(record, index, bases[index], content, heads.get(bases[index]))
         for index, content in enumerate(contents)
         if content.size
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import polars as pl
 
@@ -12,7 +12,7 @@ from batchimport.errors import BatchImportError, without_panics
 from batchimport.model import ABSENT, EXTRA_COLUMN, INDEX, ChunkResult, FieldError, Reject
 from batchimport.pipeline.additions import NOTHING, Additions
 from batchimport.pipeline.coerce import changed
-from batchimport.sinks.base import StoreRequest
+from batchimport.sinks.base import StoreRequest, StoreSeparatelyError
 from batchimport.sources.base import UnreadableRecordError
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from batchimport.schema import RecordSchema
     from batchimport.sinks.base import Claim
     from batchimport.sources.base import Batch, Source
+    from batchimport.sources.shape import ShapedSource
 
 _NOT_THE_RECORD = (BatchImportError, MemoryError, OSError)
 """Errors that say nothing about the record that was judged when they arose."""
@@ -46,19 +47,28 @@ class Work:
 
 @without_panics()
 def process_chunk(
-    work: Work, chunk: Chunk, attempt: int, before_store: Callable[[], None]
+    work: Work,
+    chunk: Chunk,
+    attempt: int,
+    before_store: Callable[[], None],
+    parts: Sequence[Chunk] = (),
 ) -> ChunkResult:
     """Import one chunk: it is committed as a whole, or not at all.
 
     Args:
         before_store: Called when the rows are ready to be stored. It may wait for its turn, and
             raises TransientError if the attempt was cancelled meanwhile.
+        parts: Of a chunk that spans several files, the part of each file.
 
     Raises:
+        StoreSeparatelyError: If the parts can only be imported one by one; nothing was stored.
         TransientError: If another attempt may succeed.
         BatchImportError: If it may not.
     """
-    batch = work.source.read(chunk, work.schema)
+    if len(parts) > 1:
+        batch = cast("ShapedSource", work.source).read_together(parts, work.schema)
+    else:
+        batch = work.source.read(chunk, work.schema)
     valid, rejects = judge(batch, work.schema)
     done = work.transform.apply(work.additions.add_to(valid, batch))
     rejects += [
@@ -68,6 +78,11 @@ def process_chunk(
     rows = _with_absent(done, batch) if updates else done.frame
     if updates and done.indices is not None:
         rows = rows.with_columns((done.indices.cast(pl.Int64) + chunk.offset).alias(INDEX))
+    numbers = None
+    if batch.digests:
+        if done.indices is None:
+            raise StoreSeparatelyError
+        numbers = done.indices.cast(pl.Int64) + chunk.offset
     before_store()
 
     def reject_row(row: int, errors: Sequence[FieldError]) -> Reject:
@@ -82,6 +97,8 @@ def process_chunk(
         attempt,
         reject_row,
         work.store_seconds,
+        parts=tuple(zip(parts, batch.digests, strict=True)) if batch.digests else (),
+        numbers=numbers,
     )
     failpoints.reach("before-store")
     result = work.claim.store(request)

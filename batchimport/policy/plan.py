@@ -61,6 +61,25 @@ class Plan:
             return chunk
         return None
 
+    def take_together(self, cut: Cutter, limit: int, max_bytes: int) -> list[Chunk]:
+        """Return the next chunks that follow each other, until they are at least half of what is asked for.
+
+        For a source that cuts at the end of each file: small files are stored together. Empty when
+        nothing is left.
+        """
+        chunks: list[Chunk] = []
+        records = size = 0
+        while 2 * records < limit and 2 * size < max_bytes:
+            chunk = self.take(cut, limit - records, max_bytes - size)
+            if chunk is None:
+                break
+            chunks.append(chunk)
+            records += chunk.records
+            size += chunk.hi - chunk.lo
+            if self._next is None:  # the gap is filled
+                break
+        return chunks
+
 
 def _cut_blank(cut: Cutter, start: Position, stop: Position) -> Chunk:
     """Return the chunk without records that begins at `start`: to `stop`, or to its file's end."""

@@ -7,21 +7,22 @@ from typing import TYPE_CHECKING, cast
 
 from batchimport.errors import UsageError, did_you_mean
 from batchimport.sinks.address import redact
-from batchimport.sinks.base import SinkOptions
 from batchimport.sinks.registry import SINKS, scheme_of
 
 __all__ = ["open_sink", "redact"]
 
 if TYPE_CHECKING:
-    from batchimport.sinks.base import Sink
+    from batchimport.sinks.base import Sink, SinkOptions
 
 
-def open_sink(address: str, options: SinkOptions = SinkOptions()) -> Sink:
+def open_sink(address: str, options: SinkOptions | None = None) -> Sink:
     """Return the sink of an address such as `sqlite:///users.db`.
 
     Raises:
         UsageError: If the scheme is unknown, its driver is not installed, or nothing can be there.
     """
+    from batchimport.sinks.base import SinkOptions  # noqa: PLC0415 - not for `--help`
+
     scheme = scheme_of(address)
     if scheme is None:
         near = did_you_mean(address.partition(":")[0], SINKS)
@@ -44,4 +45,4 @@ def open_sink(address: str, options: SinkOptions = SinkOptions()) -> Sink:
             where=f"--to {redact(address)}",
             hint=f"pip install 'batchimport[{scheme.extra}]'",
         ) from error
-    return cast("Sink", adapter(address, options))
+    return cast("Sink", adapter(address, options or SinkOptions()))

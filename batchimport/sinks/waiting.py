@@ -121,9 +121,9 @@ class DestinationWait:
         Raises:
             BatchImportError: If there is to be none.
         """
-        if self._over is not None or not self._limit or self._stopped.is_set():
-            raise self._over or error
         with self._lock:
+            if self._over is not None or not self._limit or self._stopped.is_set():
+                raise self._over or error
             now = self._clock()
             self._since = now if self._since is None else self._since
             waited = now - self._since

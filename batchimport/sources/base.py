@@ -116,15 +116,8 @@ class LocatedRecords(ABC):
     def reject(self, index: int, stage: Stage, errors: Sequence[FieldError]) -> Reject:
         """Return the reject of a record."""
         line, byte_offset, raw = self._locate(index)
-        return Reject(
-            record=self._chunk.offset + index,
-            source=self._name,
-            line=line,
-            byte_offset=byte_offset,
-            stage=stage,
-            errors=tuple(errors),
-            raw=raw,
-        )
+        record = self._chunk.offset + index
+        return Reject(record, self._name, line, byte_offset, stage, tuple(errors), raw)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +133,7 @@ class Batch:
         digest: Hash of the chunk's bytes.
         valid: A frame like `frame`, for accepted records that are proven valid already: no rule is
             checked again. None if the source proves nothing.
+        digests: Of a chunk that spans several files: the hash of each file's part instead of `digest`.
     """
 
     chunk: Chunk
@@ -148,6 +142,32 @@ class Batch:
     raw_records: RawRecords
     digest: str
     valid: pl.DataFrame | None = None
+    digests: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A chunk of one file, not yet parsed.
+
+    Attributes:
+        source: The file's source, of a class whose `read_pieces` parses several of them.
+        chunk: By its positions in the file.
+        data: Its bytes.
+        begin: Where the records begin in them, after a byte order mark or a header.
+        digest: Hash of its bytes.
+        likeness: Only pieces of the same class and likeness are parsed together.
+    """
+
+    source: Any
+    chunk: Chunk
+    data: bytes
+    begin: int
+    digest: str
+    likeness: Any = None
+
+    def is_like(self, other: Piece) -> bool:
+        """Say whether both can be parsed together."""
+        return type(self.source) is type(other.source) and self.likeness == other.likeness
 
 
 @dataclass(frozen=True, slots=True)
@@ -367,6 +387,19 @@ class OneFile(ABC):
         del position
         return self.name
 
+    def piece(self, chunk: Chunk) -> Piece | None:
+        """Return a chunk to be parsed with those of other files, by `read_pieces`; None if it cannot."""
+        del chunk
+        return None
+
+    def pause(self) -> bool:
+        """Close the file until `resume`, if it can be opened again so much quicker; say whether it is."""
+        return False
+
+    def resume(self) -> bool:
+        """Open the file again after a `pause`; say whether it is what it was. If not, it stays closed."""
+        return True
+
 
 class TextSource(OneFile):
     """What the sources of one text file have in common: positions are bytes."""
@@ -380,9 +413,12 @@ class TextSource(OneFile):
         self._text = text
         self._max_record_bytes = max_record_bytes
 
+    def _may_be_too_long(self, chunk: Chunk) -> bool:
+        return chunk.records == 1 and chunk.hi - chunk.lo > self._max_record_bytes
+
     def read(self, chunk: Chunk, schema: RecordSchema) -> Batch:
         """Read and parse a chunk."""
-        if chunk.records == 1 and chunk.hi - chunk.lo > self._max_record_bytes:
+        if self._may_be_too_long(chunk):
             start, length = self._only_record(chunk)
             if length > self._max_record_bytes:
                 head = self._text.read_at(start.position, min(length, HEAD_BYTES))
@@ -416,6 +452,16 @@ class TextSource(OneFile):
         """Return the hash of the first bytes, for each number of them."""
         del file
         return self._text.head_digests(stops)
+
+    def pause(self) -> bool:
+        """Close the file until `resume`, unless its text is a temporary file."""
+        if self._text.can_pause:
+            self._text.pause()
+        return self._text.can_pause
+
+    def resume(self) -> bool:
+        """Open the file again; say whether it is what it was."""
+        return self._text.resume()
 
     def close(self) -> None:
         """Close the file."""

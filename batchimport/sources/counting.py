@@ -1,11 +1,14 @@
-"""Count records with a regular expression, to check what `cut` and `read` did.
+"""Count records and lines by Polars: many bytes at once, and without the GIL.
 
-Polars runs the expression: a different engine, without the GIL, and no code in common with cutting.
+`count_records` and `count_line_starts` check what `cut` and `read` did, and have no code in common with
+them; `count_line_ends` is for cutting.
 """
 
 from __future__ import annotations
 
 import polars as pl
+
+_LF, _SPACE = ord("\n"), ord(" ")
 
 
 def count_records(data: bytes, record: str) -> tuple[int, int]:
@@ -32,3 +35,28 @@ def count_records(data: bytes, record: str) -> tuple[int, int]:
         records += 1
         size += len(match)
     return records, size
+
+
+def count_line_ends(data: bytes) -> tuple[int, bool]:
+    """Count the LFs of some data, and say whether white space follows one of them, such as another LF."""
+    values = _bytes(data)
+    ends = values == _LF
+    return int(ends.sum()), bool((ends & (values.shift(-1) <= _SPACE)).any())
+
+
+def count_line_starts(data: bytes, before: int) -> int | None:
+    """Count the lines that begin in some data, without empty ones.
+
+    Args:
+        before: The byte before the data; LF at the beginning of a text.
+
+    Returns:
+        None if a line begins with white space: it may be blank.
+    """
+    values = _bytes(data)
+    starts = (values.shift(1, fill_value=before) == _LF) & (values != _LF)
+    return None if (starts & (values <= _SPACE)).any() else int(starts.sum())
+
+
+def _bytes(data: bytes) -> pl.Series:
+    return pl.Series([data], dtype=pl.Binary).cast(pl.List(pl.UInt8)).explode()

@@ -54,6 +54,7 @@ _TEXTS = {
 }
 """Patterns at the beginning of a text that is not a table, apart from white space. XML has a tag that
 is closed, unlike the header `<TICKER>,<DATE>` of some exchanges."""
+_ANY_CASE = re.IGNORECASE | re.DOTALL
 _SQL = re.compile(
     rb"""(?:\s++|--[^\n]*(?:\n|\Z)|/\*.*?\*/;?|\\(?:un)?restrict\b[^\n]*)*+
     (?:insert\s+(?:or\s+\w+\s+)?into\s+\S|replace\s+into\s+\S|copy\s+\S+[^;]*\sfrom\s+stdin
@@ -76,9 +77,10 @@ LEAST_LINES = 3
 SHARE_FILLED = 0.8
 _OBJECT_LINES = re.compile(rb"\{[^\n]*\n\s*\{")
 _ARRAY_OF_OBJECTS = re.compile(rb"\[\s*[{\]]")
+_ARRAY_ABOVE_OBJECT = re.compile(rb"\[[^\n]*\][ \t\r]*\n\s*\{")
 _first_value = json.JSONDecoder().raw_decode
 _TAR = slice(257, 262)
-_CONTROLS = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
+_CONTROLS = bytes([*range(0x09), *range(0x0E, 0x1B), *range(0x1C, 0x20)])
 _MOST_CONTROLS = 32
 _SHARE_OF_CONTROLS = 0.3
 _SHARE_OF_CONTROLS_WITHOUT_UTF8 = 0.05
@@ -93,7 +95,7 @@ def check_is_text(path: str, kind: str, head: bytes) -> None:
     looks_like = [name for magic, name in _LOOKS_LIKE.items() if head.startswith(magic)]
     if head[_TAR] == b"ustar":
         looks_like.append("a tar archive")
-    controls = len(_CONTROLS.findall(head))
+    controls = len(head) - len(head.translate(None, _CONTROLS))
     if head.startswith(b"ORC") and controls:  # ORCID may be the name of a column
         looks_like.append("an ORC file")
     share = _SHARE_OF_CONTROLS if _is_utf8(head) else _SHARE_OF_CONTROLS_WITHOUT_UTF8
@@ -128,7 +130,7 @@ def _other_text(head: bytes) -> str | None:
     """Return what a text is by how it begins, if that is not a table."""
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     for pattern, name in _TEXTS.items():
-        if re.match(pattern, text, re.IGNORECASE | re.DOTALL):
+        if re.match(pattern, text, _ANY_CASE):
             return name
     return "a file of SQL statements" if _SQL.match(text) else None
 
@@ -194,6 +196,8 @@ def format_of_text(head: bytes, given: str | None) -> str:
     if given not in (None, "json", "jsonl"):
         return given
     if head.startswith(b"["):
+        if _ARRAY_ABOVE_OBJECT.match(head):  # one line of JSON Lines that is no object
+            return "jsonl"
         is_array = _ARRAY_OF_OBJECTS.match(head) is not None or given == "json"
         return "json" if is_array else given or "csv"
     if head.startswith(b"{"):

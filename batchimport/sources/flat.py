@@ -15,8 +15,9 @@ from batchimport.sources.json_decoder import decode_raw, repeated_keys
 from batchimport.sources.json_records import JsonRecords
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterator, Sequence
 
+    from batchimport.model import FieldError, Reject, Stage
     from batchimport.schema import Column
 
 JOINT = "."
@@ -116,6 +117,10 @@ class FlatRecords(JsonRecords):
         """Return the record's keys; what is wrong with the record itself comes first."""
         self._records.values(index)
         return super().values(index)
+
+    def reject(self, index: int, stage: Stage, errors: Sequence[FieldError]) -> Reject:
+        """Return the reject of a record."""
+        return self._records.reject(index, stage, errors)
 
     def _locate(self, index: int) -> tuple[int | None, int, bytes]:
         return self._records._locate(index)  # noqa: SLF001 - of the same family

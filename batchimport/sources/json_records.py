@@ -55,11 +55,15 @@ class JsonRecords(LocatedRecords):
         """Return the number of records."""
         return self._chunk.records
 
+    def line(self, index: int) -> bytes:
+        """Return one record, without splitting the others."""
+        return self.lines[index]
+
     def values(self, index: int) -> dict[str, Any]:
         """Return the line's object, if it is one and has no key twice."""
         if index in self.too_long:
             raise too_long()
-        line = self.lines[index]
+        line = self.line(index)
         decode_utf8(line)
         try:
             record = _decode(line)
@@ -82,11 +86,11 @@ class JsonRecords(LocatedRecords):
 
     def keys(self, index: int) -> Collection[str] | None:
         """Return the keys of the line's object."""
-        return decode_raw(self.lines[index])
+        return decode_raw(self.line(index))
 
     def row(self, index: int) -> dict[str, Any]:
         """Return the values of the columns; nested ones as the JSON text that stands there."""
-        raw = decode_raw(self.lines[index])
+        raw = decode_raw(self.line(index))
         row: dict[str, Any] = {}
         for column in self._columns:
             if column.name in raw:

@@ -39,12 +39,13 @@ LEAST_TAKEN = 2
 _SAMPLE = 500
 """Lines of a chunk that are looked at for new shapes."""
 _RARE = 100
-"""A shape is learned if one line in this many has it."""
+"""A shape is learned if one line in this many has it. Lines are looked at for shapes if as many are left."""
 _MOST_TRIED = 100
 _TRIAL = 50_000
 """Lines after which it is decided whether shapes pay."""
 _LEAST_SHARE = 4
 """They pay if they take one line in this many: a line that no shape takes costs a tenth more."""
+_PAUSE = 8
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _strings = msgspec.json.Decoder(list[str]).decode
@@ -101,22 +102,29 @@ def decode(
     if excluded:
         texts = texts.clone().scatter(excluded, None)
     rows, left = shapes.decode(texts)
-    frame, deferred = rows.clear(), excluded
-    if left.any():
-        rest = texts.filter(left)
-        places = left.arg_true().cast(pl.UInt32).filter(rest.is_not_null())
-        lines = [text.encode() for text in rest.drop_nulls()]
-        frame, others = decoder.decode(lines, b"\n".join(lines), frozenset())
-        frame = frame.with_columns(places.gather(frame.get_column(INDEX)).alias(INDEX))
-        deferred = sorted([*excluded, *places.gather(others).to_list()])
+    places = (left & texts.is_not_null()).arg_true().cast(pl.UInt32)
+    deferred = {*excluded, *places}
+    if len(places) and shapes.try_rest():
+        lines = texts.gather(places).cast(pl.Binary).to_list()
+        frame, _ = decoder.decode(lines, b"\n".join(lines), frozenset())
+        if schema.vectorised:
+            frame = frame.filter(schema.accepts_rows(frame))
+        shapes.tried_rest(len(lines), frame.height)
+        if frame.height:
+            found = places.gather(frame.get_column(INDEX)).alias(INDEX)
+            rows = pl.concat([rows, frame.with_columns(found)]).sort(INDEX)
+            deferred.difference_update(found)
     if schema.vectorised:
-        return rows, frame, deferred
-    return None, pl.concat([rows, frame]).sort(INDEX), deferred
+        return rows, rows.clear(), sorted(deferred)
+    return None, rows, sorted(deferred)
 
 
 def split(data: bytes) -> pl.Series | None:
-    """Return the lines of a text; None if it is not UTF-8."""
+    """Return the lines of a text, without the LFs; None if it is not UTF-8."""
     try:
+        # It would take other texts for compressed ones, and remove CRs.
+        if data.startswith(b"{") and b"\r" not in data:
+            return pl.read_lines(data).to_series()
         whole = pl.Series([data.removesuffix(b"\n")], dtype=pl.Binary).cast(pl.String)
     except pl.exceptions.PolarsError:
         return None
@@ -133,6 +141,8 @@ class Shapes:
         self._known: tuple[LinePattern, ...] = ()
         self._tried: set[Keys] = set()
         self._seen = self._taken = 0
+        self._enough = 1 / _RARE
+        self._pause = 0
 
     def suit(self, lines: int) -> bool:
         """Return whether a chunk with this many lines should be decoded by shapes.
@@ -142,6 +152,20 @@ class Shapes:
         """
         pays = self._seen < _TRIAL or self._taken * _LEAST_SHARE >= self._seen
         return pays and lines >= LEAST_LINES
+
+    def try_rest(self) -> bool:
+        """Say whether the typed decoder should try the lines of a chunk that no shape takes.
+
+        That is in vain where most of them are bad: then it tries one chunk in `_PAUSE`, to see whether
+        that has changed.
+        """
+        self._pause = max(0, self._pause - 1)
+        return not self._pause
+
+    def tried_rest(self, lines: int, accepted: int) -> None:
+        """Learn how many lines the typed decoder has accepted."""
+        if accepted * _LEAST_SHARE < lines:
+            self._pause = _PAUSE
 
     @property
     def known(self) -> tuple[LinePattern, ...]:
@@ -158,17 +182,27 @@ class Shapes:
         known = self._known
         chunk.take(known)
         left = int(chunk.left.sum())
-        if left * _RARE > len(lines) and self._learn(lines.filter(chunk.left)) != known:
-            chunk.take([pattern for pattern in self._known if pattern not in known])
-            left = int(chunk.left.sum())
+        if left > self._enough * len(lines):
+            learned = self._learn(lines.filter(chunk.left), known)
+            if new := [pattern for pattern in learned if pattern not in known]:
+                chunk.take(new)
+                left = int(chunk.left.sum())
+            else:  # bad records, mostly: look again when there are more of them
+                self._enough = 2 * left / len(lines)
         with self._lock:
             self._seen += len(lines)
             self._taken += len(lines) - left
         return chunk.rows(), chunk.left
 
-    def _learn(self, lines: pl.Series) -> tuple[LinePattern, ...]:
-        """Learn the shapes that are most frequent in some lines; return all that are known."""
+    def _learn(self, lines: pl.Series, known: tuple[LinePattern, ...]) -> tuple[LinePattern, ...]:
+        """Learn the shapes that are most frequent in some lines; return all that are known.
+
+        Args:
+            known: Those that the lines do not have. If others are known by now, they come first.
+        """
         with self._lock:
+            if self._known != known:
+                return self._known
             sample = lines.gather_every(len(lines) // _SAMPLE + 1).drop_nulls().to_list()
             examples = sorted(self._by_keys(sample).items(), key=lambda item: -len(item[1]))
             for keys, found in examples:
@@ -215,7 +249,7 @@ class _Chunk:
         self._index = pl.int_range(len(lines), dtype=pl.UInt32, eager=True).alias(INDEX)
         self._with_key: dict[str, pl.Series] = {}
         self._frames: list[pl.DataFrame] = []
-        self.left = pl.repeat(value=True, n=len(lines), dtype=pl.Boolean, eager=True)
+        self.left = _all_true(len(lines))
 
     def take(self, patterns: Sequence[LinePattern]) -> None:
         """Try some patterns on the lines that are left.
@@ -284,7 +318,7 @@ def _decode(
     pattern: LinePattern, lines: pl.Series, groups: list[pl.Series], columns: tuple[Column, ...]
 ) -> tuple[pl.DataFrame, pl.Series]:
     """Return the columns of lines that matched, and which rows certainly are what is written."""
-    fits = pl.repeat(value=True, n=len(lines), dtype=pl.Boolean, eager=True)
+    fits = _all_true(len(lines))
     escaped = lines.str.contains("\\", literal=True).arg_true()
     series: dict[str, pl.Series] = {}
     for column, raw in zip(pattern.columns, groups, strict=True):
@@ -308,6 +342,10 @@ def _decode(
             nulls = missing.cast(column.dtype).new_from_index(0, len(lines))
             series[column.name] = nulls.alias(column.name)
     return pl.DataFrame([series[column.name] for column in columns]), fits
+
+
+def _all_true(rows: int) -> pl.Series:
+    return pl.Series([True]).new_from_index(0, rows)
 
 
 def _unescape(raw: pl.Series, lines: pl.Series, *, is_json: bool) -> tuple[pl.Series, list[int]]:

@@ -1,4 +1,4 @@
-"""Several files as one sequence of records; a chunk never spans two files.
+"""Several files as one sequence of records; `cut` ends a chunk where its file ends.
 
 Positions are those of the files laid end to end. Files are opened on demand, and only a limited number
 of them is open at a time.
@@ -9,21 +9,25 @@ from __future__ import annotations
 import threading
 from bisect import bisect_right
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from batchimport.errors import SourceChangedError
 from batchimport.model import Chunk, Position
+from batchimport.sources.base import OneFile, TextSource
 from batchimport.sources.bytes.file import digest_of
+from batchimport.sources.joined import join, whole_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from batchimport.schema import RecordSchema
-    from batchimport.sources.base import Batch, Source
+    from batchimport.sources.base import Batch, Piece, Source
 
 OPEN_FILES = 64
+PAUSED_FILES = 5_000
+"""Files of which all is kept but the descriptor: 2 to 14 KB each."""
 MOST_NOTES = 6
 
 
@@ -32,6 +36,9 @@ class ManySource:
 
     Args:
         open_file: Opens the file with this name and index.
+
+    Attributes:
+        reads_together: Chunks of several files are read as one: all are text of the same format.
     """
 
     def __init__(self, names: Sequence[str], open_file: Callable[[int], Source]) -> None:
@@ -47,7 +54,7 @@ class ManySource:
         self._ends = _ends([fact.size for fact in facts])
         formats = {fact.format for fact in facts}
         self.name = f"{names[0]} and {len(names) - 1} more"
-        self.format = formats.pop() if len(formats) == 1 else "mixed"
+        self.format = facts[0].format if len(formats) == 1 else "mixed"
         self.size = self._ends[-1]
         self.fingerprint = "\n".join(fact.fingerprint for fact in facts)
         self.modified = digest_of("\n".join(fact.modified for fact in facts).encode())
@@ -55,6 +62,8 @@ class ManySource:
             name: header for fact in facts for name, header in fact.headers.items()
         }
         self.forms = tuple(form for fact in facts for form in fact.forms)
+        are_texts = all(isinstance(fact, TextSource) for fact in facts)
+        self.reads_together = are_texts and len(formats) == 1
         self.block_bytes = max(fact.block_bytes for fact in facts)
         schemas = [fact.declared for fact in facts if fact.declared is not None]
         self.declared = reduce(_merge_schemas, schemas) if len(schemas) == len(facts) else None
@@ -92,6 +101,29 @@ class ManySource:
         at, local = self._local(chunk)
         with self._files.use(at) as file:
             return file.read(local, schema)
+
+    def read_together(self, chunks: Sequence[Chunk], schema: RecordSchema) -> Batch:
+        """Read and parse chunks that follow each other, as one."""
+        batches: list[Batch] = []
+        pieces: list[Piece] = []
+
+        def parse() -> None:
+            if pieces:
+                batches.append(pieces[0].source.read_pieces(tuple(pieces), schema))
+                pieces.clear()
+
+        for chunk in chunks:
+            at, local = self._local(chunk)
+            with self._files.use(at) as file:
+                piece = file.piece(local) if isinstance(file, OneFile) else None
+                if piece is None or (pieces and not piece.is_like(pieces[0])):
+                    parse()
+                if piece is not None:
+                    pieces.append(piece)
+                else:
+                    batches.append(file.read(local, schema))
+        parse()
+        return replace(join(batches), chunk=whole_of(chunks))
 
     def digest(self, chunk: Chunk) -> str:
         """Return the hash of the chunk's bytes."""
@@ -196,12 +228,16 @@ class _Open:
 
 
 class _OpenFiles:
-    """Files by index: opened on demand; the least recently used one is closed first."""
+    """Files by index: opened on demand; the least recently used one is closed first.
+
+    Most can be paused: their descriptor is closed, but what was found out about them is kept.
+    """
 
     def __init__(self, open_file: Callable[[int], Source]) -> None:
         self._open_file = open_file
         self._lock = threading.Lock()
         self._open: dict[int, _Open] = {}
+        self._paused: dict[int, OneFile] = {}
         self._known: dict[int, tuple[str, str]] = {}
         self.detected: Mapping[str, dict[str, Any]] = {}
 
@@ -218,15 +254,20 @@ class _OpenFiles:
             SourceChangedError: If it is not what it was when it was first opened.
         """
         with self._lock:
-            entry = self._open.pop(at, None) or _Open(self._reopen(at))
+            entry = self._open.pop(at, None) or _Open(self._resumed(at) or self._reopen(at))
             self._open[at] = entry
             entry.users += 1
-            self._close_idle()
+            if len(self._open) > OPEN_FILES:
+                self._close_idle()
         try:
             yield entry.source
         finally:
             with self._lock:
                 entry.users -= 1
+
+    def _resumed(self, at: int) -> Source | None:
+        source = self._paused.pop(at, None)
+        return cast("Source", source) if source is not None and source.resume() else None
 
     def _reopen(self, at: int) -> Source:
         source = self._open_file(at)
@@ -244,11 +285,16 @@ class _OpenFiles:
 
     def _close_idle(self) -> None:
         idle = [at for at, entry in self._open.items() if not entry.users]
-        for at in idle[: max(0, len(self._open) - OPEN_FILES)]:
-            self._open.pop(at).source.close()
+        for at in idle[: len(self._open) - OPEN_FILES]:
+            source = self._open.pop(at).source
+            if not isinstance(source, OneFile) or not source.pause():
+                source.close()
+            elif len(self._paused) < PAUSED_FILES:
+                self._paused[at] = source
 
     def close(self) -> None:
         with self._lock:
             for entry in self._open.values():
                 entry.source.close()
             self._open.clear()
+            self._paused.clear()

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from batchimport.errors import UsageError
 from batchimport.object_store import is_url
-from batchimport.sources.bytes.archive import INSIDE, Archives, is_workbook, open_bytes
+from batchimport.sources.bytes.archive import Archives, is_workbook, open_bytes
 from batchimport.sources.bytes.compression import plain_name
 from batchimport.sources.bytes.file import HEAD_BYTES
 from batchimport.sources.bytes.unpack import on_disk, open_text
 from batchimport.sources.detect import check_is_meant, check_is_text, format_of_text
 from batchimport.sources.paths import is_kept, name_of, names_of, split_member
-from batchimport.sources.registry import FORMATS, spelled
+from batchimport.sources.registry import FORMATS, INSIDE, spelled
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -216,6 +216,8 @@ def _binary_format_of(file: TextFile) -> str | None:
 
 def _decide(path: str, head: bytes, kind: str | None, options: SourceOptions) -> str:
     detected = format_of_text(head, kind)
+    if detected == "tsv" and options.format is None and b"\t" not in head:
+        detected = "csv"  # as many delimiters as there are, but no tab
     if options.format != "jsonl":
         return detected
     if detected == "json":

@@ -12,8 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 from batchimport.errors import UsageError
 from batchimport.object_store import STORES, WEB, file_name, find, is_url, parse
-from batchimport.sources.bytes.archive import INSIDE, members_of
-from batchimport.sources.registry import FORMATS
+from batchimport.sources.registry import FORMATS, INSIDE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -104,6 +103,8 @@ def _files_of(word: str) -> Iterator[str]:
 
 def _members_of(archive: str, inside: str) -> Iterator[str]:
     """Yield the paths of the members that a name or a pattern means; a name is looked up on use."""
+    from batchimport.sources.bytes.archive import members_of  # noqa: PLC0415 - not for `--help`
+
     names = [inside]
     if glob.has_magic(inside) or not inside or inside.endswith("/"):
         names = members_of(archive, inside)

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 
 from batchimport.plugins import register
 
+INSIDE = "!/"
+"""Between the path of an archive and the name of a member, or a pattern of names."""
+
 
 @dataclass(frozen=True, slots=True)
 class Format:

@@ -227,8 +227,20 @@ class ShapedSource:
 
     def read(self, chunk: Chunk, schema: RecordSchema) -> Batch:
         """Read and parse a chunk."""
+        return self._shaped(schema, partial(self._source.read, chunk))
+
+    @property
+    def reads_together(self) -> bool:
+        """Whether chunks of several files are read as one."""
+        return getattr(self._source, "reads_together", False)
+
+    def read_together(self, chunks: Sequence[Chunk], schema: RecordSchema) -> Batch:
+        """Read and parse chunks that follow each other, as one."""
+        many: Any = self._source
+        return self._shaped(schema, partial(many.read_together, chunks))
+
+    def _shaped(self, schema: RecordSchema, read: Callable[[RecordSchema], Batch]) -> Batch:
         is_text = self.format in FORMATS and FORMATS[self.format].is_untyped
-        read = partial(self._source.read, chunk)
         return self.shape.read(schema, read, is_text=is_text)
 
 

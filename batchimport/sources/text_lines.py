@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from batchimport.model import Chunk, Position
 from batchimport.sources.bytes.file import BLOCK_BYTES
+from batchimport.sources.counting import count_line_ends, count_line_starts
 
 if TYPE_CHECKING:
     from batchimport.sources.bytes.file import TextFile
@@ -15,6 +16,8 @@ BLANK = b" \t\r"
 REACH_BYTES = 4 * 1024 * 1024
 MARGIN = 1.05
 LEAST_BYTES = 4096
+WORTH_POLARS_BYTES = 128 * 1024
+"""Fewer bytes are looked at one by one in less time."""
 
 
 class Lines:
@@ -51,10 +54,10 @@ class Lines:
         stop = min(self._text.size, start.position + max_bytes)
         while position < stop and records < limit:
             enough = int(self._typical_bytes * (limit - records) * MARGIN) + LEAST_BYTES
-            raw, masked = self._whole_records(position, stop, min(BLOCK_BYTES, enough))
-            if not raw:
+            raw, masked, end = self._whole_records(position, stop, min(BLOCK_BYTES, enough))
+            if not end:
                 break
-            size, taken, ended = self._take(masked, limit - records)
+            size, taken, ended = self._take(masked, end, limit - records)
             self._typical_bytes = size / max(1, taken)
             lines += ended if masked is raw else self._lines_in(raw[:size])
             is_plain = is_plain and masked is raw
@@ -82,30 +85,30 @@ class Lines:
 
     def _whole_records(
         self, position: int, stop: int, wanted: int = BLOCK_BYTES
-    ) -> tuple[bytes, bytes]:
-        """Return whole records from `position`, about `wanted` bytes, and the same bytes masked.
+    ) -> tuple[bytes, bytes, int]:
+        """Return about `wanted` bytes from `position`, the same bytes masked, and where records end.
 
-        Both are empty if no record ends by `stop`.
+        Of what follows the last record that is whole, nothing ends a record; 0 if none ends by `stop`.
         """
         while True:
             raw = self._text.read_at(position, min(wanted, stop - position))
             at_end = position + len(raw) == self._text.size
             masked = self._mask(raw, at_end=at_end)
-            if at_end:
-                return raw, masked
-            end = masked.rfind(b"\n") + 1
+            end = len(raw) if at_end else masked.rfind(b"\n") + 1
             if end or position + len(raw) >= stop:
-                whole = raw[:end]
-                return whole, whole if masked is raw else masked[:end]
+                return raw, masked, end
             wanted *= 4
 
-    def _take(self, masked: bytes, limit: int) -> tuple[int, int, int]:
-        """Return the bytes, number and lines of the first `limit` records or fewer."""
-        ends = masked.count(b"\n")
-        lines = ends + (not masked.endswith(b"\n"))
-        blanks = self._count_blanks(masked)
+    def _take(self, masked: bytes, end: int, limit: int) -> tuple[int, int, int]:
+        """Return the bytes, number and lines of the first `limit` records before `end`, or of fewer."""
+        if len(masked) < WORTH_POLARS_BYTES:
+            ends, may_be_blank = masked.count(b"\n"), True
+        else:
+            ends, may_be_blank = count_line_ends(masked)
+        lines = ends + (masked[end - 1 : end] != b"\n")
+        blanks = self._count_blanks(masked, end, within=may_be_blank)
         if lines - blanks <= limit:
-            return len(masked), lines - blanks, lines
+            return end, lines - blanks, lines
         if not blanks:  # from the right, since only a few are too many
             return len(masked.rsplit(b"\n", ends - limit + 1)[0]) + 1, limit, limit
         size = lines = records = 0
@@ -115,7 +118,7 @@ class Lines:
             size += len(line) + 1
             lines += 1
             records += bool(line.strip(self._blank))
-        return min(size, len(masked)), records, lines
+        return min(size, end), records, lines
 
     def ends_in(self, data: bytes) -> int:
         """Count the line ends in a piece of text."""
@@ -127,13 +130,19 @@ class Lines:
     def _lines_in(self, data: bytes) -> int:
         return self.ends_in(data) + (data[-1:] not in self.line_ends)
 
-    def _count_blanks(self, whole: bytes) -> int:
+    def _count_blanks(self, masked: bytes, end: int, *, within: bool) -> int:
+        """Count the blank lines before `end`.
+
+        Args:
+            within: Lines between the first and the last one may be blank.
+        """
         if self.keeps_blank:
             return 0
-        first = whole[: whole.find(b"\n")] if b"\n" in whole else whole
-        blanks = len(self._blank_line.findall(whole)) + (not first.strip(self._blank))
-        last = whole.rfind(b"\n") + 1
-        ends_blank = 0 < last < len(whole) and not whole[last:].strip(self._blank)
+        first = masked.find(b"\n", 0, end)
+        blanks = len(self._blank_line.findall(masked)) if within else 0
+        blanks += not masked[: first if first >= 0 else end].strip(self._blank)
+        last = masked.rfind(b"\n", 0, end) + 1
+        ends_blank = 0 < last < end and not masked[last:end].strip(self._blank)
         return blanks + ends_blank
 
     def end_of_record(self, position: int) -> int:
@@ -189,6 +198,16 @@ class Lines:
 
         Shares no code with `cut`, so that it can check it.
         """
+        records, before = 0, ord("\n")
+        for block in self._text.blocks(position):
+            starts = count_line_starts(block, before)
+            if starts is None:
+                return self._count_one_by_one(position)
+            records, before = records + starts, block[-1]
+        return records
+
+    def _count_one_by_one(self, position: int) -> int:
+        """Count the same where lines begin with white space."""
         records = 0
         blank_so_far = True
         for block in self._text.blocks(position):

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import fcntl
 import glob
 import os
-import secrets
 import stat
 import sys
-import tempfile
 import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -39,6 +36,8 @@ def write_atomically(path: Path, parts: Iterable[bytes], *, mode: int | None = N
     Raises:
         FatalError: If the disk does not take it.
     """
+    import tempfile  # noqa: PLC0415 - not for `--help`
+
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and not path.is_file():  # /dev/stdout, a pipe
@@ -133,6 +132,8 @@ def exchange(path: Path, other: Path) -> bool:
     Raises:
         OSError: If it fails for another reason.
     """
+    import ctypes  # noqa: PLC0415 - rarely needed
+
     library = ctypes.CDLL(None, use_errno=True)
     names = os.fsencode(path), os.fsencode(other)
     at_current = -100
@@ -279,5 +280,5 @@ def _open_unseen(folder: Path) -> tuple[int, Path | None]:
     flags = os.O_RDWR | os.O_CLOEXEC
     with suppress(OSError, AttributeError):  # not on macOS, NFS, …
         return os.open(folder, flags | os.O_TMPFILE, 0o666), None
-    hidden = folder / f"{PREFIX}{secrets.token_hex(8)}"
+    hidden = folder / f"{PREFIX}{os.urandom(8).hex()}"
     return os.open(hidden, flags | os.O_CREAT | os.O_EXCL, 0o666), hidden

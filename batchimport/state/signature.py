@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hmac
 import os
-import secrets
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -41,10 +40,10 @@ def _key(folder: Path | None) -> bytes:
         private_directory(folder)
         path = folder / "key"
         if not path.exists():
-            draft = folder / f".{secrets.token_hex(8)}"
+            draft = folder / f".{os.urandom(8).hex()}"
             descriptor = open_ours(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
             with os.fdopen(descriptor, "wb") as file:
-                file.write(secrets.token_bytes(KEY_BYTES))
+                file.write(os.urandom(KEY_BYTES))
                 file.flush()
                 os.fsync(descriptor)
             with suppress(FileExistsError):  # another process was first

@@ -95,9 +95,9 @@ def test_a_job_of_many_files_is_continued(workdir: Workdir) -> None:
 
 
 def test_files_killed_in_between_end_as_if_unbroken(workdir: Workdir) -> None:
-    """SIGKILL while files are read; also a limit counts over all files."""
-    for at in range(20):
-        workdir.lines(f"f{at:02}.jsonl", [{"id": at * 1000 + n} for n in range(300)])
+    """SIGKILL while files are read, three in a chunk; also a limit counts over all files."""
+    for at in range(200):
+        workdir.lines(f"f{at:03}.jsonl", [{"id": at * 1000 + n} for n in range(30)])
     process = workdir.start("run", "f*.jsonl", "--chunk-size", 100, "--progress", "json")
     assert process.stderr is not None
     for line in process.stderr:
@@ -107,7 +107,7 @@ def test_files_killed_in_between_end_as_if_unbroken(workdir: Workdir) -> None:
     process.communicate()
     whole = workdir.run("f*.jsonl")
     assert (whole["resumed"], whole["successful"]) == (True, 6000)
-    counts = query(workdir.path / "f00.db", "SELECT count(*), count(DISTINCT id) FROM f00")
+    counts = query(workdir.path / "f000.db", "SELECT count(*), count(DISTINCT id) FROM f000")
     assert counts == [(6000, 6000)]
     limited = workdir.run("f*.jsonl", "--limit", 700, "--table", "some")
     assert (limited["status"], limited["successful"]) == ("completed", 700)

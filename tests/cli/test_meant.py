@@ -89,8 +89,8 @@ def test_a_header_without_a_known_name(workdir: Workdir) -> None:
 
 def test_one_column_is_said(workdir: Workdir) -> None:
     """A delimiter that was not found shows as one column."""
-    workdir.write("u.csv", "id~name\n1~Ann\n")
-    assert "read as one column, 'id~name'" in workdir.call("run", "u.csv").err
+    workdir.write("u.csv", "id§name\n1§Ann\n")
+    assert "read as one column, 'id§name'" in workdir.call("run", "u.csv").err
 
 
 @pytest.mark.parametrize("sink", ["sqlite:///u.db", "duckdb:///u.duckdb", "parquet:///u"])

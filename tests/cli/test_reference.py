@@ -95,7 +95,7 @@ def codes_in(path: Path) -> Iterator[str]:
             case ast.Assign(targets=[ast.Name(id="_CODES")], value=ast.Dict(values=values)):
                 for each in values:
                     yield from strings(each.elts[0] if isinstance(each, ast.Tuple) else each)
-            case ast.Assign(targets=[ast.Name(id="_BRANCHES")], value=ast.Dict(keys=keys)):
+            case ast.Assign(targets=[ast.Name(id="_OWN_MESSAGES")], value=ast.Dict(keys=keys)):
                 yield from chain(*map(strings, filter(None, keys)))
 
 

@@ -403,7 +403,8 @@ def test_restart_leaves_a_job_that_runs_elsewhere_alone(
     while Path(f"/proc/{running.pid}/stat").read_text().rpartition(") ")[2][0] != "T":
         time.sleep(0.02)  # noqa: TID251 - a moment of a real process
     again = ["--restart", "--if-exists", "truncate", "--state-dir", "other"]
-    assert workdir.call("run", *options, *again).code == 6
-    running.send_signal(signal.SIGCONT)
+    refused = workdir.call("run", *options, *again)
+    running.send_signal(signal.SIGCONT)  # before anything is asserted: it must not stay stopped
     out, _ = running.communicate(timeout=60)
+    assert refused.code == 6
     assert (json.loads(out)["status"], json.loads(out)["successful"]) == ("completed", 40)

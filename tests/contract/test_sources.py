@@ -11,6 +11,10 @@ import polars as pl
 import pytest
 import xlsxwriter
 
+from batchimport.errors import SourceChangedError, UsageError
+from batchimport.model import Position, SourceOptions
+from batchimport.sources.many import OPEN_FILES
+from batchimport.sources.opening import open_source
 from batchimport.testing.sources import RECORDS, SOURCE_CHECKS, SourceCase
 from tests.helpers.toy_source import write_boxes
 
@@ -115,3 +119,17 @@ def case(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SourceCase]
 def test_the_contract(case: SourceCase, check: Callable[[SourceCase], None]) -> None:
     """What any source must guarantee, also one of another package."""
     check(case)
+
+
+def test_a_file_that_changed_while_it_was_not_held_open_is_refused(tmp_path: Path) -> None:
+    """More files than are held open: the descriptor is closed meanwhile, what is known of the file is not."""
+    paths = [_write(tmp_path, f"{at:03}.jsonl", b'{"id": 1}\n') for at in range(2 * OPEN_FILES)]
+    source = open_source([str(path) for path in paths], SourceOptions())
+    assert source.count() == len(paths)
+    paths[0].write_bytes(b'{"id": 2}\n')
+    with pytest.raises(SourceChangedError, match="while the job ran"):
+        source.cut(Position(), 1, 1000)
+    paths[1].unlink()
+    with pytest.raises(UsageError, match="no such file"):
+        source.cut(Position(10, 1), 1, 1000)
+    source.close()

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from tests.helpers import mariadb, web
 from tests.helpers.breaks import BREAKS
 from tests.helpers.cli import ROOT
 from tests.helpers.forked import run_tests
+from tests.helpers.postgres import PostgresServer
 
 PAGE = (ROOT / "docs" / "promises.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _servers(postgres: PostgresServer) -> None:
+    """Start those of this process, and the tests need not start their own."""
+    for start in (mariadb.server, web.shared_s3):
+        with suppress(pytest.skip.Exception):
+            start()
 
 
 @pytest.mark.parametrize("name", BREAKS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,9 @@ POINTS = (
     "during-export",
     "file-written",
 )
+
+IN_THE_SINK = POINTS[1:8]
+"""At these the destination is in the midst of something; the others are the same for all of them."""
 
 SIZES = [
     *(("sqlite", 4), ("postgresql", 5), ("duckdb", 3), ("parquet", 7), ("mysql", 6)),
@@ -70,10 +74,28 @@ def test_killed_over_a_replay(
     kind: str, size: int, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     """At every point; then every record is stored once, given up, or a reject."""
+    points = POINTS if kind in ("sqlite", "s3") else IN_THE_SINK
+    killed_over_a_replay(kind, size, points, tmp_path, request)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "size"), [("postgresql", 5), ("duckdb", 3), ("parquet", 7), ("mysql", 6)]
+)
+def test_killed_at_every_point_of_a_replay(
+    kind: str, size: int, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Also where the destination has nothing to do."""
+    killed_over_a_replay(kind, size, POINTS, tmp_path, request)
+
+
+def killed_over_a_replay(
+    kind: str, size: int, points: Sequence[str], tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     place = new_victim(kind, tmp_path / "a", request).destination
     folder = tmp_path / "b"
     imported(folder, place, size)
-    for point in POINTS:
+    for point in points:
         assert replay(folder, place, f"{point}=kill").code == KILLED, point
     summary = replay(folder, place).summary
     good = [at for at in range(RECORDS) if at % 3 or at % 4 == 0]

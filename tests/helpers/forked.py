@@ -1,7 +1,7 @@
 """Run the command line hundreds of times, in processes forked from one that has imported it all.
 
-A fork behaves like a process that was started anew, at a tenth of the cost. The parent has started
-no thread of Polars, which would not survive the fork.
+A fork behaves like a process that was started anew, at a tenth of the cost. The parent has imported
+`tests/helpers/preloaded.py`, and has started no thread of Polars, which would not survive the fork.
 """
 
 from __future__ import annotations
@@ -15,46 +15,23 @@ import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from batchimport import failpoints, importer
-from batchimport.cli import main, run
-from batchimport.display import lines, report
-from batchimport.sinks.duckdb import sink as duckdb
-from batchimport.sinks.mysql import sink as mysql
-from batchimport.sinks.parquet import sink as parquet
-from batchimport.sinks.parquet import store
-from batchimport.sinks.postgres import sink as postgres
-from batchimport.sinks.sqlite import sink as sqlite
-from batchimport.sources.csv import source as csv_source
-from batchimport.sources.jsonl import source as jsonl_source
+from batchimport import failpoints
+from batchimport.cli import main
 from tests.helpers import breaks
 from tests.helpers.cli import ROOT, SERVERS, Ended, environment
 from tests.helpers.tracing import trace
 
-PRELOADED = (
-    importer,
-    run,
-    lines,
-    report,
-    sqlite,
-    duckdb,
-    parquet,
-    store,
-    postgres,
-    mysql,
-    csv_source,
-    jsonl_source,
-    pytest,
-)
 LONGEST_SECONDS = 60
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload([__name__])
+_context.set_forkserver_preload(["tests.helpers.preloaded"])
 
 
 @dataclass(frozen=True)
@@ -163,10 +140,14 @@ class TestRun:
 
 
 def run_tests(broken: str, tests: Sequence[str], folder: Path) -> TestRun:
-    """Run tests with a deliberate mistake of `tests.helpers.breaks`, in a process of their own."""
+    """Run tests with a deliberate mistake of `tests.helpers.breaks`, in a process of their own.
+
+    They use the servers that this process has started, and have databases of their own there.
+    """
     ours, theirs = _context.Pipe()
     log = folder / "log"
-    process = _context.Process(target=_test, args=(broken, tests, folder / "tests", log, theirs))
+    known = dict(os.environ)
+    process = _context.Process(target=_test, args=(broken, tests, folder, known, theirs))
     process.start()
     theirs.close()
     try:
@@ -178,13 +159,18 @@ def run_tests(broken: str, tests: Sequence[str], folder: Path) -> TestRun:
         process.join()
 
 
-def _test(broken: str, tests: Sequence[str], folder: Path, log: Path, result: Connection) -> None:
+def _test(
+    broken: str, tests: Sequence[str], folder: Path, known: Mapping[str, str], result: Connection
+) -> None:
     os.chdir(ROOT)
-    with log.open("w") as stream:
+    os.environ.update(known)
+    with (folder / "log").open("w") as stream:
         os.dup2(stream.fileno(), 1)
         os.dup2(stream.fileno(), 2)
+    # Its commands are forked by the server that has forked this process, not by another one.
+    forkserver._forkserver.ensure_running = lambda: None  # type: ignore[method-assign]
     breaks.make(broken)
     run = TestRun()
-    options = ["-n", "0", "-p", "no:cacheprovider", "-m", "", f"--basetemp={folder}"]
+    options = ["-n", "0", "-p", "no:cacheprovider", "-m", "", f"--basetemp={folder / 'tests'}"]
     pytest.main([*options, *tests], plugins=[run])
     result.send(run)

@@ -20,6 +20,8 @@ from batchimport.sinks.mysql.address import parse
 from tests.helpers.tracing import wait_for
 
 _numbers = itertools.count(1)
+PLACE = "TESTS_MARIADB"
+"""The variable that names the directory of a server that runs already."""
 _PATH = os.pathsep.join([os.environ["PATH"], "/usr/sbin", "/usr/local/sbin"])
 """Servers are not on every user's own."""
 _UNTIL_THE_PIPE_ENDS = 'path=$1; shift; "$@" & cat; kill $!; wait; rm -rf "$path"'
@@ -27,10 +29,18 @@ _ABSENT = "MariaDB is not installed: apt-get install mariadb-server"
 
 
 class MariadbServer:
-    """A server on a Unix socket in a directory of its own."""
+    """A server on a Unix socket in a directory of its own.
+
+    Args:
+        path: The directory. If a server is there, it is used.
+    """
 
     def __init__(self, path: Path) -> None:
         self.socket = path / "socket"
+        if not self.socket.exists():
+            self._start(path)
+
+    def _start(self, path: Path) -> None:
         common = ["--no-defaults", f"--user={getpass.getuser()}", f"--datadir={path / 'data'}"]
         subprocess.run(
             ["mariadb-install-db", *common, "--auth-root-authentication-method=normal"],
@@ -58,7 +68,7 @@ class MariadbServer:
 
     def new_database(self) -> str:
         """Return the address of an empty database."""
-        name = f"test{next(_numbers)}"
+        name = f"test{os.getpid()}_{next(_numbers)}"
         execute(f"mysql://root@/?unix_socket={self.socket}", f"CREATE DATABASE {name}")
         return f"mysql://root@/{name}?unix_socket={self.socket}"
 
@@ -71,8 +81,10 @@ def server() -> MariadbServer:
     """
     if shutil.which("mariadbd", path=_PATH) is None:
         pytest.skip(_ABSENT)
-    path = Path(tempfile.mkdtemp(prefix="batchimport-mariadb-"))
-    return MariadbServer(path)
+    path = os.environ.get(PLACE) or tempfile.mkdtemp(prefix="batchimport-mariadb-")
+    found = MariadbServer(Path(path))
+    os.environ[PLACE] = path
+    return found
 
 
 def _connect(address: str) -> Any:

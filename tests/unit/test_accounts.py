@@ -64,9 +64,9 @@ def test_a_reject_comes_out_of_the_ledger_as_it_went_in(value: object) -> None:
     given = Reject(3, "users.jsonl", None, 70, "validate", (error,), b"{}\xff")
     row = statements.rejects_frame("users-1", [given]).row(0)
     earlier = (*row[:6], json.dumps([error.to_dict()]), *row[7:])
-    assert statements.reject(earlier) == given
+    assert statements.rejects([earlier]) == [given]
     stored = None if value == float("inf") else value  # which JSON cannot say
-    assert statements.reject(row) == replace(given, errors=(replace(error, value=stored),))
+    assert statements.rejects([row]) == [replace(given, errors=(replace(error, value=stored),))]
     assert row[6].isascii()
     written = json_text(given.to_dict())
     assert json.loads(written)["errors"] == [error.to_dict() | {"value": stored}]

@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from batchimport.errors import UsageError
@@ -210,6 +210,7 @@ class EachByItself(Table):
     schema=st.sampled_from([TEXTS, NUMBERS]),
     elsewhere=st.booleans(),
 )
+@example(lines=["1\ra,a", ",", "1,1"], end="\n", schema=TEXTS, elsewhere=False)
 def test_a_chunk_as_a_whole_gives_what_its_records_give(
     place: Path, lines: list[str], end: str, schema: dict[str, Any], elsewhere: bool
 ) -> None:

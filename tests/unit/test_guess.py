@@ -167,6 +167,9 @@ BODY = "pen,2,1.5\ncup,3,2.5\npot,4,0.5\n"
         ("name,qty,price,x\n" + BODY, "the header has 4", "name qty price"),
         ("name,qty,price\n,(pcs),(EUR)\n" + BODY, "in two lines", "name|qty (pcs)|price (EUR)"),
         (",Order,\nname,qty,price\n" + BODY, "not part of the table: 1", "name qty price"),
+        ("Report, of June\nname,qty,price\n" + BODY, "not part of the table: 1", "name qty price"),
+        ("Sums, of June, in EUR\n\nname,qty,price\n" + BODY, "not part of the table: 2", "name qty price"),
+        ("A title\nof two lines\n" + "name,qty,price\n".replace(",", ";") + BODY.replace(",", ";"), "not part of the table: 2", "name qty price"),
     ],
 )  # fmt: skip
 def test_the_header_is_found(place: Path, text: str, note: str, names: str) -> None:
@@ -185,6 +188,30 @@ def test_comments_may_be_above_a_table_of_two_columns(place: Path) -> None:
     assert read_all(place)[0][0] == {"name": "Ann", "qty": 5}
     place.write_text("#name,qty\nAnn,5\nBob,6\nCid,7\n", encoding="utf-8")
     assert read_all(place)[0][0] == {"#name": "Ann", "qty": 5}
+
+
+def test_units_may_lack_above_numbers(place: Path) -> None:
+    """A number has no unit if it only counts the rows."""
+    place.write_text("n,kg,m\n,(kg),(m)\n1,5,1\n2,6,2\n", encoding="utf-8")
+    assert read_all(place)[0][0] == {"n": 1, "kg (kg)": 5, "m (m)": 1}
+    place.write_text("n,kg\n'1','5'\n2,6\n3,7\n", encoding="utf-8")
+    assert read_all(place)[0][0] == {"n": "'1'", "kg": "'5'"}
+
+
+def test_the_first_of_two_tables_is_no_preamble(place: Path) -> None:
+    """However much longer the lines of the second one are."""
+    long = "".join(f"{at},y,{at},some more text,a date,a place\n" for at in range(9))
+    for first, rest in (
+        ("id,name,city\n1,Ann,Rome\n2,Bob,Oslo\n", ",Rome"),
+        ("id,name\n1,Ann\n2,Bob\n", ""),
+    ):
+        place.write_text(f"{first}\nk,a,b,c,d,e\n{long}", encoding="utf-8")
+        rows, rejects = read_all(place)
+        assert (rows[0], len(rows), len(rejects)) == (
+            {"id": 1, "name": "Ann", **({"city": "Rome"} if rest else {})},
+            2,
+            10,
+        )
 
 
 @pytest.mark.parametrize("rows", ["1,x\n2,y\na,b\n3,z\n", "p,x\nq,y\na,b\nr,z\n"])
@@ -209,6 +236,14 @@ def test_a_file_without_a_header_keeps_its_first_record(place: Path) -> None:
     place.write_text("1,Ann,5\n1,Ann,5\n3,Cid,7\n", encoding="utf-8")
     assert len(read_all(place)[0]) == 2
     assert "--no-header" in notes_of(place)
+    place.write_text("Ann,Rome,x\nBob,Rome,z\nAnn,Oslo,y\n", encoding="utf-8")
+    assert "--no-header" in notes_of(place)
+    place.write_text("name,type\nid,int\nname,text\n", encoding="utf-8")
+    assert "header" not in notes_of(place)
+    place.write_text("Ann,31.12.2023,x\nBob,01.01.2024,z\nCid,05.01.2024,y\n", encoding="utf-8")
+    assert (len(read_all(place)[0]), "no header" in notes_of(place)) == (3, True)
+    place.write_text("stop,08:00,09:00\na,08:05,09:05\nb,08:10,09:10\n", encoding="utf-8")
+    assert len(read_all(place)[0]) == 2
     place.write_text("2019,2020,2021\n5,16,7\n8,19,10\n", encoding="utf-8")
     assert read_all(place)[0][0] == {"2019": 5, "2020": 16, "2021": 7}
     assert "header" not in notes_of(place)

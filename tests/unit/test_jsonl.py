@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from batchimport.model import Position
+from batchimport.sources.bytes.file import TextFile
+from batchimport.sources.text_lines import Lines
 from tests.helpers.reading import codes, read_all
 
 SCHEMA: dict[str, Any] = {
@@ -28,6 +32,14 @@ SCHEMA: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("jsonl") / "records.jsonl"
+
+
+@pytest.mark.parametrize("first", ["[]", '[{"id": 0}]'])
+def test_an_array_above_objects_is_one_bad_line(place: Path, first: str) -> None:
+    """It does not make a JSON array of the whole file."""
+    place.write_text(f'{first}\n{{"id": 1}}\n{{"id": 2}}\n', encoding="utf-8")
+    rows, rejects = read_all(place, SCHEMA)
+    assert ([row["id"] for row in rows], codes(rejects)) == ([1, 2], ["not_an_object"])
 
 
 @pytest.mark.parametrize(
@@ -152,3 +164,41 @@ def test_the_fast_way_agrees_with_the_validator(place: Path, lines: list[dict[st
     slow_rows, slow_rejects = read_all(place, slow)
     assert fast_rows == slow_rows
     assert fast_rejects == slow_rejects
+
+
+@settings(max_examples=200)
+@given(
+    data=st.lists(
+        st.sampled_from([b"\n", b"\n", b" ", b"\t", b"\r\n", b"{}", b"x", b"\xff"]), max_size=30
+    ).map(b"".join),
+    limit=st.integers(1, 4),
+    block=st.integers(1, 9),
+)
+def test_blank_lines_are_no_records_at_any_size(
+    place: Path, data: bytes, limit: int, block: int
+) -> None:
+    """Counted together or one by one, in blocks of any size: the lines that hold more than white space."""
+    place.write_bytes(data)
+    expected = sum(bool(line.strip(b" \t\r")) for line in data.split(b"\n"))
+    with closing(TextFile(str(place))) as text, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("batchimport.sources.bytes.file.BLOCK_BYTES", block)
+        patch.setattr("batchimport.sources.text_lines.WORTH_POLARS_BYTES", 0)
+        lines, at = Lines(text), Position()
+        while chunk := lines.cut(at, limit, 1 << 20):
+            at = chunk.end
+        assert (at.position, at.record) == (len(data), expected)
+        assert lines.count() == expected
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+@pytest.mark.parametrize("head", [b"", b"\xef\xbb\xbf", b"\n\n"])
+def test_a_reject_says_where_it_stands(place: Path, head: bytes, end: bytes) -> None:
+    """Its line and byte are those of the file, whatever the ends of lines, before and after a blank one."""
+    lines = [b'{"id": 1}', b'{"id": "a"}', b"", b'{"id": "\xc3\xa9"}', b"x", b'{"id": 2}', b'{"id"']
+    data = head + end.join(lines)
+    place.write_bytes(data)
+    _, rejects = read_all(place, SCHEMA)
+    assert [reject.raw for reject in rejects] == [lines[at] for at in (1, 3, 4, 6)]
+    for reject in rejects:
+        assert data[reject.byte_offset :].startswith(reject.raw)
+        assert data[: reject.byte_offset].count(b"\n") + 1 == reject.line

@@ -20,7 +20,7 @@ from batchimport.model import Position, SourceOptions
 from batchimport.schema import RecordSchema
 from batchimport.sources.opening import open_source
 from batchimport.sources.parquet.footer import Node
-from batchimport.sources.parquet.thrift import decode, encode
+from batchimport.sources.parquet.thrift import I32, decode, decode_first, encode
 from batchimport.sources.parquet.types import are_sayable, as_json, as_moments
 from tests.helpers.reading import codes, read_all
 
@@ -241,6 +241,18 @@ def test_a_footer_that_contradicts_itself_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path, x=[1, 2, 3])
     change_footer(path, lambda footer: footer.update({3: (6, 0)}))
     with pytest.raises(UsageError, match="its footer says 0 rows, and its groups of rows have 3"):
+        open_source([str(path)], SourceOptions())
+
+
+def test_a_page_with_more_values_than_its_column_is_refused(tmp_path: Path) -> None:
+    """Polars would ask for memory for fewer than no values, and end the process."""
+    path = write(tmp_path, x=[1, 2, 3])
+    data = path.read_bytes()
+    page, length = decode_first(data[4:])
+    header = next(page[each][1] for each in (5, 7, 8) if each in page)
+    header[1] = (I32, -1)
+    path.write_bytes(data[:4] + encode(page) + data[4 + length :])
+    with pytest.raises(UsageError, match="one of its pages says that it has -1 values"):
         open_source([str(path)], SourceOptions())
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -321,6 +322,10 @@ def test_places_of_lines(place: Path) -> None:
                 )
                 assert fast == slow
                 assert codes(fast[1])[:3] == ["record_too_long", "record_too_long", "type"]
+                for reject in fast[1]:
+                    before = file.read_bytes()[: reject.byte_offset]
+                    assert file.read_bytes()[reject.byte_offset :].startswith(reject.raw)
+                    assert before.count(b"\n") + 1 == reject.line
     compare(place, document, [good, long, good], max_record_bytes=60)
 
 
@@ -376,6 +381,33 @@ def test_shapes_are_given_up_where_they_do_not_pay() -> None:
         shape.decode(texts.str.replace("k", "x", literal=True))
     assert not shape.suit(len(texts))
     assert len(shape.known) <= shapes.MOST_SHAPES
+
+
+def test_a_shape_that_comes_later_is_not_taken_for_more_bad_lines() -> None:
+    """Lines that are left are searched for shapes again once there are more of them than before."""
+    shape = shapes.Shapes(RecordSchema({"properties": {n: {"type": "integer"} for n in "ab"}}))
+    good, bad, other = ['{"a":1,"b":1}'], ['{"a":"x"}'], ['{"b":1,"a":1}']
+    shown = [95 * good + 5 * bad] * 2 + [95 * good + 5 * other, 80 * good + 20 * other]
+    for lines, known in zip(shown, (1, 1, 1, 2), strict=True):
+        shape.decode(pl.Series(lines))
+        assert len(shape.known) == known
+
+
+def test_good_lines_without_a_shape_are_found_after_bad_ones(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No pattern takes day 31; where the typed decoder has seen bad lines only, it tries few chunks."""
+    document = {"properties": {"day": {"type": "string", "format": "date"}}}
+    good, bad, late = (b'{"day": "2024-05-%b"}' % day for day in (b"01", b"41", b"31"))
+    lines = [good, good, bad, good] + 20 * [good, good, late, good]
+    rows, rejects, _ = compare(place, document, lines, 4)
+    assert (len(rows), [reject.raw for reject in rejects]) == (84, [bad])
+    monkeypatch.setattr(shapes, "LEAST_LINES", 1)
+    path = place / "late.jsonl"
+    path.write_bytes(b"\n".join(lines))
+    schema = RecordSchema(document)
+    deferred = [len(source.read(chunk, schema).deferred) for source, chunk in chunks_of(path, 4)]
+    assert deferred == 8 * [1] + 13 * [0]
 
 
 def test_most_frequent_shapes_are_learned_first() -> None:

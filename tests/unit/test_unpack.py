@@ -193,6 +193,8 @@ ROWS = [
         ("utf-16-le", "utf-16-le"),
         ("utf-16-be", "utf-16-be"),
         ("utf-32", "utf-32"),
+        ("utf-32-le", "utf-32-le"),
+        ("utf-32-be", "utf-32-be"),
         ("windows-1252", "windows-1252"),
     ],
 )
@@ -242,6 +244,7 @@ def test_damaged_utf_8_stays_utf_8(tmp_path: Path, bad: bytes) -> None:
         ("koi8-r", "Москва Тула Самара Пермь", ["koi8-r"]),
         ("windows-1252", "Þórður Guðrún Ásgeir Sæmundur", []),
         ("windows-1252", "mère garçon hôtel été Noël Müller Peña Sørensen Åse João Ações", []),
+        ("windows-1252", "cœur sœur ŒUVRE œil été", []),
         ("windows-1252", "10_m² 5_€ nº_3 España", []),
     ],
 )
@@ -263,10 +266,23 @@ def test_where_several_code_pages_are_plausible_the_user_is_asked(
     assert [row["s"] for row in read_all(place, encoding=encoding)[0]] == words
 
 
-@pytest.mark.parametrize("encoding", ["windows-1251", "shift_jis", "cp850"])
+@pytest.mark.parametrize(("encoding", "text"), [("iso2022_jp", "東京"), ("iso2022_kr", "서울")])
+def test_seven_bits_may_be_no_ascii(tmp_path: Path, encoding: str, text: str) -> None:
+    """Then all bytes are valid UTF-8, and the text is not."""
+    place = tmp_path / "names.csv"
+    place.write_bytes(f"i,s\n1,{text}\n".encode(encoding))
+    with pytest.raises(UsageError) as caught:
+        read_all(place)
+    assert f"--encoding {encoding}" in str(caught.value.hint)
+    assert read_all(place, encoding=encoding)[0] == [{"i": 1, "s": text}]
+
+
+@pytest.mark.parametrize("encoding", ["windows-1251", "shift_jis", "cp850", "cp437"])
 def test_what_is_no_western_text_is_not_taken_for_it(tmp_path: Path, encoding: str) -> None:
     """Its records are rejected until its encoding is named; then they are right."""
-    name = {"windows-1251": "Привет", "shift_jis": "日本", "cp850": "fatigué"}[encoding]
+    name = {"windows-1251": "Привет", "shift_jis": "日本", "cp850": "fatigué", "cp437": "Köln"}[
+        encoding
+    ]
     place = tmp_path / "names.csv"
     place.write_bytes(f"i,s\n1,{name}\n2,b\n".encode(encoding))
     rows, rejects = read_all(place)
@@ -299,7 +315,7 @@ def test_half_a_character_at_the_end_is_rejected(tmp_path: Path) -> None:
     assert (rows, codes(rejects)) == ([{"i": 1, "s": "a"}], ["invalid_utf8"])
 
 
-@pytest.mark.parametrize("name", ["klingon", "rot13", "base64"])
+@pytest.mark.parametrize("name", ["klingon", "rot13", "base64", "idna"])
 def test_an_unknown_encoding_is_refused(tmp_path: Path, name: str) -> None:
     """With the names of some that there are."""
     place = tmp_path / "names.csv"

@@ -91,14 +91,14 @@ class MysqlTransaction(ChunkTransaction):
         ):
             raise taken_over(self._job)
 
-    def insert_chunk(self, request: StoreRequest) -> bool:
+    def insert_chunk(self, chunk: Chunk, values: tuple[Any, ...]) -> bool:
         """Insert the ledger row, whose key decides between two attempts at the same chunk.
 
         It waits for another attempt that is not yet committed, such as one whose connection was
         lost over its COMMIT, and then learns how that ended.
         """
         try:
-            return super().insert_chunk(request)
+            return super().insert_chunk(chunk, values)
         except pymysql.IntegrityError as error:
             if number_of(error) not in UNIQUE:
                 raise

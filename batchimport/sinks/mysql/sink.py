@@ -10,7 +10,6 @@ leaves the claim done or not done, and the next claim finishes what is left.
 from __future__ import annotations
 
 import hashlib
-import queue
 import re
 import threading
 from contextlib import contextmanager, suppress
@@ -44,6 +43,7 @@ from batchimport.sinks.mysql.dialect import (
 from batchimport.sinks.mysql.rows import MysqlTransaction
 from batchimport.sinks.mysql.session import LOCK_WAIT_SECONDS, Session
 from batchimport.sinks.sql import statements
+from batchimport.sinks.sql.connections import Idle
 from batchimport.sinks.sql.dialect import RECORD
 from batchimport.sinks.sql.ledger import SqlSink
 from batchimport.sinks.sql.statements import LEDGER_TABLES
@@ -58,7 +58,6 @@ if TYPE_CHECKING:
     from batchimport.sinks.sql.store import SqlClaim
 
 WRITERS = 2
-CLOSE_SECONDS = 5.0
 CLAIM_WAIT_SECONDS = 30
 SAME_COLUMN = 1060
 """The server sees no difference between some names, such as those with and without accents."""
@@ -89,7 +88,7 @@ class MysqlSink(SqlSink):
             )
         self._lock = threading.RLock()
         self._lock_names: list[str] = []
-        self._idle: queue.SimpleQueue[Session] = queue.SimpleQueue()
+        self._idle = Idle(self._connect, lambda session: session.is_open)
         self._afterwards: list[str] = []
         self._is_in_transaction = self._has_begun = self._excludes_claims = False
         self._side: Session | None = None
@@ -538,24 +537,13 @@ class MysqlSink(SqlSink):
 
     @contextmanager
     def _chunk_session(self) -> Iterator[Session]:
-        """Lend a connection for a chunk; one that broke is not lent again."""
+        """Lend a connection for a chunk."""
         if self._dry_run:
             with self._job_session() as main:
                 yield main
-            return
-        session: Session | None = None
-        with suppress(queue.Empty):
-            session = self._idle.get_nowait()
-        with self._translated():
-            try:
-                if session is None:
-                    session = self._connect()
+        else:
+            with self._translated(), self._idle.lend() as session:
                 yield session
-            finally:
-                if session is not None and session.is_open:
-                    self._idle.put(session)
-                else:
-                    self._drop_idle()
 
     @contextmanager
     def _job_session(self) -> Iterator[Session]:
@@ -573,20 +561,9 @@ class MysqlSink(SqlSink):
         except pymysql.MySQLError as error:
             raise translate(error, self._where) from error
 
-    def _drop_idle(self) -> None:
-        """Close what is not in use; if one connection was lost, so were the others, probably."""
-        with suppress(queue.Empty):
-            while True:
-                self._idle.get_nowait().close()
-
     def close(self) -> None:
         """Close all connections that are not in use."""
-        self._drop_idle()
-        if self._lock.acquire(timeout=CLOSE_SECONDS):
-            try:
-                self._main.close()
-            finally:
-                self._lock.release()
+        self._idle.close(self._main, self._lock)
 
 
 def _draft_of(table: str, job_id: str) -> str:

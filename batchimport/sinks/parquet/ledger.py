@@ -202,7 +202,7 @@ def replayed(
         result: The outcomes of the replayed records.
         rejects: Those of them that are refused again.
     """
-    known = list(rejects_in(footer))
+    known = rejects_in(footer)
     if not set(replayed) <= {reject.record for reject in known}:
         return None
     row = dict(zip(_CHUNK_NAMES, json.loads(footer[CHUNK]), strict=True))
@@ -232,8 +232,8 @@ def _packed(rejects: Sequence[Reject], job_id: str) -> str:
     return base64.b64encode(zlib.compress(rows.encode(), 1)).decode()
 
 
-def rejects_in(footer: Mapping[str, str]) -> Iterator[Reject]:
+def rejects_in(footer: Mapping[str, str]) -> list[Reject]:
     """Return the rejects of a part."""
     if REJECTS not in footer:
-        return iter(())
-    return map(statements.reject, json.loads(zlib.decompress(base64.b64decode(footer[REJECTS]))))
+        return []
+    return statements.rejects(json.loads(zlib.decompress(base64.b64decode(footer[REJECTS]))))

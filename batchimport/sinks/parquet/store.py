@@ -350,7 +350,7 @@ class StoreSink(Dataset):
                     data = parquet(_frame(content[0]), {CHUNK: footer[CHUNK]})
                     if self._bucket.replace(part.name, data, content[1]) is None:
                         raise TransientError("another program has changed the part meanwhile")
-                    count += sum(1 for _ in rejects_in(footer))
+                    count += len(rejects_in(footer))
                 failpoints.reach("during-removal")
         return count
 

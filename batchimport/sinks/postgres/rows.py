@@ -8,6 +8,7 @@ transform, and time in proportion to the rows, however many of them are bad.
 from __future__ import annotations
 
 import hashlib
+import io
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -32,7 +33,8 @@ from batchimport.sinks.sql.statements import column_list, quote
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from batchimport.sinks.base import JobRecord, StoreRequest
+    from batchimport.model import Chunk
+    from batchimport.sinks.base import JobRecord
     from batchimport.sinks.postgres.dialect import PostgresColumn
     from batchimport.sinks.sql.dialect import Dialect, Refused, Rows, Target
 
@@ -191,11 +193,12 @@ class PostgresTransaction(ChunkTransaction):
         Returns:
             How many rows the table has taken: a trigger may leave some out.
         """
-        text = frame.write_csv(include_header=False, quote_style="non_numeric")
+        text = io.BytesIO()  # as a `str`, it would be decoded and encoded again
+        frame.write_csv(text, include_header=False, quote_style="non_numeric")
         statement = f"COPY {table} ({column_list(frame.columns)}) FROM STDIN (FORMAT csv)"
         cursor = self._connection.cursor()
         with cursor.copy(statement) as copy:
-            copy.write(text)
+            copy.write(text.getbuffer())
         return cursor.rowcount
 
     # -- whose the chunk is --------------------------------------------------------------------
@@ -208,14 +211,14 @@ class PostgresTransaction(ChunkTransaction):
         ):
             raise taken_over(self._job)
 
-    def insert_chunk(self, request: StoreRequest) -> bool:
+    def insert_chunk(self, chunk: Chunk, values: tuple[Any, ...]) -> bool:
         """Insert the ledger row in one statement, which decides between concurrent attempts.
 
         It waits for another attempt that is not yet committed, such as one whose connection was
         lost over its COMMIT, and then learns how that ended.
         """
-        values, chunks = self._ledger_row(request), self._tables.chunks
-        known, key = statements.overlapping(chunks, self._job.job_id, request.chunk, "1")
+        chunks = self._tables.chunks
+        known, key = statements.overlapping(chunks, self._job.job_id, chunk, "1")
         return bool(
             self.rows(
                 f"INSERT INTO {chunks} ({statements.CHUNK_COLUMNS}) "

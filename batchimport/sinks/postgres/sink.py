@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import queue
 import threading
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
 import psycopg
@@ -29,6 +28,7 @@ from batchimport.sinks.postgres.dialect import (
 )
 from batchimport.sinks.postgres.rows import PostgresTransaction, run
 from batchimport.sinks.sql.circles import ForeignKey
+from batchimport.sinks.sql.connections import Idle
 from batchimport.sinks.sql.ledger import SqlSink
 from batchimport.sinks.sql.statements import quote
 
@@ -52,7 +52,6 @@ _CONNECTION = {
     "tcp_user_timeout": 60_000,
 }
 """Defaults, unless the address has others: a silent network is noticed within a minute."""
-CLOSE_SECONDS = 5.0
 COMMIT_SECONDS = 30.0
 """The claim's own commit takes milliseconds."""
 SECONDS_IDLE = 15
@@ -85,7 +84,7 @@ class PostgresSink(SqlSink):
         self._address, self._where = address, redact(address)
         self._lock = threading.RLock()
         self._lock_keys: list[int] = []
-        self._idle: queue.SimpleQueue[psycopg.Connection] = queue.SimpleQueue()
+        self._idle = Idle(self._connect, lambda connection: not connection.closed)
         self._dry_run = self._is_in_transaction = options.dry_run
         if self._dry_run:
             self.hints = SinkHints(1, self.hints.preferred_records, DRY_RUN)
@@ -265,25 +264,13 @@ class PostgresSink(SqlSink):
 
     @contextmanager
     def _connection(self) -> Iterator[psycopg.Connection]:
-        """Lend a connection for a chunk; one that broke is not lent again."""
+        """Lend a connection for a chunk."""
         if self._dry_run:
             with self._job_connection() as main:
                 yield main
-            return
-        connection: psycopg.Connection | None = None
-        with suppress(queue.Empty):
-            connection = self._idle.get_nowait()
-        try:
-            if connection is None:
-                connection = self._connect()
-            yield connection
-        except psycopg.Error as error:
-            raise translate(error, self._where) from error
-        finally:
-            if connection is not None and not connection.closed:
-                self._idle.put(connection)
-            else:
-                self._drop_idle()
+        else:
+            with self._translated(), self._idle.lend() as connection:
+                yield connection
 
     @contextmanager
     def _job_connection(self) -> Iterator[psycopg.Connection]:
@@ -308,20 +295,9 @@ class PostgresSink(SqlSink):
         except psycopg.Error as error:
             raise translate(error, self._where) from error
 
-    def _drop_idle(self) -> None:
-        """Close what is not in use; if one connection was lost, so were the others, probably."""
-        with suppress(queue.Empty):
-            while True:
-                self._idle.get_nowait().close()
-
     def close(self) -> None:
         """Close all connections that are not in use."""
-        self._drop_idle()
-        if self._lock.acquire(timeout=CLOSE_SECONDS):
-            try:
-                self._main.close()
-            finally:
-                self._lock.release()
+        self._idle.close(self._main, self._lock)
 
 
 _CLAIMS = 0x6261746368696D70

@@ -38,7 +38,7 @@ def circles(
     frame: pl.DataFrame,
     foreign_keys: Sequence[ForeignKey],
     unique_keys: Collection[frozenset[str]],
-    present: Callable[[ForeignKey, list[Key]], Collection[Key]],
+    find: Callable[[ForeignKey, list[Key]], Collection[Key]],
 ) -> list[int]:
     """Return the places of rows that only lack each other, and of which each one is referred to.
 
@@ -47,7 +47,7 @@ def circles(
     Args:
         frame: Rows that foreign keys refused, in source order, with the names of the table's columns.
         unique_keys: Of rows with the same one, only the first may be stored.
-        present: Returns which values the columns that a foreign key refers to have in its table.
+        find: Returns which values the columns that a foreign key refers to have in its table.
     """
     needs: list[list[Key]] = [[] for _ in range(frame.height)]
     owns: list[list[Key]] = [[] for _ in range(frame.height)]
@@ -56,7 +56,7 @@ def circles(
         for place, values in enumerate(_values(frame, names)):
             if values is not None:
                 owns[place].append((names, values))
-    _add_needs(frame, foreign_keys, present, needs, kept)
+    _add_needs(frame, foreign_keys, find, needs, kept)
     kept = _closed(needs, owns, kept)
     kept = _first_of_each(frame, unique_keys, kept)
     kept = _closed(owns, needs, _closed(needs, owns, kept))
@@ -66,14 +66,14 @@ def circles(
 def _add_needs(
     frame: pl.DataFrame,
     foreign_keys: Sequence[ForeignKey],
-    present: Callable[[ForeignKey, list[Key]], Collection[Key]],
+    find: Callable[[ForeignKey, list[Key]], Collection[Key]],
     needs: Sequence[list[Key]],
     kept: set[int],
 ) -> None:
     """Add what rows refer to in their own table; discard those that lack a row of another one."""
     for key in foreign_keys:
         wanted = _values(frame, key.names)
-        there = set(present(key, list({values for values in wanted if values is not None})))
+        there = set(find(key, list({values for values in wanted if values is not None})))
         for place, values in enumerate(wanted):
             if values is None or values in there:
                 continue

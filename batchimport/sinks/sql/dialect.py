@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import polars as pl
 
-from batchimport.errors import TransientError, UsageError
-from batchimport.model import ABSENT, INDEX, ChunkResult
-from batchimport.sinks.base import STAGED, table_of, taken_over
+from batchimport.errors import UsageError
+from batchimport.model import ABSENT, INDEX
+from batchimport.sinks.base import STAGED, StoreSeparatelyError, table_of, taken_over
 from batchimport.sinks.sql import statements
 from batchimport.sinks.sql.statements import ADDED_COLUMNS, LEDGER_TABLES, OUTCOME_COLUMNS, quote
 
@@ -26,7 +26,15 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from contextlib import AbstractContextManager
 
-    from batchimport.model import Chunk, Committed, FieldError, NewColumns, OnConflict
+    from batchimport.model import (
+        Chunk,
+        ChunkResult,
+        Committed,
+        FieldError,
+        NewColumns,
+        OnConflict,
+        Reject,
+    )
     from batchimport.schema import Column, Kind
     from batchimport.sinks.base import JobRecord, StoreRequest
     from batchimport.sinks.sql.circles import ForeignKey
@@ -62,9 +70,6 @@ class Outcomes:
         """What the ledger keeps, in the order of `OUTCOME_COLUMNS`."""
         return self.updated, self.ignored, self.skipped
 
-
-PROBES = 100
-"""Rows that are looked for by one statement."""
 
 RECORD = INDEX
 """Column of a table of keys: number of the record that wrote the key last. No table of a user has
@@ -437,12 +442,9 @@ class ChunkTransaction(ABC):
         """Insert a frame into a table of the ledger that has the same columns."""
 
     def insert_together(self, frame: pl.DataFrame) -> bool:
-        """Insert rows that refer to one another; say whether the table has taken them all.
+        """Insert rows that refer to one another, by the table's names; say whether it took them all.
 
-        Only where `Dialect.foreign_keys` returns some. If not, the transaction must be undone.
-
-        Args:
-            frame: With the table's own names of columns.
+        Only where `Dialect.foreign_keys` returns some.
         """
         raise NotImplementedError
 
@@ -477,17 +479,26 @@ class ChunkTransaction(ABC):
         Returns:
             False if another attempt was there before: then nothing is changed.
         """
-        return self.take_rejects(request) if request.replayed else self.insert_chunk(request)
+        if request.replayed:
+            return self.take_rejects(request)
+        first, *rest = (
+            statements.chunk_values(self._job.job_id, request, result, self._job.epoch)
+            for result in statements.outcomes_of_parts(request, request.rejects)
+        )
+        if not self.insert_chunk(request.chunk, first):
+            return False
+        if rest:
+            self.insert(self._tables.chunks, statements.chunks_frame(rest))
+        return True
 
-    def insert_chunk(self, request: StoreRequest) -> bool:
-        """Insert the ledger row, with the counts of a chunk none of whose rows are refused.
+    def insert_chunk(self, chunk: Chunk, values: tuple[Any, ...]) -> bool:
+        """Insert the ledger row of a chunk, or of its first part.
 
         Returns:
-            False if the ledger has a chunk that overlaps: then nothing is inserted.
+            False if the ledger has a row that overlaps with the chunk: then nothing is inserted.
         """
-        if self.overlapping(request.chunk):
+        if self.overlapping(chunk):
             return False
-        values = self._ledger_row(request)
         self.run(
             f"INSERT INTO {self._tables.chunks} ({statements.CHUNK_COLUMNS}) "
             f"VALUES ({statements.marks(values)})",
@@ -514,31 +525,6 @@ class ChunkTransaction(ABC):
             self.run(f"DELETE {mine} {piece}", key)
         return True
 
-    def settle(self, chunk: Chunk, records: tuple[int, ...], request: StoreRequest) -> None:
-        """Count rejects of a chunk as stored, which they are by the same transaction.
-
-        Raises:
-            TransientError: If another attempt has done so.
-        """
-        part = replace(request, chunk=chunk, replayed=records)
-        if not self.take_rejects(part):
-            raise TransientError("another attempt has stored these records")
-        stored = ChunkResult(chunk, len(records), 0, 0, request.digest)
-        self._move_counts(part, stored, Outcomes())
-
-    def present(self, key: ForeignKey, wanted: Sequence[tuple[Any, ...]]) -> set[tuple[Any, ...]]:
-        """Return those of some values that the columns have which a foreign key refers to."""
-        found = set[tuple[Any, ...]]()
-        same = " AND ".join(f"{self._database.quote(name)} = ?" for name in key.parent_names)
-        one = f"CASE WHEN EXISTS (SELECT 1 FROM {key.parent} WHERE {same}) THEN 1 ELSE 0 END"
-        for at in range(0, len(wanted), PROBES):
-            piece = wanted[at : at + PROBES]
-            values = [self.parameter(value) for each in piece for value in each]
-            columns = ", ".join(f"{one} AS c{place}" for place in range(len(piece)))
-            row = self.rows(f"SELECT {columns}", values)[0]
-            found.update(each for each, is_there in zip(piece, row, strict=True) if is_there)
-        return found
-
     def parameter(self, value: Any) -> Any:
         """Return a value of a frame as one that is compared with a column."""
         return value
@@ -560,12 +546,38 @@ class ChunkTransaction(ABC):
         if request.replayed:
             self._move_counts(request, result, outcomes)
         elif refused or any(outcomes.counts):
+            self._correct_counts(request, rejects, result, outcomes)
+        return result
+
+    def _correct_counts(
+        self,
+        request: StoreRequest,
+        rejects: Sequence[Reject],
+        result: ChunkResult,
+        outcomes: Outcomes,
+    ) -> None:
+        """Correct the counts of a ledger row, or of the rows of all parts.
+
+        Raises:
+            StoreSeparatelyError: If it is not known which part the rows belong to that were left out.
+        """
+        corrected = [(result, outcomes.counts)]
+        if request.parts:
+            if outcomes.ignored or outcomes.skipped:
+                raise StoreSeparatelyError
+            left, corrected = outcomes.updated, []
+            for part in statements.outcomes_of_parts(request, rejects, outcomes.refused):
+                updated = min(
+                    left, part.successful
+                )  # of the sum alone it is known that it is right
+                left -= updated
+                corrected.append((part, (updated, 0, 0)))
+        for each, counts in corrected:
             self.run(
                 f"UPDATE {self._tables.chunks} SET successful = ?, failed = ?, filtered = ?, "
                 "updated = ?, ignored = ?, skipped = ? WHERE job_id = ? AND lo = ?",
-                (*result.counts, *outcomes.counts, self._job.job_id, request.chunk.lo),
+                (*each.counts, *counts, self._job.job_id, each.chunk.lo),
             )
-        return result
 
     def _move_counts(self, request: StoreRequest, result: ChunkResult, outcomes: Outcomes) -> None:
         """Count the replayed records of a chunk by their new outcomes."""
@@ -580,10 +592,6 @@ class ChunkTransaction(ABC):
             f"UPDATE {self._tables.chunks} SET {settings} WHERE job_id = ? AND lo = ?",
             (*changes.values(), self._job.job_id, request.chunk.lo),
         )
-
-    def _ledger_row(self, request: StoreRequest) -> tuple[Any, ...]:
-        result = statements.outcome(request, request.rejects)
-        return statements.chunk_values(self._job.job_id, request, result, self._job.epoch)
 
 
 def _keys_of(job_id: str) -> str:

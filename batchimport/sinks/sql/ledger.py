@@ -112,7 +112,7 @@ class SqlSink(Dialect):
             f"WHERE job_id = ? AND record > ? AND record < ? ORDER BY record LIMIT {PAGE}",
             (job_id, last, end),
         ):
-            yield from map(statements.reject, rows)
+            yield from statements.rejects(rows)
             last = rows[-1][1]
 
     def columns_of(self, table: str) -> frozenset[str]:
@@ -210,10 +210,12 @@ class SqlSink(Dialect):
 
     def hints_for(self, target: Target) -> SinkHints:
         """Return what suits a table: with a unique key, the order of rows decides which one wins."""
+        # Of the rows that are ignored, a database says only how many they are.
+        hints = replace(self.hints, stores_parts=target.on_conflict != "ignore")
         if not self.is_unique(target):
-            return self.hints
+            return hints
         takes_circles = any(key.is_own for key in self.foreign_keys(target.table))
-        return replace(self.hints, writers=1, keeps_order=True, takes_circles=takes_circles)
+        return replace(hints, writers=1, keeps_order=True, takes_circles=takes_circles)
 
     def is_unique(self, target: Target) -> bool:
         """Say whether rows of a table may refuse each other."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+from bisect import bisect_left
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
@@ -27,11 +28,11 @@ from batchimport.model import (
 )
 from batchimport.schema import Column
 from batchimport.schema.columns import DTYPES
-from batchimport.sinks.base import FORGOTTEN, JobRecord
+from batchimport.sinks.base import FORGOTTEN, JobRecord, StoreSeparatelyError
 from batchimport.state.json_text import json_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from batchimport.sinks.base import StoreRequest
 
@@ -243,8 +244,8 @@ def _job_record(row: Sequence[Any]) -> JobRecord:
 def chunk_values(
     job_id: str, request: StoreRequest, result: ChunkResult, epoch: int
 ) -> tuple[Any, ...]:
-    """Return the ledger row of a chunk, in the order of `CHUNK_COLUMNS`."""
-    chunk = request.chunk
+    """Return the ledger row of a chunk, or of the part that a result is of, as `CHUNK_COLUMNS` has it."""
+    chunk = result.chunk
     return (
         job_id,
         chunk.lo,
@@ -254,10 +255,21 @@ def chunk_values(
         chunk.start.line,
         chunk.end.line,
         *result.counts,
-        request.digest,
+        result.digest,
         epoch,
         request.attempt,
         now(),
+    )
+
+
+def chunks_frame(rows: Sequence[tuple[Any, ...]]) -> pl.DataFrame:
+    """Return ledger rows of chunks as a frame with the columns of `CHUNK_COLUMNS`."""
+    names = CHUNK_COLUMNS.split(", ")
+    return pl.DataFrame(
+        [
+            pl.Series(name, values)
+            for name, values in zip(names, zip(*rows, strict=True), strict=True)
+        ]
     )
 
 
@@ -314,21 +326,28 @@ def reject_values(job_id: str, reject: Reject) -> tuple[Any, ...]:
     )
 
 
-def reject(row: Sequence[Any]) -> Reject:
-    """Return the reject of a row that was selected by `REJECT_COLUMNS`.
+def rejects(rows: Sequence[Sequence[Any]]) -> list[Reject]:
+    """Return the rejects of rows that were selected by `REJECT_COLUMNS`, all of one job.
 
     Raises:
-        FatalError: If it cannot be read.
+        FatalError: If one cannot be read.
     """
-    with _reading(row, LEDGER_TABLES[2]):
-        raw = base64.b64decode(row[7]) if row[8] else row[7].encode()
-        try:
-            errors = _field_errors(row[6])
-        except msgspec.DecodeError:  # NaN, or half of a surrogate pair; or it is damaged
-            errors = tuple(FieldError(**error) for error in json.loads(row[6]))
-        if not errors:
-            raise ValueError(row)
-        return Reject(row[1], row[2], row[3], row[4], row[5], errors, raw)
+    if not rows:
+        return []
+    with _reading(rows[0], LEDGER_TABLES[2]):
+        return list(map(_reject, rows))
+
+
+def _reject(row: Sequence[Any]) -> Reject:
+    _, record, source, line, byte_offset, stage, text, raw, is_base64 = row
+    try:
+        errors = _field_errors(text)
+    except msgspec.DecodeError:  # NaN, or half of a surrogate pair; or it is damaged
+        errors = tuple(FieldError(**error) for error in json.loads(text))
+    if not errors:
+        raise ValueError(row)
+    raw = base64.b64decode(raw) if is_base64 else raw.encode()
+    return Reject(record, source, line, byte_offset, stage, errors, raw)
 
 
 def outcome(
@@ -351,20 +370,58 @@ def outcome(
     )
 
 
-def already_committed(chunk: Chunk, known: Sequence[Committed]) -> ChunkResult:
+def outcomes_of_parts(
+    request: StoreRequest, rejects: Sequence[Reject], refused: Collection[int] = ()
+) -> list[ChunkResult]:
+    """Return the result of each part of a chunk that has a row in the ledger.
+
+    Args:
+        rejects: Those of all stages.
+        refused: Rows that the table refused.
+    """
+    numbers = request.numbers
+    if numbers is None:
+        return [outcome(request, rejects, len(refused))]
+    borders = [part.offset for part, _ in request.parts] + [request.chunk.end.record]
+    bad = sorted(reject.record for reject in rejects)
+    out = sorted(numbers.gather(sorted(refused)).to_list())
+    stored, failed, gone = (
+        [bisect_left(each, border) for border in borders] for each in (numbers, bad, out)
+    )
+    results = []
+    for at, (part, digest) in enumerate(request.parts):
+        kept, lost, left = (ends[at + 1] - ends[at] for ends in (stored, failed, gone))
+        successful = kept - left
+        results.append(
+            ChunkResult(part, successful, lost, part.records - successful - lost, digest)
+        )
+    return results
+
+
+def already_committed(
+    chunk: Chunk, known: Sequence[Committed], parts: Sequence[Chunk] = ()
+) -> ChunkResult:
     """Return the result of a chunk that an earlier attempt has committed.
 
     Args:
         known: What the ledger has of the chunk's positions.
+        parts: Those that have rows of their own.
 
     Raises:
         FatalError: If the ledger has a chunk with other borders there.
+        StoreSeparatelyError: If it has some of the chunk's parts.
     """
-    if len(known) == 1 and known[0].chunk == chunk:
-        one = known[0]
-        return ChunkResult(
-            chunk, one.successful, one.failed, one.filtered, one.digest, already_committed=True
+    if sorted((row.chunk for row in known), key=lambda each: each.start) == list(parts or [chunk]):
+        successful, failed, filtered = (
+            sum(counts)
+            for counts in zip(
+                *((row.successful, row.failed, row.filtered) for row in known), strict=True
+            )
         )
+        digest = known[0].digest
+        return ChunkResult(chunk, successful, failed, filtered, digest, already_committed=True)
+    if parts and {row.chunk for row in known} <= set(parts):
+        raise StoreSeparatelyError
     raise FatalError(
         "the ledger has an overlapping chunk",
         where=f"positions {chunk.lo} to {chunk.hi}",

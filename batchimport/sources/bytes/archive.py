@@ -25,12 +25,11 @@ from batchimport.policy.preparing import metered
 from batchimport.sources.bytes import compression
 from batchimport.sources.bytes.file import TextFile
 from batchimport.sources.bytes.unpack import UnpackedFile, bounded, check_room
+from batchimport.sources.registry import INSIDE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-INSIDE = "!/"
-"""Between the path of an archive and the name of a member, or a pattern of names."""
 MOST_MEMBERS = 100_000
 SHOWN = 10
 PIECE_BYTES = 1024 * 1024

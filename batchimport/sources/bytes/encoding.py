@@ -22,6 +22,13 @@ _BYTE_ORDER_MARKS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
+_UNMARKED = {
+    "utf-32-le": (0, 1, 2, 3),
+    "utf-32-be": (3, 0, 1, 2),
+    "utf-16-le": (0, 1),
+    "utf-16-be": (1, 0),
+}
+"""By encoding, where an ASCII character is in its bytes, and where the zeros are."""
 _ARE_UTF8 = ("utf-8", "utf-8-sig", "ascii")
 _ASCII = frozenset(b"\t\r\n" + bytes(range(0x20, 0x7F)))
 _SHARE_OF_ASCII = 0.4
@@ -38,9 +45,17 @@ _LEGACY_CHARACTER = re.compile(
     rb"(?![\x21-\x7e\x80-\xff]|\Z)"
     rb"|\x80(?![A-Za-z\x80-\xff])"
     rb"|(?<![A-Za-z])[\x82\x84](?=[A-Za-z0-9\xc0-\xff])"
-    rb"|[\x85\x91-\x97\x99\xa0\xa1\xa3\xa7\xa9\xab\xae\xb0-\xb5\xb7\xba-\xbf]"
+    rb"|\x9c(?=u|il)|\x8c(?=[uU]|il|IL)"
+    rb"|[\x85\x91\x92\x95-\x97\x99\xa0\xa1\xa3\xa7\xa9\xab\xae\xb0-\xb5\xb7\xba\xbb\xbf]"
+    rb"(?![\x80-\x90\xa0-\xbf])"
+    rb"|(?:(?<![A-Za-z\xc0-\xff])[\x93\x94\xbc-\xbe]|[\x93\x94\xbc-\xbe](?![A-Za-z\xc0-\xff]))"
     rb"(?![\x80-\x90\xa0-\xbf])"
 )
+_SHIFTS = {
+    re.compile(rb"\x1b\$[@AB]|\x1b\([IJ]"): "iso2022_jp",
+    re.compile(rb"\x1b\$\)C"): "iso2022_kr",
+}
+"""Encodings whose bytes are all ASCII, by how they change to another alphabet."""
 _FOREIGN = re.compile(rb"[\x80-\xff]{4}")
 """Western words do not have four such letters in a row; Russian, Greek and Chinese words do."""
 
@@ -59,10 +74,10 @@ def lookup(name: str, head: bytes) -> str | None:
         UsageError: If there is no encoding of this name.
     """
     try:
-        "".encode(name)
-        codecs.getincrementaldecoder(name)
+        letter = "a".encode(name)
+        codecs.getincrementaldecoder(name)(_ERRORS).decode(letter, final=True)
         canonical = codecs.lookup(name).name
-    except LookupError as error:
+    except (LookupError, UnicodeError) as error:  # some are for names of hosts only
         raise UsageError(
             f"no such encoding: {name!r}",
             where="--encoding",
@@ -94,13 +109,10 @@ def detect(
     head, *more = samples
     if marked := _byte_order_mark(head):
         return marked
-    for name, low, high in (
-        ("utf-16-le", head[::2], head[1::2]),
-        ("utf-16-be", head[1::2], head[::2]),
-    ):
-        pairs = len(head) // 2
-        ascii_pairs = sum(map(_is_ascii_pair, low, high)) if b"\0" in head else 0
-        if ascii_pairs > 1 and ascii_pairs >= _SHARE_OF_ASCII * pairs:
+    for name, (low, *others) in _UNMARKED.items() if b"\0" in head else ():
+        size = len(others) + 1
+        characters = sum(map(_is_ascii, *(head[at::size] for at in (low, *others))))
+        if characters > 1 and characters >= _SHARE_OF_ASCII * (len(head) // size):
             return name
     return _code_page([head, *more], where) if may_be_legacy else None
 
@@ -111,6 +123,10 @@ def _code_page(samples: list[bytes], where: str | None) -> str | None:
     Raises:
         UsageError: If several are plausible.
     """
+    for shift, name in _SHIFTS.items():
+        if any(map(shift.search, samples)):
+            hint = f"say how it is written: --encoding {name}, or utf-8"
+            raise UsageError(f"is not UTF-8; it may be {name}", where=where, hint=hint)
     if all(map(bytes.isascii, samples)) or any(map(_UTF8_CHARACTER.search, samples)):
         return None
     is_western = all(map(_is_legacy, samples))
@@ -126,8 +142,8 @@ def _code_page(samples: list[bytes], where: str | None) -> str | None:
     )
 
 
-def _is_ascii_pair(low: int, high: int) -> bool:
-    return high == 0 and low in _ASCII
+def _is_ascii(low: int, *others: int) -> bool:
+    return low in _ASCII and not any(others)
 
 
 def _is_legacy(sample: bytes) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,9 +32,40 @@ def _meant(path: Path) -> str:
     return f"did you mean {near}?" if near else "check the path"
 
 
+def _open(path: str) -> tuple[int, int, str]:
+    """Return the descriptor of a file, its size, and its time of last change with its inode."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        raise UsageError("no such file", where=path, hint=_meant(Path(path))) from error
+    except OSError as error:
+        raise UsageError(f"cannot be read: {error.strerror}", where=path) from error
+    status = os.fstat(handle)
+    if stat.S_ISDIR(status.st_mode):
+        os.close(handle)
+        raise UsageError("is a directory", where=path, hint=f"name the files in it: {path}/*.jsonl")
+    return handle, status.st_size, f"{status.st_mtime_ns}-{status.st_ino}"
+
+
 def digest_of(data: bytes | memoryview) -> str:
     """Return the hash that identifies the bytes of a chunk: 32 hexadecimal digits of SHA-256."""
     return hashlib.sha256(data).hexdigest()[:DIGEST_DIGITS]
+
+
+def head_digests(blocks: Iterable[bytes], stops: Iterable[int]) -> dict[int, str]:
+    """Return the hash of the first bytes of a text, for each number of them, in one pass."""
+    state, at, digests = hashlib.sha256(), 0, dict[int, str]()
+    wanted = sorted(set(stops), reverse=True)
+    for block in chain((b"",), blocks):
+        view, done = memoryview(block), 0
+        while wanted and wanted[-1] <= at + len(view):
+            stop = wanted.pop()
+            state.update(view[done : stop - at])
+            done = stop - at
+            digests[stop] = state.hexdigest()[:DIGEST_DIGITS]
+        state.update(view[done:])
+        at += len(view)
+    return digests
 
 
 class TextFile:
@@ -48,36 +81,42 @@ class TextFile:
         modified: Time of last change and inode.
         notes: What was detected and users should know, such as the compression.
         is_on_disk: It has a descriptor, which other libraries can read.
+        can_pause: It can be closed for a while.
     """
 
     notes: tuple[str, ...] = ()
     is_on_disk = True
+    can_pause = False
 
     def __init__(self, path: str) -> None:
         self.path = path
-        try:
-            self._handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError as error:
-            raise UsageError("no such file", where=path, hint=_meant(Path(path))) from error
-        except OSError as error:
-            raise UsageError(f"cannot be read: {error.strerror}", where=path) from error
-        if Path(path).is_dir():
-            os.close(self._handle)
-            raise UsageError(
-                "is a directory", where=path, hint=f"name the files in it: {path}/*.jsonl"
-            )
-        status = os.fstat(self._handle)
-        self.size = status.st_size
-        self.modified = f"{status.st_mtime_ns}-{status.st_ino}"
+        self.can_pause = True
+        self._handle, self.size, self.modified = _open(path)
         self.fingerprint = self.content = self._fingerprint()
         self.begin = self._after_byte_order_mark()
 
+    def pause(self) -> None:
+        """Close the file until `resume`, so that many of them can be known at the same time."""
+        os.close(self._handle)
+
+    def resume(self) -> bool:
+        """Open the file again; say whether it is what it was, by size, time of last change and inode.
+
+        If not, it stays closed.
+        """
+        handle, *facts = _open(self.path)
+        if facts != [self.size, self.modified]:
+            os.close(handle)
+            return False
+        self._handle = handle
+        return True
+
     def _fingerprint(self) -> str:
-        head, tail = (
-            self.read_at(0, HEAD_BYTES),
-            self.read_at(max(0, self.size - HEAD_BYTES), HEAD_BYTES),
-        )
-        return f"{self.size}-{digest_of(head)}-{digest_of(tail)}"
+        head = digest_of(self.read_at(0, HEAD_BYTES))
+        tail = head
+        if self.size > HEAD_BYTES:
+            tail = digest_of(self.read_at(self.size - HEAD_BYTES, HEAD_BYTES))
+        return f"{self.size}-{head}-{tail}"
 
     def _after_byte_order_mark(self) -> int:
         return len(BOM) if self.read_at(0, len(BOM)) == BOM else 0
@@ -121,13 +160,8 @@ class TextFile:
 
     def head_digests(self, stops: Iterable[int]) -> dict[int, str]:
         """Return the hash of the bytes `[0, stop)` for each stop, in one pass."""
-        state, at, digests = hashlib.sha256(), 0, dict[int, str]()
-        for stop in sorted(set(stops)):
-            for block in self.blocks(at, stop):
-                state.update(block)
-            at = stop
-            digests[stop] = state.hexdigest()[:DIGEST_DIGITS]
-        return digests
+        wanted = list(stops)
+        return head_digests(self.blocks(0, max(wanted, default=0)), wanted)
 
     def continues(self, fingerprint: str) -> bool:
         """Say whether whole lines were added to the file with this fingerprint.

@@ -23,9 +23,10 @@ _NAMES = {
     "|": "pipe",
     " ": "space",
     ":": "colon",
-    "'": "single quote",
+    "^": "caret",
+    "~": "tilde",
 }
-_DECLARATION = re.compile(r"sep=([,;\t|:^~])(?:\r\n?|\n)")
+_DECLARATION = re.compile(r'(?i)("?)sep=([,;\t|:^~])\1(?:\r\n?|\n)')
 """The first line by which a file tells Excel its delimiter."""
 
 _LONGEST_DELIMITER = 10
@@ -104,7 +105,7 @@ def detect_format(head: str, options: SourceOptions, *, is_whole: bool) -> CsvFo
         raise UsageError("is the same as --quote", where="--delimiter")
     declared = _DECLARATION.match(head) if options.skip_lines is None else None
     if declared is not None:
-        delimiter, head = delimiter or declared[1], head[declared.end() :]
+        delimiter, head = delimiter or declared[2], head[declared.end() :]
     if delimiter is None and options.format == "tsv":
         delimiter = "\t"
     detected = guess(
@@ -229,7 +230,8 @@ def _notes(
     dialect, header = detected.dialect, detected.header
     notes = []
     if not delimiter_is_given:
-        notes.append(f"delimiter: {_NAMES[dialect.delimiter]}")
+        mark = dialect.delimiter
+        notes.append(f"delimiter: {_NAMES.get(mark) or repr(mark)}")
     if not dialect.quotechar and not quote_is_given:
         notes.append("quotes are text (--quote '\"' if they enclose fields)")
     if dialect.quotechar == "'":

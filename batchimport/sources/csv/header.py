@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -42,7 +42,10 @@ MISSING = frozenset(
 
 _NUMBER = re.compile(r"[+-]?[0-9.,:/-]*[0-9][0-9.,:/eE%-]*")
 _POINT_IN_TIME = re.compile(r"[0-9]{1,4}[-/.:][0-9]{1,2}(?:[-/.:][0-9]{1,4})?(?:[T ][0-9:.,]+)?Z?")
+_DATE = re.compile(r"[0-9]{1,4}([-/.])[0-9]{1,2}\1[0-9]{1,4}(?:[T ][0-9:.,]+)?Z?")
 _UNIT = re.compile(r"\(.*\)|\[.*\]")
+_DIGITS = re.compile(r"[0-9]+")
+_QUOTES = "'`\""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +123,12 @@ def find_header(records: Sequence[Record], width: int, *, is_certain: bool) -> H
     rows = [record.texts for record in records[at + 1 :] if len(record.cells) == width]
     if is_certain or len(first.cells) != width or len(rows) < LEAST_ROWS:
         return Header(first, preamble)
+    columns = list(zip(first.texts, *rows, strict=True))
+    if any(map(_are_dates, columns)):
+        return Header(first, preamble, 0)
     if not _is_like_data(first.texts, rows):
         return Header(first, preamble, 2 if _has_second_line(first.texts, rows) else 1)
-    if all(_are_alike(column) for column in zip(first.texts, *rows, strict=True)):
+    if all(map(_are_alike, columns)):
         return Header(first, preamble, 0)
     return Header(first, preamble, is_like_data=True)
 
@@ -133,9 +139,8 @@ def find_header(records: Sequence[Record], width: int, *, is_certain: bool) -> H
 def _preamble(records: Sequence[Record], width: int) -> tuple[int, int]:
     """Return the number of lines before the header, and the index of the header.
 
-    Such a line has at most one field that is not empty, is a comment, or has at most half as many
-    fields as the table while the table has numbers below its names. Otherwise the first record that
-    is not blank is the header.
+    Such a line has at most one field that is not empty, is a comment, or is no row for two reasons
+    (`_may_precede`). Otherwise the first record that is not blank is the header.
     """
     first = next(at for at, record in enumerate(records) if record.size)
     lines, are_comments = 0, True
@@ -143,23 +148,34 @@ def _preamble(records: Sequence[Record], width: int) -> tuple[int, int]:
         filled = [text for text in record.texts if text]
         is_comment = bool(record.cells) and record.texts[0].startswith("#")
         is_full = len(record.cells) == width and len(filled) > 1
-        if is_full and not (is_comment and _is_table(records[at + 1 :], width, are_comments=True)):
-            if at > first and _is_table(records[at:], width, are_comments=are_comments):
-                return lines, at
-            break
+        is_title = is_comment and _is_table(records[at + 1 :], width, are_comments=True)
+        may_begin = is_full and at > first and not is_title
+        if may_begin and _is_table(records[at:], width, are_comments=are_comments):
+            return lines, at
         is_unreadable = record.size and not record.cells
-        if is_unreadable or (len(filled) > 1 and not _may_precede(record, records[at:], width)):
+        if is_unreadable or (len(filled) > 1 and not _may_precede(records, at, width)):
             break
         are_comments = are_comments and (is_comment or not record.size)
         lines += record.lines
     return 0, first
 
 
-def _may_precede(record: Record, rest: Sequence[Record], width: int) -> bool:
-    """Say whether a line of several fields may be part of the preamble."""
-    if record.texts[0].startswith("#"):
+def _may_precede(records: Sequence[Record], at: int, width: int) -> bool:
+    """Say whether a line of several fields may be part of the preamble.
+
+    Two of three must hold: it has another number of fields than the table, a blank line follows, the
+    table has numbers below its names. And it is no part of another table: it does not begin with a
+    number, and is at most the second line with as many fields, if these are three or more.
+    """
+    first, size = records[at].texts[0], len(records[at].cells)
+    if first.startswith("#"):
         return True
-    return 2 * len(record.cells) <= width and bool(_numeric_columns(_rows(rest, width)[1:]))
+    alike = sum(len(record.cells) == size for record in records[:at])
+    if first.isdecimal() or (size > 2 and alike > 1):
+        return False
+    is_apart = at + 1 < len(records) and not records[at + 1].size
+    rows = _rows(records[at + 1 :], width)[1:]
+    return sum((size != width, is_apart, bool(_numeric_columns(rows)))) > 1
 
 
 def _is_table(records: Sequence[Record], width: int, *, are_comments: bool) -> bool:
@@ -180,8 +196,10 @@ def _is_table(records: Sequence[Record], width: int, *, are_comments: bool) -> b
     named = [name for name in names if name]
     if len(set(named)) < len(named) or not names[0]:
         return False
+    if any(name.lower() in MISSING for name in named):
+        return False
     is_whole = len(named) == width and (width > 2 or (are_comments and width == 2))
-    return is_whole or (len(named) > 1 and width > 2 and bool(_numeric_columns(regular)))
+    return is_whole or (len(named) > 1 and bool(_numeric_columns(regular)))
 
 
 def _rows(records: Iterable[Record], width: int) -> list[list[str]]:
@@ -200,15 +218,24 @@ def _numeric_columns(rows: Sequence[Sequence[str]]) -> list[int]:
 def _is_like_data(names: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
     """Say whether half of the names are values as in the columns below them.
 
-    Numbers in a sequence, such as years, are names, unless the records have such sequences as well.
+    Such a name is a number above numbers, or is there again as a value. Numbers in a sequence, such as
+    years, are names, unless the records have such sequences as well.
     """
     numeric = set(_numeric_columns(rows))
     filled = [at for at, name in enumerate(names) if name]
     values = [at for at in filled if at in numeric and is_number(names[at])]
-    if not values or 2 * len(values) < len(filled):
-        return False
-    in_sequence = sum(_is_sequence([row[at] for at in values]) for row in rows)
-    return not _is_sequence([names[at] for at in values]) or 2 * in_sequence > len(rows)
+    if values and _is_sequence([names[at] for at in values]):
+        in_sequence = sum(_is_sequence([row[at] for at in values]) for row in rows)
+        values = values if 2 * in_sequence > len(rows) else []
+    others = [row for row in rows if not _is_header_again(row, names)]
+    again = [at for at in filled if any(row[at] == names[at] for row in others)]
+    like_data = {*values, *(again if len(again) > 1 or values else ())}
+    return bool(like_data) and 2 * len(like_data) >= len(filled)
+
+
+def _is_header_again(row: Sequence[str], names: Sequence[str]) -> bool:
+    same = sum(map(str.__eq__, row, names))
+    return same > 1 and 2 * same > len(names)
 
 
 def _is_sequence(texts: Sequence[str]) -> bool:
@@ -228,6 +255,14 @@ def _are_alike(column: Sequence[str]) -> bool:
     )
 
 
+def _are_dates(column: Sequence[str]) -> bool:
+    """Say whether a column consists of dates, its name included, that are all written alike."""
+    texts = [text for text in column if text]
+    if not column[0] or len(texts) <= LEAST_ROWS or not all(map(_DATE.fullmatch, texts)):
+        return False
+    return len({_DIGITS.sub("9", text) for text in texts}) == 1
+
+
 def _is_plain(text: str) -> bool:
     return text.replace(".", "", 1).isdecimal()
 
@@ -240,21 +275,25 @@ def _has_second_line(names: Sequence[str], rows: Sequence[Sequence[str]]) -> boo
     """
     second, below = rows[0], rows[1:]
     numeric = _numeric_columns(below)
-    if len(below) < LEAST_ROWS or not numeric or any(map(is_number, second)):
+    numbers = (is_number(text.strip(_QUOTES)) for text in second)
+    if len(below) < LEAST_ROWS or not numeric or any(numbers):
         return False
     above = [second[at] for at in numeric]
-    if any(text.lower() in MISSING for text in above):
-        return False
     written = [text for text in second if text]
-    are_units = all(map(_UNIT.fullmatch, written))
+    are_units = any(above) and all(map(_UNIT.fullmatch, written))
+    if not are_units and any(text.lower() in MISSING for text in above):
+        return False
     has_gaps = any(not name for name in names) and all(second)
     return are_units or has_gaps or (len(numeric) > 1 and len(numeric) == len(second))
 
 
 def join_names(first: Sequence[str], second: Sequence[str]) -> list[str]:
-    """Return the names of a header of two lines; a name above several columns belongs to all of them."""
+    """Return the names of a header of two lines; a name above several columns belongs to all of them.
+
+    The second line may end early: at a lone carriage return, which the look at the file took for text.
+    """
     names, group = [], ""
-    for upper, lower in zip(first, second, strict=True):
+    for upper, lower in zip_longest(first, second, fillvalue=""):
         group = upper or group
         names.append(f"{group} {lower}".strip())
     return names

@@ -19,7 +19,7 @@ from batchimport.errors import SourceChangedError
 from batchimport.model import Position
 from batchimport.sources.base import LocatedRecords, decode_utf8, too_long
 from batchimport.sources.bytes.file import BLOCK_BYTES, HEAD_BYTES
-from batchimport.sources.counting import count_records
+from batchimport.sources.counting import count_line_starts, count_records
 from batchimport.sources.csv.grammar import LONE_CR, has_lone_cr, without_end
 from batchimport.sources.text_lines import Lines
 
@@ -274,15 +274,16 @@ class QuotedLines(Lines):
         """Count lines that are not blank, or all of them if blank lines are records."""
         if b"\r" in whole:
             whole = whole.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        is_ended = whole.endswith(b"\n")
-        if self.keeps_blank or (b"\n\n" not in whole and not whole.startswith(b"\n")):
-            return whole.count(b"\n") + (not is_ended)
-        return sum(map(bool, whole.split(b"\n")))
+        if self.keeps_blank:
+            return whole.count(b"\n") + (not whole.endswith(b"\n"))
+        starts = count_line_starts(whole, before=ord("\n"))
+        return sum(map(bool, whole.split(b"\n"))) if starts is None else starts
 
     def _count_by_cutting(self, position: int) -> tuple[int, int]:
-        raw, masked = self._whole_records(position, min(self._text.size, position + (1 << 25)))
-        if raw:
-            return self._take(masked, len(masked) + 1)[1], len(raw)
+        stop = min(self._text.size, position + (1 << 25))
+        _, masked, end = self._whole_records(position, stop)
+        if end:
+            return self._take(masked, end, end + 1)[1], end
         end = self.end_of_record(position)
         return self._measure(position, end)[0], end - position
 
@@ -333,6 +334,8 @@ class DelimitedRecords(LocatedRecords):
     @cached_property
     def _kept(self) -> Sequence[int]:
         """Which parts are records."""
+        if len(self._parts) == self._chunk.records:
+            return range(len(self._parts))
         is_record = self._layout.lines.is_record
         kept = [at for at, part in enumerate(self._parts) if self._is_cut or is_record(part)]
         if len(kept) != self._chunk.records:
@@ -355,6 +358,8 @@ class DelimitedRecords(LocatedRecords):
         if self._is_cut:
             return frozenset({0})
         most = self._layout.most_bytes
+        if len(self._data) <= most:
+            return frozenset()
         return frozenset(at for at, part in enumerate(self.records) if len(part) > most)
 
     def values(self, index: int) -> dict[str, Any]:
@@ -378,8 +383,11 @@ class DelimitedRecords(LocatedRecords):
         return line, self._first.position + self._bytes_before[part], raw
 
     @cached_property
-    def _lines_before(self) -> list[int]:
-        return list(accumulate(map(self._layout.lines.ends_in, self._parts), initial=0))
+    def _lines_before(self) -> Sequence[int]:
+        ends_in, parts = self._layout.lines.ends_in, self._parts
+        if ends_in(self._data) == len(parts) - (not ends_in(self._data[-1:])):
+            return range(len(parts))  # each part is one line
+        return list(accumulate(map(ends_in, parts), initial=0))
 
     @cached_property
     def _bytes_before(self) -> list[int]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 from batchimport.sources.base import UnreadableRecordError
@@ -26,9 +27,11 @@ if TYPE_CHECKING:
 
     from batchimport.sources.csv.grammar import Cell
 
-DELIMITERS = (",", ";", "\t", "|", ":", " ")
+DELIMITERS = (",", ";", "\t", "|", "^", "~", "\x01", "\x1f", ":", " ")
 """In order of preference; the last two are frequent in prose, need more evidence, and are taken only if
 none before them fits."""
+MAY_BE_DOUBLED = ("\t", "|", ":")
+"""Every second field is empty if such a delimiter is doubled and read as a single one."""
 
 NamesAre = Literal["found", "first", "none"]
 """Where the names of the fields are: to be found, in the first record, or nowhere."""
@@ -44,28 +47,29 @@ quotes that can be read, to take quotes for text. Those who write tabs often do 
 
 _FREQUENT_IN_TEXT = (":", " ")
 _LINE_END = re.compile(r"\r\n?|\n")
+_MAYBE_SINGLE_QUOTE = re.compile(r"(?:^|\t|[^\w\s])[ ]?'|'(?:\t|[^\w\s]|$)", re.MULTILINE)
 
 
 _NO_HEADER = Header(Record((), 0, 0))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Guess:
     """A dialect, and what the head looks like when it is read by it.
+
+    What only some comparisons need is found out when it is asked for: many small files are guessed.
 
     Attributes:
         share: How much of the text is in records of one width, 0 to 1.
         width: That width; 0 if there are no records.
         header_fits: The header has that width, too.
         quoted: Share of the cells that are quoted, 0 to 1.
-        quotes_columns: In some column, the name and all cells that are not empty are quoted.
-        numbers: Share of the cells that are numbers, dates or times, 0 to 1.
-        is_padded: Nearly all delimiters have a space after them, or before them.
-        spaced: Some field begins or ends with a space.
         is_even: All records below the header have that width.
         trails: All of them also end with a delimiter.
         header: Where the names are.
         rows: The records below the header.
+        regular: The records of that width; `cells`: what is in them, apart from empty cells.
+        records: All records.
     """
 
     dialect: Dialect
@@ -73,14 +77,41 @@ class Guess:
     width: int = 0
     header_fits: bool = False
     quoted: float = 0.0
-    quotes_columns: bool = False
-    numbers: float = 0.0
-    is_padded: bool = False
-    spaced: bool = False
     is_even: bool = False
     trails: bool = False
     header: Header = _NO_HEADER
     rows: Sequence[Record] = ()
+    regular: Sequence[Record] = ()
+    cells: Sequence[Cell] = ()
+    records: Sequence[Record] = ()
+
+    @cached_property
+    def quotes_columns(self) -> bool:
+        """Whether in some column the name and all cells that are not empty are quoted."""
+        columns = zip(*(record.cells for record in self.regular), strict=True)
+        return any(map(_is_quoted, columns))
+
+    @cached_property
+    def must_quote(self) -> bool:
+        """Whether all names are quoted, or some cell that is quoted has a quote inside."""
+        if all(quoted for _, quoted in self.header.first.cells):
+            return True
+        return any(quoted and self.dialect.quotechar in text for text, quoted in self.cells)
+
+    @cached_property
+    def numbers(self) -> float:
+        """Share of the cells that are numbers, dates or times, 0 to 1."""
+        return sum(is_number(text) for text, _ in self.cells) / max(1, len(self.cells))
+
+    @cached_property
+    def is_padded(self) -> bool:
+        """Whether nearly all delimiters have a space after them, or before them."""
+        return _is_padded(self.rows or self.records)
+
+    @cached_property
+    def spaced(self) -> bool:
+        """Whether some field begins or ends with a space."""
+        return any(text != text.strip(" ") for text, _ in self.cells)
 
     @property
     def fits(self) -> bool:
@@ -107,6 +138,10 @@ def guess(
     wanted = ('"', "'") if quotes is None else quotes
     best = Guess(Dialect(delimiters[0], wanted[0]))
     for dialect in _candidates(head, delimiters, wanted):
+        if _cannot_beat(dialect, best) or (
+            quotes is None and dialect.quotechar == "'" and best.quoted
+        ):
+            continue
         records = list(_records(head, dialect, is_whole=is_whole))
         candidate = _judge(dialect, records, names)
         if dialect.quotechar == "'" and quotes is None and (best.quoted or not candidate.quoted):
@@ -117,6 +152,13 @@ def guess(
             continue
         if _beats(candidate, best):
             best = candidate
+    if len(delimiters) > 1 and _has_empty_fields_between(best):
+        best = look_at(
+            head,
+            replace(best.dialect, delimiter=best.dialect.delimiter * 2),
+            names,
+            is_whole=is_whole,
+        )
     if quotes is None and best.share < 1 and best.dialect.quotechar in head:
         quoted = list(_records(head, best.dialect, is_whole=is_whole))
         plain = replace(best.dialect, quotechar="", escapechar="")
@@ -135,7 +177,7 @@ def _candidates(head: str, delimiters: Sequence[str], quotes: Sequence[str]) -> 
     """Yield the dialects that the head may have been written in, the plain ones first."""
     there = [delimiters[0], *(mark for mark in delimiters[1:] if mark in head)]
     for quote in quotes:
-        if quote == "'" and not re.search(r"(^|[^\w\s])[ ]?'|'([^\w\s]|$)", head, re.MULTILINE):
+        if quote == "'" and not _MAYBE_SINGLE_QUOTE.search(head):
             continue
         for delimiter in there:
             if delimiter == quote:
@@ -196,19 +238,25 @@ def _judge(dialect: Dialect, records: list[Record], names: NamesAre) -> Guess:
         width=width,
         header_fits=len(header.first.cells) == width,
         quoted=sum(quoted for _, quoted in cells) / max(1, len(cells)),
-        quotes_columns=any(
-            map(_is_quoted, zip(*(record.cells for record in regular), strict=True))
-        ),
-        numbers=sum(is_number(text) for text, _ in cells) / max(1, len(cells)),
-        is_padded=_is_padded(rows or records),
-        spaced=any(text != text.strip(" ") for text, _ in cells),
         is_even=not unreadable and all(len(record.cells) == width for record in rows),
         trails=width > 1
         and len(rows) > 0
         and all(len(row.cells) == width and row.cells[-1] == ("", False) for row in rows),
         header=header,
         rows=rows,
+        regular=regular,
+        cells=cells,
+        records=records,
     )
+
+
+def _has_empty_fields_between(guess: Guess) -> bool:
+    """Say whether every second field of each record is empty, as between doubled delimiters."""
+    if guess.dialect.delimiter not in MAY_BE_DOUBLED or guess.width < 3 or guess.width % 2 == 0:
+        return False
+    records = [record.cells for record in (guess.header.first, *guess.rows)]
+    between = [cell for cells in records for cell in cells[1::2]]
+    return bool(between) and all(cell == ("", False) for cell in between)
 
 
 def _is_padded(records: Sequence[Record]) -> bool:
@@ -239,10 +287,22 @@ def _beats(one: Guess, other: Guess) -> bool:
             return False
         return one.width > 1 and _rank(one) > _rank(other)
     if one.dialect.quotechar != other.dialect.quotechar:
-        return one.share > other.share or (one.quotes_columns and one.share == other.share)
+        are_quotes = one.quotes_columns or one.must_quote
+        return one.share > other.share or (are_quotes and one.share == other.share)
     if one.dialect.skipinitialspace and not other.dialect.skipinitialspace:
         return _drops_padding(one, other)
     return one.share > other.share
+
+
+def _cannot_beat(dialect: Dialect, best: Guess) -> bool:
+    """Say whether `_beats` is certainly false, whatever the text looks like in a dialect."""
+    other = best.dialect
+    if dialect.delimiter != other.delimiter:
+        return dialect.delimiter in _FREQUENT_IN_TEXT and best.fits
+    if dialect.quotechar != other.quotechar or best.share < 1:
+        return False
+    drops_spaces = dialect.skipinitialspace and not other.skipinitialspace
+    return not (drops_spaces and best.is_padded)
 
 
 def _drops_padding(padded: Guess, plain: Guess) -> bool:
@@ -298,7 +358,11 @@ def _is_convincing(candidate: Guess, records: list[Record], names: NamesAre) -> 
     If the header does not contain it, nearly all records must. A delimiter that is frequent in prose
     must separate every record into three fields or more, with quotes or numbers among them.
     """
-    rows = [record.cells for record in records if record.size]
+    if not candidate.width:
+        return False
+    rows = [
+        record.cells for record in records[records.index(candidate.header.first) :] if record.size
+    ]
     if candidate.dialect.delimiter not in _FREQUENT_IN_TEXT:
         separated = sum(len(row) == candidate.width for row in rows)
         is_in_header = bool(rows) and len(rows[0]) > 1

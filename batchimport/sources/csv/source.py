@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from batchimport.errors import UsageError
 from batchimport.model import EXTRA_COLUMN, Chunk, Position
 from batchimport.schema.infer import Words
-from batchimport.sources.base import Batch, TextSource, UnreadableRecordError
+from batchimport.sources.base import Batch, Piece, TextSource, UnreadableRecordError
 from batchimport.sources.bytes.file import HEAD_BYTES, digest_of
 from batchimport.sources.csv.dialect import CsvFormat, detect_format
 from batchimport.sources.csv.grammar import Dialect, FieldReader, without_end
@@ -17,6 +17,7 @@ from batchimport.sources.csv.kept import CsvForm, KeptRows
 from batchimport.sources.csv.numbers import PLAIN_NUMBERS
 from batchimport.sources.csv.records import DelimitedRecords, Layout, QuotedLines
 from batchimport.sources.csv.table import ABSENT, Table, fitted
+from batchimport.sources.joined import JoinedRecords, join, lines_of, starts_of, whole_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -197,17 +198,64 @@ class DelimitedSource(TextSource):
         return Chunk(start, chunk.end if chunk else Position(self.size, 0, self._body.line))
 
     def _read(self, chunk: Chunk, schema: RecordSchema) -> Batch:
-        table = self._table(schema)
-        first = max(chunk.start, self._body)
+        return self.parsed(self._piece(chunk), self._table(schema))
+
+    def _piece(self, chunk: Chunk, likeness: Any = None) -> Piece:
+        begin = max(chunk.lo, self._body.position) - chunk.lo
         data = self._text.read_at(chunk.lo, chunk.hi - chunk.lo)
-        body = data[first.position - chunk.lo :]
-        records = DelimitedRecords(self._layout, table, chunk, first, body)
-        decoded = None
+        return Piece(self, chunk, data, begin, digest_of(data), likeness)
+
+    def records_of(self, piece: Piece, table: Table) -> DelimitedRecords:
+        """Return the records of a chunk of this file."""
+        first = max(piece.chunk.start, self._body)
+        body = piece.data[piece.begin :]
+        return DelimitedRecords(self._layout, table, piece.chunk, first, body)
+
+    def parsed(self, piece: Piece, table: Table) -> Batch:
+        """Parse a chunk of this file by itself."""
+        chunk, body, decoded = piece.chunk, piece.data[piece.begin :], None
+        records = self.records_of(piece, table)
         if len(body) <= self._max_record_bytes:  # so that none of them is too long
-            is_plain = self._lines.are_plain(first.position, chunk.hi)
+            is_plain = self._lines.are_plain(chunk.lo + piece.begin, chunk.hi)
             decoded = table.decode_whole(body, chunk.records, is_plain=is_plain)
         accepted, deferred = decoded or table.decode(records.records, records.too_long)
-        return Batch(chunk, accepted, deferred, records, digest_of(data))
+        return Batch(chunk, accepted, deferred, records, piece.digest)
+
+    def piece(self, chunk: Chunk) -> Piece | None:
+        """Return a chunk to be parsed with those of other files.
+
+        Only one that certainly ends outside of quotes, and whose lines end with LF: then no record can
+        reach into the next file.
+        """
+        form, repeated = self._form, self._repeated
+        if not (self.is_written and form.dialect.is_plain) or form.comment:
+            return None
+        piece = self._piece(
+            chunk,
+            (
+                *(tuple(self.header), None if repeated is None else tuple(repeated), self._trails),
+                *(form.dialect, form.nulls, form.numbers, form.pads),
+            ),
+        )
+        quote, body = form.dialect.quotechar.encode(), piece.data[piece.begin :]
+        is_even = not quote or body.count(quote) % 2 == 0
+        is_short = len(body) <= self._max_record_bytes
+        return piece if is_even and is_short and b"\r" not in body else None
+
+    @staticmethod
+    def read_pieces(pieces: Sequence[Piece], schema: RecordSchema) -> Batch:
+        """Parse chunks of several files, their records laid end to end if all of them are regular."""
+        table = pieces[0].source._table(schema)  # noqa: SLF001 - of this class
+        chunks = [piece.chunk for piece in pieces]
+        whole = whole_of(chunks)
+        decoded = table.decode_whole(lines_of(pieces), whole.records, is_plain=False)
+        if decoded is None:
+            return join([piece.source.parsed(piece, table) for piece in pieces])
+        parts = [piece.source.records_of(piece, table) for piece in pieces]
+        records = JoinedRecords(parts, starts_of(chunks))
+        digests = tuple(piece.digest for piece in pieces)
+        frame, deferred = decoded
+        return Batch(whole, frame, deferred, records, "", None, digests)
 
     def _only_record(self, chunk: Chunk) -> tuple[Position, int]:
         start = self._lines.after_blank_lines(max(chunk.start, self._body), chunk.hi)

@@ -466,11 +466,14 @@ _TRUE_FORMS, _FALSE_FORMS = (
     [form for word in words for form in {word, word.title(), word.upper()}]
     for words in (TRUE, FALSE)
 )
+_STRING = frozenset({"string", "null"})
 _BOOLEANS = dict.fromkeys(TRUE, True) | dict.fromkeys(FALSE, False)
 
 
 def value_of(text: str, types: Types, numbers: NumberForm = PLAIN_NUMBERS) -> Any:
     """Return a cell as a JSON value."""
+    if types is not None and types <= _STRING:
+        return text
     value = _read_json(text, types)
     if value is None:
         value = _read_number(text, types, numbers)

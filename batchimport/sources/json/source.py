@@ -6,7 +6,6 @@ An element is decoded like a line of JSON Lines; one that spans lines is first r
 from __future__ import annotations
 
 from functools import cached_property
-from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -181,6 +180,7 @@ class ElementRecords(JsonRecords):
     ) -> None:
         super().__init__(name, chunk, columns)
         self._data, self._starts, self._ends = data, starts, ends
+        self._counted = (0, 0)
         self.malformed: set[int] = set()
         self.lines = [data[start:end] for start, end in zip(starts, ends, strict=True)]
         self.too_long = frozenset(
@@ -228,11 +228,11 @@ class ElementRecords(JsonRecords):
         start, end = self._starts[index], self._ends[index]
         if index in self.too_long:
             end = min(end, start + HEAD_BYTES)
-        line = self._chunk.start.line + self._lines_before[index]
+        line = self._chunk.start.line + self._lines_before(start)
         return line, self._chunk.lo + start, self._data[start:end]
 
-    @cached_property
-    def _lines_before(self) -> list[int]:
-        """For each element, the number of line ends before it in the chunk."""
-        pairs = pairwise([0, *self._starts])
-        return list(accumulate(self._data.count(b"\n", *pair) for pair in pairs))
+    def _lines_before(self, start: int) -> int:
+        """Count the line ends before a place, from the place that was asked for last."""
+        known, lines = self._counted if self._counted[0] <= start else (0, 0)
+        self._counted = start, lines + self._data.count(b"\n", known, start)
+        return self._counted[1]

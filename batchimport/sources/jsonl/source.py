@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cached_property
-from itertools import accumulate
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import polars as pl
 
 from batchimport.errors import SourceChangedError
 from batchimport.model import Chunk, Position
-from batchimport.sources.base import Batch, TextSource
+from batchimport.sources.base import Batch, Piece, TextSource
 from batchimport.sources.bytes.file import HEAD_BYTES, digest_of
 from batchimport.sources.flat import FlatRecords, flat
+from batchimport.sources.joined import JoinedRecords, lines_of, starts_of, whole_of
 from batchimport.sources.json_decoder import decoder_of
 from batchimport.sources.json_kept import FLATTEN, reread
 from batchimport.sources.json_records import JsonRecords, decode_samples
@@ -23,7 +23,7 @@ from batchimport.sources.text_lines import BLANK, Lines
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from batchimport.model import SourceOptions
+    from batchimport.model import FieldError, Reject, SourceOptions, Stage
     from batchimport.schema import Column, RecordSchema
     from batchimport.sources.base import Form
     from batchimport.sources.bytes.file import TextFile
@@ -65,6 +65,29 @@ class JsonLinesSource(TextSource):
         shown = FlatRecords(records, schema.columns) if self._flatten else records
         valid, frame, deferred = decode(schema, shown)
         return Batch(chunk, frame, deferred, shown, digest_of(data), valid)
+
+    def piece(self, chunk: Chunk) -> Piece | None:
+        """Return a chunk to be parsed with those of other files."""
+        if self._may_be_too_long(chunk):
+            return None
+        data = self._text.read_at(chunk.lo, chunk.hi - chunk.lo)
+        likeness = self._flatten, self._max_record_bytes
+        return Piece(self, chunk, data, self._begin_in(chunk), digest_of(data), likeness)
+
+    @staticmethod
+    def read_pieces(pieces: Sequence[Piece], schema: RecordSchema) -> Batch:
+        """Parse chunks of several files, their lines laid end to end."""
+        is_flat, longest = pieces[0].likeness
+        records = JoinedLines(pieces, schema.columns, longest)
+        shown = FlatRecords(records, schema.columns) if is_flat else records
+        valid, frame, deferred = decode(schema, shown)
+        digests = tuple(piece.digest for piece in pieces)
+        return Batch(records.place[1], frame, deferred, shown, "", valid, digests)
+
+    def records_of(self, piece: Piece) -> LineRecords:
+        """Return the records of a chunk of this file that was parsed with others, for their rejects."""
+        longest = self._max_record_bytes
+        return LineRecords(self.name, piece.chunk, (), piece.data, piece.begin, longest=longest)
 
     def _begin_in(self, chunk: Chunk) -> int:
         """Return where the first line of a chunk begins: after the byte order mark, if it is there."""
@@ -131,10 +154,10 @@ class LineRecords(JsonRecords):
         Raises:
             SourceChangedError: If the number of lines is not the chunk's number of records.
         """
-        texts = split(self.data[self._begin :])
+        texts = self._all_texts
         if texts is None or len(texts) == len(self):
             return texts
-        return self._counted(texts.filter(texts.str.strip_chars(BLANK.decode()) != ""))
+        return self._counted(texts.gather(pl.Series(self._numbers, dtype=pl.UInt32)))
 
     @cached_property
     def lines(self) -> list[bytes]:  # type: ignore[override]  # computed once, then an attribute
@@ -143,50 +166,84 @@ class LineRecords(JsonRecords):
         Raises:
             SourceChangedError: If the number of lines is not the chunk's number of records.
         """
-        lines = self._from_begin()
+        lines = self._all_lines
         if len(lines) != len(self):
             lines = [lines[number] for number in self._numbers]
         return self._counted(lines)
+
+    def line(self, index: int) -> bytes:
+        """Return one record, without splitting the others."""
+        number = self._numbers[index]
+        return self.data[self._starts[number] : self._starts[number + 1] - 1]
 
     @cached_property
     def too_long(self) -> frozenset[int]:  # type: ignore[override]  # the same
         """Indices of records that are longer than is allowed."""
         if len(self.data) <= self._longest:
             return frozenset()
-        sizes = enumerate(map(len, self.lines))
-        return frozenset(index for index, size in sizes if size > self._longest)
+        sizes = self._sizes.gather(pl.Series(self._numbers, dtype=pl.UInt32))
+        return frozenset((sizes > self._longest).arg_true().to_list())
 
     def _locate(self, index: int) -> tuple[int | None, int, bytes]:
-        number = self._numbers[index]
-        line = self.lines[index]
-        before = self._lengths[number - 1] + number if number else 0
-        raw = line[:HEAD_BYTES] if index in self.too_long else line
+        number, raw = self._numbers[index], self.line(index)
+        raw = raw[:HEAD_BYTES] if index in self.too_long else raw
+        before = self._starts[number] if number else 0
         return self._chunk.start.line + number, self._chunk.lo + before, raw.removesuffix(b"\r")
 
     @cached_property
+    def _all_texts(self) -> pl.Series | None:
+        """All lines, the first one without the byte order mark; None if some are not UTF-8."""
+        return split(self.data[self._begin :])
+
+    @cached_property
     def _all_lines(self) -> list[bytes]:
-        lines = self.data.split(b"\n")
+        """The same as bytes."""
+        lines = self.data[self._begin :].split(b"\n")
         return lines if lines[-1] else lines[:-1]
 
-    def _from_begin(self) -> list[bytes]:
-        """Return all lines, the first one without the byte order mark."""
-        lines = self._all_lines
-        return [lines[0][self._begin :], *lines[1:]] if self._begin and lines else lines
+    @cached_property
+    def _sizes(self) -> pl.Series:
+        """For each line, its bytes without the line end."""
+        if self._all_texts is None:
+            return pl.Series(map(len, self._all_lines), dtype=pl.Int64)
+        return self._all_texts.str.len_bytes().cast(pl.Int64)
+
+    @cached_property
+    def _starts(self) -> list[int]:
+        """For each line, and for the one that would follow, where it begins in the chunk."""
+        ends = (self._sizes + 1).cum_sum() + self._begin
+        return [self._begin, *ends.to_list()]
 
     @cached_property
     def _numbers(self) -> Sequence[int]:
         """For each record, the number of its line in the chunk."""
-        if len(self._all_lines) == len(self):
+        if len(self._sizes) == len(self):
             return range(len(self))
-        lines = enumerate(self._from_begin())
-        return [number for number, line in lines if line.strip(BLANK)]
-
-    @cached_property
-    def _lengths(self) -> list[int]:
-        """For each line, the bytes of all lines up to its end, without line ends."""
-        return list(accumulate(map(len, self._all_lines)))
+        if self._all_texts is None:
+            lines = enumerate(self._all_lines)
+            return [number for number, line in lines if line.strip(BLANK)]
+        return (self._all_texts.str.strip_chars(BLANK.decode()) != "").arg_true().to_list()
 
     def _counted(self, records: _Lines) -> _Lines:
         if len(records) != len(self):
             raise SourceChangedError("the file changed while it was read", where=self._name)
         return records
+
+
+class JoinedLines(LineRecords):
+    """The lines of several files, one after the other; a reject names its own file."""
+
+    def __init__(self, pieces: Sequence[Piece], columns: tuple[Column, ...], longest: int) -> None:
+        chunk = whole_of([piece.chunk for piece in pieces])
+        name = pieces[0].source.name
+        super().__init__(name, chunk, columns, lines_of(pieces), longest=longest)
+        self._pieces = pieces
+
+    @cached_property
+    def _parts(self) -> JoinedRecords:
+        parts = [piece.source.records_of(piece) for piece in self._pieces]
+        return JoinedRecords(parts, starts_of([piece.chunk for piece in self._pieces]))
+
+    def reject(self, index: int, stage: Stage, errors: Sequence[FieldError]) -> Reject:
+        """Return the reject of a record."""
+        return self._parts.reject(index, stage, errors)

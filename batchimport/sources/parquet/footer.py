@@ -47,11 +47,13 @@ _TIME_UNITS: dict[int, Meaning] = {1: "time-ms", 2: "time-us", 3: "time-ns"}
 _DECIMAL, _TIME, _VARIANT = 5, 7, 16
 MAX_PRECISION = 38
 SMALL_BYTES = 16 << 20
-"""A column of this size in a group of rows needs no look at its pages."""
+"""A column of this size in a group of rows has no large page."""
 HEADER_BYTES = 64 << 10
 """How much of a page is read for its header."""
 _PAGES = (9, 11)
 """Fields that say where the pages of a column begin: data, dictionary."""
+_PAGE_HEADERS = (5, 7, 8)
+"""Fields of a page's header by its kind: data, dictionary, data of the second version."""
 _ELSEWHERE = (8, 10, 12, 14, 15, 16)
 """Fields of statistics, and of places that are not among a column's pages."""
 REPEATED = 2
@@ -208,25 +210,32 @@ class Footer:
         return b"".join([*parts, footer, len(footer).to_bytes(4, "little"), MAGIC])
 
     def largest_page(self) -> int:
-        """Return the size of the largest page once it is decompressed; 0 if none can be large."""
-        columns = (
-            column[3][1]
-            for group in self.groups
-            for column in group.columns
-            if column[3][1][6][1] > SMALL_BYTES
-        )
-        return max((size for facts in columns for size in self._pages(facts)), default=0)
+        """Return the size of the largest page once it is decompressed; 0 if none can be large.
 
-    def _pages(self, facts: Struct) -> Iterator[int]:
-        """Yield the decompressed size of each page of a column, as far as they can be followed."""
+        Raises:
+            MalformedError: If a page says that it has more values than its column, or fewer than none:
+                Polars would ask for memory for them, and end the process if there is none.
+        """
+        largest = 0
+        for facts in (column[3][1] for group in self.groups for column in group.columns):
+            for size, values in self._pages(facts):
+                if not 0 <= values <= max(facts[5][1], size):
+                    raise MalformedError(f"one of its pages says that it has {values:,} values")
+                if facts[6][1] > SMALL_BYTES:
+                    largest = max(largest, size)
+        return largest
+
+    def _pages(self, facts: Struct) -> Iterator[tuple[int, int]]:
+        """Yield of each page of a column, as far as they can be followed: decompressed size, values."""
         try:
             at = _start(facts)
             stop = at + facts[7][1]
             while at < stop:
                 page, length = decode_first(self._read_at(at, HEADER_BYTES))
-                yield page[2][1]
+                header = next(page[each][1] for each in _PAGE_HEADERS if each in page)
+                yield page[2][1], header[1][1]
                 at += length + page[3][1]
-        except (*_FAULTS, OSError):
+        except (*_FAULTS, OSError, StopIteration):
             return  # the file is damaged: who reads the page says so
 
     def _moved(self, facts: Struct, at: int) -> bytes:

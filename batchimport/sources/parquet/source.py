@@ -64,6 +64,7 @@ class ParquetSource(OneFile):
         try:
             self._footer = Footer(self._file.read_at, self._file.size)
             _refuse_unreadable(self._footer, file.path)
+            self.block_bytes = self._footer.largest_page()
             self._rows = Rows(self._file, self._footer)
             self._types = self._rows.types
             self.size = self._footer.rows
@@ -89,7 +90,6 @@ class ParquetSource(OneFile):
         self._fixed = SCALAR_BYTES * (len(known) - len(weights))
         self._weight = pl.sum_horizontal(pl.lit(self._fixed, pl.Int64), *weights).alias("weight")
         self.contents: tuple[Content, ...] = (Content(self.size, self._file.content),)
-        self.block_bytes = self._footer.largest_page()
         self.declared = {
             "$schema": DIALECT,
             "type": "object",
