@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 NOT_WHOLE = "record_too_long"
 """The code of rejects of which only the beginning was kept."""
 
+MOST_TOGETHER = 100_000
+"""Records among which circles are looked for; all are in memory at the same time."""
+
 _ORPHANS = RejectFilter(codes=("foreign_key",), stages=("store",))
 
 
@@ -127,8 +130,11 @@ class RejectSource:
 
     Args:
         is_backwards: The last record comes first.
+        is_together: All are one chunk.
 
     Attributes:
+        parts: What they are in the ledger.
+        differ: Some files are not written like others, so that their records cannot be read together.
         size: Number of rejects.
         bytes_read: Bytes of the records that were read.
     """
@@ -142,6 +148,7 @@ class RejectSource:
         corrections: Corrections | None,
         *,
         is_backwards: bool = False,
+        is_together: bool = False,
     ) -> None:
         self._sink, self._record = sink, record
         self._most_bytes, self._shape = job.options.max_record_bytes, Shape(job.options)
@@ -154,6 +161,11 @@ class RejectSource:
             self._pieces = [
                 replace(each, records=each.records[::-1]) for each in reversed(self._pieces)
             ]
+        self.parts, self.differ = self._pieces, self._forms.differ
+        if is_together and self.parts:
+            first, last = self.parts[0].row, self.parts[-1].row
+            whole = replace(first, chunk=Chunk(first.chunk.start, last.chunk.end))
+            self._pieces = [_Piece(whole, tuple(choice.records))]
         self._ends = list(accumulate(len(piece.records) for piece in self._pieces))
 
     def cut(self, start: Position, limit: int, max_bytes: int) -> Chunk | None:
@@ -286,6 +298,17 @@ class ReplayClaim:
         return self._claim.finish(state, total_items)
 
 
+class CircleClaim(ReplayClaim):
+    """A claim that stores only what refers to one another in a circle, in one transaction."""
+
+    def store(self, request: StoreRequest) -> ChunkResult:
+        """Commit the records that can be stored together, out of all that are left."""
+        together = tuple((part.row.chunk, part.records) for part in self._source.parts)
+        whole = self._source.piece(request.chunk).row.chunk
+        result = self._claim.store(replace(request, chunk=whole, together=together))
+        return replace(result, chunk=request.chunk)
+
+
 def prepare(
     record: JobRecord,
     job: Job,
@@ -340,7 +363,8 @@ def orphans(work: Work, job: Job, sink: Sink) -> Iterator[tuple[Work, int]]:
 
     What they refer to may have come in a later chunk, or may be one of them. So whether they are stored
     does not depend on the size of chunks. Most refer to a record that comes later: the last one is tried
-    first, and then the order changes each time.
+    first, and then the order changes each time. When that helps no more, those that refer to one another in
+    a circle are stored together, and then what refers to them.
 
     Args:
         work: That of the job, whose chunks are all committed.
@@ -348,15 +372,23 @@ def orphans(work: Work, job: Job, sink: Sink) -> Iterator[tuple[Work, int]]:
     Yields:
         Work whose source has the records, and how many they are.
     """
-    record, left, is_backwards = work.claim.record, 0, False
+    record, left, is_backwards, is_together = work.claim.record, 0, False, False
     # In an update, the last record of a key counts.
     is_ordered = record.configuration.get("on_conflict") == "update"
     while any(row.failed for row in sink.committed(record.job_id)):
         choice = choose(sink.rejects(record.job_id), _ORPHANS, None)
         count = len(choice.records)
-        if count in (0, left):
+        is_stuck, was_together = count == left, is_together
+        if not count or (is_stuck and was_together):
             return
-        left, is_backwards = count, not is_backwards and not is_ordered
-        source = RejectSource(sink, record, job, choice, None, is_backwards=is_backwards)
-        claim = ReplayClaim(work.claim, source)
+        if is_stuck and not (work.claim.hints.takes_circles and count <= MOST_TOGETHER):
+            return
+        left, is_together = count, is_stuck
+        is_backwards = not (is_backwards or is_ordered or is_together)
+        source = RejectSource(
+            sink, record, job, choice, None, is_backwards=is_backwards, is_together=is_together
+        )
+        if is_together and source.differ:
+            return
+        claim = (CircleClaim if is_together else ReplayClaim)(work.claim, source)
         yield replace(work, source=cast("Source", source), claim=claim), count

@@ -37,6 +37,7 @@ class SinkHints:
         keeps_order: No chunk may be stored while an earlier one is missing: of rows with the same
             key the first one must win, in every run.
         rows_outlive_the_ledger: The rows of a job that is forgotten stay where they are.
+        takes_circles: Rows of the job's table may refer to one another, and can be stored together.
         stores_parts: A chunk may have parts, each with a row in the ledger: see `StoreRequest`.
     """
 
@@ -45,6 +46,7 @@ class SinkHints:
     delivery: str = "exactly-once"
     keeps_order: bool = False
     rows_outlive_the_ledger: bool = True
+    takes_circles: bool = False
     stores_parts: bool = False
 
 
@@ -193,6 +195,8 @@ class StoreRequest:
         timeout_seconds: How long a statement may take in the destination, if it can limit that.
         replayed: Numbers of rejects of a chunk that is in the ledger already: these records get a new
             outcome, all of them or none. Empty for a chunk that is new.
+        together: Chunks of the ledger, each with the numbers of its rejects that are tried again. Those of
+            them are stored that refer to one another in a circle; all others stay as they are.
         parts: Of a chunk that spans several files, if the sink's hints allow that: the part of each
             file, with the hash of its bytes. Each has its own row in the ledger.
         numbers: Of such a chunk: for each row of the frame, the number of its record in the job,
@@ -208,6 +212,7 @@ class StoreRequest:
     rejecter: Rejecter
     timeout_seconds: float | None = None
     replayed: tuple[int, ...] = ()
+    together: tuple[tuple[Chunk, tuple[int, ...]], ...] = ()
     parts: Sequence[tuple[Chunk, str]] = ()
     numbers: pl.Series | None = None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 
 import pytest
@@ -75,3 +76,45 @@ def test_killed_while_records_are_tried_again(
         place.assert_consistent("t")
     assert len(place.rejects()) < before, "some were stored on the way"
     assert_ended(run(tmp_path, place, 50), place)
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_random_references_end_alike(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Trees, circles, loops and missing parents: stored is what the greatest fixed point says."""
+    place = make_destination(kind, tmp_path, lambda: request.getfixturevalue("postgres"))
+    assert isinstance(place, Database)
+    for seed in range(3):
+        chance = random.Random(seed)
+        parents = {own: chance.choice([None, 99, *range(14), *range(14)]) for own in range(14)}
+        kept = set(parents)
+        while lost := {own for own in kept if parents[own] not in {None, *kept}}:
+            kept -= lost
+        lines = [json.dumps({"id": own, "parent": parent}) for own, parent in parents.items()]
+        (tmp_path / "t.jsonl").write_text("\n".join(lines) + "\n")
+        for size in (1, 3, 14):
+            place.execute("DROP TABLE IF EXISTS t")
+            place.execute(TABLE)
+            words = ("run", "t.jsonl", "--to", place.address, *WORDS[:2], *WORDS[4:])
+            options = ("--job-id", f"t-{seed}-{size}", "--chunk-size", size)
+            ended = call(tmp_path, *words, *options, "--allow-duplicates")
+            assert {row[0] for row in place.rows("t")} == kept, ended.err
+            assert ended.summary["failed"] == len(parents) - len(kept)
+
+
+@pytest.mark.parametrize("point", ["after-ledger-row", "after-rows", "before-commit"])
+def test_killed_while_a_circle_is_stored(
+    point: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Nothing of it is left, and the next run stores it whole."""
+    place = new_place("sqlite", tmp_path, request)
+    (tmp_path / "t.jsonl").write_text('{"id": 1, "parent": 2}\n{"id": 2, "parent": 1}\n')
+    # Two chunks, each once more alone, and then both together.
+    assert run(tmp_path, place, 1, f"{point}=kill@5").code == KILLED
+    assert place.rows("t") == []
+    place.assert_consistent("t")
+    ended = run(tmp_path, place, 1)
+    assert ended.code == 0, ended.err
+    assert sorted(row[0] for row in place.rows("t")) == [1, 2]
+    place.assert_consistent("t")

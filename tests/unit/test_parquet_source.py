@@ -160,7 +160,11 @@ def test_moments_are_the_same_in_either_type(days: tuple[int, ...]) -> None:
         rest.to_bytes(8, "little") + (day + 2_440_588).to_bytes(4, "little") for rest, day in parts
     ]
     values = pl.Series("x", [*raw, None], dtype=pl.Binary)
-    units = {"time-ms": 86_400_000, "time-us": 86_400_000_000, "time-ns": 86_400_000_000_000}
+    units: dict[Any, int] = {
+        "time-ms": 86_400_000,
+        "time-us": 86_400_000_000,
+        "time-ns": 86_400_000_000_000,
+    }
     pairs = [(values, spark)] + [
         (pl.Series("x", [day * unit + unit - 1, None]), replace(spark, meaning=meaning))
         for meaning, unit in units.items()

@@ -217,6 +217,17 @@ UNIQUE_KEYS = """
 FOREIGN_KEYS = """
     SELECT pg_get_constraintdef(oid), confrelid = conrelid FROM pg_constraint
     WHERE conrelid = to_regclass(?) AND contype = 'f' ORDER BY conname"""
+REFERENCES = """
+    SELECT c.confrelid::regclass::text, c.confrelid = c.conrelid,
+      (SELECT array_agg(a.attname::text ORDER BY k.place)
+       FROM unnest(c.conkey) WITH ORDINALITY AS k (number, place)
+       JOIN pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = k.number),
+      (SELECT array_agg(a.attname::text ORDER BY k.place)
+       FROM unnest(c.confkey) WITH ORDINALITY AS k (number, place)
+       JOIN pg_attribute a ON a.attrelid = c.confrelid AND a.attnum = k.number)
+    FROM pg_constraint c
+    WHERE c.conrelid = to_regclass(?) AND c.contype = 'f' AND c.conparentid = 0 ORDER BY c.conname"""
+"""Parent, whether it is the table itself, the columns and the parent's columns of each foreign key."""
 OWN_REFERENCE = re.compile(r"REFERENCES (?:[^\s(\"]|\"(?:[^\"]|\"\")*\")+\(")
 
 INDEXES = """

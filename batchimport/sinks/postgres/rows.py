@@ -252,11 +252,18 @@ class PostgresTransaction(ChunkTransaction):
         refused |= {places[place]: why for place, why in outcomes.refused.items()}
         return Outcomes(dict(sorted(refused.items())), *outcomes.counts)
 
+    def insert_together(self, frame: pl.DataFrame) -> bool:
+        """Insert rows that refer to one another: foreign keys are checked after the statement."""
+        takes_copy, _ = self.rows(WAYS, (self._target.name,))[0]
+        return bool(takes_copy) and self._append(self._with_arrays(frame)) == frame.height
+
+    def parameter(self, value: Any) -> Any:
+        """Return a text, which the server reads as the column's type."""
+        return str(value)
+
     def _append(self, frame: pl.DataFrame) -> int | None:
         """Copy all rows; return how many the table has taken, None if it has refused one."""
-        renamed = frame.rename(
-            dict(zip(self._target.frame_names, self._target.table_names, strict=True))
-        )
+        renamed = frame.rename(dict(zip(frame.columns, self._target.table_names, strict=True)))
         try:
             with self._connection.transaction():
                 return self._copy(self._target.name, renamed)

@@ -18,6 +18,7 @@ from batchimport.sinks.postgres.dialect import (
     FOREIGN_KEYS,
     INDEXES,
     OWN_REFERENCE,
+    REFERENCES,
     REFERRED_TO,
     TYPES,
     UNIQUE_KEYS,
@@ -26,6 +27,7 @@ from batchimport.sinks.postgres.dialect import (
     translate,
 )
 from batchimport.sinks.postgres.rows import PostgresTransaction, run
+from batchimport.sinks.sql.circles import ForeignKey
 from batchimport.sinks.sql.connections import Idle
 from batchimport.sinks.sql.ledger import SqlSink
 from batchimport.sinks.sql.statements import quote
@@ -200,6 +202,13 @@ class PostgresSink(SqlSink):
         for index, column in self.rows(UNIQUE_KEYS, (self.name(table),)):
             keys.setdefault(index, set()).add(column)
         return list(map(frozenset, keys.values()))
+
+    def foreign_keys(self, table: str) -> list[ForeignKey]:
+        """Return the foreign keys of a table."""
+        return [
+            ForeignKey(tuple(names), parent, tuple(parent_names), is_own)
+            for parent, is_own, names, parent_names in self.rows(REFERENCES, (self.name(table),))
+        ]
 
     def create_like(self, table: str, other: str) -> None:
         """Create an empty table with the columns, constraints and indexes of another one."""

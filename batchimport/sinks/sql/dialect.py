@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     )
     from batchimport.schema import Column, Kind
     from batchimport.sinks.base import JobRecord, StoreRequest
+    from batchimport.sinks.sql.circles import ForeignKey
 
 Rows = list[tuple[Any, ...]]
 
@@ -249,6 +250,11 @@ class Dialect(ABC):
     def unique_keys(self, table: str) -> list[frozenset[str]]:
         """Return each set of columns that a unique index of the table is on."""
 
+    def foreign_keys(self, table: str) -> list[ForeignKey]:
+        """Return the foreign keys of a table; none where rows cannot be stored before what they refer to."""
+        del table
+        return []
+
     def create_like(self, table: str, other: str) -> None:
         """Create an empty table with the columns, constraints and unique indexes of another one.
 
@@ -435,6 +441,13 @@ class ChunkTransaction(ABC):
     def insert(self, table: str, frame: pl.DataFrame) -> None:
         """Insert a frame into a table of the ledger that has the same columns."""
 
+    def insert_together(self, frame: pl.DataFrame) -> bool:
+        """Insert rows that refer to one another, by the table's names; say whether it took them all.
+
+        Only where `Dialect.foreign_keys` returns some.
+        """
+        raise NotImplementedError
+
     def rows(self, statement: str, values: Sequence[Any] = ()) -> Rows:
         """Run a statement in this transaction and return its rows."""
         return self._database.rows(statement, values)
@@ -511,6 +524,10 @@ class ChunkTransaction(ABC):
         for piece in pieces:
             self.run(f"DELETE {mine} {piece}", key)
         return True
+
+    def parameter(self, value: Any) -> Any:
+        """Return a value of a frame as one that is compared with a column."""
+        return value
 
     def overlapping(self, chunk: Chunk) -> list[Committed]:
         """Return the ledger rows that share positions with a chunk."""

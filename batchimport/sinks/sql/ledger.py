@@ -212,7 +212,10 @@ class SqlSink(Dialect):
         """Return what suits a table: with a unique key, the order of rows decides which one wins."""
         # Of the rows that are ignored, a database says only how many they are.
         hints = replace(self.hints, stores_parts=target.on_conflict != "ignore")
-        return replace(hints, writers=1, keeps_order=True) if self.is_unique(target) else hints
+        if not self.is_unique(target):
+            return hints
+        takes_circles = any(key.is_own for key in self.foreign_keys(target.table))
+        return replace(hints, writers=1, keeps_order=True, takes_circles=takes_circles)
 
     def is_unique(self, target: Target) -> bool:
         """Say whether rows of a table may refuse each other."""

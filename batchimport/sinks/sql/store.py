@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
 import polars as pl
 
 from batchimport import failpoints
-from batchimport.model import ABSENT, EXTRA_COLUMN, FieldError
+from batchimport.errors import DataError, TransientError
+from batchimport.model import ABSENT, EXTRA_COLUMN, ChunkResult, FieldError
 from batchimport.schema import Column
 from batchimport.sinks.sql import statements
 from batchimport.sinks.sql.cells import read
+from batchimport.sinks.sql.circles import circles
 from batchimport.sinks.sql.completion import complete
-from batchimport.sinks.sql.dialect import Outcomes
+from batchimport.sinks.sql.dialect import RECORD, Outcomes
 from batchimport.sinks.sql.table import with_columns
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from batchimport.model import ChunkResult
     from batchimport.sinks.base import JobRecord, SinkHints, StoreRequest
-    from batchimport.sinks.sql.dialect import Dialect, Refused, Target
+    from batchimport.sinks.sql.circles import ForeignKey, Key
+    from batchimport.sinks.sql.dialect import ChunkTransaction, Dialect, Refused, Target
+
+
+PROBES = 100
+"""Rows that are looked for by one statement."""
 
 
 class SqlClaim:
@@ -49,6 +57,8 @@ class SqlClaim:
         if target.on_conflict == "update":
             frame = _marked(placed.frame, set(request.frame.columns), target)
             placed = replace(placed, frame=frame)
+        if request.together:
+            return self._store_circles(placed, target)
         return self._commit(placed, target)
 
     def _commit(self, request: StoreRequest, target: Target) -> ChunkResult:
@@ -75,6 +85,41 @@ class SqlClaim:
             result = transaction.insert_rejects(request, outcomes)
             failpoints.reach("before-commit")
         return result
+
+    def _store_circles(self, request: StoreRequest, target: Target) -> ChunkResult:
+        """Commit those rows that refer to one another in a circle; leave the others as they are.
+
+        They are inserted, whatever `--on-conflict` says: a row whose key is there needs no circle.
+        """
+        database, stored = self._database, 0
+        numbers = [request.rejecter(place, ()).record for place in range(request.frame.height)]
+        names = dict(zip(target.frame_names, target.table_names, strict=True))
+        frame = request.frame.select(target.frame_names).rename(names)
+        keys, unique = database.foreign_keys(target.table), database.unique_keys(target.table)
+        seconds = request.timeout_seconds
+        with suppress(DataError), database.chunk_transaction(self.record, target, seconds) as own:
+            own.fence()
+            places = circles(frame, keys, unique, partial(_present, own))
+            if places:
+                frame, numbers_of = frame[places], [numbers[place] for place in places]
+                for chunk, records in request.together:
+                    mine = tuple(set(records).intersection(numbers_of))
+                    part = replace(request, chunk=chunk, rejects=(), filtered=0, replayed=mine)
+                    part = replace(part, frame=frame.head(len(mine)))  # how many they are
+                    if mine and not own.begin(part):
+                        raise TransientError("another attempt has stored these records")
+                    if mine:
+                        own.insert_rejects(part, Outcomes())
+                failpoints.reach("after-ledger-row")
+                if not own.insert_together(frame):
+                    raise DataError("the table does not take them together")
+                if target.on_conflict == "update":
+                    record = pl.Series(RECORD, numbers_of, dtype=pl.Int64)
+                    own.insert(target.keys, frame.select(target.key).with_columns(record))
+                failpoints.reach("after-rows")
+                failpoints.reach("before-commit")
+            stored = len(places)
+        return ChunkResult(request.chunk, stored, len(numbers) - stored, 0, request.digest)
 
     def _placed(self, request: StoreRequest) -> tuple[StoreRequest, Target]:
         """Read cells as their columns hold them, and find a place for keys that have no column."""
@@ -148,6 +193,20 @@ class SqlClaim:
         """Say whether some record may still be replayed: then it matters who wrote each key last."""
         query = f"SELECT 1 FROM {self._database.tables.rejects} WHERE job_id = ? LIMIT 1"
         return bool(self._database.rows(query, (self.record.job_id,)))
+
+
+def _present(transaction: ChunkTransaction, key: ForeignKey, wanted: Sequence[Key]) -> set[Key]:
+    """Return those of some values that the columns have which a foreign key refers to."""
+    found: set[Key] = set()
+    same = " AND ".join(f"{statements.quote(name)} = ?" for name in key.parent_names)
+    one = f"CASE WHEN EXISTS (SELECT 1 FROM {key.parent} WHERE {same}) THEN 1 ELSE 0 END"
+    for at in range(0, len(wanted), PROBES):
+        piece = wanted[at : at + PROBES]
+        columns = ", ".join(f"{one} AS c{place}" for place in range(len(piece)))
+        values = [transaction.parameter(value) for each in piece for value in each]
+        row = transaction.rows(f"SELECT {columns}", values)[0]
+        found.update(each for each, is_there in zip(piece, row, strict=True) if is_there)
+    return found
 
 
 def _marked(frame: pl.DataFrame, known: set[str], target: Target) -> pl.DataFrame:

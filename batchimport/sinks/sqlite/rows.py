@@ -133,6 +133,16 @@ class SqliteTransaction(ChunkTransaction):
             self.run("ROLLBACK TO rows")
             self.run("RELEASE rows")
 
+    def insert_together(self, frame: pl.DataFrame) -> bool:
+        """Insert rows that refer to one another, before which foreign keys are not checked."""
+        statement = _insert(self._target.name, frame.columns)
+        statement = statement.replace("INSERT", "INSERT OR ABORT", 1)
+        self.run("PRAGMA defer_foreign_keys=ON")
+        stored = self.connection.select_many(f"{statement} RETURNING 1", frame)
+        is_whole = len(stored) == frame.height and not self._orphans(frame, set())
+        self.run("PRAGMA defer_foreign_keys=OFF")  # a dry run goes on in this transaction
+        return is_whole
+
     def _store(self, frame: pl.DataFrame, numbers: pl.Series) -> Outcomes:
         target = self._target
         if target.on_conflict == "update":

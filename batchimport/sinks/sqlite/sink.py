@@ -25,12 +25,14 @@ from batchimport.errors import (
 )
 from batchimport.model import DRY_RUN
 from batchimport.sinks.base import SinkHints, SinkOptions
+from batchimport.sinks.sql.circles import ForeignKey
 from batchimport.sinks.sql.definitions import index_on, table_named
 from batchimport.sinks.sql.dialect import RECORD
 from batchimport.sinks.sql.ledger import SqlSink
 from batchimport.sinks.sql.statements import column_list, quote
 from batchimport.sinks.sqlite.dialect import (
     CATALOGUE,
+    FOREIGN_KEYS,
     REFERRED_TO,
     TYPES,
     UNIQUE_KEYS,
@@ -188,6 +190,23 @@ class SqliteSink(SqlSink):
         for index, column, collation, declared in rows:
             keys.setdefault(index, {})[column] = f"{declared} COLLATE {quote(collation)}"
         return list(keys.values())
+
+    def foreign_keys(self, table: str) -> list[ForeignKey]:
+        """Return the foreign keys of a table, each column by the name that its table gives it."""
+        keys: dict[int, list[tuple[str, str, str]]] = {}
+        for number, *pair in self.rows(FOREIGN_KEYS.format(table=text_literal(table))):
+            keys.setdefault(number, []).append(tuple(pair))
+        own = {column.name.lower(): column.name for column in self.columns(table)}
+        found = []
+        for pairs in keys.values():
+            parents, names, parent_names = zip(*pairs, strict=True)
+            if None not in parent_names:
+                is_own = parents[0].lower() == table.lower()
+                known = own if is_own else {}
+                parent_names = tuple(known.get(name.lower(), name) for name in parent_names)
+                names = tuple(own.get(name.lower(), name) for name in names)
+                found.append(ForeignKey(names, quote(parents[0]), parent_names, is_own))
+        return found
 
     def create_like(self, table: str, other: str) -> None:
         """Create an empty table with the columns, constraints and unique indexes of another one."""
