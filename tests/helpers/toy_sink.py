@@ -27,9 +27,10 @@ from batchimport.model import DRY_RUN, FieldError
 from batchimport.schema import Column, Kind
 from batchimport.sinks.base import JobRecord, SinkHints, SinkOptions, taken_over
 from batchimport.sinks.sql import statements
-from batchimport.sinks.sql.dialect import (
+from batchimport.sinks.sql.dialect import ChunkTransaction
+from batchimport.sinks.sql.ledger import SqlSink
+from batchimport.sinks.sql.target import (
     RECORD,
-    ChunkTransaction,
     Family,
     Outcomes,
     Refused,
@@ -37,7 +38,6 @@ from batchimport.sinks.sql.dialect import (
     TableColumn,
     Target,
 )
-from batchimport.sinks.sql.ledger import SqlSink
 
 PREFIX = "toy:///"
 CODES = {

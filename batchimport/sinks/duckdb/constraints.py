@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from batchimport.model import OnConflict
     from batchimport.sinks.duckdb.dialect import DuckdbColumn, Reading
-    from batchimport.sinks.sql.dialect import Refused
+    from batchimport.sinks.sql.target import Refused
 
 ROWS = "temp.batchimport_rows"
 """The chunk's rows as the table would store them; a value that does not fit is null."""

@@ -16,11 +16,11 @@ from batchimport.errors import (
     UsageError,
 )
 from batchimport.model import INDEX, FieldError
-from batchimport.sinks.sql.dialect import TableColumn
+from batchimport.sinks.sql.target import TableColumn
 
 if TYPE_CHECKING:
     from batchimport.schema import Kind
-    from batchimport.sinks.sql.dialect import Family
+    from batchimport.sinks.sql.target import Family
 
 ROW = INDEX
 """Column of the views that show a frame to SQL: place of the row, from 0. No table of a user has a

@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from batchimport.sinks.duckdb.dialect import ROW, Reading, reading
-from batchimport.sinks.sql.dialect import RECORD, ChunkTransaction, Outcomes
+from batchimport.sinks.sql.dialect import ChunkTransaction
 from batchimport.sinks.sql.statements import column_list, quote
+from batchimport.sinks.sql.target import RECORD, Outcomes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from batchimport.sinks.base import JobRecord
-    from batchimport.sinks.sql.dialect import Dialect, Target
+    from batchimport.sinks.sql.dialect import Dialect
+    from batchimport.sinks.sql.target import Target
 
 WHOLE = "temp.batchimport_whole"
 """A chunk's rows as the table would have them, where some records lack keys."""

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from batchimport.model import ChunkResult
     from batchimport.sinks.base import JobRecord, StoreRequest
     from batchimport.sinks.duckdb.dialect import Reading
-    from batchimport.sinks.sql.dialect import Refused, Rows, Target
+    from batchimport.sinks.sql.target import Refused, Rows, Target
 
 ROW_GROUP = 122_880
 """Rows that DuckDB compresses and writes as one; smaller transactions write them twice."""

@@ -16,7 +16,7 @@ from batchimport.errors import (
     TransientError,
 )
 from batchimport.model import FieldError
-from batchimport.sinks.sql.dialect import TableColumn
+from batchimport.sinks.sql.target import TableColumn
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import pymysql
 
     from batchimport.schema import Kind
-    from batchimport.sinks.sql.dialect import Family
+    from batchimport.sinks.sql.target import Family
 
 LONG_TEXT = "LONGTEXT CHARACTER SET utf8mb4"
 TYPES: dict[Kind, str] = {

@@ -18,7 +18,8 @@ from batchimport.model import FieldError
 from batchimport.sinks.base import taken_over
 from batchimport.sinks.mysql.dialect import UNIQUE, is_of_a_row, number_of, place_of, reason
 from batchimport.sinks.sql import statements
-from batchimport.sinks.sql.dialect import RECORD, ChunkTransaction, Outcomes
+from batchimport.sinks.sql.dialect import ChunkTransaction
+from batchimport.sinks.sql.target import RECORD, Outcomes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     from batchimport.sinks.base import JobRecord, StoreRequest
     from batchimport.sinks.mysql.dialect import MysqlColumn
     from batchimport.sinks.mysql.session import Session
-    from batchimport.sinks.sql.dialect import Dialect, Refused, Rows, Target
+    from batchimport.sinks.sql.dialect import Dialect
+    from batchimport.sinks.sql.target import Refused, Rows, Target
 
 LARGE_WINDOW, SMALL_WINDOW = 1000, 8
 """Rows that are inserted together, at most, and after one that was refused."""

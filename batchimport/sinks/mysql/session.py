@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from batchimport.sinks.mysql.address import Address
-    from batchimport.sinks.sql.dialect import Rows
+    from batchimport.sinks.sql.target import Rows
 
 LOCK_WAIT_SECONDS = 5
 """For rows and for tables; then the caller waits, and says so."""

@@ -44,9 +44,9 @@ from batchimport.sinks.mysql.rows import MysqlTransaction
 from batchimport.sinks.mysql.session import LOCK_WAIT_SECONDS, Session
 from batchimport.sinks.sql import statements
 from batchimport.sinks.sql.connections import Idle
-from batchimport.sinks.sql.dialect import RECORD
 from batchimport.sinks.sql.ledger import SqlSink
 from batchimport.sinks.sql.statements import LEDGER_TABLES
+from batchimport.sinks.sql.target import RECORD
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -54,8 +54,8 @@ if TYPE_CHECKING:
     from batchimport.model import Job
     from batchimport.schema import Column
     from batchimport.sinks.base import JobRecord
-    from batchimport.sinks.sql.dialect import Rows, Target
     from batchimport.sinks.sql.store import SqlClaim
+    from batchimport.sinks.sql.target import Rows, Target
 
 WRITERS = 2
 CLAIM_WAIT_SECONDS = 30

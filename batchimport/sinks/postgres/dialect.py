@@ -22,11 +22,11 @@ from batchimport.errors import (
     TransientError,
 )
 from batchimport.model import FieldError
-from batchimport.sinks.sql.dialect import TableColumn
+from batchimport.sinks.sql.target import TableColumn
 
 if TYPE_CHECKING:
     from batchimport.schema import Kind
-    from batchimport.sinks.sql.dialect import Family
+    from batchimport.sinks.sql.target import Family
 
 TYPES: dict[Kind, str] = {
     "integer": "bigint",

@@ -27,8 +27,9 @@ from batchimport.sinks.postgres.dialect import (
     reason,
 )
 from batchimport.sinks.sql import statements
-from batchimport.sinks.sql.dialect import RECORD, ChunkTransaction, Outcomes
+from batchimport.sinks.sql.dialect import ChunkTransaction
 from batchimport.sinks.sql.statements import column_list, quote
+from batchimport.sinks.sql.target import RECORD, Outcomes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,7 +37,8 @@ if TYPE_CHECKING:
     from batchimport.model import Chunk
     from batchimport.sinks.base import JobRecord
     from batchimport.sinks.postgres.dialect import PostgresColumn
-    from batchimport.sinks.sql.dialect import Dialect, Refused, Rows, Target
+    from batchimport.sinks.sql.dialect import Dialect
+    from batchimport.sinks.sql.target import Refused, Rows, Target
 
 FIRST, AFTER = "batchimport_first", "batchimport_after"
 _RANGE = f"at >= {FIRST} AND at < {AFTER}"

@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
     from batchimport.model import Job
     from batchimport.sinks.base import JobRecord
-    from batchimport.sinks.sql.dialect import Rows, Target
     from batchimport.sinks.sql.store import SqlClaim
+    from batchimport.sinks.sql.target import Rows, Target
 
 WRITERS = 2
 LOCK_WAIT_SECONDS = 5

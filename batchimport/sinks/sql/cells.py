@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from batchimport.schema import Column, Kind
-    from batchimport.sinks.sql.dialect import Family, Refused, TableColumn
+    from batchimport.sinks.sql.target import Family, Refused, TableColumn
 
 _INTEGER = r"^[+-]?[0-9]+(?:\.0*)?$"
 _NUMBER = r"^[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?$"

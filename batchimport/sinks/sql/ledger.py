@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from batchimport.model import Chunk, Committed, Job, Reject
     from batchimport.sinks.base import JobRecord
-    from batchimport.sinks.sql.dialect import Target
+    from batchimport.sinks.sql.target import Target
 
 
 class _UndoneError(Exception):

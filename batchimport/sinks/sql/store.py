@@ -19,15 +19,16 @@ from batchimport.sinks.sql import statements
 from batchimport.sinks.sql.cells import read
 from batchimport.sinks.sql.circles import circles
 from batchimport.sinks.sql.completion import complete
-from batchimport.sinks.sql.dialect import RECORD, Outcomes
 from batchimport.sinks.sql.table import with_columns
+from batchimport.sinks.sql.target import RECORD, Outcomes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from batchimport.sinks.base import JobRecord, SinkHints, StoreRequest
     from batchimport.sinks.sql.circles import ForeignKey, Key
-    from batchimport.sinks.sql.dialect import ChunkTransaction, Dialect, Refused, Target
+    from batchimport.sinks.sql.dialect import ChunkTransaction, Dialect
+    from batchimport.sinks.sql.target import Refused, Target
 
 
 PROBES = 100

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING
 from batchimport.errors import BatchImportError, TransientError, UsageError, did_you_mean
 from batchimport.model import EXTRA_COLUMN
 from batchimport.schema import Column
-from batchimport.sinks.sql.dialect import Target
+from batchimport.sinks.sql.target import Target
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from batchimport.model import Job, NewColumns
     from batchimport.sinks.base import JobRecord
-    from batchimport.sinks.sql.dialect import Dialect, TableColumn
+    from batchimport.sinks.sql.dialect import Dialect
+    from batchimport.sinks.sql.target import TableColumn
 
 
 def prepare_table(database: Dialect, job: Job, columns: Sequence[Column]) -> int | None:

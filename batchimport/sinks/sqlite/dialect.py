@@ -16,7 +16,7 @@ from batchimport.errors import (
     UsageError,
 )
 from batchimport.model import FieldError
-from batchimport.sinks.sql.dialect import TableColumn
+from batchimport.sinks.sql.target import TableColumn
 from batchimport.system import lock_holders
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from adbc_driver_manager import Error as DriverError
 
     from batchimport.schema import Kind
-    from batchimport.sinks.sql.dialect import Family
+    from batchimport.sinks.sql.target import Family
 
 TYPES: dict[Kind, str] = {
     "integer": "INTEGER",

@@ -16,7 +16,7 @@ from adbc_driver_manager import AdbcConnection, AdbcStatement
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from batchimport.sinks.sql.dialect import Rows
+    from batchimport.sinks.sql.target import Rows
 
 
 class Connection:

@@ -13,15 +13,17 @@ import polars as pl
 
 from batchimport.errors import BatchImportError, DataError, TransientError
 from batchimport.model import ABSENT, FieldError
-from batchimport.sinks.sql.dialect import RECORD, ChunkTransaction, Outcomes
+from batchimport.sinks.sql.dialect import ChunkTransaction
 from batchimport.sinks.sql.statements import column_list, marks, quote
+from batchimport.sinks.sql.target import RECORD, Outcomes
 from batchimport.sinks.sqlite.dialect import FOREIGN_KEYS, field_error, is_conflict_in, text_literal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from batchimport.sinks.base import JobRecord, StoreRequest
-    from batchimport.sinks.sql.dialect import Dialect, Refused, Rows, Target
+    from batchimport.sinks.sql.dialect import Dialect
+    from batchimport.sinks.sql.target import Refused, Rows, Target
 
 SMALL_WINDOW = 64
 """Rows that are tried together after one that was refused."""

@@ -27,9 +27,9 @@ from batchimport.model import DRY_RUN
 from batchimport.sinks.base import SinkHints, SinkOptions
 from batchimport.sinks.sql.circles import ForeignKey
 from batchimport.sinks.sql.definitions import index_on, table_named
-from batchimport.sinks.sql.dialect import RECORD
 from batchimport.sinks.sql.ledger import SqlSink
 from batchimport.sinks.sql.statements import column_list, quote
+from batchimport.sinks.sql.target import RECORD
 from batchimport.sinks.sqlite.dialect import (
     CATALOGUE,
     FOREIGN_KEYS,
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
     from batchimport.schema import Column
     from batchimport.sinks.base import JobRecord
-    from batchimport.sinks.sql.dialect import Rows, Target
+    from batchimport.sinks.sql.target import Rows, Target
 
 CLOSE_SECONDS = 5.0
 ANALYZED_ROWS = 1000
