@@ -11,21 +11,11 @@ from batchimport.sources.csv.grammar import COPY_END, COPY_NULL, Dialect
 from batchimport.sources.csv.header import notes_about
 from batchimport.sources.csv.numbers import PLAIN_NUMBERS, NumberForm, find_form
 from batchimport.sources.csv.sniff import DELIMITERS, Guess, NamesAre, guess, look_at
-from batchimport.sources.registry import spelled
+from batchimport.sources.registry import DELIMITER_NAMES, spelled
 
 if TYPE_CHECKING:
     from batchimport.model import SourceOptions
 
-_NAMES = {
-    "\t": "tab",
-    ",": "comma",
-    ";": "semicolon",
-    "|": "pipe",
-    " ": "space",
-    ":": "colon",
-    "^": "caret",
-    "~": "tilde",
-}
 _DECLARATION = re.compile(r'(?i)("?)sep=([,;\t|:^~])\1(?:\r\n?|\n)')
 """The first line by which a file tells Excel its delimiter."""
 
@@ -215,7 +205,9 @@ def _check(option: str, value: str, *, may_be_empty: bool = False) -> None:
     )
     if not ok:
         raise UsageError(
-            f"must be one ASCII character, not {value!r}", where=option, hint="a tab is \\t"
+            f"must be one ASCII character, not {value!r}",
+            where=option,
+            hint="such as '; empty for none",
         )
 
 
@@ -231,7 +223,7 @@ def _notes(
     notes = []
     if not delimiter_is_given:
         mark = dialect.delimiter
-        notes.append(f"delimiter: {_NAMES.get(mark) or repr(mark)}")
+        notes.append(f"delimiter: {DELIMITER_NAMES.get(mark) or repr(mark)}")
     if not dialect.quotechar and not quote_is_given:
         notes.append("quotes are text (--quote '\"' if they enclose fields)")
     if dialect.quotechar == "'":
