@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from batchimport.errors import UsageError
+from batchimport.rules import pairs_of
 from batchimport.sources.csv.grammar import COPY_END, COPY_NULL, Dialect
 from batchimport.sources.csv.header import notes_about
 from batchimport.sources.csv.numbers import PLAIN_NUMBERS, NumberForm, find_form
@@ -14,7 +15,7 @@ from batchimport.sources.csv.sniff import DELIMITERS, Guess, NamesAre, guess, lo
 from batchimport.sources.registry import DELIMITER_NAMES, spelled
 
 if TYPE_CHECKING:
-    from batchimport.model import SourceOptions
+    from batchimport.model import Kind, SourceOptions
 
 _DECLARATION = re.compile(r'(?i)("?)sep=([,;\t|:^~])\1(?:\r\n?|\n)')
 """The first line by which a file tells Excel its delimiter."""
@@ -114,6 +115,7 @@ def detect_format(head: str, options: SourceOptions, *, is_whole: bool) -> CsvFo
         options.decimal,
         options.thousands,
         delimiter=detected.dialect.delimiter,
+        typed=_types(options),
     )
     notes = _notes(
         detected,
@@ -136,6 +138,14 @@ def detect_format(head: str, options: SourceOptions, *, is_whole: bool) -> CsvFo
         detected.is_even,
         (*notes, *remarks),
     )
+
+
+def _types(options: SourceOptions) -> dict[str, Kind]:
+    """Return the types that the user says, by what columns are called in the file."""
+    new = pairs_of("--rename", options.rename)
+    old = {name: key for key, name in new.items()}
+    types = pairs_of("--type", options.types)
+    return {old.get(name, name): kind for name, kind in types.items()}  # type: ignore[misc]  # checked
 
 
 def _nulls(options: SourceOptions, default: str) -> frozenset[str]:
