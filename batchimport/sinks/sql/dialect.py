@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import polars as pl
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
         Chunk,
         ChunkResult,
         Committed,
+        Job,
         Reject,
     )
     from batchimport.schema import Column, Kind
@@ -214,6 +216,11 @@ class Dialect(ABC):
         self.run(f"CREATE UNIQUE INDEX IF NOT EXISTS {index} ON {target.keys} ({names})")
 
     # -- what they share -----------------------------------------------------------------------
+
+    def claiming(self, job: Job, instead_of: Sequence[JobRecord]) -> AbstractContextManager[None]:
+        """Keep other processes from a job while it is claimed, and from then on, if it is locked."""
+        del job, instead_of
+        return nullcontext()
 
     def exclude_claims(self) -> None:
         """Keep other claims out until this transaction ends, where its beginning does not."""
