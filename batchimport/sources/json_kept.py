@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from batchimport.model import Chunk, Position
 from batchimport.sources.base import Batch
 from batchimport.sources.flat import FlatRecords
 from batchimport.sources.json_decoder import decoder_of
-from batchimport.sources.json_records import JsonRecords
+from batchimport.sources.json_records import JsonRecords, on_one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,13 +59,3 @@ def reread_lines(kept: KeptRecords, shown: JsonRecords) -> Batch:
     lines = [b"" if at in kept.without else line for at, line in enumerate(shown.lines)]
     frame, deferred = kept.decoder.decode(lines, b"\n".join(lines), kept.without)
     return Batch(kept.chunk, frame, deferred, shown, "")
-
-
-def on_one_line(record: bytes) -> bytes:
-    """Return a JSON value on one line, if it can be read; one that is on one line stays as it is."""
-    if b"\n" not in record:
-        return record
-    try:
-        return msgspec.json.format(record, indent=-1)
-    except (ValueError, RecursionError):
-        return record

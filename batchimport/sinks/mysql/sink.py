@@ -36,6 +36,7 @@ from batchimport.sinks.mysql.dialect import (
     place_of,
     text_of,
     translate,
+    unique_indexes,
 )
 from batchimport.sinks.mysql.rows import MysqlTransaction
 from batchimport.sinks.mysql.session import Session
@@ -408,12 +409,8 @@ class MysqlSink(ServerSink[Session]):
 
     def unique_keys(self, table: str) -> list[frozenset[str]]:
         """Return each set of columns that a unique index of the table is on, as a whole."""
-        keys: dict[str, set[str | None]] = {}
-        for row in self._shown(f"SHOW INDEX FROM {self.name(table)}") or []:
-            if not row[1]:
-                part = row[7]  # of the column, if not all of it
-                keys.setdefault(row[2], set()).add(None if part else row[4])
-        return [frozenset(filter(None, key)) for key in keys.values() if None not in key]
+        indexes = self._unique_indexes(table)
+        return [frozenset(index) for index in indexes if all(index.values())]
 
     def is_unique(self, target: Target) -> bool:
         """Say whether rows of a table may refuse each other; those that the server numbers do not."""
@@ -423,11 +420,11 @@ class MysqlSink(ServerSink[Session]):
             for own in self.columns(target.table)
             if own.is_numbered and own.name not in written
         }
-        indexes: dict[str, set[str]] = {}
-        for row in self._shown(f"SHOW INDEX FROM {self.name(target.table)}") or []:
-            if not row[1]:
-                indexes.setdefault(row[2], set()).add(row[4])
-        return any(not names & numbered for names in indexes.values())
+        return any(numbered.isdisjoint(index) for index in self._unique_indexes(target.table))
+
+    def _unique_indexes(self, table: str) -> list[dict[str, bool]]:
+        shown = self._shown(f"SHOW INDEX FROM {self.name(table)}")
+        return list(unique_indexes(shown or []).values())
 
     # -- statements ----------------------------------------------------------------------------
 

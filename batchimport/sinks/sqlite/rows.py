@@ -221,29 +221,19 @@ class SqliteTransaction(ChunkTransaction):
         found: Refused = {}
         at = pl.Series("at", range(frame.height), dtype=pl.Int64)
         rows = frame.with_columns(at.alias(RECORD)).filter(~at.is_in(list(refused)))
-        for names, parent, parent_names in self._foreign_keys():
-            if not set(names) <= set(frame.columns):
+        for key in self._database.foreign_keys(self._target.table):
+            if not set(key.names) <= set(frame.columns):
                 continue
-            same = " AND ".join(f"{quote(name)} = ?" for name in parent_names)
+            same = " AND ".join(f"{quote(name)} = ?" for name in key.parent_names)
             orphans = self.connection.select_many(
-                f"SELECT ? WHERE NOT EXISTS (SELECT 1 FROM {quote(parent)} WHERE {same})",
-                rows.select([RECORD, *names]).drop_nulls(),
+                f"SELECT ? WHERE NOT EXISTS (SELECT 1 FROM {key.parent} WHERE {same})",
+                rows.select([RECORD, *key.names]).drop_nulls(),
             )
             for (place,) in orphans:
                 message = "refers to a row that is not there (FOREIGN KEY constraint failed)"
-                error = FieldError("foreign_key", ", ".join(names), message)
+                error = FieldError("foreign_key", ", ".join(key.names), message)
                 found.setdefault(place, []).append(error)
         return found
-
-    def _foreign_keys(self) -> list[tuple[list[str], str, list[str]]]:
-        """Return the columns of each foreign key, its parent table, and the columns there."""
-        rows = self.rows(FOREIGN_KEYS.format(table=text_literal(self._target.table)))
-        keys: dict[int, tuple[list[str], str, list[str]]] = {}
-        for number, parent, name, parent_name in rows:
-            names, _, parent_names = keys.setdefault(number, ([], parent, []))
-            names.append(name)
-            parent_names.append(parent_name)
-        return list(keys.values())
 
     def changes(self) -> int:
         """Return how many rows this connection has changed, also by triggers."""

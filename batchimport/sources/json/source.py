@@ -5,10 +5,8 @@ An element is decoded like a line of JSON Lines; one that spans lines is first r
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import polars as pl
 
 from batchimport.errors import SourceChangedError, UsageError
@@ -26,7 +24,7 @@ from batchimport.sources.json.elements import Elements
 from batchimport.sources.json.envelope import inside
 from batchimport.sources.json_decoder import decoder_of
 from batchimport.sources.json_kept import FLATTEN, reread
-from batchimport.sources.json_records import JsonRecords, decode_samples
+from batchimport.sources.json_records import JsonRecords, decode_samples, on_one_line
 from batchimport.sources.json_shapes import decode
 
 if TYPE_CHECKING:
@@ -188,34 +186,18 @@ class ElementRecords(JsonRecords):
         )
         self._is_changed = b"\n" in data and any(b"\n" in line for line in self.lines)
         if self._is_changed:
-            self.lines = [self._on_one_line(at, line) for at, line in enumerate(self.lines)]
+            self.lines = [on_one_line(line) for line in self.lines]
+            self.malformed = {at for at, line in enumerate(self.lines) if b"\n" in line}
 
     @property
     def data(self) -> bytes:
         """Bytes that hold all elements, each on one line."""
         return b"\n".join(self.lines) if self._is_changed else self._data
 
-    @cached_property
-    def texts(self) -> pl.Series | None:
-        """The elements as strings; None if some are not UTF-8."""
-        try:
-            return pl.Series(self.lines, dtype=pl.Binary).cast(pl.String)
-        except pl.exceptions.PolarsError:
-            return None
-
     @property
     def excluded(self) -> frozenset[int]:
         """Indices of elements to defer in any case."""
         return self.too_long | self.malformed
-
-    def _on_one_line(self, index: int, element: bytes) -> bytes:
-        if b"\n" not in element:
-            return element
-        try:
-            return msgspec.json.format(element, indent=-1)
-        except (ValueError, RecursionError):
-            self.malformed.add(index)
-            return element
 
     def values(self, index: int) -> dict[str, Any]:
         """Return the element's object, if it is one and has no key twice."""
