@@ -16,7 +16,7 @@ from batchimport.model import ABSENT, FieldError
 from batchimport.sinks.sql.dialect import ChunkTransaction
 from batchimport.sinks.sql.statements import column_list, marks, quote
 from batchimport.sinks.sql.target import RECORD, Outcomes
-from batchimport.sinks.sqlite.dialect import FOREIGN_KEYS, field_error, is_conflict_in, text_literal
+from batchimport.sinks.sqlite.dialect import field_error, is_conflict_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import polars as pl
-
 from batchimport.errors import SourceChangedError, UsageError
 from batchimport.model import Position
 from batchimport.sources.base import (
@@ -29,6 +27,8 @@ from batchimport.sources.json_shapes import decode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+
+    import polars as pl
 
     from batchimport.model import Chunk, SourceOptions
     from batchimport.schema import Column, RecordSchema
