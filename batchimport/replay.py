@@ -11,7 +11,6 @@ import time
 from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, cast
 
 from batchimport import failpoints
@@ -36,21 +35,20 @@ from batchimport.jobs.finish import (
     resume_command,
     summary_of,
 )
-from batchimport.jobs.identify import refuse_if_owned
+from batchimport.jobs.identify import lock_of, refuse_if_owned, state_of
 from batchimport.jobs.recorder import Recorder, committed_counts
 from batchimport.jobs.replaying import RejectSource, ReplayClaim, prepare
 from batchimport.jobs.selecting import Corrections, RejectFilter, choose, notes_on
 from batchimport.jobs.start import LOADED_AT, LOOKS
 from batchimport.jobs.stored import missing_rows, refuse_missing, refuse_stored_rejects
-from batchimport.model import Counts, hash_of
+from batchimport.model import Counts
 from batchimport.pipeline.additions import additions
 from batchimport.pipeline.chunk import Work
 from batchimport.policy.events import JobFinished, JobStarted
 from batchimport.policy.stop_rules import verdict
 from batchimport.sinks import open_sink, redact
 from batchimport.sinks.base import SinkOptions
-from batchimport.sinks.waiting import NOT_YET_OPEN, DestinationWait, patient
-from batchimport.state.directory import StateDirectory
+from batchimport.sinks.waiting import DestinationWait, open_patiently
 from batchimport.system import owner_id, peak_memory_bytes
 
 if TYPE_CHECKING:
@@ -108,27 +106,24 @@ class _Call:
         """Replay."""
         request, job = self._request, self._request.job
         with without_panics(), ExitStack() as stack:
-            if request.options.dry_run:  # keeps nothing, in the state directory either
-                scratch = stack.enter_context(TemporaryDirectory(prefix="batchimport-"))
-                options = replace(request.options, rejects_path=None)
-                request = replace(request, state=StateDirectory(Path(scratch)), options=options)
-            target = f"{job.target_hash()}-{hash_of(redact(job.destination))}"
-            stack.enter_context(request.state.lock(target))
+            request = replace(request, state=stack.enter_context(state_of(request)))
+            if request.options.dry_run:
+                request = replace(request, options=replace(request.options, rejects_path=None))
+            stack.enter_context(request.state.lock(lock_of(job)))
             corrections = None
             if self._mending.corrections is not None:
                 corrections = Corrections(self._mending.corrections)
                 stack.callback(corrections.close)
             wait = DestinationWait(request.options.destination_wait_seconds, self._observer)
-            opened = SinkOptions(
+            options = SinkOptions(
                 create=False, ledger_schema=job.ledger_schema, dry_run=request.options.dry_run
             )
-            sink = wait.call(lambda: open_sink(job.destination, opened), on=NOT_YET_OPEN)
-            stack.callback(sink.close)
+            sink = stack.enter_context(
+                open_patiently(lambda: open_sink(job.destination, options), wait)
+            )
             recorder = Recorder(request, self._observer, owner_id(), self._began)
             recorder.only_at_end, wait.tell = True, recorder
-            replay = _Replay(
-                request, self._mending, corrections, patient(sink, wait), recorder, wait
-            )
+            replay = _Replay(request, self._mending, corrections, sink, recorder, wait)
             return replay.execute()
 
     def not_begun(self, error: BatchImportError) -> Outcome:

@@ -7,7 +7,10 @@ ledger says about it decides.
 from __future__ import annotations
 
 import re
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from batchimport.errors import (
@@ -43,8 +46,7 @@ from batchimport.state.directory import STATE_PATH, StateDirectory
 from batchimport.system import owner_is_gone
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Iterator, Sequence
 
     from batchimport.model import Committed
     from batchimport.policy.interrupter import Interrupter
@@ -114,6 +116,21 @@ class Request:
                 where="--if-source-changed append",
                 hint="leave out --atomic, or import the whole source again",
             )
+
+
+@contextmanager
+def state_of(request: Request) -> Iterator[StateDirectory]:
+    """Return where a run keeps its state: a dry run keeps nothing, in the state directory either."""
+    if not request.options.dry_run:
+        yield request.state
+        return
+    with TemporaryDirectory(prefix="batchimport-") as scratch:
+        yield StateDirectory(Path(scratch))
+
+
+def lock_of(job: Job) -> str:
+    """Return the name of the lock on a job's target, in the state directory."""
+    return f"{job.target_hash()}-{hash_of(redact(job.destination))}"
 
 
 @dataclass(frozen=True, slots=True)
