@@ -17,8 +17,7 @@ from batchimport.display.log import RunLog
 from batchimport.display.telemetry import open_telemetry
 from batchimport.display.units import counted
 from batchimport.engines import event_loop
-from batchimport.engines.again import engine_for_rejects
-from batchimport.engines.local import LocalEngine
+from batchimport.engines.local import LocalEngine, engine_for_rejects
 from batchimport.engines.lookup import has_ended
 from batchimport.engines.signals import draining_signals, held_signals, stopping_signals
 from batchimport.errors import (

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from batchimport import failpoints
 from batchimport.engines import event_loop
-from batchimport.engines.again import engine_for_rejects
+from batchimport.engines.local import engine_for_rejects
 from batchimport.engines.lookup import find_record, has_ended
 from batchimport.engines.signals import draining_signals
 from batchimport.errors import (

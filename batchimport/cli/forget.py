@@ -12,7 +12,7 @@ from batchimport.cli import options as o
 from batchimport.cli.trust import trusted_address
 from batchimport.display.units import counted
 from batchimport.errors import BatchImportError, FatalError, UsageError
-from batchimport.sinks.address import redact
+from batchimport.sinks.registry import redact
 
 if TYPE_CHECKING:
     from batchimport.jobs.forget import Gone, Place, Pruned, Removal

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Self
 import psycopg
 
 from batchimport.errors import FatalError
-from batchimport.sinks.address import parse_postgres, redact
 from batchimport.sinks.base import SinkOptions
+from batchimport.sinks.postgres.address import parse, redact
 from batchimport.sinks.postgres.dialect import (
     CATALOGUE,
     FOREIGN_KEYS,
@@ -82,7 +82,7 @@ class PostgresSink(ServerSink[psycopg.Connection]):
                 self._main.execute("BEGIN")
 
     def _connect(self) -> psycopg.Connection:
-        given = parse_postgres(self._address)
+        given = parse(self._address)
         try:
             defaults: dict[str, Any] = {
                 name: value for name, value in _CONNECTION.items() if name not in given
