@@ -57,7 +57,6 @@ from batchimport.jobs.start import (
     refuse_few_records,
     refuse_large_blocks,
 )
-from batchimport.jobs.stored import rows_of
 from batchimport.pipeline.transform import LazyTransform
 from batchimport.policy.events import JobFinished, Noted, Preparing, RecordsCounted
 from batchimport.policy.plan import Plan
@@ -228,7 +227,7 @@ class _Call:
             return open_sink(job.destination, options)
         except NoSuchDestinationError as error:
             raise RowsGoneError(
-                f"is gone, though job {self._job_id} stored {rows_of(stored)} in it",
+                f"is gone, though job {self._job_id} stored {counted(stored, 'row')} in it",
                 where=error.where,
                 hint="--restart imports it again",
             ) from error

@@ -13,6 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from batchimport.display.units import counted
 from batchimport.errors import (
     AlreadyStoredError,
     ConfigurationChangedError,
@@ -28,7 +29,6 @@ from batchimport.jobs.stored import (
     missing_rows,
     refuse_missing,
     refuse_stored_content,
-    rows_of,
     same_table,
 )
 from batchimport.model import (
@@ -280,14 +280,14 @@ class _Search:
         if is_there and sink.hints.rows_outlive_the_ledger:
             if appends(job):
                 raise RowsGoneError(
-                    f"job {job_id} stored {rows_of(stored)}, but there is no ledger that knows it",
+                    f"job {job_id} stored {counted(stored, 'row')}, but there is no ledger that knows it",
                     where=job.table,
                     hint="check --ledger-schema; --if-exists replace starts over, "
                     "--allow-duplicates adds them again",
                 )
         elif not request.restart:
             raise RowsGoneError(
-                f"what job {job_id} stored ({rows_of(stored)}) is gone, and so is its ledger",
+                f"what job {job_id} stored ({counted(stored, 'row')}) is gone, and so is its ledger",
                 where=job.table,
                 hint="--restart imports it again",
             )
@@ -495,7 +495,7 @@ def _check_restart(
     missing = missing_rows(record, sink, jobs)
     if missing is None or not missing.are_all:
         raise UsageError(
-            f"{job.table} holds {rows_of(stored)} of this job: add --if-exists replace",
+            f"{job.table} holds {counted(stored, 'row')} of this job: add --if-exists replace",
             hint="or --allow-duplicates, to store them once more",
         )
 
