@@ -165,27 +165,13 @@ class SqliteTransaction(ChunkTransaction):
     def _upsert(self, frame: pl.DataFrame, numbers: pl.Series) -> Outcomes:
         """Insert rows or update those of the same key, unless a later record has written it.
 
-        Where a record lacks a key, the row keeps what is there: that is inserted again, so that a
-        column that must not be null is not. The table of keys gets those of the chunk that the table has. The ones that are new to it
+        The table of keys gets those of the chunk that the table has. The ones that are new to it
         afterwards were inserted.
         """
         key, keys = self._target.key, self._target.keys
-        names = self._target.table_names
-        written = [name for name in names if name not in key] or key
-        changes = ", ".join(f"{quote(name)} = excluded.{quote(name)}" for name in written)
-        same = " AND ".join(f"k.{quote(name)} = excluded.{quote(name)}" for name in key)
         given = " AND ".join(f"{quote(name)} = ?" for name in key)
         record = quote(RECORD)
         frame = frame.with_columns(numbers)
-        place = {name: at for at, name in enumerate(frame.columns, 1)}
-        this = " AND ".join(f"{quote(name)} = ?{place[name]}" for name in key)
-        values = ", ".join(
-            f"CASE WHEN ?{place[ABSENT + name]} THEN (SELECT {quote(name)} FROM {self._target.name} "
-            f"WHERE {this}) ELSE ?{place[name]} END"
-            if ABSENT + name in place
-            else f"?{place[name]}"
-            for name in names
-        )
 
         def remember_those_there() -> None:
             self.connection.run_many(
@@ -194,14 +180,7 @@ class SqliteTransaction(ChunkTransaction):
                 frame.select(key).drop_nulls(),
             )
 
-        rows = _Rows(
-            self,
-            f"INSERT INTO {self._target.name} ({column_list(names)}) VALUES ({values}) "
-            f"ON CONFLICT ({column_list(key)}) DO UPDATE SET {changes} WHERE "
-            f"coalesce((SELECT {record} FROM {keys} AS k WHERE {same}), -1) < ?{place[RECORD]}",
-            frame,
-            remember_those_there,
-        )
+        rows = _Rows(self, self._upsert_statement(frame.columns), frame, remember_those_there)
         remember_those_there()
         rows.isolate()
         places = pl.int_range(pl.len(), dtype=pl.Int64)
@@ -215,6 +194,35 @@ class SqliteTransaction(ChunkTransaction):
             f"{remember} UPDATE SET {record} = max({record}, excluded.{record})", named
         )
         return Outcomes(rows.refused, stored.height - inserted, 0, len(rows.skipped))
+
+    def _upsert_statement(self, parameters: Sequence[str]) -> str:
+        """Return the statement that inserts a row, or updates that of the same key.
+
+        Where a record lacks a key, the row keeps what is there: that is inserted again, so that a
+        column that must not be null is not.
+
+        Args:
+            parameters: What each parameter of the statement is.
+        """
+        table, names, key = self._target.name, self._target.table_names, self._target.key
+        place = {name: at for at, name in enumerate(parameters, 1)}
+        this = " AND ".join(f"{quote(name)} = ?{place[name]}" for name in key)
+        values = ", ".join(
+            f"CASE WHEN ?{place[ABSENT + name]} THEN (SELECT {quote(name)} FROM {table} "
+            f"WHERE {this}) ELSE ?{place[name]} END"
+            if ABSENT + name in place
+            else f"?{place[name]}"
+            for name in names
+        )
+        written = [name for name in names if name not in key] or key
+        changes = ", ".join(f"{quote(name)} = excluded.{quote(name)}" for name in written)
+        same = " AND ".join(f"k.{quote(name)} = excluded.{quote(name)}" for name in key)
+        latest = f"(SELECT {quote(RECORD)} FROM {self._target.keys} AS k WHERE {same})"
+        return (
+            f"INSERT INTO {table} ({column_list(names)}) VALUES ({values}) "
+            f"ON CONFLICT ({column_list(key)}) DO UPDATE SET {changes} "
+            f"WHERE coalesce({latest}, -1) < ?{place[RECORD]}"
+        )
 
     def _orphans(self, frame: pl.DataFrame, refused: set[int]) -> Refused:
         """Return the rows whose parent is not there, now that all rows are: COMMIT names none."""
