@@ -99,11 +99,6 @@ class FlatRecords(JsonRecords):
         """Indices of records to defer in any case."""
         return self._excluded
 
-    @property
-    def data(self) -> bytes:
-        """Bytes that hold all records."""
-        return b"\n".join(self.lines)
-
     def values(self, index: int) -> dict[str, Any]:
         """Return the record's keys; what is wrong with the record itself comes first."""
         self._records.values(index)

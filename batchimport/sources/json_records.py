@@ -57,6 +57,11 @@ class JsonRecords(LocatedRecords):
         """Indices of records to defer in any case."""
         return self.too_long
 
+    @property
+    def data(self) -> bytes:
+        """Bytes that hold all records, and nothing else with a quote or a colon."""
+        return b"\n".join(self.lines)
+
     @cached_property
     def texts(self) -> pl.Series | None:
         """The records as strings; None if some are not UTF-8."""

@@ -17,8 +17,8 @@ from batchimport.model import Chunk, FieldError, Position
 from batchimport.schema.infer import DIALECT
 from batchimport.sources.base import Batch, Content, OneFile, UnreadableRecordError
 from batchimport.sources.json_decoder import decode_raw, decoder_of
-from batchimport.sources.json_kept import KeptRecords, reread_lines
 from batchimport.sources.json_records import JsonRecords, decode_samples
+from batchimport.sources.json_source import KeptRecords, reread_lines
 from batchimport.sources.parquet.footer import Footer
 from batchimport.sources.parquet.rows import Rows
 from batchimport.sources.parquet.thrift import MalformedError
