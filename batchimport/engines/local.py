@@ -224,7 +224,7 @@ class LocalEngine:
 
     def _finished(self, result: ChunkResult, began: float) -> None:
         self._observer(ChunkFinished(result, time.monotonic() - began))
-        self._stop_if(self._stop_rule.finished(result))
+        self._stop(self._stop_rule.finished(result))
 
     async def _with_retries(self, chunk: Chunk, turn: _Turn) -> ChunkResult:
         def announce(state: RetryCallState) -> None:
@@ -294,15 +294,13 @@ class LocalEngine:
             return
         if self._stopping.is_set() and isinstance(error, TransientError):
             return  # it had no more attempts because the run ends, which has its reason
-        self._stop_if(self._stop_rule.failed(error))
+        self._stop(self._stop_rule.failed(error))
         if self._work.claim.hints.keeps_order:
-            self._stop_if(self._stop_rule.incomplete())
+            self._stop(self._stop_rule.incomplete())
 
-    def _stop_if(self, reason: BatchImportError | None) -> None:
-        if reason is not None:
-            self._stop(reason)
-
-    def _stop(self, reason: BatchImportError) -> None:
+    def _stop(self, reason: BatchImportError | None) -> None:
+        if reason is None:
+            return
         if self._reason is None or isinstance(self._reason, Stop):
             self._reason = reason
         if not self._stopping.is_set():

@@ -301,8 +301,11 @@ class Dialect(ABC):
         Raises:
             JobRunningElsewhereError: If another process has claimed it since.
         """
-        statement = statements.heartbeat(self.tables.jobs)
-        if not self.rows(statement, (statements.now(), job.job_id, job.epoch)):
+        if not self.rows(  # the write locks the row
+            f"UPDATE {self.tables.jobs} SET heartbeat_at = ? WHERE job_id = ? AND epoch = ? "
+            "RETURNING 1",
+            (statements.now(), job.job_id, job.epoch),
+        ):
             raise taken_over(job)
 
 
