@@ -104,7 +104,7 @@ def test_connections_that_are_not_in_use_are_lost_together(postgres: PostgresSer
     address = postgres.new_database()
     with closing(PostgresSink(address)) as sink:
         lend_and_cut(
-            sink._connection,
+            sink._chunk_connection,
             lambda: fetch(
                 address,
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
@@ -124,7 +124,7 @@ def test_sessions_that_are_not_in_use_are_lost_together() -> None:
             mariadb.execute(address, f"KILL {number}")
 
     with closing(MysqlSink(address)) as sink:
-        lend_and_cut(sink._chunk_session, cut, lambda session: session.run("SELECT 1"))
+        lend_and_cut(sink._chunk_connection, cut, lambda session: session.run("SELECT 1"))
 
 
 def lend_and_cut(
