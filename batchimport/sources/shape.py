@@ -252,7 +252,7 @@ def _reading(shape: Shape, schema: RecordSchema, *, is_text: bool) -> _Reading |
         is_date = column.kind in ("date", "date-time")
         if column.name in shape.types and not is_text and shape.types[column.name] != "json":
             kind = shape.types[column.name]
-            given = date_formats(shape.formats)
+            given = date_formats(tuple(dict.fromkeys([*formats, *shape.formats])))
             converters[column.name] = Converter(column.name, kind, given, from_json=True)
         elif is_date and (column.name in schema.date_formats or shape.formats):
             given = date_formats(tuple(dict.fromkeys([*formats, *shape.formats])))

@@ -67,6 +67,9 @@ class Dialect(ABC):
     longest_name: ClassVar[int | None] = None
     """How many bytes of a name the database keeps; the rest is cut off. None: all of them."""
 
+    most_columns: ClassVar[int | None] = None
+    """How many columns a table may have that is made here. None: there is no limit."""
+
     emptying: ClassVar[str] = "DELETE FROM"
     """What empties a table as a part of a transaction, followed by the table's name."""
 
