@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchimport.cli.values import Setting, convert, find
 from batchimport.errors import UsageError, did_you_mean
-from batchimport.sinks.address import has_secret
-from batchimport.sinks.registry import address_of, scheme_of
+from batchimport.sinks.registry import address_of, has_secret, scheme_of
 from batchimport.sources.paths import STANDARD_INPUT
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from batchimport.pipeline.transform import transform_digest
 from batchimport.schema import RecordSchema
 from batchimport.schema.load import find_schema
 from batchimport.schema.pydantic import RecordModel
-from batchimport.sinks.address import redact
+from batchimport.sinks.registry import redact
 from batchimport.sources.objects import names_in, writer_of
 from batchimport.sources.paths import RECORDS, find_sources, short_stem_of, stem_of
 

@@ -139,7 +139,7 @@ def recorded_job(job_id: str, destination: str, ledger_schema: str | None) -> Jo
     Raises:
         UsageError: If the destination knows no such job, or cannot be opened.
     """
-    with _opened(destination, ledger_schema) as sink:
+    with opened(destination, ledger_schema) as sink:
         return find_record(sink, job_id)
 
 
@@ -149,7 +149,7 @@ def known_at(job_id: str | None, destination: str, ledger_schema: str | None) ->
     Raises:
         UsageError: If the destination knows no such job, or cannot be opened.
     """
-    with _opened(destination, ledger_schema) as sink:
+    with opened(destination, ledger_schema) as sink:
         record = find_record(sink, job_id)
         committed = sink.committed(record.job_id)
         owner = sink.owner(record.job_id)
@@ -189,7 +189,7 @@ def ledger_facts(job_id: str, destination: str, ledger_schema: str | None) -> Le
     Raises:
         BatchImportError: If the destination knows no such job, or cannot be read.
     """
-    with _opened(destination, ledger_schema) as sink:
+    with opened(destination, ledger_schema) as sink:
         record, rejected = find_record(sink, job_id), Rejected()
         for reject in sink.rejects(job_id):
             rejected.add(reject)
@@ -197,7 +197,8 @@ def ledger_facts(job_id: str, destination: str, ledger_schema: str | None) -> Le
 
 
 @contextmanager
-def _opened(destination: str, ledger_schema: str | None) -> Iterator[Sink]:
+def opened(destination: str, ledger_schema: str | None) -> Iterator[Sink]:
+    """Open a destination that is there, and close it in the end."""
     sink = open_sink(destination, SinkOptions(create=False, ledger_schema=ledger_schema))
     try:
         yield sink

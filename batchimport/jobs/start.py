@@ -352,18 +352,8 @@ def _keeps_text(job: Job) -> bool:
 
 def _describe(request: Request, parts: Parts) -> tuple[JobRecord, BoundTransform, Inferred | None]:
     """Describe a new job by its id, schema and columns; return its transform and what was inferred."""
-    job, source, inferred = parts.job, parts.source, None
-    document = job.schema
-    if document is None:
-        # A column that is added gets its type from all records, whatever the chunks are.
-        inferred = infer(
-            source, None if job.new_columns == "add" else job.infer_records, job.options
-        )
-        document = inferred.document
-        if source.format in ("csv", "tsv") and _keeps_text(job):
-            document = _as_written(document, job, parts.sink)
-    else:
-        document = source.shape.order(document)
+    job, source = parts.job, parts.source
+    document, inferred = _document(job, source, parts.sink)
     schema = schema_of(document, exact_columns(job, parts.sink), job, parts.model)
     is_given = job.schema is not None or source.declared is not None
     there = parts.sink.columns_of(job.table)
@@ -401,6 +391,19 @@ def _describe(request: Request, parts: Parts) -> tuple[JobRecord, BoundTransform
         },
     )
     return record, bound, inferred
+
+
+def _document(job: Job, source: ShapedSource, sink: Sink) -> tuple[dict[str, Any], Inferred | None]:
+    """Return the schema of a new job: as it was given, or as it is inferred."""
+    if job.schema is not None:
+        return source.shape.order(job.schema), None
+    # A column that is added gets its type from all records, whatever the chunks are.
+    records = None if job.new_columns == "add" else job.infer_records
+    inferred = infer(source, records, job.options)
+    document = inferred.document
+    if source.format in ("csv", "tsv") and _keeps_text(job):
+        document = _as_written(document, job, sink)
+    return document, inferred
 
 
 def _say_missing(table: str, columns: Sequence[Column], there: frozenset[str]) -> None:

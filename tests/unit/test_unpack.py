@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from batchimport.errors import BatchImportError, FatalError, UsageError
@@ -25,6 +25,7 @@ from batchimport.sources.bytes import unpack
 from batchimport.sources.bytes.file import BLOCK_BYTES, TextFile
 from batchimport.sources.bytes.unpack import UnpackedFile, open_text
 from batchimport.sources.opening import open_source
+from tests.helpers.properties import tried
 from tests.helpers.reading import codes, read_all
 
 if sys.version_info >= (3, 14):
@@ -363,7 +364,7 @@ def test_binary_data_are_refused(tmp_path: Path, data: bytes) -> None:
         notes_of(place)
 
 
-@settings(max_examples=60, deadline=None)
+@tried(60)
 @given(
     cells=st.lists(st.text(alphabet='aé€😀,"\n\r ', max_size=5), min_size=2, max_size=12),
     encoding=st.sampled_from(["utf-8", "utf-16", "utf-16-be"]),

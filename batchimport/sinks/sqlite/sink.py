@@ -26,7 +26,7 @@ from batchimport.errors import (
 from batchimport.model import DRY_RUN
 from batchimport.sinks.base import SinkHints, SinkOptions
 from batchimport.sinks.sql.circles import ForeignKey
-from batchimport.sinks.sql.definitions import index_on, table_named
+from batchimport.sinks.sql.definitions import create_like, index_on
 from batchimport.sinks.sql.ledger import SqlSink
 from batchimport.sinks.sql.statements import column_list, quote
 from batchimport.sinks.sql.target import RECORD
@@ -225,11 +225,7 @@ class SqliteSink(SqlSink):
             "AND type IN ('table', 'index') ORDER BY type DESC",
             (table,),
         )
-        self.run(table_named(rows[0][0], self.name(other)))
-        for number, (definition,) in enumerate(rows[1:]):
-            index = index_on(definition, quote(f"{other}_{number}"), self.name(other))
-            if index is not None:
-                self.run(index)
+        create_like(self, [definition for (definition,) in rows], other)
 
     def rename_table(self, table: str, other: str) -> None:
         """Give a table another name; views of that name are left as they are."""

@@ -120,9 +120,12 @@ class Archive(ABC):
             raise UsageError("no member of the archive matches", where=where, hint=self.listing())
         return found
 
+    def _visible(self) -> list[str]:
+        return [member.name for member in self.members if not _HIDDEN.search(member.name)]
+
     def listing(self) -> str:
         """Say what is inside."""
-        names = [member.name for member in self.members if not _HIDDEN.search(member.name)]
+        names = self._visible()
         more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
         return f"inside are: {', '.join(names[:SHOWN])}{more}" if names else "nothing is inside"
 
@@ -136,7 +139,7 @@ class Archive(ABC):
         Raises:
             UsageError: If there is not exactly one.
         """
-        names = [member.name for member in self.members if not _HIDDEN.search(member.name)]
+        names = self._visible()
         data = [
             name for name in names if compression.plain_name(name).lower().endswith(tuple(suffixes))
         ]

@@ -15,10 +15,10 @@ import polars as pl
 from batchimport.errors import FatalError, UsageError
 from batchimport.model import Chunk, FieldError, Position
 from batchimport.schema.infer import DIALECT
-from batchimport.sources.base import Batch, Content, OneFile, UnreadableRecordError
+from batchimport.sources.base import Batch, Content, LocatedRecords, OneFile, UnreadableRecordError
 from batchimport.sources.json_decoder import decode_raw, decoder_of
-from batchimport.sources.json_kept import KeptRecords, reread_lines
 from batchimport.sources.json_records import JsonRecords, decode_samples
+from batchimport.sources.json_source import KeptRecords, reread_lines
 from batchimport.sources.parquet.footer import Footer
 from batchimport.sources.parquet.rows import Rows
 from batchimport.sources.parquet.texts import error_of, invalid_texts, without
@@ -35,7 +35,7 @@ from batchimport.sources.parquet.types import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from batchimport.model import SourceOptions
     from batchimport.schema import Column, RecordSchema
@@ -337,10 +337,7 @@ class ParquetRows(JsonRecords):
         self.lines[index] = _without_nulls(self.lines[index], self._columns)
         return super().values(index)
 
-    def keys(self, index: int) -> Collection[str] | None:
-        """Return that all rows have all columns."""
-        del index
-        return None
+    keys = LocatedRecords.keys  # all rows have all columns
 
     def _locate(self, index: int) -> tuple[int | None, int, bytes]:
         return None, self._chunk.lo + index, self.lines[index]
@@ -357,10 +354,7 @@ class _KeptRows(KeptRecords):
         self.lines[index] = _without_nulls(self.lines[index], self._columns)
         return super().values(index)
 
-    def keys(self, index: int) -> Collection[str] | None:
-        """Return that all rows have all columns."""
-        del index
-        return None
+    keys = LocatedRecords.keys  # all rows have all columns
 
 
 def _without_nulls(line: bytes, columns: tuple[Column, ...]) -> bytes:
