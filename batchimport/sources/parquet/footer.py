@@ -35,19 +35,7 @@ TAIL_BYTES = 8
 """The length of the footer, and the magic bytes."""
 
 Meaning = Literal[
-    *(
-        "int96",
-        "interval",
-        "time-ms",
-        "time-us",
-        "time-ns",
-        "uuid",
-        "json",
-        "utc",
-        "text",
-        "bytes",
-        "",
-    )
+    "int96", "interval", "time-ms", "time-us", "time-ns", "uuid", "json", "utc", "text", "bytes", ""
 ]
 PLAIN: frozenset[Meaning] = frozenset({"int96", "interval", "time-ms", "time-us", "time-ns"})
 """Meanings that Polars does not know, or not well enough."""

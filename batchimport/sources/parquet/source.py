@@ -35,7 +35,7 @@ from batchimport.sources.parquet.types import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from batchimport.model import SourceOptions
     from batchimport.schema import Column, RecordSchema
@@ -164,9 +164,9 @@ class ParquetSource(OneFile):
             if rows.height != hi - lo and self._types:
                 raise _damaged(self.name, lo, hi, "rows are missing")
             invalid = {
-                values.name: found
+                values.name: bad
                 for values in rows
-                if (found := invalid_texts(values, nodes[values.name]))
+                if (bad := invalid_texts(values, nodes[values.name]))
             }
             rows = rows.with_columns(
                 without(rows.get_column(name), found) for name, found in invalid.items()
@@ -179,8 +179,8 @@ class ParquetSource(OneFile):
             }
             errors = self._errors(rows)
             faulty = {error.field for found in errors.values() for error in found}
-            for name, values in invalid.items():
-                for at, value in values.items():
+            for name, texts_of in invalid.items():
+                for at, value in texts_of.items():
                     errors.setdefault(at, []).append(error_of(name, value))
             texts = rows.select(
                 as_json(
