@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batchimport.cli.values import Setting, convert, find
+from batchimport.cli.options.values import Setting, convert, find
 from batchimport.errors import UsageError, did_you_mean
 from batchimport.sinks.registry import address_of, has_secret, scheme_of
 from batchimport.sources.paths import STANDARD_INPUT

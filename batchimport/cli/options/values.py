@@ -15,7 +15,7 @@ from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from batchimport.cli import options as o  # noqa: TC001 - read while the program runs
-from batchimport.cli.reading import Reading, Shaping  # noqa: TC001 - likewise
+from batchimport.cli.options.reading import Reading, Shaping  # noqa: TC001 - likewise
 from batchimport.errors import UsageError, did_you_mean
 
 PREFIX = "BATCHIMPORT_"
