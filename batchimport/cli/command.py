@@ -1,6 +1,6 @@
 """Commands out of functions: what Typer needs to know of them, and how their help is laid out.
 
-A command takes groups of options (`options.py`); Typer is shown the fields of each as options of the
+A command takes groups of options (`options`); Typer is shown the fields of each as options of the
 command, and the help lists them under the group's title. Every command has `--verbose`.
 """
 
@@ -16,7 +16,14 @@ from typing import Annotated, Any, get_args, get_type_hints
 import typer
 from typer.core import TyperCommand
 
-from batchimport.cli.values import Run, check_not_empty, from_environment, meant, run_from, settings
+from batchimport.cli.options.values import (
+    Run,
+    check_not_empty,
+    from_environment,
+    meant,
+    run_from,
+    settings,
+)
 from batchimport.errors import BatchImportError, without_panics
 
 Typed = Mapping[str, Any]

@@ -9,7 +9,7 @@ import pytest
 import typer.testing
 
 from batchimport.cli import app
-from batchimport.cli.values import convert, settings
+from batchimport.cli.options.values import convert, settings
 from batchimport.errors import UsageError
 from batchimport.jobs.identify import Request, job_from, without_address
 from batchimport.model import Job, RunOptions, SourceOptions

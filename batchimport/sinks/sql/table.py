@@ -5,7 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from batchimport.errors import BatchImportError, DataError, TransientError, UsageError, did_you_mean
+from batchimport.errors import (
+    BatchImportError,
+    DataError,
+    TransientError,
+    UsageError,
+    did_you_mean,
+    hint_for,
+)
 from batchimport.model import EXTRA_COLUMN
 from batchimport.schema import Column
 from batchimport.sinks.sql.target import Target
@@ -309,8 +316,7 @@ def _check_key(database: Dialect, job: Job, columns: Sequence[Column]) -> None:
     unknown = [key for key in job.key if key not in {column.name for column in columns}]
     if unknown:
         known = [column.name for column in columns]
-        near = did_you_mean(unknown[0], known)
-        hint = f"did you mean {near}?" if near else f"columns: {', '.join(known[:20])}"
+        hint = hint_for(unknown[0], known, f"columns: {', '.join(known[:20])}")
         raise UsageError(f"no such column: {', '.join(unknown)}", where="--key", hint=hint)
     names = {column.name: own.name for column, own in match_columns(database, job, columns)}
     _refuse_missing(job.table, [name for name in job.key if name not in names], list(names))

@@ -15,8 +15,8 @@ from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from batchimport.cli import options as o  # noqa: TC001 - read while the program runs
-from batchimport.cli.reading import Reading, Shaping  # noqa: TC001 - likewise
-from batchimport.errors import UsageError, did_you_mean
+from batchimport.cli.options.reading import Reading, Shaping  # noqa: TC001 - likewise
+from batchimport.errors import UsageError, did_you_mean, hint_for
 
 PREFIX = "BATCHIMPORT_"
 _OTHERS = (f"{PREFIX}TO_", f"{PREFIX}CONFIG", f"{PREFIX}FAILPOINTS")
@@ -121,8 +121,7 @@ def find(name: str, where: str) -> Setting:
     found = known.get(name.replace("-", "_"))
     if found is not None:
         return found
-    near = did_you_mean(name.replace("-", "_"), known)
-    hint = f"did you mean {near}?" if near else "`batchimport run --help` lists all options"
+    hint = hint_for(name.replace("-", "_"), known, "`batchimport run --help` lists all options")
     raise UsageError(f"there is no option {name}", where, hint)
 
 
