@@ -126,6 +126,10 @@ class Started:
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
 
+    def __del__(self) -> None:
+        if hasattr(self, "returncode"):  # a test that failed may have left it stopped
+            self.kill()
+
 
 def _stream(pipe: Connection) -> TextIO:
     with pipe:
