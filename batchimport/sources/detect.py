@@ -46,10 +46,16 @@ _TEXTS = {
     rb"GIF8[79]a": "a picture",
     rb"!<arch>\n": "an archive of ar",
     rb"0707(01|02|07)[0-9a-fA-F]{40}": "a cpio archive",
+    rb"BEGIN:V(?:CARD|CALENDAR)\s": "a vCard or a calendar",
+    rb"(?:[;#][^\n]*\n\s*)*\[[\w .:-]+\]\s*\n(?:\s*[;#][^\n]*\n)*\s*[\w.-]+\s*=": "an INI or TOML file",
+    rb"(?:diff --git |--- [^\n]+\n\+\+\+ )": "a patch",
+    rb"-----BEGIN [A-Z ]+-----": "a key or certificate",
+    rb"\\(?:documentclass|begin\{)": "a TeX document",
     rb"version https://git-lfs\.github\.com/spec/": "a pointer to a file in Git LFS",
     rb"(\.\./)*(\.git)?/annex/objects/": "a pointer to a file in git-annex",
     rb"(?>(?><!--.*?-->)\s*)*+(<!doctype\s+html|<html[\s>]|<head[\s>]|<body[\s>])": "an HTML page",
     rb"<\?xml\s|<!doctype\s|<!--": "XML",
+    rb"<(?:meta|table|div|script|style)(?:>|\s[^\n,]*>)(?!,)": "an HTML page",
     rb"<([A-Za-z_][\w:.-]*)(\s[^<>]*)?(/>|>(?=.*?</\1\s*>))": "XML or HTML",
 }
 """Patterns at the beginning of a text that is not a table, apart from white space. XML has a tag that

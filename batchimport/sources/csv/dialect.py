@@ -29,6 +29,10 @@ _NAMES = {
 _DECLARATION = re.compile(r'(?i)("?)sep=([,;\t|:^~])\1(?:\r\n?|\n)')
 """The first line by which a file tells Excel its delimiter."""
 
+_COPY = re.compile(r"(?m)(?:^|\t)\\N(?:\t|\r?$)|^\\\.\r?$|\\(?:\t|\r?\n)")
+r"""What nobody writes who does not mean null (`\N`), the end of the data (`\.`), or a tab or line end in a
+field."""
+
 _LONGEST_DELIMITER = 10
 
 
@@ -105,7 +109,9 @@ def detect_format(head: str, options: SourceOptions, *, is_whole: bool) -> CsvFo
         raise UsageError("is the same as --quote", where="--delimiter")
     declared = _DECLARATION.match(head) if options.skip_lines is None else None
     if declared is not None:
-        delimiter, head = delimiter or declared[2], head[declared.end() :]
+        head = head[declared.end() :]
+        if declared[2] in head:  # what does not separate anything was not written by Excel
+            delimiter = delimiter or declared[2]
     if delimiter is None and options.format == "tsv":
         delimiter = "\t"
     detected = guess(
@@ -126,6 +132,7 @@ def detect_format(head: str, options: SourceOptions, *, is_whole: bool) -> CsvFo
         delimiter=detected.dialect.delimiter,
     )
     notes = _notes(
+        head,
         detected,
         preamble,
         _names_are(options),
@@ -185,7 +192,8 @@ def _without_comments(head: str, comment: str) -> str:
 
 def _columns(detected: Guess) -> dict[str, list[str]]:
     """Return the texts of the head, by the names of their columns."""
-    names = detected.header.first.texts if detected.header.records == 1 else []
+    header = detected.header
+    names = header.first.texts if header.records == 1 or header.has_rule else []
     rows = [row.texts for row in detected.rows if len(row.cells) == detected.width]
     return {
         (names[at] if at < len(names) else "") or f"column_{at + 1}": list(cells)
@@ -220,6 +228,7 @@ def _check(option: str, value: str, *, may_be_empty: bool = False) -> None:
 
 
 def _notes(
+    head: str,
     detected: Guess,
     preamble: int,
     names_are: NamesAre,
@@ -236,6 +245,10 @@ def _notes(
         notes.append("quotes are text (--quote '\"' if they enclose fields)")
     if dialect.quotechar == "'":
         notes.append("quote: single quote")
+    if dialect.delimiter == "\t" and dialect.is_plain and _COPY.search(head):
+        notes.append(
+            "it looks like COPY's or mysqldump's text: --format copy reads its \\N, \\t, \\."
+        )
     if dialect.escapechar:
         notes.append("quotes are escaped by a backslash")
     if dialect.skipinitialspace:
