@@ -17,7 +17,7 @@ from batchimport.schema.moments import DateFormat, DateOrder
 from batchimport.schema.numbers import EXACT_IN_FLOAT, INT64, prints_alike
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
     from batchimport.model import Kind
 
@@ -52,6 +52,9 @@ NEVER_A_WORD = frozenset(
 """Those that are worth a note in a column of words, too."""
 
 LEAST_NUMBERS = 3
+DEEPEST_RECORDS = 3
+"""How many keys deep the records are looked for in an object that may be an envelope."""
+
 FEW, SHARE_OF_FEW = 3, 0.05
 """So many footnotes a table may have, and more if it is long."""
 WIDEST_NAME = 30
@@ -119,11 +122,14 @@ class Inference:
         self._given = tuple(each.text for each in formats)
         self.records = 0
         self._bare = Bare()
+        self._inside: list[tuple[str, int]] = []
         for record in records:
             if not isinstance(record, FieldNames):
                 self.records += 1
                 if text:
                     self._bare.add(record)
+                else:
+                    self._inside = list(_arrays_in(record, "")) if self.records == 1 else []
             for name, value in record.items():
                 known = self._columns.get(name)
                 if known is None:
@@ -141,7 +147,11 @@ class Inference:
         )
         filled = {name: known.types.total() for name, known in self._columns.items()}
         bare = self._bare.notes(self.records, filled)
-        return (*notes_about(document, self._given), *doubts, *bare)
+        inside = (
+            f"the only record has an array of {count:,} objects: --records {path} imports them"
+            for path, count in self._inside
+        )
+        return (*notes_about(document, self._given), *doubts, *bare, *inside)
 
     def report(self, document: dict[str, Any]) -> tuple[str, ...]:
         """Return a line for each column of such a schema: name, type, why, nulls."""
@@ -229,6 +239,17 @@ def _kept(full: Sequence[str]) -> str:
     name = '"' + full[0].replace('"', '""') + '"'
     query = quote(f"SELECT * FROM records WHERE {name} IS NOT NULL")  # noqa: S608 - to be shown
     return f" (they are stored; --sql {query} leaves them out)"
+
+
+def _arrays_in(value: Any, path: str) -> Iterator[tuple[str, int]]:
+    """Yield where arrays of objects are in the objects of an object, and how long they are."""
+    if isinstance(value, dict) and path.count(".") < DEEPEST_RECORDS:
+        for key, inner in value.items():
+            yield from _arrays_in(inner, f"{path}.{key}" if path else key)
+    elif (
+        isinstance(value, list) and len(value) > 1 and all(isinstance(each, dict) for each in value)
+    ):
+        yield path, len(value)
 
 
 def _is_filled(value: Any) -> bool:

@@ -391,7 +391,8 @@ def _is_convincing(candidate: Guess, records: list[Record], names: NamesAre) -> 
         or candidate.width < 3
         or len(rows) < 3
         or any(len(row) != candidate.width for row in rows)
-    ):
+        or (candidate.width == 3 and not candidate.numbers and _has_empty_fields_between(candidate))
+    ):  # the last ones may be names such as std::vector
         return False
     cells = [cell for row in rows[names != "none" :] for cell in row]
     if any(quoted for _, quoted in cells):
