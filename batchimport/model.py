@@ -279,13 +279,10 @@ class SourceOptions:
     def _check_keys(self) -> None:
         """Check what is said about the records' keys."""
         for name, kind in pairs_of("--type", self.types).items():
-            check_choice(f"--type {name}", kind, Kind)
-        renamed = list(pairs_of("--rename", self.rename).values())
+            check_choice(f"--type {name}", kind, Kind, rules.TYPE_NAMES)
+        rules.check_names("--rename", list(pairs_of("--rename", self.rename).values()))
+        rules.check_names("--columns", self.columns)
         pairs_of("--add-column", self.add_columns)
-        for option, names in (("--rename", renamed), ("--columns", list(self.columns))):
-            twice = next((name for name in names if names.count(name) > 1), None)
-            if twice is not None:
-                raise UsageError(f"{twice!r} is given twice", where=option)
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,6 +342,7 @@ class Job:
         if not self.table:
             raise UsageError("must not be empty", where="--table")
         rules.check_texts(self)
+        rules.check_names("--key", self.key)
         check_choice("--if-exists", self.if_exists, IfExists)
         check_choice("--on-conflict", self.on_conflict, OnConflict)
         check_choice("--new-columns", self.new_columns, NewColumns)

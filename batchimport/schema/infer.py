@@ -11,13 +11,15 @@ from collections import Counter
 from datetime import date, datetime
 from decimal import Decimal
 from shlex import quote
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from batchimport.errors import UsageError
 from batchimport.schema.moments import DateFormat, DateOrder
 from batchimport.schema.numbers import EXACT_IN_FLOAT, INT64, prints_alike
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from batchimport.model import Kind
 
@@ -116,8 +118,15 @@ class Inference:
         *,
         text: bool = False,
         formats: Sequence[DateFormat] = (),
+        typed: Mapping[str, Kind] = MappingProxyType({}),
     ) -> None:
-        """Look at records, as `infer_schema` does."""
+        """Look at records, as `infer_schema` does.
+
+        Args:
+            typed: The columns whose type the user says.
+        """
+        dates = {name for name, kind in typed.items() if kind in ("date", "date-time")}
+        self._dated = () if formats else dates
         self._columns: dict[str, _Evidence] = {}
         self._given = tuple(each.text for each in formats)
         self.records = 0
@@ -135,8 +144,31 @@ class Inference:
                 if known is None:
                     known = self._columns[name] = _Evidence(formats)
                 known.add(value, text=text)
+                if not text and name in self._dated and isinstance(value, str):
+                    known.order.add(value.strip(" \t"))
         properties = {name: evidence.rule(text=text) for name, evidence in self._columns.items()}
         self.document = {"$schema": DIALECT, "type": "object", "properties": properties}
+
+    def with_dates(self, document: dict[str, Any]) -> dict[str, Any]:
+        """Return a schema with how dates are written in the columns that the user says are dates.
+
+        Raises:
+            UsageError: If most of a column may be read in two ways.
+        """
+        rules = dict(document["properties"])
+        for name in self._dated:
+            evidence = self._columns.get(name)
+            if evidence is None:
+                continue
+            ways, undecided = evidence.order.likely(evidence.types.total())
+            if undecided:
+                raise UsageError(
+                    f"column {name}: its dates may be written {' or '.join(undecided)}",
+                    where=f"--type {name}",
+                    hint=f"say which: --date-format {undecided[0]}",
+                )
+            rules[name] = rules[name] | {"x-date-format": ways}
+        return document | {"properties": rules}
 
     def notes(self, document: dict[str, Any]) -> tuple[str, ...]:
         """Return what users should know about a schema that was made of this one."""
@@ -268,7 +300,7 @@ class _Evidence:
         self.moments = 0
         self._given = formats
         self._written: Counter[DateFormat | None] = Counter()
-        self._order = DateOrder()
+        self.order = DateOrder()
 
     def add(self, value: Any, *, text: bool) -> None:
         if value is None:
@@ -286,7 +318,7 @@ class _Evidence:
         if isinstance(value, str) and (format_name := _format_of(value)):
             self.formats[format_name] += 1
         if text and kind == "string":
-            self._order.add(value.strip(" \t"))
+            self.order.add(value.strip(" \t"))
         if self._given and isinstance(value, str):
             day = next((each for each in self._given if each.matches(value.strip(" \t"))), None)
             self._written[day] += 1
@@ -332,7 +364,7 @@ class _Evidence:
 
     def _ways(self) -> list[str]:
         """Return how the values may be written, if all are dates."""
-        return self._order.ways if self._order.seen == self.types.total() else []
+        return self.order.ways if self.order.seen == self.types.total() else []
 
     def doubt(self, name: str, rule: dict[str, Any]) -> str:
         """Return what could not be decided about a column that became text."""

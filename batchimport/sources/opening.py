@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from batchimport.errors import UsageError
 from batchimport.object_store import is_url
 from batchimport.sources.bytes.archive import Archives, is_workbook, open_bytes
-from batchimport.sources.bytes.compression import plain_name
+from batchimport.sources.bytes.compression import check_is_begun, compression_of, plain_name
 from batchimport.sources.bytes.file import HEAD_BYTES
 from batchimport.sources.bytes.unpack import on_disk, open_text
 from batchimport.sources.detect import check_is_meant, check_is_text, format_of_text
@@ -117,6 +117,8 @@ def _open_file(
 ) -> Source:
     path = file.path
     try:
+        if options.compression is None and compression_of(head := file.read_at(0, 64)) is None:
+            check_is_begun(head, _own_name(file, name), path)
         kind = _format_of(file, name, options)
         _check_fits(name, kind, options)
     except BaseException:
@@ -166,8 +168,12 @@ def _format_of(file: TextFile, name: str, options: SourceOptions) -> str | None:
         raise UsageError(f"{options.format!r} is not one of {names}", where="--format")
     if options.format is not None:
         return options.format
-    own_name = name_of(file.path) if INSIDE in file.path else name
-    return _binary_format_of(file) or _format_by_name(own_name)
+    return _binary_format_of(file) or _format_by_name(_own_name(file, name))
+
+
+def _own_name(file: TextFile, name: str) -> str:
+    """Return the name of a file, in its archive if it is a member of one."""
+    return name_of(file.path) if INSIDE in file.path else name
 
 
 def _open_binary(

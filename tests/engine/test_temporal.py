@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +23,7 @@ from batchimport.model import Job, Progress, RunOptions, TemporalOptions
 from batchimport.policy.events import Advanced, Event
 from batchimport.state.directory import StateDirectory
 from tests.helpers.cli import ROOT, SAMPLE, Ended, Workdir
+from tests.helpers.forked import Started
 from tests.helpers.postgres import PostgresServer, fetch
 from tests.helpers.proxy import Proxy, Weather
 from tests.helpers.tables import content, query
@@ -47,7 +47,7 @@ class Site:
     def call(self, *arguments: object, **more: str) -> Ended:
         return self.workdir.call(*arguments, **self.server.environment(), **more)
 
-    def start(self, *arguments: object, **more: str) -> subprocess.Popen[str]:
+    def start(self, *arguments: object, **more: str) -> Started:
         return self.workdir.start(*arguments, **self.server.environment(), **more)
 
     def numbered(self, count: int) -> Path:
@@ -515,7 +515,6 @@ def test_without_a_worker_the_starter_says_what_to_do(site: Site) -> None:
     """And may leave: the job waits."""
     site.numbered(10)
     process = site.start(*site.run_command(), *site.options)
-    assert process.stderr is not None
     line = process.stderr.readline()
     assert f"start one with `batchimport worker --task-queue {site.queue}`" in line
     process.send_signal(signal.SIGTERM)

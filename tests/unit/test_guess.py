@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from batchimport.errors import UsageError
@@ -18,6 +18,7 @@ from batchimport.schema import RecordSchema
 from batchimport.sources.base import Source
 from batchimport.sources.detect import check_is_meant
 from batchimport.sources.opening import open_source
+from tests.helpers.properties import tried
 from tests.helpers.reading import Rows, codes, read_all, read_chunks
 
 
@@ -91,7 +92,7 @@ def check(place: Path, text: str) -> None:
             assert outcomes(source, schema, limit) == whole, text
 
 
-@settings(max_examples=120)
+@tried(120)
 @given(seed=st.integers(0, 2**32))
 def test_a_file_has_one_outcome(place: Path, seed: int) -> None:
     """Random quoting, padding and raggedness: the chunk size decides nothing."""

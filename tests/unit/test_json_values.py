@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from batchimport.errors import UsageError
 from batchimport.model import SourceOptions
 from batchimport.sources.json import elements
 from batchimport.sources.opening import open_source
+from tests.helpers.properties import tried
 from tests.helpers.reading import codes, read_all
 
 SCHEMA: dict[str, Any] = {"properties": {"id": {"type": "integer"}, "any": {}}}
@@ -153,7 +154,7 @@ pieces = st.sampled_from(
 joints = st.sampled_from([",", ", ", ",\n", ",\n  ", "\n,", " "])
 
 
-@settings(max_examples=300)
+@tried(300)
 @given(
     texts=st.lists(pieces, max_size=8),
     joint=joints,

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from batchimport.errors import BatchImportError, FatalError, UsageError
@@ -25,6 +25,7 @@ from batchimport.sources.bytes import unpack
 from batchimport.sources.bytes.file import BLOCK_BYTES, TextFile
 from batchimport.sources.bytes.unpack import UnpackedFile, open_text
 from batchimport.sources.opening import open_source
+from tests.helpers.properties import tried
 from tests.helpers.reading import codes, read_all
 
 if sys.version_info >= (3, 14):
@@ -101,12 +102,40 @@ def test_an_archive_of_another_kind_than_was_said(tmp_path: Path) -> None:
     assert len(read_all(place, SCHEMA)[0]) == 3
 
 
-def test_an_empty_archive_is_an_empty_source(tmp_path: Path) -> None:
-    """And so is an empty file with the name of an archive."""
-    place = tmp_path / "users.jsonl.gz"
-    for data in (b"", gzip.compress(b"")):
+@pytest.mark.parametrize("kind", PACK)
+def test_an_archive_is_damaged_wherever_it_is_cut(tmp_path: Path, kind: str) -> None:
+    """Also within its first bytes, or before them; one of nothing that is whole is an empty source."""
+    place = tmp_path / f"users.csv{SUFFIX[kind]}"
+    data = PACK[kind](b"")
+    for size in range(len(data)):
+        place.write_bytes(data[:size])
+        with pytest.raises(FatalError, match=r"too soon|is empty"):
+            open_source([str(place)], SourceOptions())
+    place.write_bytes(data)
+    assert read_all(place, SCHEMA) == ([], [])
+    place.write_bytes(b"")
+    assert read_all(place, SCHEMA, compression="none") == ([], [])
+    with pytest.raises(FatalError, match="too soon"):
+        open_source([str(place)], SourceOptions(compression=kind))
+
+
+def test_what_has_the_name_of_an_archive(tmp_path: Path) -> None:
+    """A text is read as one, what is neither is refused; pzstd begins a file with a frame of its own."""
+    for name, data in (
+        ("a.zip", b"PK"),
+        ("a.tar.gz", b"\x1f"),
+        ("a.tar", b""),
+        ("a.gz", bytes(99)),
+    ):
+        place = tmp_path / name
         place.write_bytes(data)
-        assert read_all(place, SCHEMA) == ([], [])
+        with pytest.raises(FatalError, match=r"too soon|is empty|not text"):
+            open_source([str(place)], SourceOptions())
+    place.write_bytes("id,s\n1,é\n".encode())
+    assert read_all(place, SCHEMA)[0] == [{"id": 1, "s": "é"}]
+    place = tmp_path / "users.jsonl"
+    place.write_bytes(b"\x50\x2a\x4d\x18\x04\0\0\0size" + PACK["zstd"](JSONL))
+    assert len(read_all(place, SCHEMA)[0]) == 3
 
 
 def test_a_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -335,7 +364,7 @@ def test_binary_data_are_refused(tmp_path: Path, data: bytes) -> None:
         notes_of(place)
 
 
-@settings(max_examples=60, deadline=None)
+@tried(60)
 @given(
     cells=st.lists(st.text(alphabet='aé€😀,"\n\r ', max_size=5), min_size=2, max_size=12),
     encoding=st.sampled_from(["utf-8", "utf-16", "utf-16-be"]),

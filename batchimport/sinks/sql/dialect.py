@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import polars as pl
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
         Chunk,
         ChunkResult,
         Committed,
+        Job,
         Reject,
     )
     from batchimport.schema import Column, Kind
@@ -64,6 +66,9 @@ class Dialect(ABC):
 
     longest_name: ClassVar[int | None] = None
     """How many bytes of a name the database keeps; the rest is cut off. None: all of them."""
+
+    most_columns: ClassVar[int | None] = None
+    """How many columns a table may have that is made here. None: there is no limit."""
 
     emptying: ClassVar[str] = "DELETE FROM"
     """What empties a table as a part of a transaction, followed by the table's name."""
@@ -215,6 +220,11 @@ class Dialect(ABC):
 
     # -- what they share -----------------------------------------------------------------------
 
+    def claiming(self, job: Job, instead_of: Sequence[JobRecord]) -> AbstractContextManager[None]:
+        """Keep other processes from a job while it is claimed, and from then on, if it is locked."""
+        del job, instead_of
+        return nullcontext()
+
     def exclude_claims(self) -> None:
         """Keep other claims out until this transaction ends, where its beginning does not."""
         return
@@ -294,8 +304,11 @@ class Dialect(ABC):
         Raises:
             JobRunningElsewhereError: If another process has claimed it since.
         """
-        statement = statements.heartbeat(self.tables.jobs)
-        if not self.rows(statement, (statements.now(), job.job_id, job.epoch)):
+        if not self.rows(  # the write locks the row
+            f"UPDATE {self.tables.jobs} SET heartbeat_at = ? WHERE job_id = ? AND epoch = ? "
+            "RETURNING 1",
+            (statements.now(), job.job_id, job.epoch),
+        ):
             raise taken_over(job)
 
 

@@ -19,7 +19,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batchimport.errors import FatalError, UsageError, did_you_mean
+from batchimport.errors import FatalError, UsageError, hint_for
 from batchimport.object_store import is_url, matching
 from batchimport.policy.preparing import metered
 from batchimport.sources.bytes import compression
@@ -94,8 +94,7 @@ class Archive(ABC):
         found = [member for member in self.members if member.name == name]
         where = f"{self.path}{INSIDE}{name}"
         if not found:
-            near = did_you_mean(name, [member.name for member in self.members])
-            hint = f"did you mean {near}?" if near else self.listing()
+            hint = hint_for(name, [member.name for member in self.members], self.listing())
             raise UsageError("the archive has no such member", where=where, hint=hint)
         problem = "is in the archive more than once" if len(found) > 1 else found[0].problem
         if problem:
@@ -120,9 +119,12 @@ class Archive(ABC):
             raise UsageError("no member of the archive matches", where=where, hint=self.listing())
         return found
 
+    def _visible(self) -> list[str]:
+        return [member.name for member in self.members if not _HIDDEN.search(member.name)]
+
     def listing(self) -> str:
         """Say what is inside."""
-        names = [member.name for member in self.members if not _HIDDEN.search(member.name)]
+        names = self._visible()
         more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
         return f"inside are: {', '.join(names[:SHOWN])}{more}" if names else "nothing is inside"
 
@@ -136,7 +138,7 @@ class Archive(ABC):
         Raises:
             UsageError: If there is not exactly one.
         """
-        names = [member.name for member in self.members if not _HIDDEN.search(member.name)]
+        names = self._visible()
         data = [
             name for name in names if compression.plain_name(name).lower().endswith(tuple(suffixes))
         ]

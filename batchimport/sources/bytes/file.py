@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from batchimport.errors import SourceChangedError, UsageError, did_you_mean
+from batchimport.errors import SourceChangedError, UsageError, hint_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -26,10 +26,9 @@ def _meant(path: Path) -> str:
     if not path.parent.is_dir():
         return f"there is no folder {path.parent}"
     try:
-        near = did_you_mean(path.name, [each.name for each in path.parent.iterdir()])
+        return hint_for(path.name, [each.name for each in path.parent.iterdir()], "check the path")
     except OSError:
-        near = None
-    return f"did you mean {near}?" if near else "check the path"
+        return "check the path"
 
 
 def _open(path: str) -> tuple[int, int, str]:

@@ -7,25 +7,16 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from batchimport.errors import UsageError
+from batchimport.rules import pairs_of
 from batchimport.sources.csv.grammar import COPY_END, COPY_NULL, Dialect
 from batchimport.sources.csv.header import notes_about
 from batchimport.sources.csv.numbers import PLAIN_NUMBERS, NumberForm, find_form
 from batchimport.sources.csv.sniff import DELIMITERS, Guess, NamesAre, guess, look_at
-from batchimport.sources.registry import spelled
+from batchimport.sources.registry import DELIMITER_NAMES, spelled
 
 if TYPE_CHECKING:
-    from batchimport.model import SourceOptions
+    from batchimport.model import Kind, SourceOptions
 
-_NAMES = {
-    "\t": "tab",
-    ",": "comma",
-    ";": "semicolon",
-    "|": "pipe",
-    " ": "space",
-    ":": "colon",
-    "^": "caret",
-    "~": "tilde",
-}
 _DECLARATION = re.compile(r'(?i)("?)sep=([,;\t|:^~])\1(?:\r\n?|\n)')
 """The first line by which a file tells Excel its delimiter."""
 
@@ -130,6 +121,7 @@ def detect_format(head: str, options: SourceOptions, *, is_whole: bool) -> CsvFo
         options.decimal,
         options.thousands,
         delimiter=detected.dialect.delimiter,
+        typed=_types(options),
     )
     notes = _notes(
         head,
@@ -153,6 +145,14 @@ def detect_format(head: str, options: SourceOptions, *, is_whole: bool) -> CsvFo
         detected.is_even,
         (*notes, *remarks),
     )
+
+
+def _types(options: SourceOptions) -> dict[str, Kind]:
+    """Return the types that the user says, by what columns are called in the file."""
+    new = pairs_of("--rename", options.rename)
+    old = {name: key for key, name in new.items()}
+    types = pairs_of("--type", options.types)
+    return {old.get(name, name): kind for name, kind in types.items()}  # type: ignore[misc]  # checked
 
 
 def _nulls(options: SourceOptions, default: str) -> frozenset[str]:
@@ -223,7 +223,9 @@ def _check(option: str, value: str, *, may_be_empty: bool = False) -> None:
     )
     if not ok:
         raise UsageError(
-            f"must be one ASCII character, not {value!r}", where=option, hint="a tab is \\t"
+            f"must be one ASCII character, not {value!r}",
+            where=option,
+            hint="such as '; empty for none",
         )
 
 
@@ -240,7 +242,7 @@ def _notes(
     notes = []
     if not delimiter_is_given:
         mark = dialect.delimiter
-        notes.append(f"delimiter: {_NAMES.get(mark) or repr(mark)}")
+        notes.append(f"delimiter: {DELIMITER_NAMES.get(mark) or repr(mark)}")
     if not dialect.quotechar and not quote_is_given:
         notes.append("quotes are text (--quote '\"' if they enclose fields)")
     if dialect.quotechar == "'":
