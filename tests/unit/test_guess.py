@@ -377,3 +377,11 @@ def test_what_is_no_table_is_refused(place: Path, text: str, name: str) -> None:
     """By how it begins."""
     with pytest.raises(UsageError, match=f"is {name}"):
         check_is_meant(place.name, "csv", text.encode())
+
+
+def test_too_many_lines_skipped_are_noticed(place: Path) -> None:
+    """A record is lost to the names then; an explicit header is not doubted."""
+    place.write_text(TABLE, encoding="utf-8")
+    assert "looks like data" in notes_of(place, skip_lines=3)
+    assert "looks like data" not in notes_of(place, skip_lines=0)
+    assert "looks like data" not in notes_of(place, skip_lines=3, has_header=True)

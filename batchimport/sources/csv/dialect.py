@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from batchimport.errors import UsageError
 from batchimport.rules import pairs_of
 from batchimport.sources.csv.grammar import COPY_END, COPY_NULL, Dialect
-from batchimport.sources.csv.header import notes_about
+from batchimport.sources.csv.header import is_like_data, notes_about
 from batchimport.sources.csv.numbers import PLAIN_NUMBERS, NumberForm, find_form
 from batchimport.sources.csv.sniff import DELIMITERS, Guess, NamesAre, guess, look_at
 from batchimport.sources.registry import DELIMITER_NAMES, spelled
@@ -114,6 +114,7 @@ def detect_format(head: str, options: SourceOptions, *, is_whole: bool) -> CsvFo
     )
     if is_padded:
         detected = replace(detected, dialect=replace(detected.dialect, skipinitialspace=True))
+    detected = _doubted(detected, options)
     header = detected.header
     preamble = header.preamble + (declared is not None) if options.skip_lines is None else 0
     numbers, remarks = find_form(
@@ -144,6 +145,16 @@ def detect_format(head: str, options: SourceOptions, *, is_whole: bool) -> CsvFo
         detected.width,
         detected.is_even,
         (*notes, *remarks),
+    )
+
+
+def _doubted(detected: Guess, options: SourceOptions) -> Guess:
+    """Return a guess that says so if the lines to skip were perhaps miscounted."""
+    header = detected.header
+    if options.skip_lines is None or options.has_header or not options.header:
+        return detected
+    return replace(
+        detected, header=replace(header, is_like_data=is_like_data(header, detected.rows))
     )
 
 

@@ -254,6 +254,13 @@ def _numeric_columns(rows: Sequence[Sequence[str]]) -> list[int]:
 # -- the header itself ---------------------------------------------------------------------------
 
 
+def is_like_data(header: Header, below: Sequence[Record]) -> bool:
+    """Say whether a header that was not looked for looks like the records below it."""
+    width = len(header.first.cells)
+    rows = [record.texts for record in below if len(record.cells) == width]
+    return width > 1 and len(rows) >= LEAST_ROWS and _is_like_data(header.first.texts, rows)
+
+
 def _is_like_data(names: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
     """Say whether half of the names are values as in the columns below them.
 
