@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 from batchimport.errors import FatalError, UsageError
 from batchimport.policy.preparing import metered
 from batchimport.sources.bytes import compression, encoding
-from batchimport.sources.bytes.file import HEAD_BYTES, TextFile
+from batchimport.sources.bytes.file import HEAD_BYTES, TextFile, closed_on_error
 from batchimport.state.files import private_directory
 
 if TYPE_CHECKING:
@@ -45,11 +45,8 @@ def open_text(
         UsageError: If it unpacks to more than 500 times its size.
         FatalError: If the archive is damaged, or there is no room for the unpacked text.
     """
-    try:
+    with closed_on_error(file):
         text = _plain(file, options, kind, folder)
-    except BaseException:
-        file.close()
-        raise
     if text is not file:
         file.close()
     return text
@@ -187,13 +184,10 @@ class UnpackedFile(TextFile):
                 self._handle = os.dup(file.fileno())
         except OSError as error:
             raise _no_room(error, self.path, folder) from error
-        try:
+        with closed_on_error(self):
             self.size = self._write(bounded(pieces, origin), folder)
             self.content = self._fingerprint()
             self.begin = self._after_byte_order_mark()
-        except BaseException:
-            self.close()
-            raise
 
     def _write(self, pieces: Iterable[bytes], folder: Path | None) -> int:
         size = 0
