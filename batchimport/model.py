@@ -433,8 +433,13 @@ class RunOptions:
         check_range("--max-parallel", self.max_parallel, 1, 256)
         check_range("--chunk-size", self.chunk_size, 1)
         check_range("--min-chunk-size", self.min_chunk_size, 1)
+        check_range("--max-chunk-size", self.max_chunk_size, 1)
         if not self.max_chunk_size >= self.min_chunk_size:
-            raise UsageError("is smaller than --min-chunk-size", where="--max-chunk-size")
+            raise UsageError(
+                f"is smaller than --min-chunk-size, which is {self.min_chunk_size:,}",
+                where="--max-chunk-size",
+                hint="give both; --chunk-size N fixes the size",
+            )
         check_range("--chunk-bytes", self.chunk_bytes, 1)
         check_range("--max-memory", self.max_memory_bytes, 1)
         check_range("--max-attempts", self.max_attempts, 1)

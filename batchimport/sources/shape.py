@@ -88,7 +88,7 @@ class Shape:
         """
         if self.is_empty:
             return record
-        shaped: dict[str, Any] = {}
+        shaped: dict[str, Any] = type(record)()
         for old, value in record.items():
             new = self.key(old)
             if new in shaped:

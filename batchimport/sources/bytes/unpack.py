@@ -80,6 +80,7 @@ def _plain(
     samples = _samples(file) if packed == "none" else [_head(unpacked())]
     if options.encoding is not None:
         name = encoding.lookup(options.encoding, samples[0])
+        encoding.check_given(name, samples, options.encoding, file.path)
     else:
         first = samples[0].lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
         is_json = kind in ("json", "jsonl") or (kind is None and first in (b"{", b"["))
@@ -87,7 +88,9 @@ def _plain(
     notes = [f"compression: {packed}"] if packed != "none" else []
     pieces = unpacked()
     if name is not None:
-        notes.append(f"encoding: {name}")
+        is_doubtful = options.encoding is not None and encoding.is_utf8_too(name, samples)
+        doubt = " (the text is valid UTF-8, too)" if is_doubtful else ""
+        notes.append(f"encoding: {name}{doubt}")
         pieces = encoding.transcode(pieces, name)
     return UnpackedFile(file, pieces, notes, folder) if notes else file
 
