@@ -18,6 +18,7 @@ from batchimport import importer, user_code
 from batchimport.cli.config import choose, read_config
 from batchimport.cli.notify import Notifier, perform
 from batchimport.cli.options import Ledger, Output, State
+from batchimport.cli.options.values import convert, find, from_environment, run_from, settings
 from batchimport.cli.recorded import Place, continued, look, look_at_all, refuse_changed, sink_of
 from batchimport.cli.replay import Mended, asked_for
 from batchimport.cli.report import data_of
@@ -29,7 +30,6 @@ from batchimport.cli.request import (
     unknown,
 )
 from batchimport.cli.trust import Code
-from batchimport.cli.values import convert, find, from_environment, run_from, settings
 from batchimport.errors import (
     BatchImportError,
     JobInterrupted,
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batchimport.cli.config import ConfiguredJob
-    from batchimport.cli.values import Run
+    from batchimport.cli.options.values import Run
     from batchimport.jobs.finish import Outcome
     from batchimport.jobs.identify import Request
     from batchimport.keywords import PlaceKeywords, ResumeKeywords, RunKeywords

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, is_typeddict
 import msgspec
 
 from batchimport import user_code
-from batchimport.cli.around import parse_script
 from batchimport.cli.options import absolute, parse_infer_records, run_options
+from batchimport.cli.options.around import parse_script
 from batchimport.errors import UsageError
 from batchimport.jobs.identify import Objects, Request
 from batchimport.model import Job, Summary
@@ -25,7 +25,7 @@ from batchimport.sources.paths import RECORDS, find_sources, short_stem_of, stem
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from batchimport.cli.values import Run
+    from batchimport.cli.options.values import Run
     from batchimport.policy.interrupter import Interrupter
 
 

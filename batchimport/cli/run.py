@@ -12,7 +12,7 @@ import typer
 
 from batchimport.cli import options as o
 from batchimport.cli.command import Typed
-from batchimport.cli.values import (
+from batchimport.cli.options.values import (
     PREFIX,
     Run,
     from_environment,

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from batchimport.engines import OWNED_BY_TEMPORAL
-from batchimport.errors import BatchImportError, UnknownJobError, did_you_mean
+from batchimport.errors import BatchImportError, UnknownJobError, hint_for
 from batchimport.jobs.finish import job_command
 from batchimport.jobs.identify import Request, job_from
 from batchimport.jobs.known import Known, from_checkpoint, next_command
@@ -37,12 +37,11 @@ def unknown(job_id: str | None, known: Sequence[str] = (), where: str = "") -> U
         known: The ids of the jobs that it knows.
         where: What to name if no job was asked for.
     """
-    near = did_you_mean(job_id or "", known)
     hint = "see `batchimport jobs`; without its state directory, add --to and the destination"
     return UnknownJobError(
         "no such job" if job_id else "no job is known here",
         where=f"job {job_id}" if job_id else where,
-        hint=f"did you mean {near}?" if near else hint,
+        hint=hint_for(job_id or "", known, hint),
     )
 
 
@@ -223,11 +222,11 @@ def find_record(sink: Sink, job_id: str | None) -> JobRecord:
             "--allow-duplicates",
         )
     if not records:
-        near = did_you_mean(job_id or "", [record.job_id for record in known])
+        ids = [record.job_id for record in known]
         raise UnknownJobError(
             "no such job there",
             where=f"job {job_id}" if job_id else "--to",
-            hint=f"did you mean {near}?" if near else "check --to and --ledger-schema",
+            hint=hint_for(job_id or "", ids, "check --to and --ledger-schema"),
         )
     return records[-1]
 

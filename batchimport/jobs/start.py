@@ -32,6 +32,7 @@ from batchimport.policy.preparing import announce, note
 from batchimport.policy.sizing import BASE_BYTES
 from batchimport.rules import pairs_of
 from batchimport.schema import Column, Inference, RecordSchema
+from batchimport.schema.infer import notes_about
 from batchimport.schema.moments import date_formats
 from batchimport.schema.pydantic import load_model
 from batchimport.sinks.base import MADE_WITH, JobRecord
@@ -506,8 +507,13 @@ def infer(source: ShapedSource, records: int | None, options: SourceOptions) -> 
     Raises:
         UsageError: If its files are of several formats.
     """
+    types, formats = source.shape.types, date_formats(options.date_formats)
     if source.declared is not None:
-        return Inferred(source.declared)
+        if formats or not {"date", "date-time"} & set(types.values()):
+            return Inferred(source.declared)
+        inference = Inference(source.sample(records), typed=types)
+        document = inference.with_dates(source.declared)
+        return Inferred(document, notes_about(document))
     if source.format == "mixed":
         raise UsageError(
             "the files are of several formats, whose types cannot be inferred together",
@@ -516,12 +522,11 @@ def infer(source: ShapedSource, records: int | None, options: SourceOptions) -> 
         )
     announce(f"inferring a schema of {source.name}")
     untyped = FORMATS[source.format].is_untyped
-    formats = date_formats(options.date_formats)
-    inference = Inference(source.sample(records), text=untyped, formats=formats)
+    inference = Inference(source.sample(records), text=untyped, formats=formats, typed=types)
     document = inference.document
     if options.flatten:
         document = without_outer(document)
-    document = source.shape.describe(document, source.seen)
+    document = inference.with_dates(source.shape.describe(document, source.seen))
     return Inferred(
         document, inference.notes(document), inference.report(document), inference.records
     )

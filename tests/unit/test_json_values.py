@@ -68,6 +68,8 @@ def ids(rows: list[dict[str, Any]]) -> list[int]:
         ('{\n"id": 1\n}\n{\n"id": 2,\n\n{\n"id": 3\n}', [1, 3], ["malformed_json"]),
         ('{\n "id": 1\n}\n{\n "id": ]2\n}\n{\n "id": 3\n}', [1, 3], ["malformed_json"]),
         ('[{"id": 1},\n{"id": 2,\n"any": 1}]', [1, 2], []),
+        ('\x1e{"id": 1}\n\x1e{\n"id": 2}\n\x1e{"id": 3\n\x1e{"id": 4}\n', [1, 2, 4], ["malformed_json"]),
+        ('{"id": 1},\n{"id": 2},\n{"id": 3}\n', [1, 2, 3], []),
         ('{"id": 1, \n "id": 2\n}', [], ["duplicate_key"]),
         ('[{"id": "x\n"}]', [], ["malformed_json"]),
     ],
@@ -111,7 +113,7 @@ def test_an_element_that_is_too_long_is_rejected_alone(place: Path, joint: str) 
 def test_a_lone_value_is_refused(place: Path, text: str) -> None:
     """It holds no records."""
     place.write_text(text)
-    with pytest.raises(UsageError, match="is one JSON value"):
+    with pytest.raises(UsageError, match="begins with"):
         open_source([str(place)], SourceOptions(format="json"))
 
 
@@ -128,6 +130,11 @@ def test_a_lone_value_is_refused(place: Path, text: str) -> None:
         ("a.jsonl", '{\n"id": 1}', "json"),
         ("a", '[\n{"id": 1}]', "json"),
         ("a", "[x],[y]\n1,2\n", "csv"),
+        ("a.json-seq", '\x1e{"id": 1}\n\x1e{"id": 2}\n', "json"),
+        ("a.jsonl", '{"id": 1},\n{"id": 2},\n', "json"),
+        ("a.jsonl", '{"id": 1}\n,{"id": 2}\n', "json"),
+        ("a.jsonl", '{"id": 1},\n{"id": 2}\n{"id": 3}\n', "jsonl"),
+        ("a.jsonl", '{"id": 1}\r{"id": 2}\r', "json"),
     ],
 )
 def test_the_content_says_how_json_is_laid_out(

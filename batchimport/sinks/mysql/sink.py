@@ -66,6 +66,7 @@ class MysqlSink(ServerSink[Session]):
 
     types = TYPES
     names_have_case = False
+    most_columns = 1017  # of InnoDB
     has_transactional_ddl = False
     text: ClassVar[str] = f"{LONG_TEXT} COLLATE utf8mb4_bin"
     key_text: ClassVar[str] = "VARCHAR(128) CHARACTER SET ascii COLLATE ascii_bin"

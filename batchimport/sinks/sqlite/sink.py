@@ -78,6 +78,7 @@ class SqliteSink(SqlSink):
     hints = SinkHints(writers=1, preferred_records=20_000)
     types = TYPES
     names_have_case = False
+    most_columns = 2000
     has_schemas = False
 
     def __init__(self, address: str, options: SinkOptions = SinkOptions()) -> None:

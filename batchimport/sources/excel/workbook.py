@@ -13,8 +13,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batchimport.errors import UsageError, did_you_mean
+from batchimport.errors import UsageError, hint_for
 from batchimport.sources.bytes.archive import DAMAGE, opened_zip
+from batchimport.sources.bytes.file import closed_on_error
 from batchimport.sources.bytes.unpack import bounded, check_expansion
 from batchimport.system import available_memory_bytes
 
@@ -81,11 +82,8 @@ class Workbook:
             env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             pass_fds=[int(Path(path).name)],
         )
-        try:
+        with closed_on_error(self):
             self._open(wanted)
-        except BaseException:
-            self.close()
-            raise
 
     def _open(self, wanted: str | None) -> None:
         sheets = self._ask("sheets")
@@ -172,8 +170,7 @@ def _chosen(names: Sequence[str], visible: Sequence[str], wanted: str | None, pa
         return meant[0]
     if wanted is None:
         raise UsageError("has no sheet with cells", where=path, hint="export it as CSV")
-    near = did_you_mean(wanted, names)
-    hint = f"did you mean {near}?" if near else f"its sheets: {', '.join(names)}"
+    hint = hint_for(wanted, names, f"its sheets: {', '.join(names)}")
     raise UsageError(f"has no sheet {wanted}", where=f"--sheet {path}", hint=hint)
 
 

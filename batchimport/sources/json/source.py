@@ -40,10 +40,11 @@ class JsonValuesSource(JsonSource):
         self._elements = Elements(text, options.max_record_bytes)
         is_array, first = self._elements.is_array, self._elements.first
         if not is_array and text.read_at(first, 1) not in (b"{", b""):
+            begin = text.read_at(first, 40).decode(errors="replace").partition("\n")[0]
             raise UsageError(
-                "is one JSON value, neither an array nor objects",
+                f"begins with {begin!r}: neither a JSON array nor JSON objects",
                 where=text.path,
-                hint="check --format",
+                hint="check the file, and --format",
             )
         self.size = self._elements.size
         self.contents = (Content(self.size, text.content),)
