@@ -145,7 +145,9 @@ class DelimitedSource(TextSource):
         chunk = self._lines.cut(first, max(count, 1), HEAD_BYTES)
         if chunk is None or not chunk.records:
             return [], start, []
-        raw = self._text.read_at(chunk.lo, min(chunk.hi - chunk.lo, self._max_record_bytes))
+        raw = self._text.read_at(
+            chunk.lo, min(chunk.hi - chunk.lo, max(self._max_record_bytes, HEAD_BYTES))
+        )
         records = list(filter(self._lines.is_record, self._lines.split(raw)))
         where = f"{self.name}:{chunk.start.line}"
         try:
