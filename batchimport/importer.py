@@ -31,11 +31,10 @@ from batchimport.errors import (
     from_system,
     without_panics,
 )
+from batchimport.jobs.export import Exported, export_rejects
 from batchimport.jobs.finish import (
-    Exported,
     Outcome,
     count_records,
-    export_rejects,
     finish_job,
     rejects_path,
     summary_of,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
@@ -10,6 +10,7 @@ import polars as pl
 
 from batchimport.errors import UsageError
 from batchimport.sinks.base import SinkHints
+from batchimport.sinks.sql.statements import KeepsRejects
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +31,7 @@ def hints_of(delivery: str, writers: int) -> SinkHints:
     )
 
 
-class Dataset(ABC):
+class Dataset(KeepsRejects):
     """One table, whatever it is called, that nobody else writes to, and that has no SQL."""
 
     @abstractmethod

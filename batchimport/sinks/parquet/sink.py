@@ -120,9 +120,9 @@ class ParquetSink(Dataset):
         parts = self._ledger_of(job_id).folder.parts_in(job_id, position, position + 1)
         return any(part.lo == position for part in parts)
 
-    def rejects(self, job_id: str, within: Chunk | None = None) -> Iterator[Reject]:
-        """Yield the rejects of a job, or of one of its committed chunks, in order of record."""
-        return self._ledger_of(job_id).rejects(job_id, within)
+    def reject_frames(self, job_id: str, within: Chunk | None = None) -> Iterator[pl.DataFrame]:
+        """Yield the rows of a job's rejects, or of one of its committed chunks, in order of record."""
+        return self._ledger_of(job_id).reject_frames(job_id, within)
 
     # -- whose a job is -----------------------------------------------------------------------
 
@@ -235,7 +235,7 @@ class ParquetSink(Dataset):
         """Remove the rejects of a completed job, and what its own file knows of it."""
         with self._folder.locked():
             self._ledger.hold(record)
-            rejects = sum(1 for _ in self._ledger.rejects(record.job_id))
+            rejects = sum(each.height for each in self._ledger.reject_frames(record.job_id))
             self._ledger.forget(record, completely=completely)
         return Removed(rejects=rejects)
 
@@ -243,7 +243,7 @@ class ParquetSink(Dataset):
         """Remove the rejects of a job; return how many they were."""
         with self._folder.locked():
             self._ledger.hold(record)
-            rejects = sum(1 for _ in self._ledger.rejects(record.job_id))
+            rejects = sum(each.height for each in self._ledger.reject_frames(record.job_id))
             self._ledger.remove_rejects(record.job_id)
         return rejects
 

@@ -121,9 +121,9 @@ class StoreSink(Dataset):
         """Say whether the ledger has a chunk that begins at this position."""
         return self._ledger.is_committed(job_id, position)
 
-    def rejects(self, job_id: str, within: Chunk | None = None) -> Iterator[Reject]:
-        """Yield the rejects of a job, or of one of its committed chunks, in order of record."""
-        return self._ledger.rejects(job_id, within)
+    def reject_frames(self, job_id: str, within: Chunk | None = None) -> Iterator[pl.DataFrame]:
+        """Yield the rows of a job's rejects, or of one of its committed chunks, in order of record."""
+        return self._ledger.reject_frames(job_id, within)
 
     def common_columns(self) -> Schema:
         """Return the columns of all files; none if there is no file."""
@@ -314,7 +314,7 @@ class StoreSink(Dataset):
 
         Its parts stay as they are: no later job takes them for its own, since they have other tokens.
         """
-        rejects = sum(1 for _ in self._ledger.rejects(record.job_id))
+        rejects = sum(each.height for each in self._ledger.reject_frames(record.job_id))
 
         def forget(jobs: Jobs) -> bool:
             entry = jobs.held(record)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+from abc import ABC, abstractmethod
 from bisect import bisect_left
 from contextlib import contextmanager
 from dataclasses import asdict, fields
@@ -91,6 +92,10 @@ ADDED_COLUMNS = {LEDGER_TABLES[0]: ("made_table",), LEDGER_TABLES[1]: OUTCOME_CO
 `made_table` is 1 if the job's table was created by batchimport."""
 REJECT_COLUMNS = "job_id, record, source, line, byte_offset, stage, errors, raw, raw_is_base64"
 _REJECT_NUMBERS = ("record", "line", "byte_offset", "raw_is_base64")
+REJECT_SCHEMA = {
+    name: pl.Int64() if name in _REJECT_NUMBERS else pl.String()
+    for name in REJECT_COLUMNS.split(", ")
+}
 _field_errors = msgspec.json.Decoder(tuple[FieldError, ...]).decode
 
 
@@ -163,6 +168,17 @@ def job_values(record: JobRecord, table: str, owner: str, now: str) -> tuple[Any
     )
 
 
+_UNREADABLE = (
+    LookupError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    RecursionError,
+    OverflowError,
+    pl.exceptions.PolarsError,
+)
+
+
 @contextmanager
 def _reading(row: Sequence[Any], table: str) -> Iterator[None]:
     """Turn what a row that was changed by hand or is damaged leads to into an error.
@@ -172,7 +188,7 @@ def _reading(row: Sequence[Any], table: str) -> Iterator[None]:
     """
     try:
         yield
-    except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
+    except _UNREADABLE as error:
         raise FatalError(
             f"a row of {table} cannot be read: it was damaged or changed by hand",
             where=f"job {row[0]}",
@@ -293,13 +309,33 @@ def committed(row: Sequence[Any]) -> Committed:
 
 def rejects_frame(job_id: str, rejects: Sequence[Reject]) -> pl.DataFrame:
     """Return the rows of rejects as a frame with the columns of `REJECT_COLUMNS`."""
-    columns = zip(*(reject_values(job_id, reject) for reject in rejects), strict=True)
-    return pl.DataFrame(
-        [
-            pl.Series(name, values, dtype=pl.Int64 if name in _REJECT_NUMBERS else pl.String)
-            for name, values in zip(REJECT_COLUMNS.split(", "), columns, strict=True)
-        ]
-    )
+    return reject_rows(job_id, [reject_values(job_id, reject) for reject in rejects])
+
+
+def reject_rows(job_id: str, rows: Sequence[Sequence[Any]]) -> pl.DataFrame:
+    """Return the rows of a job's rejects as a frame, whatever they were read from.
+
+    Raises:
+        FatalError: If they cannot be read.
+    """
+    with _reading((job_id,), LEDGER_TABLES[2]):
+        columns = zip(*rows, strict=True) if rows else [()] * len(REJECT_SCHEMA)
+        return pl.DataFrame(
+            [
+                pl.Series(name, values, dtype=REJECT_SCHEMA[name])
+                for name, values in zip(REJECT_SCHEMA, columns, strict=True)
+            ]
+        )
+
+
+def checked_rejects(job_id: str, frame: pl.DataFrame) -> pl.DataFrame:
+    """Return a frame of the rows of a job's rejects, with the types that these have.
+
+    Raises:
+        FatalError: If they have others.
+    """
+    with _reading((job_id,), LEDGER_TABLES[2]):
+        return frame.cast(REJECT_SCHEMA)  # type: ignore[arg-type]  # a dict of names is one
 
 
 def reject_values(job_id: str, reject: Reject) -> tuple[Any, ...]:
@@ -324,6 +360,19 @@ def reject_values(job_id: str, reject: Reject) -> tuple[Any, ...]:
         raw,
         int(encoded),
     )
+
+
+class KeepsRejects(ABC):
+    """A sink whose rejects are such rows."""
+
+    @abstractmethod
+    def reject_frames(self, job_id: str, within: Chunk | None = None) -> Iterator[pl.DataFrame]:
+        """Yield the rows of a job's rejects, or of one of its committed chunks, in order of record."""
+
+    def rejects(self, job_id: str, within: Chunk | None = None) -> Iterator[Reject]:
+        """Yield the rejects of a job, or of one of its committed chunks, in order of record."""
+        for frame in self.reject_frames(job_id, within):
+            yield from rejects(frame.rows())
 
 
 def rejects(rows: Sequence[Sequence[Any]]) -> list[Reject]:
