@@ -228,7 +228,7 @@ def part_footer(row: Sequence[Any], rejects: Sequence[Reject], job_id: str) -> d
 def _packed(rejects: Sequence[Reject], job_id: str) -> str:
     """Return rejects as text for a footer, in order of record."""
     ordered = sorted(rejects, key=lambda reject: reject.record)
-    rows = json.dumps([statements.reject_values(job_id, reject) for reject in ordered])
+    rows = json.dumps(statements.rejects_frame(job_id, ordered).rows())
     return base64.b64encode(zlib.compress(rows.encode(), 1)).decode()
 
 

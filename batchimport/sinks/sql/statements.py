@@ -308,8 +308,58 @@ def committed(row: Sequence[Any]) -> Committed:
 
 
 def rejects_frame(job_id: str, rejects: Sequence[Reject]) -> pl.DataFrame:
-    """Return the rows of rejects as a frame with the columns of `REJECT_COLUMNS`."""
-    return reject_rows(job_id, [reject_values(job_id, reject) for reject in rejects])
+    """Return the rows of rejects as a frame with the columns of `REJECT_COLUMNS`.
+
+    Raw bytes that are no text, or that not every database can hold, are in base64.
+    """
+    raw = pl.Series([reject.raw for reject in rejects], dtype=pl.Binary)
+    try:
+        texts = raw.cast(pl.String)
+    except pl.exceptions.PolarsError:  # some are no text
+        texts = pl.Series(map(_text, raw), dtype=pl.String)
+    encoded = texts.is_null() | texts.str.contains("\0", literal=True)
+    if encoded.any():
+        texts = texts.zip_with(~encoded, raw.bin.encode("base64"))
+    columns: list[Any] = [
+        [job_id] * len(rejects),
+        [reject.record for reject in rejects],
+        [reject.source for reject in rejects],
+        [reject.line for reject in rejects],
+        [reject.byte_offset for reject in rejects],
+        [reject.stage for reject in rejects],
+        _errors_texts(rejects),
+        texts,
+        encoded.cast(pl.Int64),
+    ]
+    return pl.DataFrame(dict(zip(REJECT_SCHEMA, columns, strict=True)), schema=REJECT_SCHEMA)
+
+
+def _text(raw: bytes) -> str | None:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+_HEAD, _TAIL = '[{"code": ', "}]"
+
+
+def _errors_texts(rejects: Sequence[Reject]) -> list[str]:
+    """Return the errors of each reject as JSON in ASCII: not every database can hold more.
+
+    All of them are encoded at once, and separated where only the border of two lists can be: a string
+    has no quote in it that is not escaped. A value that is a list itself may have one.
+    """
+    whole = json_text([reject.errors for reject in rejects])
+    parts = whole[1 + len(_HEAD) : -len(_TAIL) - 1].split(f"{_TAIL}, {_HEAD}")
+    if whole.isascii() and len(parts) == len(rejects):
+        return [_HEAD + part + _TAIL for part in parts]
+    return list(map(_errors_text, rejects))
+
+
+def _errors_text(reject: Reject) -> str:
+    text = json_text(reject.errors)
+    return text if text.isascii() else json.dumps([error.to_dict() for error in reject.errors])
 
 
 def reject_rows(job_id: str, rows: Sequence[Sequence[Any]]) -> pl.DataFrame:
@@ -336,30 +386,6 @@ def checked_rejects(job_id: str, frame: pl.DataFrame) -> pl.DataFrame:
     """
     with _reading((job_id,), LEDGER_TABLES[2]):
         return frame.cast(REJECT_SCHEMA)  # type: ignore[arg-type]  # a dict of names is one
-
-
-def reject_values(job_id: str, reject: Reject) -> tuple[Any, ...]:
-    """Return the row of a reject, in the order of `REJECT_COLUMNS`."""
-    try:
-        raw, encoded = reject.raw.decode(), b"\0" in reject.raw
-    except UnicodeDecodeError:
-        raw, encoded = "", True
-    if encoded:
-        raw = base64.b64encode(reject.raw).decode()
-    errors = json_text(reject.errors)
-    if not errors.isascii():  # not every database can hold every character
-        errors = json.dumps([error.to_dict() for error in reject.errors])
-    return (
-        job_id,
-        reject.record,
-        reject.source,
-        reject.line,
-        reject.byte_offset,
-        reject.stage,
-        errors,
-        raw,
-        int(encoded),
-    )
 
 
 class KeepsRejects(ABC):
