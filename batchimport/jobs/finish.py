@@ -1,4 +1,4 @@
-"""How a job ends: check the accounts, record the outcome, export the rejects, sum up the run."""
+"""How a job ends: check the accounts, record the outcome, sum up the run."""
 
 from __future__ import annotations
 
