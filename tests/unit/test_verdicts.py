@@ -138,6 +138,7 @@ def verdicts_are_the_validators(place: Path, document: Any, records: list[dict[s
 @settings(max_examples=200, deadline=None)
 @given(document=documents(), records=st.lists(RECORDS, min_size=1, max_size=6))
 @example({"properties": {"v": {"$ref": "#"}}, "additionalProperties": False}, [{"v": {"w": 1}}])
+@example({"properties": {"v": {"$ref": "#"}}, "required": ["w"]}, [{"w": 1, "v": {}}, {"v": {}}])
 def test_any_schema_any_records(place: Path, document: Any, records: list[dict[str, Any]]) -> None:
     """Accepted if and only if the validator accepts it; rejected with its very errors."""
     verdicts_are_the_validators(place, document, [*records, *EVERY])
