@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from batchimport.errors import UsageError
 from batchimport.schema import RecordSchema
 from batchimport.schema.errors import IN_ORDER, errors_of
+from tests.helpers.properties import tried
 from tests.helpers.reading import read_all
 
 DIALECTS = (
@@ -135,7 +136,7 @@ def verdicts_are_the_validators(place: Path, document: Any, records: list[dict[s
             assert refused[at].errors == errors
 
 
-@settings(max_examples=200, deadline=None)
+@tried(200)
 @given(document=documents(), records=st.lists(RECORDS, min_size=1, max_size=6))
 @example({"properties": {"v": {"$ref": "#"}}, "additionalProperties": False}, [{"v": {"w": 1}}])
 @example({"properties": {"v": {"$ref": "#"}}, "required": ["w"]}, [{"w": 1, "v": {}}, {"v": {}}])
