@@ -22,6 +22,7 @@ from batchimport.errors import (
 )
 from batchimport.model import DRY_RUN
 from batchimport.sinks.base import SinkHints, SinkOptions
+from batchimport.sinks.sql import statements
 from batchimport.sinks.sql.circles import ForeignKey
 from batchimport.sinks.sql.ledger import SqlSink
 from batchimport.sinks.sql.place import check_file, path_in
@@ -305,6 +306,12 @@ class SqliteSink(SqlSink):
         """Run a statement and return its rows."""
         with self._use() as connection:
             return connection.rows(statement, one_row(values))
+
+    def reject_page(self, job_id: str, query: str, values: Sequence[Any]) -> pl.DataFrame:
+        """Return the rows of some rejects, as the driver has them."""
+        with self._use() as connection:
+            frame = connection.frame(query, one_row(values))
+        return statements.checked_rejects(job_id, frame)
 
     def run(self, statement: str, values: Sequence[Any] = ()) -> None:
         """Run a statement that returns no rows."""
