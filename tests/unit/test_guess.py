@@ -331,3 +331,10 @@ def test_several_cells_may_mean_null(place: Path, limit: int) -> None:
     assert rows == [{"a": 5, "b": "x"}, {"b": "NA"}, {"b": ""}, {"a": 8, "b": "z"}]
     rows, _ = read_all(place, limit=limit, null_string=("NA", "none", ""))
     assert rows[2] == {}
+
+
+def test_a_comment_above_the_header_may_be_any_bytes(place: Path) -> None:
+    """Only the names must be valid text."""
+    place.write_bytes(b"# caf\xe9\na,b\n1,\xc3\xa9\n2,y\n")
+    rows, rejects = read_all(place, comment="#", encoding="utf-8")
+    assert (rows, rejects) == ([{"a": 1, "b": "\u00e9"}, {"a": 2, "b": "y"}], [])

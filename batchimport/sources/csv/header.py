@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise, zip_longest
 from typing import TYPE_CHECKING
 
@@ -48,7 +49,7 @@ _DIGITS = re.compile(r"[0-9]+")
 _QUOTES = "'`\""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Record:
     """A record of the head; no cells if it cannot be read."""
 
@@ -56,7 +57,7 @@ class Record:
     size: int
     lines: int
 
-    @property
+    @cached_property
     def texts(self) -> list[str]:
         """The texts of the cells, without spaces around them."""
         return [text.strip() for text, _ in self.cells]
@@ -207,9 +208,14 @@ def _rows(records: Iterable[Record], width: int) -> list[list[str]]:
 
 
 def _numeric_columns(rows: Sequence[Sequence[str]]) -> list[int]:
-    """Return which columns have numbers, and nothing else but empty cells."""
-    columns = ([text for text in column if text] for column in zip(*rows, strict=True))
-    return [at for at, texts in enumerate(columns) if texts and all(map(is_number, texts))]
+    """Return which columns have numbers, and nothing else but empty cells.
+
+    Args:
+        rows: Texts without spaces around them.
+    """
+    columns = (filter(None, column) for column in zip(*rows, strict=True))
+    numbers = ([*map(_NUMBER.fullmatch, column)] for column in columns)
+    return [at for at, found in enumerate(numbers) if found and all(found)]
 
 
 # -- the header itself ---------------------------------------------------------------------------

@@ -100,9 +100,7 @@ def find_form(
     proven: dict[NumberForm, str] = {}
     doubtful: list[str] = []
     for name, cells in columns.items():
-        texts = [text for text in map(str.strip, cells) if text.lower() not in MISSING]
-        if not texts or not all(map(_WRITTEN.fullmatch, texts)):
-            continue
+        texts = _numbers(cells)
         if all(text.lstrip("+-").isdecimal() for text in texts):
             continue
         forms = [form for form in _forms(texts) if decimal in (None, form.decimal)]
@@ -140,6 +138,17 @@ def _choose(
             "they are text (--thousands , or --decimal ,)"
         )
     return form, tuple(notes)
+
+
+def _numbers(cells: Sequence[str]) -> list[str]:
+    """Return what is not missing in a column, if all of that may be numbers."""
+    texts = []
+    for text in map(str.strip, cells):
+        if text.lower() not in MISSING:
+            if not _WRITTEN.fullmatch(text):
+                return []
+            texts.append(text)
+    return texts
 
 
 def _forms(texts: Sequence[str]) -> list[NumberForm]:

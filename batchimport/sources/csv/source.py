@@ -83,7 +83,8 @@ class DelimitedSource(TextSource):
     @property
     def forms(self) -> tuple[Form, ...]:
         """The dialect, the names of the fields, and the lines that hold them."""
-        text = self._header_text.decode() or self._names_as_header()
+        # The names are valid text, comments between them may be anything.
+        text = self._header_text.decode(errors="replace") or self._names_as_header()
         form = CsvForm(self.header, self._form, self._repeated, text, trails=self._trails)
         return (form.to_dict(),)
 
@@ -116,6 +117,8 @@ class DelimitedSource(TextSource):
 
     def _skip(self, start: Position, lines: int, comment: bytes = b"") -> Position:
         """Return the position after a number of lines, and comments between them."""
+        if not lines:
+            return start
         reader, position = QuotedLines(self._text, Dialect(",", "")), start.position
         line, left = start.line, lines
         while left and position < self._text.size:
