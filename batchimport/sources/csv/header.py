@@ -175,8 +175,9 @@ def _may_precede(records: Sequence[Record], at: int, width: int) -> bool:
     if first.isdecimal() or (size > 2 and alike > 1):
         return False
     is_apart = at + 1 < len(records) and not records[at + 1].size
-    rows = _rows(records[at + 1 :], width)[1:]
-    return sum((size != width, is_apart, bool(_numeric_columns(rows)))) > 1
+    if is_apart == (size != width):
+        return is_apart
+    return bool(_numeric_columns(_rows(records[at + 1 :], width)[1:]))
 
 
 def _is_table(records: Sequence[Record], width: int, *, are_comments: bool) -> bool:
@@ -213,9 +214,8 @@ def _numeric_columns(rows: Sequence[Sequence[str]]) -> list[int]:
     Args:
         rows: Texts without spaces around them.
     """
-    columns = (filter(None, column) for column in zip(*rows, strict=True))
-    numbers = ([*map(_NUMBER.fullmatch, column)] for column in columns)
-    return [at for at, found in enumerate(numbers) if found and all(found)]
+    columns = ([*filter(None, column)] for column in zip(*rows, strict=True))
+    return [at for at, texts in enumerate(columns) if texts and all(map(_NUMBER.fullmatch, texts))]
 
 
 # -- the header itself ---------------------------------------------------------------------------
