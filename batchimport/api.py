@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from batchimport import importer, user_code
 from batchimport.cli.config import choose, read_config
-from batchimport.cli.notify import Notifier
+from batchimport.cli.notify import Notifier, perform
 from batchimport.cli.options import Ledger, Output, State
+from batchimport.cli.options.values import convert, find, from_environment, run_from, settings
 from batchimport.cli.recorded import Place, continued, look, look_at_all, refuse_changed, sink_of
 from batchimport.cli.replay import Mended, asked_for
 from batchimport.cli.report import data_of
@@ -26,13 +27,9 @@ from batchimport.cli.request import (
     is_object,
     name_and_digest,
     request_for,
-    unbegun,
     unknown,
 )
 from batchimport.cli.trust import Code
-from batchimport.cli.values import convert, find, from_environment, run_from, settings
-from batchimport.display import open_display
-from batchimport.display.log import log_to
 from batchimport.errors import (
     BatchImportError,
     JobInterrupted,
@@ -41,24 +38,22 @@ from batchimport.errors import (
     without_panics,
 )
 from batchimport.jobs.identify import Objects
-from batchimport.jobs.outputs import refuse_overwriting
 from batchimport.policy.interrupter import Interrupter
 from batchimport.replay import replay_rejects
 from batchimport.result import JobStatus, Report, Result
 from batchimport.schema.pydantic import RecordModel
-from batchimport.state.files import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from batchimport.cli.config import ConfiguredJob
-    from batchimport.cli.values import Run
+    from batchimport.cli.options.values import Run
     from batchimport.jobs.finish import Outcome
     from batchimport.jobs.identify import Request
     from batchimport.keywords import PlaceKeywords, ResumeKeywords, RunKeywords
     from batchimport.model import NewColumns
-    from batchimport.policy.events import Event, Observer
+    from batchimport.policy.events import Observer
 
 _OBJECTS = ("schema", "transform")
 """Options that may be objects of the program, where the command line has a name."""
@@ -169,7 +164,7 @@ class _Call:
                 interrupter=self.interrupter,
             )
         self._request = request
-        return perform(request, self._run.output, self._on_event, files_read(self._run))
+        return _perform(request, self._run.output, self._on_event, files_read(self._run))
 
     def finished(self, outcome: Outcome, *, raise_on_rejects: bool) -> Result:
         """Return the result, or raise what ended the run."""
@@ -205,45 +200,28 @@ def _configured(config: str | Path, sources: Any) -> ConfiguredJob:
     return choose(jobs, [sources], config)[0]
 
 
-def perform(
+def _perform(
     request: Request,
     output: Output,
     on_event: Observer | None = None,
     read: Mapping[str, str | None] = {},
     work: Callable[[Request, Observer], Outcome] = importer.import_file,
 ) -> Outcome:
-    """Import with a display, a log and a summary, as they were asked for.
+    """Import, or do other work on a job, with a display, a log and a summary as they were asked for."""
 
-    Args:
-        read: Files that are read besides the sources, by the option that names them.
-        work: What is done.
-    """
-    outputs = {
-        "--rejects": request.options.rejects_path,
-        "--summary": output.summary,
-        "--log-file": output.log_file,
-        "--metrics": output.metrics,
-    }
-    notifier = Notifier(output.on_finish, output.metrics)
-    with notifier.failing(lambda: unbegun(request)):
-        refuse_overwriting(request.job, outputs, read)
-    progress = "none" if output.quiet else output.progress
-    display = open_display(progress, verbose=output.verbose, is_library=True)
+    def report(outcome: Outcome) -> None:
+        if output.json_:
+            print(json.dumps(outcome.summary.to_dict()))  # noqa: T201 - it was asked for
 
-    def observe(event: Event) -> None:
-        display(event)
-        if on_event is not None:
-            on_event(event)
-
-    with log_to(output.log_file), display:
-        outcome = work(request, notifier.beside(observe))
-    notifier.finish(outcome.summary)
-    body = json.dumps(outcome.summary.to_dict())
-    if output.summary is not None:
-        write_atomically(output.summary, [body.encode() + b"\n"])
-    if output.json_:
-        print(body)  # noqa: T201 - it was asked for
-    return outcome
+    return perform(
+        lambda observer: work(request, observer),
+        request,
+        output,
+        report,
+        read,
+        on_event=on_event or (lambda _: None),
+        is_library=True,
+    )
 
 
 def _place_of(request: Request, run: Run) -> Place:
@@ -314,7 +292,7 @@ def resume(
             interrupter=Interrupter(),
         )
         refuse_changed(request, digests)
-        outcome = perform(request, run.output, on_event)
+        outcome = _perform(request, run.output, on_event)
         place = _place_of(request, run)
         return result_of(outcome, place, run.output, raise_on_rejects=raise_on_rejects)
 
@@ -378,7 +356,7 @@ def replay(  # noqa: PLR0913 - the options of the command
             function=function if is_own else None,
         )
         output = Output()
-        outcome = perform(
+        outcome = _perform(
             request,
             output,
             on_event,

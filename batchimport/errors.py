@@ -186,6 +186,12 @@ def did_you_mean(word: str, known: Iterable[str]) -> str | None:
     return by_lower[near[0]] if near else None
 
 
+def hint_for(word: str, known: Iterable[str], otherwise: str) -> str:
+    """Return the hint about a word that is not known: what was probably meant, or else another hint."""
+    near = did_you_mean(word, known)
+    return f"did you mean {near}?" if near else otherwise
+
+
 def from_system(error: OSError) -> FatalError:
     """Return the error for what the operating system refused."""
     return FatalError(

@@ -11,16 +11,13 @@ import threading
 import time
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Protocol
 
 from batchimport.display.log import RunLog
 from batchimport.display.telemetry import open_telemetry
 from batchimport.display.units import counted
 from batchimport.engines import event_loop
-from batchimport.engines.again import engine_for_rejects
-from batchimport.engines.local import LocalEngine
+from batchimport.engines.local import LocalEngine, engine_for_rejects
 from batchimport.engines.lookup import has_ended
 from batchimport.engines.signals import draining_signals, held_signals, stopping_signals
 from batchimport.errors import (
@@ -42,9 +39,11 @@ from batchimport.jobs.finish import (
 )
 from batchimport.jobs.identify import (
     identify,
+    lock_of,
     new_job_id,
     refuse_if_owned,
     remembered_rows,
+    state_of,
     verify_unchanged,
 )
 from batchimport.jobs.outputs import refuse_overwriting
@@ -58,8 +57,6 @@ from batchimport.jobs.start import (
     refuse_few_records,
     refuse_large_blocks,
 )
-from batchimport.jobs.stored import rows_of
-from batchimport.model import hash_of
 from batchimport.pipeline.transform import LazyTransform
 from batchimport.policy.events import JobFinished, Noted, Preparing, RecordsCounted
 from batchimport.policy.plan import Plan
@@ -67,13 +64,12 @@ from batchimport.policy.preparing import watched_by
 from batchimport.policy.sizing import choose_sizer
 from batchimport.policy.stop_rules import StopRule, verdict
 from batchimport.schema.diagnose import likely_mistakes
-from batchimport.sinks import open_sink, redact
+from batchimport.sinks import open_sink
 from batchimport.sinks.base import SinkOptions
-from batchimport.sinks.waiting import NOT_YET_OPEN, DestinationWait, patient
+from batchimport.sinks.waiting import DestinationWait, open_patiently
 from batchimport.sources.bytes.spool import Spool
 from batchimport.sources.opening import open_source
 from batchimport.sources.paths import is_kept, name_of
-from batchimport.state.directory import StateDirectory
 from batchimport.system import (
     LoadReader,
     memory_limit,
@@ -92,6 +88,7 @@ if TYPE_CHECKING:
     from batchimport.pipeline.chunk import Work
     from batchimport.policy.events import Event, JobStarted, Observer
     from batchimport.sinks.base import JobRecord, Sink
+    from batchimport.state.directory import StateDirectory
 
 COMPLETED = ("completed", "completed_with_rejects", "already_completed")
 
@@ -201,10 +198,7 @@ class _Call:
         request, job = self._request, self._request.job
         with without_panics(), ExitStack() as stack:
             refuse_overwriting(job, {"--rejects": request.options.rejects_path})
-            state = request.state
-            if request.options.dry_run:  # keeps nothing, in the state directory either
-                scratch = stack.enter_context(TemporaryDirectory(prefix="batchimport-"))
-                state = StateDirectory(Path(scratch))
+            state = stack.enter_context(state_of(request))
             spool = self._spool(stack, state) if any(map(is_kept, job.sources)) else None
             with stopping_signals() if request.handle_signals else nullcontext():
                 folder = state.path / "spool"
@@ -215,15 +209,13 @@ class _Call:
             self._job_id = self._job_id or new_job_id(job, source)
             transform = LazyTransform(job, request.objects.transform)
             if request.temporal is None:
-                target = f"{job.target_hash()}-{hash_of(redact(job.destination))}"
-                stack.enter_context(state.lock(target))
+                stack.enter_context(state.lock(lock_of(job)))
             wait = DestinationWait(request.options.destination_wait_seconds, self.observer)
             with stopping_signals() if request.handle_signals else nullcontext():
-                sink = wait.call(self._open_sink, on=NOT_YET_OPEN)
-            stack.callback(sink.close)
+                sink = stack.enter_context(open_patiently(self._open_sink, wait))
             seconds = request.options.chunk_timeout_seconds
             model = request.objects.model
-            parts = Parts(job, source, transform, patient(sink, wait), seconds, model)
+            parts = Parts(job, source, transform, sink, seconds, model)
             yield _Run(request, parts, self.observer, spool, wait, self._began)
 
     def _open_sink(self) -> Sink:
@@ -235,7 +227,7 @@ class _Call:
             return open_sink(job.destination, options)
         except NoSuchDestinationError as error:
             raise RowsGoneError(
-                f"is gone, though job {self._job_id} stored {rows_of(stored)} in it",
+                f"is gone, though job {self._job_id} stored {counted(stored, 'row')} in it",
                 where=error.where,
                 hint="--restart imports it again",
             ) from error

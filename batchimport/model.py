@@ -39,9 +39,9 @@ DRY_RUN = "nothing is kept (dry run)"
 """What `Summary.delivery` says of a dry run."""
 
 INDEX = "__record__"
+"""Hidden column of a frame: 0-based number of the record within its chunk (UInt32)."""
 ABSENT = "__absent__"
 """Prefix of the columns of a frame that say where a record lacks a key, in jobs that update rows."""
-"""Hidden column of a frame: 0-based number of the record within its chunk (UInt32)."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -160,7 +160,6 @@ class ChunkResult:
         digest: Hash of the chunk's bytes in the source.
         bisected: The destination refused the chunk as a whole; bad records were isolated.
         already_committed: An earlier attempt had committed it.
-        rejects_by_code: Rejects by the code of their first error.
     """
 
     chunk: Chunk
@@ -279,13 +278,10 @@ class SourceOptions:
     def _check_keys(self) -> None:
         """Check what is said about the records' keys."""
         for name, kind in pairs_of("--type", self.types).items():
-            check_choice(f"--type {name}", kind, Kind)
-        renamed = list(pairs_of("--rename", self.rename).values())
+            check_choice(f"--type {name}", kind, Kind, rules.TYPE_NAMES)
+        rules.check_names("--rename", list(pairs_of("--rename", self.rename).values()))
+        rules.check_names("--columns", self.columns)
         pairs_of("--add-column", self.add_columns)
-        for option, names in (("--rename", renamed), ("--columns", list(self.columns))):
-            twice = next((name for name in names if names.count(name) > 1), None)
-            if twice is not None:
-                raise UsageError(f"{twice!r} is given twice", where=option)
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,6 +341,7 @@ class Job:
         if not self.table:
             raise UsageError("must not be empty", where="--table")
         rules.check_texts(self)
+        rules.check_names("--key", self.key)
         check_choice("--if-exists", self.if_exists, IfExists)
         check_choice("--on-conflict", self.on_conflict, OnConflict)
         check_choice("--new-columns", self.new_columns, NewColumns)
@@ -436,8 +433,13 @@ class RunOptions:
         check_range("--max-parallel", self.max_parallel, 1, 256)
         check_range("--chunk-size", self.chunk_size, 1)
         check_range("--min-chunk-size", self.min_chunk_size, 1)
+        check_range("--max-chunk-size", self.max_chunk_size, 1)
         if not self.max_chunk_size >= self.min_chunk_size:
-            raise UsageError("is smaller than --min-chunk-size", where="--max-chunk-size")
+            raise UsageError(
+                f"is smaller than --min-chunk-size, which is {self.min_chunk_size:,}",
+                where="--max-chunk-size",
+                hint="give both; --chunk-size N fixes the size",
+            )
         check_range("--chunk-bytes", self.chunk_bytes, 1)
         check_range("--max-memory", self.max_memory_bytes, 1)
         check_range("--max-attempts", self.max_attempts, 1)

@@ -11,12 +11,11 @@ import time
 from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, cast
 
 from batchimport import failpoints
 from batchimport.engines import event_loop
-from batchimport.engines.again import engine_for_rejects
+from batchimport.engines.local import engine_for_rejects
 from batchimport.engines.lookup import find_record, has_ended
 from batchimport.engines.signals import draining_signals
 from batchimport.errors import (
@@ -30,26 +29,26 @@ from batchimport.importer import outcome_of
 from batchimport.jobs.finish import (
     Exported,
     Outcome,
+    end_claim,
     export_rejects,
     rejects_path,
     resume_command,
     summary_of,
 )
-from batchimport.jobs.identify import refuse_if_owned
+from batchimport.jobs.identify import lock_of, refuse_if_owned, state_of
 from batchimport.jobs.recorder import Recorder, committed_counts
 from batchimport.jobs.replaying import RejectSource, ReplayClaim, prepare
 from batchimport.jobs.selecting import Corrections, RejectFilter, choose, notes_on
 from batchimport.jobs.start import LOADED_AT, LOOKS
 from batchimport.jobs.stored import missing_rows, refuse_missing, refuse_stored_rejects
-from batchimport.model import Counts, hash_of
+from batchimport.model import Counts
 from batchimport.pipeline.additions import additions
 from batchimport.pipeline.chunk import Work
 from batchimport.policy.events import JobFinished, JobStarted
 from batchimport.policy.stop_rules import verdict
 from batchimport.sinks import open_sink, redact
 from batchimport.sinks.base import SinkOptions
-from batchimport.sinks.waiting import NOT_YET_OPEN, DestinationWait, patient
-from batchimport.state.directory import StateDirectory
+from batchimport.sinks.waiting import DestinationWait, open_patiently
 from batchimport.system import owner_id, peak_memory_bytes
 
 if TYPE_CHECKING:
@@ -107,27 +106,24 @@ class _Call:
         """Replay."""
         request, job = self._request, self._request.job
         with without_panics(), ExitStack() as stack:
-            if request.options.dry_run:  # keeps nothing, in the state directory either
-                scratch = stack.enter_context(TemporaryDirectory(prefix="batchimport-"))
-                options = replace(request.options, rejects_path=None)
-                request = replace(request, state=StateDirectory(Path(scratch)), options=options)
-            target = f"{job.target_hash()}-{hash_of(redact(job.destination))}"
-            stack.enter_context(request.state.lock(target))
+            request = replace(request, state=stack.enter_context(state_of(request)))
+            if request.options.dry_run:
+                request = replace(request, options=replace(request.options, rejects_path=None))
+            stack.enter_context(request.state.lock(lock_of(job)))
             corrections = None
             if self._mending.corrections is not None:
                 corrections = Corrections(self._mending.corrections)
                 stack.callback(corrections.close)
             wait = DestinationWait(request.options.destination_wait_seconds, self._observer)
-            opened = SinkOptions(
+            options = SinkOptions(
                 create=False, ledger_schema=job.ledger_schema, dry_run=request.options.dry_run
             )
-            sink = wait.call(lambda: open_sink(job.destination, opened), on=NOT_YET_OPEN)
-            stack.callback(sink.close)
+            sink = stack.enter_context(
+                open_patiently(lambda: open_sink(job.destination, options), wait)
+            )
             recorder = Recorder(request, self._observer, owner_id(), self._began)
             recorder.only_at_end, wait.tell = True, recorder
-            replay = _Replay(
-                request, self._mending, corrections, patient(sink, wait), recorder, wait
-            )
+            replay = _Replay(request, self._mending, corrections, sink, recorder, wait)
             return replay.execute()
 
     def not_begun(self, error: BatchImportError) -> Outcome:
@@ -286,7 +282,13 @@ class _Replay:
         tally = self._recorder.tally
         try:
             if ready.claim is not None:
-                self._finish(ready.claim, "completed" if is_completed else "interrupted")
+                end_claim(
+                    ready.claim,
+                    "completed" if is_completed else "interrupted",
+                    None,
+                    self._request.job.table,
+                    "the rejects were replayed",
+                )
         except BatchImportError as raised:
             error = error or raised
             is_completed &= not isinstance(raised, AccountsError)  # as the ledger has it then
@@ -306,23 +308,6 @@ class _Replay:
         resume = resume_command(self._request, self._job_id) if not is_completed else None
         summary = replace(summary, engine="local", resumed=True, resume_command=resume)
         return self._finished(summary, code, rejects, ready.source.bytes_read, error)
-
-    def _finish(self, claim: Claim, state: str) -> None:
-        """Record that the replay has ended.
-
-        Raises:
-            AccountsError: If the table has gained another number of rows than were stored.
-        """
-        failpoints.reach("before-finish")
-        difference = claim.finish(state, None)
-        failpoints.reach("after-finish")
-        if difference:
-            word = "more" if difference > 0 else "fewer"
-            raise AccountsError(
-                f"the table has {abs(difference):,} rows {word} than were stored",
-                where=self._request.job.table,
-                hint="did another program write to it while the rejects were replayed?",
-            )
 
     def _export(self, failed: int, *, is_whole: bool) -> Exported:
         """Write the rejects file again, and remove the one that has none any more.

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import Any, get_args
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, get_args
 
 from batchimport.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 CHANGEABLE = ("after_sql", "analyze", "defer_indexes")
 """Fields of a job that may be others when it is continued."""
@@ -18,6 +22,16 @@ _TEXTS = {
     "--after-sql": "after_sql",
 }
 """Fields of a job that have text, by option."""
+
+TYPE_NAMES = {
+    **dict.fromkeys(("int", "bigint", "smallint", "int64", "long"), "integer"),
+    **dict.fromkeys(("float", "double", "real", "decimal", "numeric", "float64"), "number"),
+    **dict.fromkeys(("text", "str", "varchar", "char"), "string"),
+    **dict.fromkeys(("timestamp", "timestamptz", "datetime"), "date-time"),
+    "bool": "boolean",
+    **dict.fromkeys(("jsonb", "object", "array"), "json"),
+}
+"""What other programs call the types of columns."""
 
 JOB_ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
@@ -48,8 +62,13 @@ def check_range(option: str, value: float | None, least: float, most: float | No
     raise UsageError(f"must be {bounds}, not {value}", where=option)
 
 
-def check_choice(option: str, value: str | None, choices: Any) -> None:
+def check_choice(
+    option: str, value: str | None, choices: Any, synonyms: Mapping[str, str] = MappingProxyType({})
+) -> None:
     """Check that a value is one of a Literal's; None always is.
+
+    Args:
+        synonyms: Other words for them, which are understood and not taken.
 
     Raises:
         UsageError: If not.
@@ -57,7 +76,23 @@ def check_choice(option: str, value: str | None, choices: Any) -> None:
     names = get_args(choices)
     if value is not None and value not in names:
         known = ", ".join(map(repr, names))
-        raise UsageError(f"{value!r} is not one of {known}", where=option)
+        meant = synonyms.get(value.lower())
+        hint = f"did you mean {meant}?" if meant else None
+        raise UsageError(f"{value!r} is not one of {known}", where=option, hint=hint)
+
+
+def check_names(option: str, names: Sequence[str]) -> None:
+    """Check names of columns, which were given with commas between.
+
+    Raises:
+        UsageError: If one is empty, or given twice.
+    """
+    for name in names:
+        if not name:
+            hint = "such as id,name"
+            raise UsageError("has an empty name", where=option, hint=hint)
+        if names.count(name) > 1:
+            raise UsageError(f"{name!r} is given twice", where=option)
 
 
 def pairs_of(option: str, texts: tuple[str, ...]) -> dict[str, str]:

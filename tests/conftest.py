@@ -14,6 +14,7 @@ from hypothesis import settings
 
 from tests.helpers.cli import Workdir
 from tests.helpers.postgres import PLACE, PostgresServer
+from tests.helpers.properties import LONG
 from tests.helpers.temporal import TemporalServer
 from tests.helpers.web import S3, Web, an_s3_server
 
@@ -40,6 +41,7 @@ def _has_room() -> bool:
 
 
 settings.register_profile("house", deadline=None)  # no test depends on the machine's speed
+settings.register_profile(LONG, settings.get_profile("house"))
 settings.load_profile("house")
 
 

@@ -1,6 +1,6 @@
 """Commands out of functions: what Typer needs to know of them, and how their help is laid out.
 
-A command takes groups of options (`options.py`); Typer is shown the fields of each as options of the
+A command takes groups of options (`options`); Typer is shown the fields of each as options of the
 command, and the help lists them under the group's title. Every command has `--verbose`.
 """
 
@@ -16,7 +16,14 @@ from typing import Annotated, Any, get_args, get_type_hints
 import typer
 from typer.core import TyperCommand
 
-from batchimport.cli.values import Run, from_environment, meant, run_from, settings
+from batchimport.cli.options.values import (
+    Run,
+    check_not_empty,
+    from_environment,
+    meant,
+    run_from,
+    settings,
+)
 from batchimport.errors import BatchImportError, without_panics
 
 Typed = Mapping[str, Any]
@@ -126,12 +133,22 @@ class GroupedCommand(TyperCommand):
 
         Raises:
             BadParameter: If the value of an option is not one that it takes.
+            UsageError: If one is empty.
         """
+        typed = list(args)
         try:
-            return super().parse_args(ctx, args)
+            rest = super().parse_args(ctx, args)
         except typer.BadParameter as error:
             error.message = _in_plain_words(error.message)
             raise
+        # As it was typed: for Typer an empty path is the current directory.
+        values, _, _ = self.make_parser(ctx).parse_args(typed)
+        for each in self.params:
+            given = values.get(str(each.name)) if each.param_type_name == "option" else None
+            for text in given if isinstance(given, list) else [given]:
+                if text == "":
+                    check_not_empty(str(each.name).rstrip("_"), text, each.opts[0])
+        return rest
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write a section for each group, after the command's own options."""

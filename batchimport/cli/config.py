@@ -12,10 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batchimport.cli.values import Setting, convert, find
-from batchimport.errors import UsageError, did_you_mean
-from batchimport.sinks.address import has_secret
-from batchimport.sinks.registry import address_of, scheme_of
+from batchimport.cli.options.values import Setting, convert, find
+from batchimport.errors import UsageError, did_you_mean, hint_for
+from batchimport.sinks.registry import address_of, has_secret, scheme_of
 from batchimport.sources.paths import STANDARD_INPUT
 
 if TYPE_CHECKING:
@@ -55,8 +54,8 @@ def choose(
     """
     for name in names:
         if name not in jobs:
-            near = did_you_mean(name, map(str, jobs))
-            hint = f"did you mean {near}?" if near else f"it has: {', '.join(map(str, jobs))}"
+            names_there = list(map(str, jobs))
+            hint = hint_for(name, names_there, f"it has: {', '.join(names_there)}")
             raise UsageError(f"has no job {name}", f"--config {path}", hint)
     return [job for name, job in jobs.items() if not names or name in names]
 

@@ -12,7 +12,7 @@ from batchimport.cli import options as o
 from batchimport.cli.trust import trusted_address
 from batchimport.display.units import counted
 from batchimport.errors import BatchImportError, FatalError, UsageError
-from batchimport.sinks.address import redact
+from batchimport.sinks.registry import redact
 
 if TYPE_CHECKING:
     from batchimport.jobs.forget import Gone, Place, Pruned, Removal
@@ -35,14 +35,11 @@ def forget(
     state: o.State,
 ) -> None:
     """Remove ledger, rejects and state of a finished job; its rows stay in the table."""
-    from batchimport.engines.lookup import has_ended, unknown  # noqa: PLC0415 - imports drivers
+    from batchimport.cli.recorded import ledger_of  # noqa: PLC0415 - imports drivers
+    from batchimport.engines.lookup import has_ended  # noqa: PLC0415 - imports drivers
     from batchimport.jobs.forget import Place, Removal  # noqa: PLC0415 - imports drivers
 
-    document = state.directory.load(job) or {}
-    address = trusted_address(job, document, ledger.address)
-    if address is None:
-        raise unknown(job, [str(each["job_id"]) for each in state.directory.jobs()])
-    schema = ledger.ledger_schema or document.get("job", {}).get("ledger_schema")
+    address, schema, _ = ledger_of(job, ledger, state)
     removal = Removal(state.directory, has_ended, completely)
     gone = removal.forget(job, Place(address, schema))
     if json_:

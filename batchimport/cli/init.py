@@ -11,8 +11,8 @@ import typer
 from batchimport.cli import options as o
 from batchimport.cli.command import Typed
 from batchimport.cli.config import refuse_secret
+from batchimport.cli.options.values import Run, Setting, settings
 from batchimport.cli.schema import inferred_text
-from batchimport.cli.values import Run, Setting, settings
 from batchimport.display.escape import safe
 from batchimport.errors import UsageError
 from batchimport.sources.paths import STANDARD_INPUT, find_sources, stem_of

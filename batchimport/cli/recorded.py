@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from batchimport.cli.options import parse_max_errors
 from batchimport.cli.trust import refuse_foreign_code, trusted_address
@@ -12,11 +12,9 @@ from batchimport.engines import lookup
 from batchimport.errors import ConfigurationChangedError, UnknownJobError, UsageError
 from batchimport.jobs.identify import Objects, Request, job_from
 from batchimport.model import RunOptions, TemporalOptions
-from batchimport.sinks import open_sink
-from batchimport.sinks.base import SinkOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from batchimport.cli.options import Engine, Ledger, State, Temporal
     from batchimport.cli.trust import Code
@@ -67,13 +65,10 @@ def continued(  # noqa: PLR0913 - one parameter per group of options
     recorded = job_from(document["job"], str(address))
     if ledger.ledger_schema is not None:
         recorded = replace(recorded, ledger_schema=ledger.ledger_schema)
-    known = {each.name for each in fields(RunOptions)}
-    options = {name: value for name, value in document["options"].items() if name in known}
-    if max_errors is not None:
-        options |= parse_max_errors(max_errors)
+    limits = {} if max_errors is None else parse_max_errors(max_errors)
     return Request(
         recorded,
-        RunOptions(**options),
+        options_of(document, **limits),
         state.directory,
         job,
         must_exist=True,
@@ -81,6 +76,13 @@ def continued(  # noqa: PLR0913 - one parameter per group of options
         objects=objects or Objects(),
         interrupter=interrupter,
     )
+
+
+def options_of(document: Mapping[str, Any], **changes: Any) -> RunOptions:
+    """Return how a job was run; what a later version has recorded besides is left out."""
+    known = {each.name for each in fields(RunOptions)}
+    options = {name: value for name, value in document["options"].items() if name in known}
+    return RunOptions(**(options | changes))
 
 
 def look(job: str | None, place: Place) -> Known:
@@ -128,24 +130,27 @@ def sink_of(job: str, ledger: Ledger, state: State) -> Iterator[Sink]:
     Raises:
         UsageError: If the job is not known.
     """
-    document = state.directory.load(job) or {}
-    address = trusted_address(job, document, ledger.address)
-    if address is None:
-        raise UsageError(
-            "no such job",
-            where=f"job {job}",
-            hint="see `batchimport jobs`; without its state directory, add --to and the destination",
-        )
-    schema = ledger.ledger_schema or document.get("job", {}).get("ledger_schema")
-    sink = open_sink(address, SinkOptions(create=False, ledger_schema=schema))
-    try:
+    address, schema, _ = ledger_of(job, ledger, state)
+    with lookup.opened(address, schema) as sink:
         if sink.owner(job) is None:
             raise UsageError(
                 "no such job there", where=f"job {job}", hint="check --to and --ledger-schema"
             )
         yield sink
-    finally:
-        sink.close()
+
+
+def ledger_of(job: str, ledger: Ledger, state: State) -> tuple[str, str | None, dict[str, Any]]:
+    """Return address and schema of the ledger of a job, and what the state directory knows of the job.
+
+    Raises:
+        UsageError: If the job is not known, or this user did not write its state.
+    """
+    document = state.directory.load(job) or {}
+    address = trusted_address(job, document, ledger.address)
+    if address is None:
+        raise lookup.unknown(job, [str(each.get("job_id")) for each in state.directory.jobs()])
+    schema = ledger.ledger_schema or document.get("job", {}).get("ledger_schema")
+    return address, schema, document
 
 
 def refuse_changed(request: Request, digests: dict[str, str]) -> None:

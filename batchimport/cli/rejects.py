@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 import typer
 
 from batchimport.cli import options as o
-from batchimport.cli.trust import trusted_address
 from batchimport.errors import UsageError
 from batchimport.model import Reject
 
@@ -62,26 +61,20 @@ def rejects(
     state: o.State,
 ) -> None:
     """Show the rejected records, and the reasons."""
-    from batchimport.engines.lookup import find_record, unknown  # noqa: PLC0415 - imports drivers
+    from batchimport.cli.recorded import ledger_of  # noqa: PLC0415 - imports drivers
+    from batchimport.engines.lookup import find_record, opened  # noqa: PLC0415 - imports drivers
     from batchimport.jobs.selecting import (  # noqa: PLC0415 - imports msgspec
         RejectFilter,
         removal_of,
     )
-    from batchimport.sinks import open_sink  # noqa: PLC0415 - imports drivers
-    from batchimport.sinks.base import SinkOptions  # noqa: PLC0415 - imports drivers
 
     if raw and (summary or json_):
         raise UsageError("cannot be combined with --summary or --json", where="--raw")
     conditions = RejectFilter(
         *(tuple(each or ()) for each in (which.code, which.field, which.stage))
     )
-    document = state.directory.load(job) or {}
-    address = trusted_address(job, document, ledger.address)
-    if address is None:
-        raise unknown(job, [str(each.get("job_id")) for each in state.directory.jobs()])
-    schema = ledger.ledger_schema or document.get("job", {}).get("ledger_schema")
-    sink = open_sink(address, SinkOptions(create=False, ledger_schema=schema))
-    try:
+    address, schema, _ = ledger_of(job, ledger, state)
+    with opened(address, schema) as sink:
         record = find_record(sink, job)
 
         def meant() -> Iterator[Reject]:
@@ -101,8 +94,6 @@ def rejects(
             from batchimport.display.report import show_rejects  # noqa: PLC0415 - imports Rich
 
             show_rejects(meant())
-    finally:
-        sink.close()
 
 
 def _show_counts(rejects: "Iterable[Reject]", conditions: "RejectFilter", *, json_: bool) -> None:

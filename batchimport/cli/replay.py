@@ -2,15 +2,15 @@
 
 # No `from __future__ import annotations`: Typer reads the annotations while the program runs.
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from typer import Option
 
 from batchimport.cli import options as o
 from batchimport.cli.run import leave_with
-from batchimport.cli.trust import refuse_foreign_code, trusted_address
-from batchimport.model import NewColumns, RunOptions, TemporalOptions
+from batchimport.cli.trust import refuse_foreign_code
+from batchimport.model import NewColumns, TemporalOptions
 
 if TYPE_CHECKING:
     from batchimport.jobs.identify import Request
@@ -97,17 +97,14 @@ def asked_for(
     Raises:
         UsageError: If the job is not known, or a schema or function cannot be loaded.
     """
-    from batchimport.engines.lookup import recorded_job, unknown  # noqa: PLC0415 - imports drivers
+    from batchimport.cli.recorded import ledger_of, options_of  # noqa: PLC0415 - imports drivers
+    from batchimport.engines.lookup import recorded_job  # noqa: PLC0415 - imports drivers
     from batchimport.jobs.identify import Request, job_from  # noqa: PLC0415 - imports Polars
     from batchimport.jobs.selecting import RejectFilter  # noqa: PLC0415 - imports msgspec
     from batchimport.replay import Mending  # noqa: PLC0415 - imports Polars
 
     conditions = RejectFilter.of(mended.where or ())
-    document = state.directory.load(job) or {}
-    address = trusted_address(job, document, ledger.address)
-    if address is None:
-        raise unknown(job, [str(each.get("job_id")) for each in state.directory.jobs()])
-    ledger_schema = ledger.ledger_schema or document.get("job", {}).get("ledger_schema")
+    address, ledger_schema, document = ledger_of(job, ledger, state)
     record = recorded_job(job, address, ledger_schema)
     recorded = replace(job_from(record.configuration, address), ledger_schema=ledger_schema)
     _refuse_foreign(job, recorded, document, mended, is_given=schema is not None)
@@ -115,7 +112,10 @@ def asked_for(
     remote = document.get("temporal") if record.state != "completed" else None
     request = Request(
         recorded,
-        _options(document, dry_run=mended.dry_run),
+        # What another user wrote may name a file to be written.
+        options_of(
+            document if document.get("trusted") else {"options": {}}, dry_run=mended.dry_run
+        ),
         state.directory,
         job,
         must_exist=True,
@@ -123,15 +123,6 @@ def asked_for(
         temporal=TemporalOptions(**remote) if remote else None,
     )
     return request, Mending(effective, changes, mended.from_, conditions, function)
-
-
-def _options(document: Mapping[str, Any], *, dry_run: bool) -> RunOptions:
-    """Return how the job was run, as far as this user's state knows."""
-    if not document.get("trusted"):  # it may name a file to be written
-        return RunOptions(dry_run=dry_run)
-    known = {each.name for each in fields(RunOptions)}
-    options = {name: value for name, value in document["options"].items() if name in known}
-    return RunOptions(**{**options, "dry_run": dry_run})
 
 
 def _refuse_foreign(

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from batchimport.cli import options as o
-from batchimport.cli.trust import trusted_address
 from batchimport.display.escape import safe
 from batchimport.display.units import data_size
 from batchimport.errors import BatchImportError
@@ -82,15 +81,11 @@ def _look(
     job: str, ledger: o.Ledger, state: o.State
 ) -> "tuple[Known, LedgerFacts | None, list[str]]":
     """Return what state directory and destination know, and what cannot be known just now."""
+    from batchimport.cli.recorded import ledger_of  # noqa: PLC0415 - imports drivers
     from batchimport.engines import lookup  # noqa: PLC0415 - imports drivers
 
-    document = state.directory.load(job)
-    address = trusted_address(job, document or {}, ledger.address)
-    if address is None:
-        ids = [each["job_id"] for each in state.directory.jobs()]
-        raise lookup.unknown(job, ids)
-    schema = ledger.ledger_schema or (document or {}).get("job", {}).get("ledger_schema")
-    if document is None:
+    address, schema, document = ledger_of(job, ledger, state)
+    if not document:
         return lookup.known_at(job, address, schema), lookup.ledger_facts(job, address, schema), []
     known = lookup.known_by(document)
     try:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, is_typeddict
 import msgspec
 
 from batchimport import user_code
-from batchimport.cli.around import parse_script
 from batchimport.cli.options import absolute, parse_infer_records, run_options
+from batchimport.cli.options.around import parse_script
 from batchimport.errors import UsageError
 from batchimport.jobs.identify import Objects, Request
 from batchimport.model import Job, Summary
@@ -18,14 +18,14 @@ from batchimport.pipeline.transform import transform_digest
 from batchimport.schema import RecordSchema
 from batchimport.schema.load import find_schema
 from batchimport.schema.pydantic import RecordModel
-from batchimport.sinks.address import redact
+from batchimport.sinks.registry import redact
 from batchimport.sources.objects import names_in, writer_of
 from batchimport.sources.paths import RECORDS, find_sources, short_stem_of, stem_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from batchimport.cli.values import Run
+    from batchimport.cli.options.values import Run
     from batchimport.policy.interrupter import Interrupter
 
 

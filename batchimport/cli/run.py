@@ -12,17 +12,15 @@ import typer
 
 from batchimport.cli import options as o
 from batchimport.cli.command import Typed
-from batchimport.cli.values import (
+from batchimport.cli.options.values import (
     PREFIX,
     Run,
     from_environment,
     misspelt_variables,
     run_from,
 )
-from batchimport.display import open_display
 from batchimport.display.escape import safe
 from batchimport.errors import BatchImportError, JobInterrupted, UsageError
-from batchimport.state.files import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -160,33 +158,11 @@ def leave_with(
         BatchImportError: The error that ended the work, for `main` to print.
         typer.Exit: Otherwise.
     """
-    from batchimport.cli.notify import Notifier  # noqa: PLC0415 - only for a run
-    from batchimport.cli.request import unbegun  # noqa: PLC0415 - imports Polars
-    from batchimport.display.log import log_to  # noqa: PLC0415 - only for a run
-    from batchimport.jobs.outputs import refuse_overwriting  # noqa: PLC0415 - imports Polars
+    from batchimport.cli.notify import perform  # noqa: PLC0415 - imports Polars
 
-    outputs = {
-        "--rejects": request.options.rejects_path,
-        "--summary": output.summary,
-        "--log-file": output.log_file,
-        "--metrics": output.metrics,
-    }
-    notifier = Notifier(output.on_finish, output.metrics)
-    with notifier.failing(lambda: unbegun(request)):
-        refuse_overwriting(request.job, outputs, read or {})
-    progress = "none" if output.quiet else output.progress
-    display = open_display(progress, verbose=output.verbose)
-    with log_to(output.log_file), display:
-        outcome = work(notifier.beside(display))
-    try:
-        if output.summary is not None:  # before standard output, which may be a closed pipe
-            body = json.dumps(outcome.summary.to_dict(), indent=1) + "\n"
-            write_atomically(output.summary, [body.encode()])
-    finally:
-        try:
-            _report(outcome, output, report)
-        finally:
-            notifier.finish(outcome.summary)
+    outcome = perform(
+        work, request, output, lambda outcome: _report(outcome, output, report), read or {}
+    )
     resumable = isinstance(outcome.error, JobInterrupted) and outcome.summary.resume_command
     if outcome.error is not None and not resumable:
         raise outcome.error

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from batchimport.cli import options as o
-from batchimport.cli.reading import Keys, Reading
+from batchimport.cli.options.reading import Keys, Reading
 from batchimport.display.escape import safe
 from batchimport.sources.paths import STANDARD_INPUT, find_sources
 from batchimport.state.directory import StateDirectory

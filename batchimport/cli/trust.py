@@ -12,8 +12,7 @@ from typing import Annotated, Any, ClassVar
 from typer import Option
 
 from batchimport.errors import UsageError
-from batchimport.sinks.address import redact
-from batchimport.sinks.registry import scheme_of
+from batchimport.sinks.registry import redact, scheme_of
 
 
 @dataclass(frozen=True)

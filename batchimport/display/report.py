@@ -11,7 +11,7 @@ from rich.text import Text
 
 from batchimport.display.bars import CAUTION, GOOD, QUIET, TROUBLE, bar
 from batchimport.display.escape import safe
-from batchimport.display.units import ago, clock_time, parse_time
+from batchimport.display.units import ago, clock_time, counted, parse_time
 from batchimport.model import DRY_RUN
 
 if TYPE_CHECKING:
@@ -76,12 +76,7 @@ def final_report(summary: Summary, examples: Sequence[Reject], ended_at: str | N
     if is_dry:
         words = f"dry run, nothing is kept; a run would end: {words}"
     console.print(Text(words, style=style))
-    print_facts(console, _facts(summary))
-    if summary.rejects_by_field:
-        _print_reasons(console, summary, examples)
-    if summary.rejects_file:
-        console.print(Text(f"rejects file: {safe(summary.rejects_file, 1000)}"), soft_wrap=True)
-    _print_next(console, summary)
+    _print_rest(console, summary, examples)
 
 
 def replay_report(summary: Summary, examples: Sequence[Reject], _: str | None = None) -> None:
@@ -93,11 +88,16 @@ def replay_report(summary: Summary, examples: Sequence[Reject], _: str | None = 
         "rejected again": this_run.failed,
     }
     told = ", ".join(f"{count:,} {word}" for word, count in outcomes.items() if count)
-    rejects = "1 reject" if this_run.processed == 1 else f"{this_run.processed:,} rejects"
+    rejects = counted(this_run.processed, "reject")
     words = f"replayed {rejects}: {told}" if told else "nothing was replayed"
     if summary.delivery == DRY_RUN:
         words = f"dry run, nothing is kept; {words}"
     console.print(Text(words, style=CAUTION if summary.failed else GOOD))
+    _print_rest(console, summary, examples)
+
+
+def _print_rest(console: Console, summary: Summary, examples: Sequence[Reject]) -> None:
+    """Print the facts of a run, its rejects, and the next command to type."""
     print_facts(console, _facts(summary))
     if summary.rejects_by_field:
         _print_reasons(console, summary, examples)
@@ -130,8 +130,9 @@ def _already(summary: Summary, ended_at: str | None) -> str:
     text = f"already completed: imported {ago(time) if time else 'before'} by job {summary.job_id}"
     if not summary.failed:
         return text
-    remain = "1 reject remains" if summary.failed == 1 else f"{summary.failed:,} rejects remain"
-    return f"{text}; {remain}: batchimport replay {summary.job_id}"
+    remain = "remains" if summary.failed == 1 else "remain"
+    rejects = counted(summary.failed, "reject")
+    return f"{text}; {rejects} {remain}: batchimport replay {summary.job_id}"
 
 
 def _outcome(summary: Summary) -> tuple[str, Style]:

@@ -9,6 +9,7 @@ import asyncio
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from batchimport.errors import (
@@ -27,10 +28,14 @@ from batchimport.policy.events import (
     Draining,
     Observer,
 )
+from batchimport.policy.plan import Plan
 from batchimport.policy.retry import attempts
+from batchimport.policy.sizing import choose_sizer
+from batchimport.policy.stop_rules import StopRule
 from batchimport.sinks.base import StoreSeparatelyError
 from batchimport.sinks.waiting import DestinationWait
 from batchimport.sources.joined import whole_of
+from batchimport.system import LoadReader
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -39,9 +44,7 @@ if TYPE_CHECKING:
 
     from batchimport.model import Chunk, ChunkResult, RunOptions
     from batchimport.pipeline.chunk import Work
-    from batchimport.policy.plan import Plan
     from batchimport.policy.sizing import LoadReading, Sizer
-    from batchimport.policy.stop_rules import StopRule
 
 GRACE_SECONDS = 30.0
 SECONDS_BETWEEN_LOOKS = 0.1
@@ -221,7 +224,7 @@ class LocalEngine:
 
     def _finished(self, result: ChunkResult, began: float) -> None:
         self._observer(ChunkFinished(result, time.monotonic() - began))
-        self._stop_if(self._stop_rule.finished(result))
+        self._stop(self._stop_rule.finished(result))
 
     async def _with_retries(self, chunk: Chunk, turn: _Turn) -> ChunkResult:
         def announce(state: RetryCallState) -> None:
@@ -291,15 +294,13 @@ class LocalEngine:
             return
         if self._stopping.is_set() and isinstance(error, TransientError):
             return  # it had no more attempts because the run ends, which has its reason
-        self._stop_if(self._stop_rule.failed(error))
+        self._stop(self._stop_rule.failed(error))
         if self._work.claim.hints.keeps_order:
-            self._stop_if(self._stop_rule.incomplete())
+            self._stop(self._stop_rule.incomplete())
 
-    def _stop_if(self, reason: BatchImportError | None) -> None:
-        if reason is not None:
-            self._stop(reason)
-
-    def _stop(self, reason: BatchImportError) -> None:
+    def _stop(self, reason: BatchImportError | None) -> None:
+        if reason is None:
+            return
         if self._reason is None or isinstance(self._reason, Stop):
             self._reason = reason
         if not self._stopping.is_set():
@@ -333,3 +334,32 @@ def _retrieve(work: asyncio.Future[ChunkResult]) -> None:
     """Retrieve the result of an abandoned attempt, so that asyncio does not warn about it."""
     if not work.cancelled():
         work.exception()
+
+
+def engine_for_rejects(
+    work: Work, count: int, options: RunOptions, observer: Observer, wait: DestinationWait
+) -> LocalEngine:
+    """Return an engine that processes rejects again.
+
+    What stops a run for its rejects does not stop it.
+
+    Args:
+        count: Number of rejects.
+    """
+    options = replace(options, max_errors=None, max_errors_share=None, hopeless_after=None)
+    hints = work.claim.hints
+    return LocalEngine(
+        work,
+        Plan(count, []),
+        choose_sizer(
+            options,
+            preferred=hints.preferred_records,
+            writers=hints.writers,
+            bytes_per_record=0.0,
+        ),
+        options,
+        StopRule(options, 0, 0),
+        observer=observer,
+        read_load=LoadReader(options.max_memory_bytes).read,
+        wait=wait,
+    )

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from batchimport.engines import OWNED_BY_TEMPORAL
-from batchimport.errors import BatchImportError, UnknownJobError, did_you_mean
+from batchimport.errors import BatchImportError, UnknownJobError, hint_for
 from batchimport.jobs.finish import job_command
 from batchimport.jobs.identify import Request, job_from
 from batchimport.jobs.known import Known, from_checkpoint, next_command
@@ -37,12 +37,11 @@ def unknown(job_id: str | None, known: Sequence[str] = (), where: str = "") -> U
         known: The ids of the jobs that it knows.
         where: What to name if no job was asked for.
     """
-    near = did_you_mean(job_id or "", known)
     hint = "see `batchimport jobs`; without its state directory, add --to and the destination"
     return UnknownJobError(
         "no such job" if job_id else "no job is known here",
         where=f"job {job_id}" if job_id else where,
-        hint=f"did you mean {near}?" if near else hint,
+        hint=hint_for(job_id or "", known, hint),
     )
 
 
@@ -139,7 +138,7 @@ def recorded_job(job_id: str, destination: str, ledger_schema: str | None) -> Jo
     Raises:
         UsageError: If the destination knows no such job, or cannot be opened.
     """
-    with _opened(destination, ledger_schema) as sink:
+    with opened(destination, ledger_schema) as sink:
         return find_record(sink, job_id)
 
 
@@ -149,7 +148,7 @@ def known_at(job_id: str | None, destination: str, ledger_schema: str | None) ->
     Raises:
         UsageError: If the destination knows no such job, or cannot be opened.
     """
-    with _opened(destination, ledger_schema) as sink:
+    with opened(destination, ledger_schema) as sink:
         record = find_record(sink, job_id)
         committed = sink.committed(record.job_id)
         owner = sink.owner(record.job_id)
@@ -189,7 +188,7 @@ def ledger_facts(job_id: str, destination: str, ledger_schema: str | None) -> Le
     Raises:
         BatchImportError: If the destination knows no such job, or cannot be read.
     """
-    with _opened(destination, ledger_schema) as sink:
+    with opened(destination, ledger_schema) as sink:
         record, rejected = find_record(sink, job_id), Rejected()
         for reject in sink.rejects(job_id):
             rejected.add(reject)
@@ -197,7 +196,8 @@ def ledger_facts(job_id: str, destination: str, ledger_schema: str | None) -> Le
 
 
 @contextmanager
-def _opened(destination: str, ledger_schema: str | None) -> Iterator[Sink]:
+def opened(destination: str, ledger_schema: str | None) -> Iterator[Sink]:
+    """Open a destination that is there, and close it in the end."""
     sink = open_sink(destination, SinkOptions(create=False, ledger_schema=ledger_schema))
     try:
         yield sink
@@ -222,11 +222,11 @@ def find_record(sink: Sink, job_id: str | None) -> JobRecord:
             "--allow-duplicates",
         )
     if not records:
-        near = did_you_mean(job_id or "", [record.job_id for record in known])
+        ids = [record.job_id for record in known]
         raise UnknownJobError(
             "no such job there",
             where=f"job {job_id}" if job_id else "--to",
-            hint=f"did you mean {near}?" if near else "check --to and --ledger-schema",
+            hint=hint_for(job_id or "", ids, "check --to and --ledger-schema"),
         )
     return records[-1]
 

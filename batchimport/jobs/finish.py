@@ -129,18 +129,30 @@ def finish_job(parts: Parts, claim: Claim, total: int | None, *, is_whole: bool)
         claim.finish("interrupted", total)
         return
     reconcile(sink.committed(claim.record.job_id), parts.source.size, total, job.limit)
+    end_claim(claim, "completed", total, job.table, "the job ran")
+    if job.analyze is not False:
+        sink.analyze_for(job)
+
+
+def end_claim(claim: Claim, state: str, total: int | None, table: str, what: str) -> None:
+    """Record in the destination how the work on a job ended.
+
+    Args:
+        what: What was going on, to put after "while".
+
+    Raises:
+        AccountsError: If the table has gained another number of rows than were stored.
+    """
     failpoints.reach("before-finish")
-    difference = claim.finish("completed", total)
+    difference = claim.finish(state, total)
     failpoints.reach("after-finish")
     if difference:
         word = "more" if difference > 0 else "fewer"
         raise AccountsError(
             f"the table has {abs(difference):,} rows {word} than were stored",
-            where=job.table,
-            hint="did another program write to it while the job ran?",
+            where=table,
+            hint=f"did another program write to it while {what}?",
         )
-    if job.analyze is not False:
-        sink.analyze_for(job)
 
 
 def count_records(source: Source, job: Job) -> int:

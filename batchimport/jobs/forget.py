@@ -16,7 +16,7 @@ from batchimport.errors import (
     NoSuchDestinationError,
     RefusedError,
     UnknownJobError,
-    did_you_mean,
+    hint_for,
 )
 from batchimport.jobs.identify import refuse_if_owned
 from batchimport.policy.progress import is_resumable
@@ -92,11 +92,11 @@ class Removal:
             if sink is not None and record is not None:
                 return self._remove(record, sink, place)
         if document is None:
-            near = did_you_mean(job_id, [each.job_id for each in known])
+            ids = [each.job_id for each in known]
             raise UnknownJobError(
                 "no such job there",
                 where=f"job {job_id}",
-                hint=f"did you mean {near}?" if near else "check --to and --ledger-schema",
+                hint=hint_for(job_id, ids, "check --to and --ledger-schema"),
             )
         if sink is not None and is_resumable(document["progress"]["status"]):
             raise RefusedError(

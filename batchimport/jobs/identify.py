@@ -7,9 +7,13 @@ ledger says about it decides.
 from __future__ import annotations
 
 import re
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from batchimport.display.units import counted
 from batchimport.errors import (
     AlreadyStoredError,
     ConfigurationChangedError,
@@ -25,7 +29,6 @@ from batchimport.jobs.stored import (
     missing_rows,
     refuse_missing,
     refuse_stored_content,
-    rows_of,
     same_table,
 )
 from batchimport.model import (
@@ -43,8 +46,7 @@ from batchimport.state.directory import STATE_PATH, StateDirectory
 from batchimport.system import owner_is_gone
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Iterator, Sequence
 
     from batchimport.model import Committed
     from batchimport.policy.interrupter import Interrupter
@@ -114,6 +116,21 @@ class Request:
                 where="--if-source-changed append",
                 hint="leave out --atomic, or import the whole source again",
             )
+
+
+@contextmanager
+def state_of(request: Request) -> Iterator[StateDirectory]:
+    """Return where a run keeps its state: a dry run keeps nothing, in the state directory either."""
+    if not request.options.dry_run:
+        yield request.state
+        return
+    with TemporaryDirectory(prefix="batchimport-") as scratch:
+        yield StateDirectory(Path(scratch))
+
+
+def lock_of(job: Job) -> str:
+    """Return the name of the lock on a job's target, in the state directory."""
+    return f"{job.target_hash()}-{hash_of(redact(job.destination))}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,14 +280,14 @@ class _Search:
         if is_there and sink.hints.rows_outlive_the_ledger:
             if appends(job):
                 raise RowsGoneError(
-                    f"job {job_id} stored {rows_of(stored)}, but there is no ledger that knows it",
+                    f"job {job_id} stored {counted(stored, 'row')}, but there is no ledger that knows it",
                     where=job.table,
                     hint="check --ledger-schema; --if-exists replace starts over, "
                     "--allow-duplicates adds them again",
                 )
         elif not request.restart:
             raise RowsGoneError(
-                f"what job {job_id} stored ({rows_of(stored)}) is gone, and so is its ledger",
+                f"what job {job_id} stored ({counted(stored, 'row')}) is gone, and so is its ledger",
                 where=job.table,
                 hint="--restart imports it again",
             )
@@ -478,7 +495,7 @@ def _check_restart(
     missing = missing_rows(record, sink, jobs)
     if missing is None or not missing.are_all:
         raise UsageError(
-            f"{job.table} holds {rows_of(stored)} of this job: add --if-exists replace",
+            f"{job.table} holds {counted(stored, 'row')} of this job: add --if-exists replace",
             hint="or --allow-duplicates, to store them once more",
         )
 

@@ -6,7 +6,7 @@ import codecs
 from typing import TYPE_CHECKING
 
 from batchimport.errors import UsageError
-from batchimport.sources.json_kept import on_one_line
+from batchimport.sources.json_records import on_one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

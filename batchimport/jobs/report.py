@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from batchimport.display.units import parse_time
 from batchimport.jobs.finish import outcome_counts
 from batchimport.model import EXTRA_COLUMN, Job
 from batchimport.policy.plan import find_gaps
@@ -208,11 +209,8 @@ def _accounts(known: Known, ledger: LedgerFacts | None) -> dict[str, Any]:
 
 def _seconds(text: object) -> float | None:
     """Return a recorded time as seconds since 1970; None if it is none."""
-    try:
-        time = datetime.fromisoformat(str(text))
-    except ValueError:
-        return None
-    return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
+    time = parse_time(text)
+    return time.timestamp() if time else None
 
 
 class WorkClock:

@@ -32,6 +32,7 @@ from batchimport.policy.preparing import announce, note
 from batchimport.policy.sizing import BASE_BYTES
 from batchimport.rules import pairs_of
 from batchimport.schema import Column, Inference, RecordSchema
+from batchimport.schema.infer import notes_about
 from batchimport.schema.moments import date_formats
 from batchimport.schema.pydantic import load_model
 from batchimport.sinks.base import MADE_WITH, JobRecord
@@ -351,18 +352,8 @@ def _keeps_text(job: Job) -> bool:
 
 def _describe(request: Request, parts: Parts) -> tuple[JobRecord, BoundTransform, Inferred | None]:
     """Describe a new job by its id, schema and columns; return its transform and what was inferred."""
-    job, source, inferred = parts.job, parts.source, None
-    document = job.schema
-    if document is None:
-        # A column that is added gets its type from all records, whatever the chunks are.
-        inferred = infer(
-            source, None if job.new_columns == "add" else job.infer_records, job.options
-        )
-        document = inferred.document
-        if source.format in ("csv", "tsv") and _keeps_text(job):
-            document = _as_written(document, job, parts.sink)
-    else:
-        document = source.shape.order(document)
+    job, source = parts.job, parts.source
+    document, inferred = _document(job, source, parts.sink)
     schema = schema_of(document, exact_columns(job, parts.sink), job, parts.model)
     is_given = job.schema is not None or source.declared is not None
     there = parts.sink.columns_of(job.table)
@@ -400,6 +391,19 @@ def _describe(request: Request, parts: Parts) -> tuple[JobRecord, BoundTransform
         },
     )
     return record, bound, inferred
+
+
+def _document(job: Job, source: ShapedSource, sink: Sink) -> tuple[dict[str, Any], Inferred | None]:
+    """Return the schema of a new job: as it was given, or as it is inferred."""
+    if job.schema is not None:
+        return source.shape.order(job.schema), None
+    # A column that is added gets its type from all records, whatever the chunks are.
+    records = None if job.new_columns == "add" else job.infer_records
+    inferred = infer(source, records, job.options)
+    document = inferred.document
+    if source.format in ("csv", "tsv") and _keeps_text(job):
+        document = _as_written(document, job, sink)
+    return document, inferred
 
 
 def _say_missing(table: str, columns: Sequence[Column], there: frozenset[str]) -> None:
@@ -503,8 +507,13 @@ def infer(source: ShapedSource, records: int | None, options: SourceOptions) -> 
     Raises:
         UsageError: If its files are of several formats.
     """
+    types, formats = source.shape.types, date_formats(options.date_formats)
     if source.declared is not None:
-        return Inferred(source.declared)
+        if formats or not {"date", "date-time"} & set(types.values()):
+            return Inferred(source.declared)
+        inference = Inference(source.sample(records), typed=types)
+        document = inference.with_dates(source.declared)
+        return Inferred(document, notes_about(document))
     if source.format == "mixed":
         raise UsageError(
             "the files are of several formats, whose types cannot be inferred together",
@@ -513,12 +522,11 @@ def infer(source: ShapedSource, records: int | None, options: SourceOptions) -> 
         )
     announce(f"inferring a schema of {source.name}")
     untyped = FORMATS[source.format].is_untyped
-    formats = date_formats(options.date_formats)
-    inference = Inference(source.sample(records), text=untyped, formats=formats)
+    inference = Inference(source.sample(records), text=untyped, formats=formats, typed=types)
     document = inference.document
     if options.flatten:
         document = without_outer(document)
-    document = source.shape.describe(document, source.seen)
+    document = inference.with_dates(source.shape.describe(document, source.seen))
     return Inferred(
         document, inference.notes(document), inference.report(document), inference.records
     )

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
+from batchimport.display.units import ago, counted, parse_time
 from batchimport.errors import AlreadyStoredError, BatchImportError, RowsGoneError
 from batchimport.jobs.alike import EarlierFile, alike
 from batchimport.model import Chunk, Committed, Position
@@ -205,7 +205,7 @@ class _Comparison:
         record, job = file.record, self._job
         is_forgotten = record.state == FORGOTTEN
         differences = "forgotten since" if is_forgotten else _differences(job, record)
-        about = ", ".join(filter(None, [_ago(record.created_at), differences]))
+        about = ", ".join(filter(None, [_when(record), differences]))
         if not rows and record.state == "running":
             if self._may_run(record):
                 raise AlreadyStoredError(
@@ -224,7 +224,7 @@ class _Comparison:
         elif not differences and file.content.size < self._content.size:
             hint = f"--if-source-changed append adds what is new in it; {hint}"
         raise AlreadyStoredError(
-            f"{subject} is in the table already: {rows_of(rows)} by job {record.job_id} ({about})",
+            f"{subject} is in the table already: {counted(rows, 'row')} by job {record.job_id} ({about})",
             where=job.table,
             hint=hint,
         )
@@ -256,7 +256,7 @@ def refuse_stored_rejects(record: JobRecord, job: Job, sink: Sink) -> None:
         stored = sum(row.successful for row in sink.committed(other.job_id))
         if stored:
             raise AlreadyStoredError(
-                f"job {other.job_id} has imported the same content since: {rows_of(stored)}",
+                f"job {other.job_id} has imported the same content since: {counted(stored, 'row')}",
                 where=job.table,
                 hint=f"batchimport rejects {other.job_id} shows what is missing of it",
             )
@@ -280,22 +280,10 @@ def _forms(value: Any) -> tuple[Any, ...]:
     return (value, list(value)) if isinstance(value, tuple) else (value,)
 
 
-def rows_of(number: int) -> str:
-    """Return a number of rows as text, such as `1 row` or `2,939 rows`."""
-    return f"{number:,} row{'' if number == 1 else 's'}"
-
-
-def _ago(when: str) -> str:
-    """Return how long ago a time of the ledger was, in one unit."""
-    try:
-        seconds = (datetime.now(UTC) - datetime.fromisoformat(when)).total_seconds()
-    except (ValueError, TypeError):
-        return "earlier"
-    for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
-        if seconds >= length:
-            number = int(seconds // length)
-            return f"{number} {unit}{'s' if number > 1 else ''} ago"
-    return "just now"
+def _when(record: JobRecord) -> str:
+    """Return how long ago a job began."""
+    time = parse_time(record.created_at)
+    return ago(time) if time else "earlier"
 
 
 def _moved(chunk: Chunk, distance: int) -> Chunk:
@@ -424,7 +412,7 @@ def _why_all_are_gone(
 ) -> str:
     """Say why none of the rows of a job can be in its table; nothing if some may be."""
     table = table_of(record)
-    whose = f"though job {record.job_id} stored {rows_of(stored)} in it"
+    whose = f"though job {record.job_id} stored {counted(stored, 'row')} in it"
     if sink.identity_of(table) is None:
         return f"the table is gone, {whose}"
     if not stored:
@@ -437,7 +425,7 @@ def _why_all_are_gone(
     if replacer is None:
         return ""
     return (
-        f"what job {record.job_id} stored ({rows_of(stored)}) is gone: the table was empty when "
+        f"what job {record.job_id} stored ({counted(stored, 'row')}) is gone: the table was empty when "
         f"job {replacer.job_id} began"
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
 import polars as pl
@@ -74,36 +74,40 @@ def process_chunk(
     rejects += [
         batch.raw_records.reject(index, "transform", [error]) for index, error in done.failures
     ]
-    updates = work.claim.record.configuration.get("on_conflict") == "update"
-    rows = _with_absent(done, batch) if updates else done.frame
-    if updates and done.indices is not None:
-        rows = rows.with_columns((done.indices.cast(pl.Int64) + chunk.offset).alias(INDEX))
-    numbers = None
-    if batch.digests:
-        if done.indices is None:
-            raise StoreSeparatelyError
-        numbers = done.indices.cast(pl.Int64) + chunk.offset
-    before_store()
-
-    def reject_row(row: int, errors: Sequence[FieldError]) -> Reject:
-        return batch.raw_records.reject(done.record_of(row), "store", errors)
-
     request = StoreRequest(
         chunk,
-        rows,
+        done.frame,
         rejects,
         done.filtered,
         batch.digest,
         attempt,
-        reject_row,
+        lambda row, errors: batch.raw_records.reject(done.record_of(row), "store", errors),
         work.store_seconds,
-        parts=tuple(zip(parts, batch.digests, strict=True)) if batch.digests else (),
-        numbers=numbers,
     )
+    if batch.digests:
+        numbers = _numbers(done, chunk)
+        if numbers is None:
+            raise StoreSeparatelyError
+        together = tuple(zip(parts, batch.digests, strict=True))
+        request = replace(request, parts=together, numbers=numbers)
+    if work.claim.record.configuration.get("on_conflict") == "update":
+        request = replace(request, frame=_for_update(done, batch, chunk))
+    before_store()
     failpoints.reach("before-store")
     result = work.claim.store(request)
     failpoints.reach("after-commit")
     return result
+
+
+def _numbers(done: Transformed, chunk: Chunk) -> pl.Series | None:
+    """Return the number of each row's record in the job; None where that is not known."""
+    return None if done.indices is None else done.indices.cast(pl.Int64) + chunk.offset
+
+
+def _for_update(done: Transformed, batch: Batch, chunk: Chunk) -> pl.DataFrame:
+    """Return a chunk's rows with all that decides which values of a row in the table change."""
+    rows, numbers = _with_absent(done, batch), _numbers(done, chunk)
+    return rows if numbers is None else rows.with_columns(numbers.alias(INDEX))
 
 
 def _with_absent(done: Transformed, batch: Batch) -> pl.DataFrame:

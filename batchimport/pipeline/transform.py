@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 import polars as pl
 
 from batchimport import user_code
-from batchimport.errors import FatalError, UsageError, did_you_mean
+from batchimport.errors import FatalError, UsageError, hint_for
 from batchimport.model import EXTRA_COLUMN, INDEX, FieldError
 from batchimport.pipeline.coerce import (
     UNFIT,
@@ -182,8 +182,7 @@ class FrameTransform:
         if isinstance(error, pl.exceptions.ColumnNotFoundError):
             found = re.search(r'"([^"]+)"', text)
             name = found[1] if found else text
-            near = did_you_mean(name, columns)
-            hint = f"did you mean {near}?" if near else f"columns: {', '.join(columns[:20])}"
+            hint = hint_for(name, columns, f"columns: {', '.join(columns[:20])}")
             place = "" if self._is_query else user_code.place_of(error)
             return UsageError(f"no column {name}{place}", self._option, hint)
         text = f"{type(error).__name__}: {text}{user_code.place_of(error)}"

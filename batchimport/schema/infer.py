@@ -10,13 +10,16 @@ import re
 from collections import Counter
 from datetime import date, datetime
 from decimal import Decimal
+from shlex import quote
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from batchimport.errors import UsageError
 from batchimport.schema.moments import DateFormat, DateOrder
 from batchimport.schema.numbers import EXACT_IN_FLOAT, INT64, prints_alike
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from batchimport.model import Kind
 
@@ -45,7 +48,17 @@ MISSING = frozenset(
 )
 """What people write in a column of numbers where there is none. In a column of words it may be a word."""
 
+NEVER_A_WORD = frozenset(
+    {"\\N", "NULL", "null", "Null", "None", "NaN", "nan", "NAN", "<NA>", "#N/A", "#NA"}
+)
+"""Those that are worth a note in a column of words, too."""
+
 LEAST_NUMBERS = 3
+DEEPEST_RECORDS = 3
+"""How many keys deep the records are looked for in an object that may be an envelope."""
+
+FEW, SHARE_OF_FEW = 3, 0.05
+"""So many footnotes a table may have, and more if it is long."""
 WIDEST_NAME = 30
 _FORMATTED = ("date", "date-time", "uuid")
 _WORDS = {
@@ -63,6 +76,12 @@ _WORDS = {
 
 class Words(str):
     """A cell that is not a number in its file, though it would be one in others."""
+
+    __slots__ = ()
+
+
+class FieldNames(dict[str, Any]):
+    """The names of the fields of a file; no record."""
 
     __slots__ = ()
 
@@ -99,21 +118,57 @@ class Inference:
         *,
         text: bool = False,
         formats: Sequence[DateFormat] = (),
+        typed: Mapping[str, Kind] = MappingProxyType({}),
     ) -> None:
-        """Look at records, as `infer_schema` does."""
+        """Look at records, as `infer_schema` does.
+
+        Args:
+            typed: The columns whose type the user says.
+        """
+        dates = {name for name, kind in typed.items() if kind in ("date", "date-time")}
+        self._dated = () if formats else dates
         self._columns: dict[str, _Evidence] = {}
         self._given = tuple(each.text for each in formats)
         self.records = 0
+        self._bare = Bare()
+        self._inside: list[tuple[str, int]] = []
         for record in records:
-            if not text or any(value is not None for value in record.values()):
-                self.records += 1  # an empty one may only name the columns
+            if not isinstance(record, FieldNames):
+                self.records += 1
+                if text:
+                    self._bare.add(record)
+                else:
+                    self._inside = list(_arrays_in(record, "")) if self.records == 1 else []
             for name, value in record.items():
                 known = self._columns.get(name)
                 if known is None:
                     known = self._columns[name] = _Evidence(formats)
                 known.add(value, text=text)
+                if not text and name in self._dated and isinstance(value, str):
+                    known.order.add(value.strip(" \t"))
         properties = {name: evidence.rule(text=text) for name, evidence in self._columns.items()}
         self.document = {"$schema": DIALECT, "type": "object", "properties": properties}
+
+    def with_dates(self, document: dict[str, Any]) -> dict[str, Any]:
+        """Return a schema with how dates are written in the columns that the user says are dates.
+
+        Raises:
+            UsageError: If most of a column may be read in two ways.
+        """
+        rules = dict(document["properties"])
+        for name in self._dated:
+            evidence = self._columns.get(name)
+            if evidence is None:
+                continue
+            ways, undecided = evidence.order.likely(evidence.types.total())
+            if undecided:
+                raise UsageError(
+                    f"column {name}: its dates may be written {' or '.join(undecided)}",
+                    where=f"--type {name}",
+                    hint=f"say which: --date-format {undecided[0]}",
+                )
+            rules[name] = rules[name] | {"x-date-format": ways}
+        return document | {"properties": rules}
 
     def notes(self, document: dict[str, Any]) -> tuple[str, ...]:
         """Return what users should know about a schema that was made of this one."""
@@ -122,7 +177,13 @@ class Inference:
             for name, rule in document["properties"].items()
             if (known := self._columns.get(name)) and (doubt := known.doubt(name, rule))
         )
-        return (*notes_about(document, self._given), *doubts)
+        filled = {name: known.types.total() for name, known in self._columns.items()}
+        bare = self._bare.notes(self.records, filled)
+        inside = (
+            f"the only record has an array of {count:,} objects: --records {path} imports them"
+            for path, count in self._inside
+        )
+        return (*notes_about(document, self._given), *doubts, *bare, *inside)
 
     def report(self, document: dict[str, Any]) -> tuple[str, ...]:
         """Return a line for each column of such a schema: name, type, why, nulls."""
@@ -161,6 +222,72 @@ def rule_of(kind: Kind, formats: Sequence[str] = ()) -> dict[str, Any]:
     return {"type": [kind, "null"]}
 
 
+class Bare:
+    """Rows of a table that have no value, or only their first one, as footnotes have."""
+
+    def __init__(self) -> None:
+        self.empty, self.lonely, self._text = 0, 0, ""
+
+    def add(self, record: dict[str, Any]) -> None:
+        """Count a record, if it is such a row."""
+        values = iter(record.values())
+        first = next(values, None)
+        if any(map(_is_filled, values)):
+            return
+        if not _is_filled(first):
+            self.empty += 1
+        elif len(record) > 1:
+            self.lonely += 1
+            self._text = self._text or str(first)
+
+    def notes(self, records: int, filled: dict[str, int]) -> tuple[str, ...]:
+        """Return what users should know about them.
+
+        Args:
+            records: Number of all records.
+            filled: How many records have a value, by column.
+        """
+        notes = []
+        if 0 < self.empty < records:
+            full = [name for name in filled if filled[name] == records - self.empty]
+            notes.append(f"records without any value: {self.empty:,} of {records:,}{_kept(full)}")
+        if 0 < self.lonely <= min(max(FEW, SHARE_OF_FEW * records), records / 3):
+            full = [name for name in filled if filled[name] == records - self.empty - self.lonely]
+            notes.append(
+                "records with nothing but a first value, as footnotes have: "
+                f"{self.lonely:,}, such as {self._text[:40]!r}{_kept(full)}"
+            )
+        return tuple(notes)
+
+
+def _kept(full: Sequence[str]) -> str:
+    """Return that such records are stored, and how they are not.
+
+    Args:
+        full: Columns in which they, and no other records, have no value.
+    """
+    if not full:
+        return " (they are stored)"
+    name = '"' + full[0].replace('"', '""') + '"'
+    query = quote(f"SELECT * FROM records WHERE {name} IS NOT NULL")  # noqa: S608 - to be shown
+    return f" (they are stored; --sql {query} leaves them out)"
+
+
+def _arrays_in(value: Any, path: str) -> Iterator[tuple[str, int]]:
+    """Yield where arrays of objects are in the objects of an object, and how long they are."""
+    if isinstance(value, dict) and path.count(".") < DEEPEST_RECORDS:
+        for key, inner in value.items():
+            yield from _arrays_in(inner, f"{path}.{key}" if path else key)
+    elif (
+        isinstance(value, list) and len(value) > 1 and all(isinstance(each, dict) for each in value)
+    ):
+        yield path, len(value)
+
+
+def _is_filled(value: Any) -> bool:
+    return value is not None and bool(value.strip())
+
+
 class _Evidence:
     """What the values of one column have in common."""
 
@@ -173,7 +300,7 @@ class _Evidence:
         self.moments = 0
         self._given = formats
         self._written: Counter[DateFormat | None] = Counter()
-        self._order = DateOrder()
+        self.order = DateOrder()
 
     def add(self, value: Any, *, text: bool) -> None:
         if value is None:
@@ -191,7 +318,7 @@ class _Evidence:
         if isinstance(value, str) and (format_name := _format_of(value)):
             self.formats[format_name] += 1
         if text and kind == "string":
-            self._order.add(value.strip(" \t"))
+            self.order.add(value.strip(" \t"))
         if self._given and isinstance(value, str):
             day = next((each for each in self._given if each.matches(value.strip(" \t"))), None)
             self._written[day] += 1
@@ -237,7 +364,7 @@ class _Evidence:
 
     def _ways(self) -> list[str]:
         """Return how the values may be written, if all are dates."""
-        return self._order.ways if self._order.seen == self.types.total() else []
+        return self.order.ways if self.order.seen == self.types.total() else []
 
     def doubt(self, name: str, rule: dict[str, Any]) -> str:
         """Return what could not be decided about a column that became text."""
@@ -255,7 +382,8 @@ class _Evidence:
             return (
                 f"numbers and {marker!r} are text (--null-string {marker!r} if that means missing)"
             )
-        return ""
+        marker = next((each for each in self.missing if each in NEVER_A_WORD), "")
+        return f"{marker!r} is text (--null-string {marker!r} if it means missing)" * bool(marker)
 
     def why(self, records: int, kind: str) -> str:
         """Return what was seen, the most frequent first, with an example of the rarest."""

@@ -6,6 +6,7 @@ A time without a zone stays one: none is made up. Columns that have a zone take 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -215,11 +216,17 @@ _WRITTEN = re.compile(
 )
 
 
+_DAY_FIRST, _MONTH_FIRST = "%d{0}%m{0}%Y", "%m{0}%d{0}%Y"
+_MOST_ERRORS = 0.1
+"""Of dates that show which is the day, the share that may contradict the others."""
+
+
 class DateOrder:
     """What the dates of a column say about the order of day, month and year."""
 
     def __init__(self) -> None:
-        self._ways: set[str] | None = None
+        self._counts = Counter[str]()
+        self._either = Counter[str]()  # with the day first or the month, by mark
         self.seen = 0
 
     def add(self, text: str) -> None:
@@ -230,7 +237,7 @@ class DateOrder:
         self.seen += 1
         first, mark, second, third, gap, seconds = found.groups()
         time = f"{gap}%H:%M{':%S' if seconds else ''}" if gap else ""
-        ways = {
+        ways = [
             order.replace(" ", mark) + time
             for order, day, month, year in (
                 ("%d %m %Y", first, second, third),
@@ -239,10 +246,35 @@ class DateOrder:
             )
             if len(year) == 4 and len(day) <= 2 and len(month) <= 2
             if 1 <= int(day) <= 31 and 1 <= int(month) <= 12
-        }
-        self._ways = ways if self._ways is None else self._ways & ways
+        ]
+        self._counts.update(ways)
+        self._either[mark] += any(not way.startswith("%Y") for way in ways)
 
     @property
     def ways(self) -> list[str]:
         """The formats that all dates so far have; several if day and month cannot be told apart."""
-        return sorted(self._ways or ())
+        return sorted(way for way, count in self._counts.items() if count == self.seen)
+
+    def likely(self, values: int) -> tuple[list[str], list[str]]:
+        """Return the formats that most dates have, and those between which nothing decides.
+
+        ISO 8601 is not among them.
+
+        Args:
+            values: Number of values of the column. Less than half of them ask no question.
+        """
+        sure, undecided = [way for way in self._counts if way.startswith("%Y/")], list[str]()
+        for mark in "./-":
+            ways = _DAY_FIRST.format(mark), _MONTH_FIRST.format(mark)
+            # Every date that has not the other order shows which is the day.
+            months, days = (self._either[mark] - self._of_order(way) for way in ways)
+            if months <= _MOST_ERRORS * days and days:
+                sure += [way for way in self._counts if way.startswith(ways[0])]
+            elif days <= _MOST_ERRORS * months and months:
+                sure += [way for way in self._counts if way.startswith(ways[1])]
+            elif self._either[mark] * 2 >= values > 0:
+                undecided += ways
+        return sorted(sure), undecided
+
+    def _of_order(self, order: str) -> int:
+        return sum(count for way, count in self._counts.items() if way.startswith(order))

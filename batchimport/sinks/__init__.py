@@ -6,8 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, cast
 
 from batchimport.errors import UsageError, did_you_mean
-from batchimport.sinks.address import redact
-from batchimport.sinks.registry import SINKS, scheme_of
+from batchimport.sinks.registry import SINKS, redact, scheme_of
 
 __all__ = ["open_sink", "redact"]
 

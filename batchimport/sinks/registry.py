@@ -6,9 +6,13 @@ Only facts, so that `--help` can be made from them: an adapter is imported on fi
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import PurePath
 
 from batchimport.plugins import register
+
+HIDDEN = "…"
+"""Stands for what of an address is not shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +45,7 @@ _POSTGRES = Scheme(
     "postgresql://user@host/database",
     extra="postgres",
     password_variable="PGPASSWORD",  # noqa: S106 - a name
-    redact="batchimport.sinks.address:redact_postgres",
+    redact="batchimport.sinks.postgres.address:redact",
 )
 _MYSQL = Scheme(
     "batchimport.sinks.mysql.sink:MysqlSink",
@@ -94,6 +98,34 @@ def scheme_of(address: str) -> Scheme | None:
     """Return the scheme of an address; None if there is no such scheme."""
     name, separator, _ = address.partition("://")
     return SINKS.get(name.lower()) if separator else None
+
+
+def scheme_name(address: str) -> str:
+    """Return the scheme of an address, known or not; empty if it has none."""
+    scheme, mark, _ = address.partition("://")
+    return scheme if mark and scheme.isascii() and scheme.isalnum() else ""
+
+
+def redact(address: str) -> str:
+    """Return an address without its passwords; still the same place where it can be taken apart.
+
+    Else nothing of it is shown but the scheme.
+    """
+    name, scheme = scheme_name(address), scheme_of(address)
+    if scheme is not None and scheme.is_path:
+        return address
+    if scheme is None or not scheme.redact:
+        return f"{name}://{HIDDEN}" if name else HIDDEN
+    module, _, function = scheme.redact.partition(":")
+    return str(getattr(import_module(module), function)(address))
+
+
+def has_secret(address: str) -> bool:
+    """Say whether an address has a password, also where no library can take it apart."""
+    shown = redact(address)
+    if HIDDEN not in shown:
+        return shown != address.replace(":@", "@", 1)
+    return ":" in address.partition("://")[2].rpartition("@")[0] or "password=" in address
 
 
 def examples() -> str:

@@ -46,10 +46,16 @@ _TEXTS = {
     rb"GIF8[79]a": "a picture",
     rb"!<arch>\n": "an archive of ar",
     rb"0707(01|02|07)[0-9a-fA-F]{40}": "a cpio archive",
+    rb"BEGIN:V(?:CARD|CALENDAR)\s": "a vCard or a calendar",
+    rb"(?:[;#][^\n]*\n\s*)*\[[\w .:-]+\]\s*\n(?:\s*[;#][^\n]*\n)*\s*[\w.-]+\s*=": "an INI or TOML file",
+    rb"(?:diff --git |--- [^\n]+\n\+\+\+ )": "a patch",
+    rb"-----BEGIN [A-Z ]+-----": "a key or certificate",
+    rb"\\(?:documentclass|begin\{)": "a TeX document",
     rb"version https://git-lfs\.github\.com/spec/": "a pointer to a file in Git LFS",
     rb"(\.\./)*(\.git)?/annex/objects/": "a pointer to a file in git-annex",
     rb"(?>(?><!--.*?-->)\s*)*+(<!doctype\s+html|<html[\s>]|<head[\s>]|<body[\s>])": "an HTML page",
     rb"<\?xml\s|<!doctype\s|<!--": "XML",
+    rb"<(?:meta|table|div|script|style)(?:>|\s[^\n,]*>)(?!,)": "an HTML page",
     rb"<([A-Za-z_][\w:.-]*)(\s[^<>]*)?(/>|>(?=.*?</\1\s*>))": "XML or HTML",
 }
 """Patterns at the beginning of a text that is not a table, apart from white space. XML has a tag that
@@ -69,13 +75,14 @@ _YAML_LINE = re.compile(
     r"\s*(?:-\s+)*(?:[\w./\"'-][^:,;|\t{}\[\]]*:(?:\s(?:\s*[\"'].*|(?!.*:\s).*))?|-(?:\s.*)?|---|\.\.\.|#.*)"
 )
 _YAML_START = re.compile(rb"%YAML\s|---(\s*\n|\s+[#!&])")
-_JSON_START = re.compile(rb"\{\s*(?:\"[^\"\n]*\"\s*:|\})|\[\s*(?:[\[{]|\]\s*\Z)")
+_JSON_START = re.compile(rb"\x1e?\s*\{\s*(?:\"[^\"\n]*\"\s*:|\})|\[\s*(?:[\[{]|\]\s*\Z)")
 _DELIMITERS = frozenset(",;|\t")
 MAX_LINES = 100
 """How many lines of a text are looked at."""
 LEAST_LINES = 3
 SHARE_FILLED = 0.8
 _OBJECT_LINES = re.compile(rb"\{[^\n]*\n\s*\{")
+_COMMA_FIRST = re.compile(rb"\s*,\s*\{")
 _ARRAY_OF_OBJECTS = re.compile(rb"\[\s*[{\]]")
 _ARRAY_ABOVE_OBJECT = re.compile(rb"\[[^\n]*\][ \t\r]*\n\s*\{")
 _first_value = json.JSONDecoder().raw_decode
@@ -195,6 +202,8 @@ def format_of_text(head: bytes, given: str | None) -> str:
     head = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     if given not in (None, "json", "jsonl"):
         return given
+    if head.startswith(b"\x1e") and head.lstrip(b"\x1e \t\r\n").startswith(b"{"):  # RFC 7464
+        return "json"
     if head.startswith(b"["):
         if _ARRAY_ABOVE_OBJECT.match(head):  # one line of JSON Lines that is no object
             return "jsonl"
@@ -206,16 +215,28 @@ def format_of_text(head: bytes, given: str | None) -> str:
 
 
 def _spans_lines(head: bytes) -> bool:
-    """Say whether objects go on after their line, or several are on each line."""
+    """Say whether objects go on after their line, several are on each line, or commas between them."""
     first, end, rest = head.partition(b"\n")
     try:
         msgspec.json.decode(first)
     except (ValueError, RecursionError):
+        second = rest.partition(b"\n")[0]
         if _has_several(first):
-            return not rest.strip() or _has_several(rest.partition(b"\n")[0])
+            return not rest.strip() or _has_several(second)
+        if _ends_with_comma(first):
+            return _ends_with_comma(second) or not rest[len(second) :].strip()
         last = first.rstrip()[-1:]
         return bool(end) and (last == b"[" or (last != b"}" and not _OBJECT_LINES.match(head)))
-    return False
+    return _COMMA_FIRST.match(rest) is not None
+
+
+def _ends_with_comma(line: bytes) -> bool:
+    """Say whether a line is an object and a comma."""
+    text = line.strip()
+    try:
+        return text.endswith(b"},") and msgspec.json.decode(text[:-1]) is not None
+    except (ValueError, RecursionError):
+        return False
 
 
 def _has_several(line: bytes) -> bool:
@@ -225,4 +246,4 @@ def _has_several(line: bytes) -> bool:
         _, end = _first_value(text)
     except (ValueError, RecursionError):
         return False
-    return text[end:].lstrip(" \t,").startswith("{")
+    return text[end:].lstrip(" \t\r\x1e,").startswith("{")

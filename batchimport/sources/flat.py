@@ -9,7 +9,6 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-import polars as pl
 
 from batchimport.sources.json_decoder import decode_raw, repeated_keys
 from batchimport.sources.json_records import JsonRecords
@@ -99,19 +98,6 @@ class FlatRecords(JsonRecords):
     def excluded(self) -> frozenset[int]:
         """Indices of records to defer in any case."""
         return self._excluded
-
-    @property
-    def data(self) -> bytes:
-        """Bytes that hold all records."""
-        return b"\n".join(self.lines)
-
-    @property
-    def texts(self) -> pl.Series | None:
-        """The records as strings; None if some are not UTF-8."""
-        try:
-            return pl.Series(self.lines, dtype=pl.Binary).cast(pl.String)
-        except pl.exceptions.PolarsError:
-            return None
 
     def values(self, index: int) -> dict[str, Any]:
         """Return the record's keys; what is wrong with the record itself comes first."""

@@ -6,9 +6,11 @@ Shared by all sources whose records are JSON objects; `json_decoder` is the fast
 from __future__ import annotations
 
 import json
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import polars as pl
 
 from batchimport.model import EXTRA_COLUMN, FieldError
 from batchimport.schema.numbers import decimal_of, integer_of, number_of
@@ -42,11 +44,6 @@ class JsonRecords(LocatedRecords):
     lines: list[bytes]
     too_long: frozenset[int] = frozenset()
 
-    @property
-    def excluded(self) -> frozenset[int]:
-        """Indices of records to defer in any case."""
-        return self.too_long
-
     def __init__(self, name: str, chunk: Chunk, columns: tuple[Column, ...]) -> None:
         super().__init__(name, chunk)
         self._columns = columns
@@ -54,6 +51,24 @@ class JsonRecords(LocatedRecords):
     def __len__(self) -> int:
         """Return the number of records."""
         return self._chunk.records
+
+    @property
+    def excluded(self) -> frozenset[int]:
+        """Indices of records to defer in any case."""
+        return self.too_long
+
+    @property
+    def data(self) -> bytes:
+        """Bytes that hold all records, and nothing else with a quote or a colon."""
+        return b"\n".join(self.lines)
+
+    @cached_property
+    def texts(self) -> pl.Series | None:
+        """The records as strings; None if some are not UTF-8."""
+        try:
+            return pl.Series(self.lines, dtype=pl.Binary).cast(pl.String)
+        except pl.exceptions.PolarsError:
+            return None
 
     def line(self, index: int) -> bytes:
         """Return one record, without splitting the others."""
@@ -121,6 +136,16 @@ def _convert(column: Column, raw: msgspec.Raw) -> Any:
     if isinstance(value, FieldError):
         raise UnreadableRecordError(value)
     return value
+
+
+def on_one_line(record: bytes) -> bytes:
+    """Return a JSON value on one line, if it can be read; one that is on one line stays as it is."""
+    if b"\n" not in record:
+        return record
+    try:
+        return msgspec.json.format(record, indent=-1)
+    except (ValueError, RecursionError):
+        return record
 
 
 def decode_samples(texts: Iterable[bytes]) -> Iterator[dict[str, Any]]:

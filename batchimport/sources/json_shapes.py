@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from collections import defaultdict
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import polars as pl
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from batchimport.schema import Column, RecordSchema
     from batchimport.schema.patterns import Keys, LinePattern
+    from batchimport.sources.json_records import JsonRecords
 
 MOST_SHAPES = 16
 MOST_PIECES = 24
@@ -59,36 +60,8 @@ def shapes_of(schema: RecordSchema) -> Shapes:
     return Shapes(schema)
 
 
-class Records(Protocol):
-    """The records of one chunk."""
-
-    def __len__(self) -> int:
-        """Return how many there are."""
-        ...
-
-    @property
-    def data(self) -> bytes:
-        """Bytes that hold all records, and nothing else with a quote or a colon."""
-        ...
-
-    @property
-    def texts(self) -> pl.Series | None:
-        """The records as strings; None if some are not UTF-8."""
-        ...
-
-    @property
-    def lines(self) -> list[bytes]:
-        """The records as bytes."""
-        ...
-
-    @property
-    def excluded(self) -> frozenset[int]:
-        """Indices of records to defer in any case."""
-        ...
-
-
 def decode(
-    schema: RecordSchema, records: Records
+    schema: RecordSchema, records: JsonRecords
 ) -> tuple[pl.DataFrame | None, pl.DataFrame, list[int]]:
     """Return the rows that are proven valid, the other accepted ones, and the deferred indices.
 

@@ -57,20 +57,37 @@ FORMATS = {
 }
 """All formats by their names."""
 
-_SPELLINGS = {"\\t": "\t", "tab": "\t"}
-_ESCAPE = re.compile(r"\\(?:x([0-9A-Fa-f]{2})|u([0-9A-Fa-f]{4})|(t))")
+DELIMITER_NAMES = {
+    "\t": "tab",
+    ",": "comma",
+    ";": "semicolon",
+    "|": "pipe",
+    " ": "space",
+    ":": "colon",
+    "^": "caret",
+    "~": "tilde",
+}
+"""What notes call a delimiter, and `--delimiter` takes as well."""
+_BY_NAME = {name: mark for mark, name in DELIMITER_NAMES.items()}
+_ESCAPE = re.compile(
+    r"\\+(?:x([0-9A-Fa-f]{2})|u([0-9A-Fa-f]{4})|([0-3][0-7]{2})|(t))|0x([0-9A-Fa-f]{2})\Z"
+)
+"""One backslash, or more: what a shell or a file makes of them differs."""
 
 
 def spelled(delimiter: str | None) -> str | None:
-    r"""Return the delimiter that an option means: `\t`, `\x01` and `tab` are spelled."""
+    r"""Return the delimiter that an option means: `\t`, `\x01`, `\001`, `0x01` and `tab` are spelled."""
     if delimiter is None:
         return None
-    return _SPELLINGS.get(
-        delimiter,
-        _ESCAPE.sub(
-            lambda found: "\t" if found[3] else chr(int(found[1] or found[2], 16)), delimiter
-        ),
-    )
+
+    def character(found: re.Match[str]) -> str:
+        if found[4]:
+            return "\t"
+        if found[3]:
+            return chr(int(found[3], 8))
+        return chr(int(found[1] or found[2] or found[5], 16))
+
+    return _BY_NAME.get(delimiter.lower(), _ESCAPE.sub(character, delimiter))
 
 
 register("batchimport.sources", FORMATS, Format)

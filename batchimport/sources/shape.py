@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import polars as pl
 
-from batchimport.errors import UsageError, did_you_mean
+from batchimport.errors import UsageError, hint_for
 from batchimport.model import EXTRA_COLUMN, INDEX, FieldError
 from batchimport.rules import pairs_of
 from batchimport.schema import RecordSchema
@@ -88,7 +88,7 @@ class Shape:
         """
         if self.is_empty:
             return record
-        shaped: dict[str, Any] = {}
+        shaped: dict[str, Any] = type(record)()
         for old, value in record.items():
             new = self.key(old)
             if new in shaped:
@@ -162,8 +162,7 @@ def _typed(inferred: dict[str, Any], given: dict[str, Any] | None) -> dict[str, 
 
 def _check_there(option: str, name: str, there: Sequence[str]) -> None:
     if name not in there:
-        near = did_you_mean(name, there)
-        hint = f"did you mean {near}?" if near else f"columns: {', '.join(there[:20])}"
+        hint = hint_for(name, there, f"columns: {', '.join(there[:20])}")
         raise UsageError(f"no column {name}", where=option, hint=hint)
 
 
@@ -252,7 +251,7 @@ def _reading(shape: Shape, schema: RecordSchema, *, is_text: bool) -> _Reading |
         is_date = column.kind in ("date", "date-time")
         if column.name in shape.types and not is_text and shape.types[column.name] != "json":
             kind = shape.types[column.name]
-            given = date_formats(shape.formats)
+            given = date_formats(tuple(dict.fromkeys([*formats, *shape.formats])))
             converters[column.name] = Converter(column.name, kind, given, from_json=True)
         elif is_date and (column.name in schema.date_formats or shape.formats):
             given = date_formats(tuple(dict.fromkeys([*formats, *shape.formats])))

@@ -12,7 +12,7 @@ import pytest
 
 from batchimport import import_file
 from batchimport.cli.config import read_config
-from batchimport.cli.values import Setting, convert, from_environment, run_from, settings
+from batchimport.cli.options.values import Setting, convert, from_environment, run_from, settings
 from batchimport.errors import UsageError
 from tests.helpers.cli import ROOT, Workdir
 from tests.helpers.keywords import written

@@ -9,6 +9,7 @@ import pytest
 import typer.testing
 
 from batchimport.cli import app
+from batchimport.cli.options.values import convert, settings
 from batchimport.errors import UsageError
 from batchimport.jobs.identify import Request, job_from, without_address
 from batchimport.model import Job, RunOptions, SourceOptions
@@ -25,6 +26,17 @@ RULES: list[tuple[str, Callable[[], object], str]] = [
     ("--infer-rows 0", lambda: a_job(infer_records=0), "--infer-rows: must be at least 1, not 0"),
     ("--job-id ../up", lambda: Request(a_job(), job_id="../up"), "--job-id: not a job id: '../up'"),
     ("--skip-lines -1", lambda: SourceOptions(skip_lines=-1), "--skip-lines: must be at least 0"),
+    (
+        "--columns a,,b",
+        lambda: SourceOptions(columns=("a", "", "b")),
+        "--columns: has an empty name",
+    ),
+    ("--key a,a", lambda: a_job(key=("a", "a")), "--key: 'a' is given twice"),
+    (
+        "--type a=Timestamp",
+        lambda: SourceOptions(types=("a=Timestamp",)),
+        "--type a: 'Timestamp' is not one of",
+    ),
     ("--max-parallel 0", lambda: RunOptions(max_parallel=0), "from 1 to 256, not 0"),
     ("--max-parallel 257", lambda: RunOptions(max_parallel=257), "from 1 to 256, not 257"),
     ("--chunk-size 0", lambda: RunOptions(chunk_size=0), "--chunk-size: must be at least 1"),
@@ -81,6 +93,23 @@ def test_a_choice_is_the_same_from_python(option: str, make: Callable[[], object
     ended = typer.testing.CliRunner().invoke(app, ["run", "u.jsonl", option, "nonsense"])
     assert ended.exit_code == 2
     assert python.value.message.partition("is not")[2] in " ".join(ended.output.split())
+
+
+def test_no_option_is_given_an_empty_text() -> None:
+    """It is refused wherever it comes from, and not taken for none, but where it means something."""
+    texts = [known for known in settings().values() if known.is_list or known.kind in (str, Path)]
+    assert len(texts) > 20
+    for known in texts:
+        if known.name in ("quote", "null_string"):
+            continue
+        ended = typer.testing.CliRunner().invoke(app, ["run", "u.jsonl", known.flag, ""])
+        assert isinstance(ended.exception, UsageError), known.flag
+        assert str(ended.exception) == f"{known.flag}: must not be empty"
+        with pytest.raises(UsageError, match="must not be empty"):
+            convert(known, "", known.name)
+    assert convert(settings()["columns"], [], "columns") is None
+    ended = typer.testing.CliRunner().invoke(app, ["rejects", "j", "--code", ""])
+    assert str(ended.exception) == "--code: must not be empty"
 
 
 def test_a_job_has_a_source_and_a_table() -> None:

@@ -10,27 +10,27 @@ import signal
 import struct
 import subprocess
 import termios
-import time
 from fcntl import ioctl
 
 import pytest
 
 from tests.helpers.cli import COMMAND, Workdir, environment
 from tests.helpers.tables import query
+from tests.helpers.tracing import has_stopped, wait_for
 
-RECORDS = 300_000
+RECORDS = 60_000
 
 
 class Terminal:
     """A process on a pty of 80 columns."""
 
-    def __init__(self, workdir: Workdir, *arguments: str) -> None:
+    def __init__(self, workdir: Workdir, *arguments: str, **more: str) -> None:
         self._mine, theirs = pty.openpty()
         ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
         self.process = subprocess.Popen(
             [*COMMAND, *arguments],
             cwd=workdir.path,
-            env=environment(),
+            env=environment(**more),
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,
@@ -73,9 +73,11 @@ def test_an_interrupt_leaves_a_readable_screen_and_a_command_that_resumes(
     big: Workdir, number: signal.Signals
 ) -> None:
     """Exit 5, the cursor is restored, and the printed command finishes the job."""
-    terminal = Terminal(big, "run", "u.jsonl", "--chunk-size", "500")
-    terminal.read_until(b"stored")
+    words = ("run", "u.jsonl", "--chunk-size", "500", "--max-parallel", "2")
+    terminal = Terminal(big, *words, BATCHIMPORT_FAILPOINTS="after-commit=stop@20")
+    wait_for(lambda: has_stopped(terminal.process.pid))
     terminal.process.send_signal(number)
+    terminal.process.send_signal(signal.SIGCONT)
     screen = terminal.read_to_end()
     assert terminal.process.returncode == 5, screen
     assert screen.rfind("\x1b[?25h") >= screen.rfind("\x1b[?25l")
@@ -93,12 +95,14 @@ def test_an_interrupt_leaves_a_readable_screen_and_a_command_that_resumes(
 
 def test_a_second_signal_ends_at_once(big: Workdir) -> None:
     """With 130, and nothing is half stored."""
-    process = big.start("run", "u.jsonl", "--chunk-size", "100000", "--progress", "plain")
-    while not list(big.path.glob(".batchimport/*/job.json")):
-        time.sleep(0.01)  # noqa: TID251 - waiting for another process
-    process.send_signal(signal.SIGINT)
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
+    points = "before-commit=stop,after-commit=stop"
+    process = big.start("run", "u.jsonl", "--chunk-size", 10_000, BATCHIMPORT_FAILPOINTS=points)
+    for _ in range(2):
+        wait_for(lambda: has_stopped(process.pid))
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGCONT)
+        wait_for(lambda: not has_stopped(process.pid))
+    process.communicate()
     assert process.returncode in (130, 5)  # 5 if it was done before the second one came
     assert big.run("u.jsonl")["status"] == "completed"
     assert query(big.path / "u.db", "SELECT count(DISTINCT id) FROM u") == [(RECORDS,)]
@@ -113,9 +117,9 @@ def test_the_display_fits_eighty_columns(big: Workdir) -> None:
 
 def test_status_from_a_second_terminal(big: Workdir) -> None:
     """While the job runs and after it was killed."""
-    process = big.start("run", "u.jsonl", "--chunk-size", "200", "--progress", "none")
-    while not list(big.path.glob(".batchimport/*/job.json")):
-        time.sleep(0.01)  # noqa: TID251 - waiting for another process
+    words = ("run", "u.jsonl", "--chunk-size", "1000", "--progress", "none")
+    process = big.start(*words, BATCHIMPORT_FAILPOINTS="before-store=stop@9")
+    wait_for(lambda: has_stopped(process.pid))
     running = json.loads(big.call("status", "--json").out)
     process.kill()
     process.communicate()

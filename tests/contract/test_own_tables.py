@@ -291,7 +291,7 @@ def test_a_missing_right_is_no_reject(server: Store) -> None:
     server.run("CREATE ROLE somebody")
     for table in ("_batchimport_jobs", "_batchimport_chunks", "_batchimport_rejects"):
         server.run(f"GRANT ALL ON {table} TO somebody")
-    with claim._database._connection() as connection:  # type: ignore[attr-defined]
+    with claim._database._chunk_connection() as connection:  # type: ignore[attr-defined]
         connection.execute("SET ROLE somebody")
     with pytest.raises(FatalError, match="permission denied"):
         claim.store(a_request(chunk(0, 1), [{"id": 1, "name": "a"}]))

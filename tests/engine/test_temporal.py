@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +23,7 @@ from batchimport.model import Job, Progress, RunOptions, TemporalOptions
 from batchimport.policy.events import Advanced, Event
 from batchimport.state.directory import StateDirectory
 from tests.helpers.cli import ROOT, SAMPLE, Ended, Workdir
+from tests.helpers.forked import Started
 from tests.helpers.postgres import PostgresServer, fetch
 from tests.helpers.proxy import Proxy, Weather
 from tests.helpers.tables import content, query
@@ -47,7 +47,7 @@ class Site:
     def call(self, *arguments: object, **more: str) -> Ended:
         return self.workdir.call(*arguments, **self.server.environment(), **more)
 
-    def start(self, *arguments: object, **more: str) -> subprocess.Popen[str]:
+    def start(self, *arguments: object, **more: str) -> Started:
         return self.workdir.start(*arguments, **self.server.environment(), **more)
 
     def numbered(self, count: int) -> Path:
@@ -248,14 +248,14 @@ def test_a_worker_that_wakes_up_is_harmless(site: Site, postgres: PostgresServer
 
 def test_a_long_job_continues_as_new(busy: Site, postgres: PostgresServer) -> None:
     """Its history stays short, its account goes on."""
-    busy.numbered(1500)
+    busy.numbered(900)
     address = postgres.new_database()
     outcome = busy.run_here(address, chunk_size=10)
     first = busy.server.history(busy.job)["events"][0]["workflowExecutionStartedEventAttributes"]
     assert first["continuedExecutionRunId"]
-    assert (outcome.exit_code, outcome.summary.total_processed) == (0, 1500)
-    assert outcome.summary.chunks.committed == 150
-    assert ids(address) == list(range(1500))
+    assert (outcome.exit_code, outcome.summary.total_processed) == (0, 900)
+    assert outcome.summary.chunks.committed == 90
+    assert ids(address) == list(range(900))
 
 
 @pytest.mark.slow
@@ -454,7 +454,7 @@ def test_a_cancelled_job_drains(busy: Site) -> None:
     summary = json.loads(out)
     assert (process.returncode, summary["status"]) == (5, "interrupted")
     assert 0 < summary["total_processed"] < 2000
-    assert busy.call("resume", busy.job, "--quiet", "--engine", "local").code == 0
+    assert busy.call(*busy.run_command("--chunk-size", 1000), "--engine", "local").code == 0
     assert query(busy.workdir.path / "u.db", "SELECT count(*) FROM u") == [(2000,)]
 
 
@@ -515,7 +515,6 @@ def test_without_a_worker_the_starter_says_what_to_do(site: Site) -> None:
     """And may leave: the job waits."""
     site.numbered(10)
     process = site.start(*site.run_command(), *site.options)
-    assert process.stderr is not None
     line = process.stderr.readline()
     assert f"start one with `batchimport worker --task-queue {site.queue}`" in line
     process.send_signal(signal.SIGTERM)

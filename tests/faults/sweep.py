@@ -16,7 +16,7 @@ from tests.helpers.destinations import Destination, make_destination
 from tests.helpers.forked import call
 from tests.helpers.tracing import injecting
 
-RECORDS = 240
+RECORDS = 150
 SEED = 11
 OPTIONS = ("--schema", SAMPLE / "users.schema.json", "--max-parallel", 2, "--json", "--quiet")
 SIZES = (17, 29, 11)
@@ -37,7 +37,7 @@ class Ending:
 
 def write_source(folder: Path, records: int = RECORDS) -> None:
     """Write records, some of them bad in every way; keys repeat across chunks."""
-    lines = [line for line, _, _ in make(records, 0.08, SEED)]
+    lines = [line for line, _, _ in make(records, 0.12, SEED)]
     lines[-1] = lines[3]
     (folder / "users.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
 

@@ -11,12 +11,11 @@ from typing import Any
 
 import pytest
 
-from batchimport.failpoints import VARIABLE
 from batchimport.sinks.duckdb.file import create_file
 from tests.faults.sweep import Ending, Victim, new_victim
-from tests.helpers.cli import COMMAND, Workdir, environment
+from tests.helpers.cli import Workdir
 from tests.helpers.destinations import Database, MysqlDatabase
-from tests.helpers.forked import Call, call_all
+from tests.helpers.forked import Call, Started, call_all
 from tests.helpers.tracing import has_stopped, wait_for
 
 
@@ -95,21 +94,15 @@ class Stopped:
     """An owner that was stopped before it stores its second chunk."""
 
     def __init__(self, victim: Victim) -> None:
-        self.process = subprocess.Popen(
-            [*COMMAND, *map(str, victim.words("--max-parallel", 1))],
-            cwd=victim.folder,
-            env=environment(**{VARIABLE: "before-store=stop@2"}),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        words = victim.words("--max-parallel", 1)
+        self.process = Started(Call(victim.folder, words, "before-store=stop@2"))
         wait_for(lambda: has_stopped(self.process.pid))
 
     def wake_up(self) -> tuple[int, str]:
         """Let it go on, and return how it ends."""
         self.process.send_signal(signal.SIGCONT)
-        _, error = self.process.communicate(timeout=60)
-        return self.process.returncode, error
+        ended = self.process.end()
+        return ended.code, ended.err
 
 
 def take_over(victim: Victim) -> Any:

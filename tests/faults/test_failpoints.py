@@ -18,6 +18,8 @@ from tests.helpers.destinations import KINDS
 RESTARTING = ("during-removal", "after-forgetting")
 SOME_JOBS = ("before-removing-state", "after-publishing", "after-sql")
 POINTS = tuple(point for point in failpoints.POINTS if point not in (*RESTARTING, *SOME_JOBS))
+OF_THE_SINK = ("after-table", "before-renaming", "after-claim", "before-finish", "after-finish")
+"""At these, and in a chunk, the destination is in the midst of something; the others are the same for all."""
 IN_CHUNK = ("before-store", "after-ledger-row", "after-rows", "before-commit", "after-commit")
 DATASETS = ("parquet", "s3")
 EMPTIED = ("--if-exists", "truncate")
@@ -43,8 +45,17 @@ def reached(kind: str, points: Sequence[str]) -> list[str]:
 
 
 def test_killed_at_every_point(kind: str, victim: Victim, whole: Ending) -> None:
-    """One after the other, each of them in a resume of the one before."""
-    points = reached(kind, POINTS)
+    """One after the other, each of them in a resume of the one before; in a chunk: the next test."""
+    killed_at_every_point(victim, whole, reached(kind, POINTS if kind == "sqlite" else OF_THE_SINK))
+
+
+@pytest.mark.slow
+def test_killed_at_every_point_of_a_job(kind: str, victim: Victim, whole: Ending) -> None:
+    """The long sweep: also where the destination has nothing to do."""
+    killed_at_every_point(victim, whole, reached(kind, POINTS))
+
+
+def killed_at_every_point(victim: Victim, whole: Ending, points: Sequence[str]) -> None:
     assert victim.end(at_passes(points, [1])) == whole
     assert victim.kills == len(points), "each of them is passed"
 

@@ -71,7 +71,7 @@ def test_forgotten_completely(kind: str, victim: Victim) -> None:
     more = call(victim.folder, *words)
     assert more.code == 0, more.err
     options = ("forget", first, "--completely", "--json")
-    kills = [] if kind not in DATASETS else ["during-removal=kill", "during-removal=kill@9"]
+    kills = [] if kind not in DATASETS else ["during-removal=kill", "during-removal=kill@4"]
     for point in [*kills, "after-forgetting=kill"]:
         assert said(victim, *options, failpoints=point).code == KILLED, point
     ended = said(victim, *options)

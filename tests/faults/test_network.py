@@ -122,13 +122,13 @@ def test_a_server_that_crashes_under_load(
     workdir: Workdir, postgres: PostgresServer, tmp_path: Path
 ) -> None:
     """Twice, in the middle of many chunks: rows and rejects are exact."""
-    write_source(tmp_path, 10_000)
+    write_source(tmp_path, 4000)
     addresses = postgres.new_database(), postgres.new_database()
-    options = ["users.jsonl", "--infer-rows", "all", "--chunk-size", 200, "--max-attempts", 9]
+    options = ["users.jsonl", "--infer-rows", "all", "--chunk-size", 100, "--max-attempts", 9]
     expected = workdir.run(*options, "--to", addresses[0])
     process = workdir.start("run", *options, "--to", addresses[1], "--quiet")
     place = PostgresDatabase(addresses[1])
-    for stored in (1000, 3000):
+    for stored in (300, 1200):
         wait_for(lambda stored=stored: stored_in(place) > stored)  # type: ignore[misc]
         crash(addresses[0])
         wait_for(postgres.is_up)

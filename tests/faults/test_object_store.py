@@ -18,8 +18,8 @@ from batchimport.model import Chunk, Position
 from batchimport.policy.plan import Plan
 from batchimport.sinks.base import Sink
 from batchimport.sinks.waiting import DestinationWait, patient
-from tests.faults.sweep import KILLED, new_victim
-from tests.faults.test_failpoints import BEGINNING, POINTS, at_passes, reached
+from tests.faults.sweep import KILLED, at_passes, new_victim
+from tests.faults.test_failpoints import BEGINNING, IN_CHUNK, OF_THE_SINK, POINTS, reached
 from tests.helpers.destinations import ObjectStore
 from tests.helpers.stores import ADAPTERS, Store, a_record, a_reject, a_request, chunk, rows
 from tests.helpers.web import Gateway, shared_s3
@@ -184,10 +184,10 @@ def test_files_without_rows_get_the_columns_that_come_later(place: Place) -> Non
 
 
 def test_killed_at_every_point(tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    """Of a job and of its second beginning, each in the resume of the one before."""
+    """Where the store has something to do, of a job and of its second beginning, one after the other."""
     whole = new_victim("parquet", tmp_path / "whole", request).end()
     victim = new_victim("s3", tmp_path / "broken", request)
-    points = reached("s3", POINTS)
+    points = reached("s3", [point for point in POINTS if point in (*OF_THE_SINK, *IN_CHUNK)])
     assert victim.end(at_passes(points, [1])) == whole
     assert victim.kills == len(points), "each of them is passed"
     for point in reached("s3", BEGINNING)[:3]:

@@ -62,8 +62,13 @@ def assert_ended(ended: Ended, place: Database) -> None:
     assert [ended.summary[name] for name in counts] == [8, 3, 8, {"foreign_key": 3}]
 
 
-@pytest.mark.parametrize("size", [1, 2, 7, 100])
-@pytest.mark.parametrize("kind", ["sqlite", "postgresql", "duckdb", "mysql"])
+@pytest.mark.parametrize(
+    ("kind", "size"),
+    [
+        *(("sqlite", 1), ("sqlite", 2), ("sqlite", 7), ("sqlite", 100)),
+        *(("postgresql", 1), ("postgresql", 7), ("duckdb", 2), ("duckdb", 7), ("mysql", 2)),
+    ],
+)
 def test_one_end_at_every_chunk_size(
     kind: str, size: int, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
@@ -102,7 +107,7 @@ def test_random_references_end_alike(
     place = make_destination(kind, tmp_path, lambda: request.getfixturevalue("postgres"))
     assert isinstance(place, Database)
     expected: list[tuple[Any, ...]] = []
-    for seed in range(2):
+    for seed in range(2 if kind == "sqlite" else 1):
         chance = random.Random(seed)
         parents = {own: chance.choice([None, 99, *range(14), *range(14)]) for own in range(14)}
         kept = set(parents)
@@ -110,7 +115,7 @@ def test_random_references_end_alike(
             kept -= lost
         lines = [json.dumps({"id": own, "parent": parent}) for own, parent in parents.items()]
         (tmp_path / "t.jsonl").write_text("\n".join(lines) + "\n")
-        for size in (1, 2, 3, 7, 14):
+        for size in (1, 2, 3, 7, 14)[seed::2]:
             place.execute("DROP TABLE IF EXISTS t")
             place.execute(TABLE)
             words = ("run", "t.jsonl", "--to", place.address, *WORDS[:2], *WORDS[4:])

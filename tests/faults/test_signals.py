@@ -24,7 +24,7 @@ def interrupted(path: Path, dice: random.Random, scheme: str) -> None:
     """Start an import, send it one or two signals, and then run it to its end."""
     workdir = Workdir(path)
     options = ("run", "users.jsonl", "--infer-rows", "all", "--chunk-size", 100)
-    process = workdir.start(*options, "--to", f"{scheme}:///d.db", "--quiet")
+    process = workdir.start_anew(*options, "--to", f"{scheme}:///d.db", "--quiet")
     for _ in range(dice.choice((1, 1, 2))):
         time.sleep(dice.random() * LONGEST_RUN)  # noqa: TID251 - at any moment
         process.send_signal(dice.choice((signal.SIGINT, signal.SIGTERM)))
@@ -58,7 +58,7 @@ def test_a_signal_after_the_first_line_drains(tmp_path: Path, number: int) -> No
     write_source(tmp_path, 2000)
     options = ("run", "users.jsonl", "--to", "d.db", "--chunk-size", 10, "--progress", "plain")
     for _ in range(4):
-        process = workdir.start(*options, "--restart", "--if-exists", "replace")
+        process = workdir.start_anew(*options, "--restart", "--if-exists", "replace")
         assert process.stderr
         assert process.stderr.readline().startswith("job ")
         process.send_signal(number)

@@ -6,7 +6,6 @@ import gzip
 import json
 import shutil
 import signal
-import subprocess
 import threading
 from collections.abc import Callable
 from contextlib import closing
@@ -16,39 +15,36 @@ import psycopg
 import pytest
 
 from batchimport.errors import AlreadyStoredError
-from batchimport.failpoints import VARIABLE
 from batchimport.jobs.stored import refuse_stored_content
 from batchimport.model import Job
 from batchimport.sinks import open_sink
 from batchimport.sinks.postgres.sink import _CLAIMS, PostgresSink
 from batchimport.sources.opening import open_source
-from tests.helpers.cli import COMMAND, environment
-from tests.helpers.destinations import Destination, make_destination
-from tests.helpers.forked import Call, call, call_all
+from tests.helpers.destinations import KINDS, Destination, make_destination
+from tests.helpers.forked import Call, Started, call, call_all
 from tests.helpers.postgres import PostgresServer, fetch
 from tests.helpers.tracing import has_stopped, wait_for
 
 RECORDS = 60
 
 
+def stopped_at(folder: Path, fault: str, *words: str) -> Started:
+    """Start a run that stops itself at a failpoint."""
+    process = Started(Call(folder, ["run", "users.jsonl", "--json", "--quiet", *words], fault))
+    wait_for(lambda: has_stopped(process.pid))
+    return process
+
+
 class Stopped:
     """A run that has found out that its job is new, and has not claimed it."""
 
     def __init__(self, folder: Path, address: str, *words: str) -> None:
-        self.process = subprocess.Popen(
-            [*COMMAND, "run", "users.jsonl", "--to", address, "--json", "--quiet", *words],
-            cwd=folder,
-            env=environment(**{VARIABLE: "before-claim=stop"}),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        wait_for(lambda: has_stopped(self.process.pid))
+        self.process = stopped_at(folder, "before-claim=stop", "--to", address, *words)
 
     def go_on(self) -> tuple[int, str, str]:
         self.process.send_signal(signal.SIGCONT)
-        out, error = self.process.communicate(timeout=60)
-        return self.process.returncode, json.loads(out)["status"], error
+        ended = self.process.end()
+        return ended.code, ended.summary["status"], ended.err
 
 
 @pytest.fixture
@@ -89,7 +85,22 @@ def _compressed(folder: Path) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize("source", [_same_file, _touched, _copy, _compressed])
+SOURCES = (_same_file, _touched, _copy, _compressed)
+"""What the other one imports."""
+ALWAYS = {"postgresql": (0, 2), "parquet": (1, 3), "mysql": (0, 3), "duckdb": (0,), "s3": ()}
+"""Other sinks than SQLite, and with which of these; with the others in the long sweep."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "source"),
+    [
+        pytest.param(
+            kind, source, marks=[] if at in ALWAYS.get(kind, range(4)) else pytest.mark.slow
+        )
+        for kind in KINDS
+        for at, source in enumerate(SOURCES)
+    ],
+)
 def test_another_one_was_first(
     kind: str, place: Destination, tmp_path: Path, source: Callable[[Path], str]
 ) -> None:
@@ -111,13 +122,7 @@ def test_another_one_is_at_it(kind: str, place: Destination, tmp_path: Path) -> 
     """It has claimed its job and stored nothing yet: a copy is known by its size, head and tail."""
     if kind == "duckdb":
         pytest.skip("one process keeps all others out of the file")
-    first = subprocess.Popen(
-        [*COMMAND, "run", "users.jsonl", "--to", place.address, "--json", "--quiet"],
-        cwd=tmp_path,
-        env=environment(**{VARIABLE: "before-store=stop"}),
-        stdout=subprocess.DEVNULL,
-    )
-    wait_for(lambda: has_stopped(first.pid))
+    first = stopped_at(tmp_path, "before-store=stop", "--to", place.address)
     words = ["--to", otherwise(place.address), "--table", "users", "--state-dir", "elsewhere"]
     for source in (_copy(tmp_path), _compressed(tmp_path)):
         refused = call(tmp_path, "run", source, *words)
@@ -125,7 +130,7 @@ def test_another_one_is_at_it(kind: str, place: Destination, tmp_path: Path) -> 
     emptying = call(tmp_path, "run", source, *words, "--if-exists", "truncate")
     assert (emptying.code, "would be emptied" in emptying.err) == (6, True), emptying
     first.send_signal(signal.SIGCONT)
-    assert first.wait(60) == 0
+    assert first.end().code == 0
     assert len(place.rows("users")) == RECORDS
 
 
@@ -154,12 +159,7 @@ def test_one_that_ends_while_it_is_looked_at(
     place: Destination, tmp_path: Path, looks: int
 ) -> None:
     """It was at work and had stored nothing; a moment later it is gone, and its rows are there."""
-    first = subprocess.Popen(
-        [*COMMAND, "run", "users.jsonl", "--to", place.address, "--quiet"],
-        cwd=tmp_path,
-        env=environment(**{VARIABLE: "before-store=stop"}),
-    )
-    wait_for(lambda: has_stopped(first.pid))
+    first = stopped_at(tmp_path, "before-store=stop", "--to", place.address)
     looked = []
 
     def may_run(_: object) -> bool:
@@ -167,7 +167,7 @@ def test_one_that_ends_while_it_is_looked_at(
         if len(looked) < looks:
             return True
         first.send_signal(signal.SIGCONT)
-        assert first.wait(60) == 0
+        assert first.end().code == 0
         return False
 
     job = Job((_copy(tmp_path),), place.address, "users", on_conflict="error")

@@ -264,7 +264,7 @@ def often(examples: int, steps: int) -> settings:
 
 def test_any_order() -> None:
     """A fixed budget."""
-    run_state_machine_as_test(Imports, settings=often(12, 12))
+    run_state_machine_as_test(Imports, settings=often(8, 12))
 
 
 @pytest.mark.slow

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing
 from pathlib import Path
@@ -20,7 +19,8 @@ from batchimport.sinks.mysql.sink import MysqlSink
 from batchimport.sinks.postgres.sink import PostgresSink
 from tests.faults.sweep import write_source
 from tests.helpers import mariadb
-from tests.helpers.cli import Ended, Workdir
+from tests.helpers.cli import Workdir
+from tests.helpers.forked import Started
 from tests.helpers.postgres import PostgresServer, fetch
 from tests.helpers.proxy import Proxy, Weather
 from tests.helpers.tracing import has_stopped, wait_for
@@ -35,32 +35,24 @@ def proxy(postgres: PostgresServer) -> Iterator[Proxy]:
         yield found
 
 
-def read_to(process: subprocess.Popen[str], words: str) -> str:
+def read_to(process: Started, words: str) -> str:
     """Read what a command says until a line has these words; return that line."""
-    assert process.stderr
     said = []
     for line in process.stderr:
         said.append(line)
         if words in line:
             return line
-    out = process.stdout.read() if process.stdout else ""
-    raise AssertionError(f"never said {words!r}: {said}, {out}")
+    raise AssertionError(f"never said {words!r}: {said}, {process.stdout.read()}")
 
 
-def end(process: subprocess.Popen[str]) -> Ended:
-    out, err = process.communicate(timeout=100)
-    assert "Traceback" not in err, err
-    return Ended(process.returncode, out, err)
-
-
-def stopped_at(workdir: Workdir, point: str, *arguments: object) -> subprocess.Popen[str]:
+def stopped_at(workdir: Workdir, point: str, *arguments: object) -> Started:
     """Start an import that stops itself at a failpoint."""
     process = workdir.start(*RUN, *arguments, BATCHIMPORT_FAILPOINTS=point)
     wait_for(lambda: has_stopped(process.pid))
     return process
 
 
-def lose(proxy: Proxy, process: subprocess.Popen[str]) -> None:
+def lose(proxy: Proxy, process: Started) -> None:
     """Take the server away from a stopped import, and let it go on."""
     proxy.go_away()
     process.send_signal(signal.SIGCONT)
@@ -82,7 +74,7 @@ def test_a_server_that_comes_back(
     assert f"PostgreSQL at 127.0.0.1:{proxy.port}" in line
     proxy.weather.is_away = False
     read_to(process, "the destination is back")
-    ended = end(process)
+    ended = process.end()
     assert ended.code == 3
     assert ended.summary["total_processed"] == RECORDS
     assert ended.summary["chunks"] == {"committed": 10, "retried": 0, "failed": 0, "bisected": 0}
@@ -96,7 +88,7 @@ def test_a_server_that_stays_away(workdir: Workdir, postgres: PostgresServer, pr
     far = proxy.address(str(conninfo_to_dict(postgres.new_database())["dbname"]))
     process = stopped_at(workdir, "after-rows=stop@3", "--to", far, "--destination-wait", 3)
     lose(proxy, process)
-    ended = end(process)
+    ended = process.end()
     assert ended.code == 1
     assert ended.summary["status"] == "failed"
     assert "--destination-wait" in ended.summary["error"]
@@ -112,7 +104,7 @@ def test_connections_that_are_not_in_use_are_lost_together(postgres: PostgresSer
     address = postgres.new_database()
     with closing(PostgresSink(address)) as sink:
         lend_and_cut(
-            sink._connection,
+            sink._chunk_connection,
             lambda: fetch(
                 address,
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
@@ -132,7 +124,7 @@ def test_sessions_that_are_not_in_use_are_lost_together() -> None:
             mariadb.execute(address, f"KILL {number}")
 
     with closing(MysqlSink(address)) as sink:
-        lend_and_cut(sink._chunk_session, cut, lambda session: session.run("SELECT 1"))
+        lend_and_cut(sink._chunk_connection, cut, lambda session: session.run("SELECT 1"))
 
 
 def lend_and_cut(
@@ -161,7 +153,7 @@ def test_an_interrupt_ends_the_wait(
     lose(proxy, process)
     read_to(process, "waiting for")
     process.send_signal(signal.SIGINT)
-    ended = end(process)
+    ended = process.end()
     assert (ended.code, ended.summary["status"]) == (5, "interrupted")
     proxy.weather.is_away = False
     assert workdir.call(*RUN, "--to", far).code == 3
@@ -178,7 +170,7 @@ def test_a_server_that_is_not_up_yet_is_waited_for(
     line = read_to(process, "waiting for")
     assert f"PostgreSQL at 127.0.0.1:{proxy.port}" in line
     proxy.weather.is_away = False
-    assert end(process).code == 3
+    assert process.end().code == 3
 
 
 def test_a_server_that_never_comes_is_waited_for_as_long_as_was_said(workdir: Workdir) -> None:
@@ -239,7 +231,7 @@ def test_a_file_that_is_locked(workdir: Workdir, lock: str) -> None:
         process = workdir.start(*RUN, "--to", f"{scheme}:///d.db")
         line = read_to(process, "waiting for")
         assert str(os.getpid()) in line
-    ended = end(process)
+    ended = process.end()
     assert (ended.code, ended.summary["total_processed"]) == (3, RECORDS)
 
 
@@ -264,6 +256,6 @@ def test_a_lock_in_the_middle_of_a_job(workdir: Workdir) -> None:
         own.execute("BEGIN IMMEDIATE")
         process.send_signal(signal.SIGCONT)
         read_to(process, "waiting for")
-    ended = end(process)
+    ended = process.end()
     assert (ended.code, ended.summary["total_processed"]) == (3, RECORDS)
     assert ended.summary["chunks"]["retried"] == 0

@@ -8,7 +8,10 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tests.helpers.forked import Started
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLE = ROOT / "sample_data"
@@ -52,7 +55,14 @@ class Workdir:
         """Write JSON lines."""
         return self.write(name, "".join(json.dumps(record) + "\n" for record in records))
 
-    def start(self, *arguments: object, **more: str) -> subprocess.Popen[str]:
+    def start(self, *arguments: object, **more: str) -> Started:
+        """Start a command, forked from a process that has imported it all."""
+        from tests.helpers import forked  # noqa: PLC0415 - it imports this module
+
+        return forked.Started(forked.Call(self.path, arguments, variables=more))
+
+    def start_anew(self, *arguments: object, **more: str) -> subprocess.Popen[str]:
+        """Start a command as a shell does."""
         return subprocess.Popen(
             [*COMMAND, *map(str, arguments)],
             cwd=self.path,
@@ -87,24 +97,16 @@ class Workdir:
 
     def spawn(self, *arguments: object, **more: str) -> Ended:
         """Run a command to its end in a process that is started anew."""
-        process = self.start(*arguments, **more)
+        process = self.start_anew(*arguments, **more)
         out, err = process.communicate(timeout=100)
         assert "Traceback" not in err, err
         return Ended(process.returncode, out, err)
 
     def pipe(self, content: bytes, *arguments: object) -> Ended:
         """Call with something on standard input."""
-        ended = subprocess.run(
-            [*COMMAND, *map(str, arguments)],
-            input=content,
-            cwd=self.path,
-            env=environment(),
-            capture_output=True,
-            check=False,
-            timeout=100,
-        )
-        assert b"Traceback" not in ended.stderr, ended.stderr
-        return Ended(ended.returncode, ended.stdout.decode(), ended.stderr.decode())
+        from tests.helpers import forked  # noqa: PLC0415 - it imports this module
+
+        return forked.call(self.path, *arguments, stdin=content)
 
     def run(self, *arguments: object) -> dict[str, Any]:
         """Run an import and return its summary."""

@@ -12,13 +12,15 @@ import os
 import resource
 import signal
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import pytest
 
@@ -43,6 +45,7 @@ class Call:
         strace: Options of strace, which kills, fails or lists system calls.
         limits: Limits by their name in the `resource` module; RLIMIT_NOFILE counts from what is open.
         variables: Of its environment.
+        stdin: What it finds on its standard input.
     """
 
     cwd: Path
@@ -51,6 +54,7 @@ class Call:
     strace: Sequence[str] = ()
     limits: Mapping[str, int] = field(default_factory=dict)
     variables: Mapping[str, str] = field(default_factory=dict)
+    stdin: bytes = b""
 
 
 def call(cwd: Path, *arguments: Any, **faults: Any) -> Ended:
@@ -60,51 +64,91 @@ def call(cwd: Path, *arguments: Any, **faults: Any) -> Ended:
 
 def call_all(calls: Sequence[Call]) -> list[Ended]:
     """Run commands side by side."""
-    processes = [_Started(call) for call in calls]  # all of them, before the first is waited for
-    return [process.wait() for process in processes]
+    processes = [Started(call) for call in calls]  # all of them, before the first is waited for
+    return [process.end() for process in processes]
 
 
-class _Started:
-    """A process whose output is read while it runs."""
+class Started:
+    """A command that runs; what it has in common with `subprocess.Popen` has the same names."""
 
     def __init__(self, call: Call) -> None:
-        (self._out, out), (self._err, err) = _context.Pipe(False), _context.Pipe(False)
+        (ours, out), (theirs, err) = _context.Pipe(False), _context.Pipe(False)
+        given, content = _context.Pipe(False)
         call = replace(call, variables={**SERVERS, **call.variables})
-        self._process = _context.Process(target=_child, args=(call, breaks.made, out, err))
+        self._process = _context.Process(target=_child, args=(call, breaks.made, given, out, err))
         self._process.start()
-        out.close()
-        err.close()
-        readers = ThreadPoolExecutor(2)
-        self._said = [readers.submit(_read, pipe) for pipe in (self._out, self._err)]
-        readers.shutdown(wait=False)
-        self._tracer = trace(int(self._process.pid or 0), call.strace) if call.strace else None
+        for pipe in (given, out, err):
+            pipe.close()
+        self.pid = int(self._process.pid or 0)
+        self.returncode: int | None = None
+        self.stdout, self.stderr = _stream(ours), _stream(theirs)
+        if call.stdin:
+            threading.Thread(target=_write, args=(content, call.stdin), daemon=True).start()
+        else:
+            content.close()
+        self._tracer = trace(self.pid, call.strace) if call.strace else None
 
-    def wait(self) -> Ended:
-        self._process.join(LONGEST_SECONDS)
-        code = self._process.exitcode
-        if code is None:
-            self._process.kill()
-            raise AssertionError(f"did not end: {self._said[1].result()}")
+    def poll(self) -> int | None:
+        """Return the exit code, if it has ended."""
+        if self.returncode is None:
+            self.returncode = self._process.exitcode
+        return self.returncode
+
+    def wait(self, timeout: float = LONGEST_SECONDS) -> int:
+        """Return the exit code; kill what has not ended by then."""
+        if self.returncode is None:
+            self._process.join(timeout)
+            self.returncode = self._process.exitcode
+        if self.returncode is None:
+            self.kill()
+            raise AssertionError(f"did not end: {self.stderr.read()}")
+        return self.returncode
+
+    def communicate(self, timeout: float = LONGEST_SECONDS) -> tuple[str, str]:
+        """Wait, and return what else it has written to its streams."""
+        with self.stdout, self.stderr, ThreadPoolExecutor(2) as readers:
+            said = [readers.submit(stream.read) for stream in (self.stdout, self.stderr)]
+            self.wait(timeout)
+            return said[0].result(), said[1].result()
+
+    def end(self) -> Ended:
+        """Run to the end, which is no traceback."""
+        out, err = self.communicate()
         if self._tracer is not None:
             self._tracer.wait(LONGEST_SECONDS)
-        self._process.close()
-        ended = Ended(code, *(each.result() for each in self._said))
-        assert "Traceback" not in ended.err, ended.err
-        return ended
+        assert "Traceback" not in err, err
+        return Ended(self.wait(), out, err)
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def __del__(self) -> None:
+        if hasattr(self, "returncode"):  # a test that failed may have left it stopped
+            self.kill()
 
 
-def _read(pipe: Connection) -> str:
-    with pipe, open(pipe.fileno(), closefd=False, errors="replace") as stream:
-        return stream.read()
+def _stream(pipe: Connection) -> TextIO:
+    with pipe:
+        return os.fdopen(os.dup(pipe.fileno()), errors="replace")
 
 
-def _child(call: Call, broken: str, out: Connection, err: Connection) -> None:
+def _write(pipe: Connection, content: bytes) -> None:
+    with pipe, suppress(BrokenPipeError), open(pipe.fileno(), "wb", closefd=False) as stream:
+        stream.write(content)
+
+
+def _child(call: Call, broken: str, given: Connection, out: Connection, err: Connection) -> None:
     os.chdir(call.cwd)
     os.environ.clear()
     os.environ.update(environment(**{failpoints.VARIABLE: call.failpoints, **call.variables}))
-    for pipe, number in ((out, 1), (err, 2)):
+    for pipe, number in ((given, 0), (out, 1), (err, 2)):
         os.dup2(pipe.fileno(), number)
         pipe.close()
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115 - until the end
     sys.stdout = io.TextIOWrapper(io.FileIO(1, "w", closefd=False), "utf-8", write_through=True)
     sys.stderr = io.TextIOWrapper(io.FileIO(2, "w", closefd=False), "utf-8", write_through=True)
     breaks.make(broken)

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
-from batchimport.cli.values import Setting, settings
+from batchimport.cli.options.values import Setting, settings
 
 _HEAD = '''"""The keywords of the Python API, as editors and type checkers see them.
 

@@ -12,7 +12,7 @@ from typer.main import get_command
 from batchimport import errors
 from batchimport.cli import EXAMPLES, app
 from batchimport.cli.manual import ENVIRONMENT, EXIT_CODES, FILES
-from batchimport.cli.values import settings
+from batchimport.cli.options.values import settings
 from tests.helpers.cli import ROOT
 
 PAGE = ROOT / "docs" / "reference.md"

@@ -130,14 +130,12 @@ class Worker:
         arguments = ("worker", "--task-queue", queue, "--max-parallel", "4")
         self.process = workdir.start(*arguments, **server.environment(), **more)
         self.lines: list[str] = []
-        assert self.process.stderr is not None
         self.lines.append(self.process.stderr.readline())
         assert "serving" in self.lines[0], self.lines[0] + self.process.stderr.read()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
     def _read(self) -> None:
-        assert self.process.stderr is not None
         self.lines.extend(self.process.stderr)
 
     def is_stopped(self) -> bool:
@@ -155,9 +153,8 @@ class Worker:
             self.process.send_signal(signal.SIGTERM)
         code = self.process.wait(60)
         self._reader.join(10)
-        for stream in (self.process.stdout, self.process.stderr):
-            if stream is not None:
-                stream.close()
+        self.process.stdout.close()
+        self.process.stderr.close()
         return code
 
 

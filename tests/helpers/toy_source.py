@@ -18,8 +18,8 @@ from batchimport.schema import Column, RecordSchema
 from batchimport.sources.base import Batch, Content, OneFile, unreadable
 from batchimport.sources.bytes.file import HEAD_BYTES, TextFile, digest_of
 from batchimport.sources.json_decoder import decoder_of
-from batchimport.sources.json_kept import reread
 from batchimport.sources.json_records import JsonRecords, decode_samples
+from batchimport.sources.json_source import reread
 
 MAGIC = b"BOX1"
 LENGTH = struct.Struct(">I")

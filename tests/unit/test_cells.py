@@ -8,13 +8,14 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from batchimport.errors import UsageError
 from batchimport.schema import RecordSchema
 from batchimport.sources.csv.grammar import Dialect
 from batchimport.sources.csv.table import RegularForm, Table, value_of
+from tests.helpers.properties import tried
 from tests.helpers.reading import codes, read_all
 
 SCHEMA: dict[str, Any] = {
@@ -73,7 +74,7 @@ def _cell(text: str, quoted: bool) -> str:
     return '"' + text.replace('"', '""') + '"' if needed or quoted else text
 
 
-@settings(max_examples=300, deadline=None)
+@tried(300)
 @given(
     rows=st.lists(st.lists(cell, min_size=6, max_size=8), max_size=6),
     quoted=st.lists(st.booleans(), min_size=1, max_size=5),
@@ -195,7 +196,7 @@ class EachByItself(Table):
         return None
 
 
-@settings(max_examples=400, deadline=None)
+@tried(400)
 @given(
     lines=st.lists(
         st.text(alphabet='a,"\n\r 1', max_size=14)
@@ -229,7 +230,7 @@ def test_a_chunk_as_a_whole_gives_what_its_records_give(
         assert read_all(place, schema, **options) == expected
 
 
-@settings(max_examples=300, deadline=None)
+@tried(300)
 @given(rows=st.lists(st.tuples(cell, cell), min_size=1, max_size=8), crlf=st.booleans())
 def test_regular_chunks_are_read_as_a_whole(
     place: Path, rows: list[tuple[str, str]], crlf: bool

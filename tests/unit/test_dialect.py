@@ -77,6 +77,20 @@ def test_the_way_a_file_is_written_is_found(place: Path, text: str, note: str, r
 
 
 @pytest.mark.parametrize(
+    ("given", "mark"),
+    [
+        *((each, "\t") for each in ("\\t", "\\\\t", "\t", "tab", "TAB", "\\x09", "\\u0009", "\\011", "0x09")),
+        *((each, "\x1f") for each in ("\\x1f", "\\x1F", "\\\\x1f", "\\037", "0x1f")),
+        ("\\", "\\"), ("semicolon", ";"), ("pipe", "|"), ("\\t\\t", "\t\t"), ("|x|", "|x|"),
+    ],
+)  # fmt: skip
+def test_a_delimiter_as_people_type_it(place: Path, given: str, mark: str) -> None:
+    """A shell hands on a backslash as it is, some files double it; a name is one of those in notes."""
+    place.write_text(f"a{mark}b\nx{mark}y z\nv{mark}w\n")
+    assert read_all(place, delimiter=given) == (TWO, [])
+
+
+@pytest.mark.parametrize(
     ("text", "rows"),
     [
         ("a\nx\n\ny\n", [{"a": "x"}, {}, {"a": "y"}]),

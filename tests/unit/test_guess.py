@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from batchimport.errors import UsageError
 from batchimport.jobs.start import infer
 from batchimport.model import SourceOptions
 from batchimport.schema import RecordSchema
+from batchimport.sources.detect import check_is_meant
 from batchimport.sources.opening import open_source
 from tests.helpers.outcomes import assert_one_outcome
+from tests.helpers.properties import tried
 from tests.helpers.reading import Rows, codes, read_all
 
 
@@ -138,7 +140,7 @@ def check(place: Path, seed: int, most: int | None = None) -> None:
         assert_one_outcome(source, schema, most=most, seed=seed)
 
 
-@settings(max_examples=120)
+@tried(120)
 @given(seed=st.integers(0, 2**32))
 def test_a_file_has_one_outcome(place: Path, seed: int) -> None:
     """Random quoting, padding, raggedness and oddities: the chunk size decides nothing."""
@@ -338,3 +340,104 @@ def test_a_comment_above_the_header_may_be_any_bytes(place: Path) -> None:
     place.write_bytes(b"# caf\xe9\na,b\n1,\xc3\xa9\n2,y\n")
     rows, rejects = read_all(place, comment="#", encoding="utf-8")
     assert (rows, rejects) == ([{"a": 1, "b": "\u00e9"}, {"a": 2, "b": "y"}], [])
+
+
+TABLE = "id,name,v\n" + "".join(f"{at},n{at},{at}.5\n" for at in range(8))
+TAKEN = {"id": 3, "name": "n3", "v": 3.5}
+
+
+def inferred_notes(place: Path, **options: Any) -> str:
+    """Return what is said about the records of a file."""
+    given = SourceOptions(**options)
+    with closing(open_source([str(place)], given)) as source:
+        return "; ".join(infer(source, None, given).notes)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (TABLE + ",,\n" * 4, "without any value: 4 of 12 (they are stored; --sql 'SELECT * FROM records WHERE \"id\" IS NOT NULL'"),
+        (TABLE + ",,\nSource: x,,\n", "nothing but a first value, as footnotes have: 1, such as 'Source: x' (they are stored; --sql 'SELECT * FROM records WHERE \"name\" IS"),
+        ("id,city\n1,Rome\n2,\\N\n", "column city: '\\\\N' is text (--null-string"),
+    ],
+)  # fmt: skip
+def test_rows_that_are_stored_but_may_not_be_meant_are_said(
+    place: Path, text: str, said: str
+) -> None:
+    """Rows of delimiters, padded footnotes, markers in a column of words; clean files say nothing."""
+    place.write_text(text, encoding="utf-8")
+    assert said in inferred_notes(place)
+    place.write_text(TABLE, encoding="utf-8")
+    assert not inferred_notes(place)
+    place.write_text("id,name,v\n", encoding="utf-8")
+    assert not inferred_notes(place)
+
+
+@pytest.mark.parametrize(
+    ("text", "note"),
+    [
+        (TABLE.replace("\n", "\n--,----,---\n", 1), "line of dashes"),
+        ("| id | name | v |\n|---|:--:|--:|\n" + "".join(f"| {at} | n{at} | {at}.5 |\n" for at in range(8)), "line of dashes"),
+        (TABLE.replace(",", "::"), "delimiter: '::'"),
+        (TABLE.replace(",", "§"), "delimiter: '§'"),
+        ("sep=;\n" + TABLE, "delimiter: comma"),
+        ("A long title, with commas, in it.\n" + TABLE, "not part of the table: 1"),
+        ("\ufeff\ufeff" + TABLE.replace("name", "\u200bname\u200b"), ""),
+    ],
+)  # fmt: skip
+def test_a_table_is_read_in_spite_of_its_dress(place: Path, text: str, note: str) -> None:
+    """Rules below names, rare delimiters, a wrong `sep=`, a sentence above, names with unseen padding."""
+    place.write_text(text, encoding="utf-8")
+    rows, rejects = read_all(place)
+    assert (TAKEN in rows, len(rows), rejects) == (True, 8, [])
+    assert note in notes_of(place)
+
+
+@pytest.mark.parametrize("limit", [1, 1000])
+def test_the_header_of_an_appended_file_is_no_record(place: Path, limit: int) -> None:
+    """Each file that was appended begins with its own byte order mark."""
+    for header in ('"id","name","v"\n', "id,name,v\n"):
+        place.write_text(TABLE + "\ufeff" + header + "9,x,9.5\n", encoding="utf-8")
+        rows, rejects = read_all(place, limit=limit)
+        assert (rows[-1]["id"], codes(rejects)) == (9, ["repeated_header"])
+
+
+@pytest.mark.parametrize(
+    ("text", "note"),
+    [
+        ('id,doc,v\n1,{"a": 1, "b": 2},3\n2,{"a": 1, "b": 2},3\n3,{"a": 1, "b": 2},3\n', "most records have 4 fields"),
+        ("http://a.org\nhttp://b.org\nhttp://c.org\n", "one column"),
+        ("std::a\nstd::b\nstd::c\n", "one column"),
+        ("A,b,c\nid,name,v\n1,x,2\n2,y,3\n3,z,4\n", "--skip-lines 1"),
+        ("1\tx\t\\N\n2\ty\tz\n\\.\n", "--format copy"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_known_is_said(place: Path, text: str, note: str) -> None:
+    """No header is lost to a delimiter that only seems to fit; doubts name the option."""
+    place.write_text(text, encoding="utf-8")
+    assert note in notes_of(place)
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("BEGIN:VCARD\nVERSION:3.0\nFN:Ann\nEND:VCARD\n", "a vCard"),
+        ("; made by x\n[main]\na=1\nb=2\n", "an INI"),
+        ("--- a/x.csv\n+++ b/x.csv\n@@ -1,2 +1,2 @@\n", "a patch"),
+        ("<table border=1>\n<tr><td>1,2\n", "an HTML page"),
+        ("-----BEGIN CERTIFICATE-----\nMIIB,\n", "a key"),
+        ('\x1e{"id": 1}\n', "JSON"),
+    ],
+)
+def test_what_is_no_table_is_refused(place: Path, text: str, name: str) -> None:
+    """By how it begins."""
+    with pytest.raises(UsageError, match=f"is {name}"):
+        check_is_meant(place.name, "csv", text.encode())
+
+
+def test_too_many_lines_skipped_are_noticed(place: Path) -> None:
+    """A record is lost to the names then; an explicit header is not doubted."""
+    place.write_text(TABLE, encoding="utf-8")
+    assert "looks like data" in notes_of(place, skip_lines=3)
+    assert "looks like data" not in notes_of(place, skip_lines=0)
+    assert "looks like data" not in notes_of(place, skip_lines=3, has_header=True)

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from batchimport.errors import UsageError
 from batchimport.model import SourceOptions
 from batchimport.sources.json import elements
 from batchimport.sources.opening import open_source
+from tests.helpers.properties import tried
 from tests.helpers.reading import codes, read_all
 
 SCHEMA: dict[str, Any] = {"properties": {"id": {"type": "integer"}, "any": {}}}
@@ -67,6 +68,8 @@ def ids(rows: list[dict[str, Any]]) -> list[int]:
         ('{\n"id": 1\n}\n{\n"id": 2,\n\n{\n"id": 3\n}', [1, 3], ["malformed_json"]),
         ('{\n "id": 1\n}\n{\n "id": ]2\n}\n{\n "id": 3\n}', [1, 3], ["malformed_json"]),
         ('[{"id": 1},\n{"id": 2,\n"any": 1}]', [1, 2], []),
+        ('\x1e{"id": 1}\n\x1e{\n"id": 2}\n\x1e{"id": 3\n\x1e{"id": 4}\n', [1, 2, 4], ["malformed_json"]),
+        ('{"id": 1},\n{"id": 2},\n{"id": 3}\n', [1, 2, 3], []),
         ('{"id": 1, \n "id": 2\n}', [], ["duplicate_key"]),
         ('[{"id": "x\n"}]', [], ["malformed_json"]),
     ],
@@ -110,7 +113,7 @@ def test_an_element_that_is_too_long_is_rejected_alone(place: Path, joint: str) 
 def test_a_lone_value_is_refused(place: Path, text: str) -> None:
     """It holds no records."""
     place.write_text(text)
-    with pytest.raises(UsageError, match="is one JSON value"):
+    with pytest.raises(UsageError, match="begins with"):
         open_source([str(place)], SourceOptions(format="json"))
 
 
@@ -127,6 +130,11 @@ def test_a_lone_value_is_refused(place: Path, text: str) -> None:
         ("a.jsonl", '{\n"id": 1}', "json"),
         ("a", '[\n{"id": 1}]', "json"),
         ("a", "[x],[y]\n1,2\n", "csv"),
+        ("a.json-seq", '\x1e{"id": 1}\n\x1e{"id": 2}\n', "json"),
+        ("a.jsonl", '{"id": 1},\n{"id": 2},\n', "json"),
+        ("a.jsonl", '{"id": 1}\n,{"id": 2}\n', "json"),
+        ("a.jsonl", '{"id": 1},\n{"id": 2}\n{"id": 3}\n', "jsonl"),
+        ("a.jsonl", '{"id": 1}\r{"id": 2}\r', "json"),
     ],
 )
 def test_the_content_says_how_json_is_laid_out(
@@ -146,7 +154,7 @@ pieces = st.sampled_from(
 joints = st.sampled_from([",", ", ", ",\n", ",\n  ", "\n,", " "])
 
 
-@settings(max_examples=300)
+@tried(300)
 @given(
     texts=st.lists(pieces, max_size=8),
     joint=joints,

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from batchimport.model import Position
 from batchimport.sources.bytes.file import TextFile
 from batchimport.sources.text_lines import Lines
+from tests.helpers.properties import tried
 from tests.helpers.reading import codes, read_all
 
 SCHEMA: dict[str, Any] = {
@@ -142,7 +143,7 @@ junk = st.binary(max_size=12).map(lambda data: data.replace(b"\n", b""))
 lines = st.lists(records.map(lambda record: json.dumps(record).encode()) | junk, max_size=12)
 
 
-@settings(max_examples=200, deadline=None)
+@tried(200)
 @given(lines=lines, limit=st.integers(1, 4), max_bytes=st.integers(1, 60), end=st.booleans())
 def test_chunks_of_any_size_give_the_same_rows(
     place: Path, lines: list[bytes], limit: int, max_bytes: int, end: bool
@@ -154,7 +155,7 @@ def test_chunks_of_any_size_give_the_same_rows(
     assert read_all(place, SCHEMA, limit=limit, max_bytes=max_bytes) == whole
 
 
-@settings(max_examples=200, deadline=None)
+@tried(200)
 @given(lines=st.lists(records, max_size=8))
 def test_the_fast_way_agrees_with_the_validator(place: Path, lines: list[dict[str, Any]]) -> None:
     """A schema that is not compiled, and says the same, has the same verdicts and rows."""
@@ -166,7 +167,7 @@ def test_the_fast_way_agrees_with_the_validator(place: Path, lines: list[dict[st
     assert fast_rejects == slow_rejects
 
 
-@settings(max_examples=200)
+@tried(200)
 @given(
     data=st.lists(
         st.sampled_from([b"\n", b"\n", b" ", b"\t", b"\r\n", b"{}", b"x", b"\xff"]), max_size=30

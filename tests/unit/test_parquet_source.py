@@ -20,7 +20,7 @@ from batchimport.model import Position, SourceOptions
 from batchimport.schema import RecordSchema
 from batchimport.sources.opening import open_source
 from batchimport.sources.parquet.footer import Node
-from batchimport.sources.parquet.thrift import I32, decode, decode_first, encode
+from batchimport.sources.parquet.thrift import I32, STRUCT, decode, decode_first, encode
 from batchimport.sources.parquet.types import are_sayable, as_json, as_moments
 from tests.helpers.reading import codes, read_all
 
@@ -234,6 +234,69 @@ def test_half_precision_numbers(tmp_path: Path) -> None:
     rows, rejects = read(path)
     assert rows == [{"x": 1.5, "id": 1}, {"id": 2}]
     assert codes(rejects) == ["number_out_of_range"]
+
+
+@pytest.mark.parametrize("annotations", [(0, 1), (4, 4), (0, None)], ids=["string", "enum", "old"])
+@pytest.mark.parametrize("options", [{}, {"use_pyarrow": True}], ids=["", "dictionary"])
+def test_a_text_that_is_not_utf_8_is_a_reject(
+    tmp_path: Path, annotations: tuple[int, int | None], options: dict[str, Any]
+) -> None:
+    """Of its row alone, at every chunk size, wherever in the row it is; its bytes are kept."""
+    path, bad = tmp_path / "a.parquet", b"caf\xe9"
+    texts = [b"v0", b"caf\xc3\xa9", b"\n", None, b"v4", b"v5", b"v6"]
+    put = [
+        [bad if at == place else text for at, text in enumerate(texts)] for place in (1, 2, 5, 6)
+    ]
+    columns = {
+        "id": pl.Series(range(7)),
+        "s": pl.Series(put[0]),
+        "l": pl.Series([[each, b"x"] for each in put[1]]),
+        "o": pl.Series([{"t": each, "f": 1e20, "d": timedelta(1)} for each in put[2]]),
+        "d": pl.Series([[{"t": [each]}] for each in put[3]]),
+    }
+    pl.DataFrame(columns).write_parquet(path, row_group_size=4, **options)
+
+    def annotate(footer: Any) -> None:
+        footer.pop(5, None)  # what Arrow called the types
+        for element in footer[2][1][1]:
+            if element.get(1, (I32, 0))[1] == 6:  # bytes
+                element[6] = (I32, annotations[0])
+                if annotations[1] is not None:
+                    element[10] = (STRUCT, {annotations[1]: (STRUCT, {})})
+
+    change_footer(path, annotate)
+    rows, rejects = read(path)
+    assert [row["id"] for row in rows] == [0, 3, 4]
+    assert (rows[0]["s"], rows[0]["l"]) == ("v0", '["v0","x"]')
+    found = [(each.record, each.errors[0].code, each.errors[0].field) for each in rejects]
+    assert found == [
+        (at, "invalid_utf8", name) for at, name in zip((1, 2, 5, 6), "slod", strict=True)
+    ]
+    assert all(bad in each.raw for each in rejects)
+    for limit in (1, 3):
+        assert read(path, limit=limit) == (rows, rejects)
+    path.with_name("raw").write_bytes(b"\n".join(each.raw for each in rejects))
+    assert codes(read_all(path.with_name("raw"), {}, format="jsonl")[1]) == ["invalid_utf8"] * 4
+
+
+def test_json_that_is_not_utf_8_is_a_reject(tmp_path: Path) -> None:
+    """In a column of JSON, and where keys of maps are texts."""
+    path = write(tmp_path, x=[b'{"a": 1}', b'"caf\xe9"', b"2"])
+    change_footer(path, lambda footer: footer[2][1][1][1].update({6: (I32, 19)}) or footer.pop(5))
+    rows, rejects = read(path)
+    assert (rows, codes(rejects)) == ([{"x": '{"a": 1}'}, {"x": "2"}], ["invalid_utf8"])
+    assert read(path, limit=1) == (rows, rejects)
+    path = write_by_duckdb(tmp_path, "MAP {'a'::BLOB: 1}", "MAP {'\\xE9'::BLOB: 2}")
+    key = "key"
+
+    def annotate(footer: Any) -> None:
+        for element in footer[2][1][1]:
+            if element[4][1] == key.encode():
+                element[6] = (I32, 0)
+
+    change_footer(path, annotate)
+    rows, rejects = read(path)
+    assert (rows, codes(rejects)) == ([{"id": 0, "x": '{"a":1}'}], ["invalid_utf8"])
 
 
 def test_a_footer_that_contradicts_itself_is_refused(tmp_path: Path) -> None:

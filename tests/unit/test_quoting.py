@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from batchimport.model import Position
@@ -16,6 +16,7 @@ from batchimport.sources.base import UnreadableRecordError
 from batchimport.sources.bytes.file import TextFile
 from batchimport.sources.csv.grammar import Dialect, FieldReader
 from batchimport.sources.csv.records import QuotedLines
+from tests.helpers.properties import tried
 
 LINE_ENDS = re.compile(rb"\r\n?|\n")
 hostile = st.text(alphabet='ab,"\n\r \x01', max_size=60).map(str.encode)
@@ -49,7 +50,7 @@ def records_in_chunks(place: Path, data: bytes, limit: int, max_bytes: int) -> l
         text.close()
 
 
-@settings(max_examples=400)
+@tried(400)
 @given(data=hostile, limit=st.integers(1, 5), max_bytes=st.integers(1, 80))
 def test_chunks_of_any_size_give_the_same_records(
     place: Path, data: bytes, limit: int, max_bytes: int
@@ -62,7 +63,7 @@ def test_chunks_of_any_size_give_the_same_records(
     ).replace(b"\r", b"")
 
 
-@settings(max_examples=500)
+@tried(500)
 @given(data=hostile, by_polars=st.booleans(), at_end=st.booleans())
 def test_the_fast_mask_follows_the_rule(
     place: Path, data: bytes, by_polars: bool, at_end: bool
@@ -82,7 +83,7 @@ def test_the_fast_mask_follows_the_rule(
     assert ends == [at for at, byte in enumerate(slow) if byte == 10]
 
 
-@settings(max_examples=300)
+@tried(300)
 @given(
     rows=st.lists(
         st.lists(st.text(alphabet='ab,"\n\r x', max_size=6), min_size=2, max_size=4), max_size=6

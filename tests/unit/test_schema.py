@@ -12,6 +12,7 @@ import pytest
 
 from batchimport.errors import UsageError
 from batchimport.schema import RecordSchema, infer_schema
+from batchimport.schema.infer import Inference
 from tests.helpers.reading import codes, read_all
 
 RULES: list[dict[str, Any]] = [
@@ -300,3 +301,12 @@ def test_the_dates_that_are_accepted_are_those_there_are(form: str, end: str) ->
     schema = RecordSchema({"properties": {"x": {"type": "string", "format": form}}})
     accepted = schema.accepts_rows(pl.DataFrame({"x": texts})).to_list()
     assert accepted == [schema.accepts({"x": text}) for text in texts]
+
+
+def test_an_envelope_says_where_its_records_are() -> None:
+    """Only a single record is one; among others, an array of objects is a value."""
+    envelope = {"meta": {"n": 2}, "data": {"items": [{"a": 1}, {"a": 2}], "more": []}}
+    alone = Inference([envelope])
+    assert "an array of 2 objects: --records data.items" in "".join(alone.notes(alone.document))
+    several = Inference([envelope, envelope])
+    assert not several.notes(several.document)

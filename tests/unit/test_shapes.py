@@ -23,6 +23,7 @@ from batchimport.sources.opening import open_source
 from tests.bench.make_records import make
 from tests.helpers.cli import SAMPLE
 from tests.helpers.outcomes import assert_one_outcome
+from tests.helpers.properties import tried
 from tests.helpers.reading import codes
 from tests.unit.test_verdicts import EVERY, RECORDS, documents
 
@@ -260,14 +261,14 @@ def jobs(draw: st.DrawFn) -> tuple[dict[str, Any], list[bytes]]:
     return document, lines
 
 
-@settings(max_examples=150, deadline=None)
+@tried(150)
 @given(job=jobs(), limit=st.sampled_from([3, 1000]))
 def test_any_lines_of_any_schema(place: Path, job: Any, limit: int) -> None:
     """Rows, rejects, their order and the digest are the same with shapes and without."""
     compare(place, *job, limit=limit)
 
 
-@settings(max_examples=60, deadline=None)
+@tried(60)
 @given(job=jobs(), kind=st.sampled_from(["jsonl", "json"]), between=st.integers(0, 3))
 def test_any_lines_have_one_outcome(place: Path, job: Any, kind: str, between: int) -> None:
     """The one they have when each is judged by itself, at every chunk size, with shapes and without."""
@@ -302,7 +303,7 @@ def test_any_lines_of_any_schema_for_long(place: Path, job: Any, limit: int) -> 
     compare(place, *job, limit=limit)
 
 
-@settings(max_examples=60, deadline=None)
+@tried(60)
 @given(document=documents(), records=st.lists(RECORDS, max_size=6))
 def test_schemas_of_any_words(place: Path, document: Any, records: list[dict[str, Any]]) -> None:
     """References, combinations, dialects: what a pattern cannot say is left to the validator."""

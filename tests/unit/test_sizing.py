@@ -10,7 +10,7 @@ import pytest
 from batchimport.model import RunOptions
 from batchimport.policy.sizing import (
     BASE_BYTES,
-    TARGET_CHUNK_BYTES,
+    WIDE_RECORD_BYTES,
     AutoSizer,
     FixedSizer,
     LoadReading,
@@ -70,7 +70,7 @@ def test_auto_stays_within_its_bounds() -> None:
 def test_auto_cuts_wide_records_smaller(width: int) -> None:
     """A chunk is about 6 MiB at most."""
     sizer = replace(AUTO, smallest=1, bytes_per_record=width)
-    assert sizer.decide(IDLE).limit == min(20_000, TARGET_CHUNK_BYTES // width)
+    assert sizer.decide(IDLE).limit == min(20_000, 20_000 * WIDE_RECORD_BYTES // width)
 
 
 @pytest.mark.parametrize("sizer", [FixedSizer(5, 8), LoadSizer(1, 9, 8), AutoSizer(1, 9, 8, 5, 6)])
@@ -174,4 +174,4 @@ def test_auto_takes_less_from_other_programs_than_a_fixed_size(seed: int, hog: f
 def test_auto_keeps_the_bytes_in_flight_bounded(width: int) -> None:
     """Records a hundred times as wide take no more memory."""
     sizer = replace(AUTO, smallest=1, bytes_per_record=width)
-    assert simulate(sizer, 0, width=width, hog=0.0)[1] <= 3 * TARGET_CHUNK_BYTES
+    assert simulate(sizer, 0, width=width, hog=0.0)[1] <= 3 * 20_000 * WIDE_RECORD_BYTES

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from batchimport.errors import BatchImportError, FatalError, UsageError
@@ -25,6 +25,7 @@ from batchimport.sources.bytes import unpack
 from batchimport.sources.bytes.file import BLOCK_BYTES, TextFile
 from batchimport.sources.bytes.unpack import UnpackedFile, open_text
 from batchimport.sources.opening import open_source
+from tests.helpers.properties import tried
 from tests.helpers.reading import codes, read_all
 
 if sys.version_info >= (3, 14):
@@ -101,12 +102,40 @@ def test_an_archive_of_another_kind_than_was_said(tmp_path: Path) -> None:
     assert len(read_all(place, SCHEMA)[0]) == 3
 
 
-def test_an_empty_archive_is_an_empty_source(tmp_path: Path) -> None:
-    """And so is an empty file with the name of an archive."""
-    place = tmp_path / "users.jsonl.gz"
-    for data in (b"", gzip.compress(b"")):
+@pytest.mark.parametrize("kind", PACK)
+def test_an_archive_is_damaged_wherever_it_is_cut(tmp_path: Path, kind: str) -> None:
+    """Also within its first bytes, or before them; one of nothing that is whole is an empty source."""
+    place = tmp_path / f"users.csv{SUFFIX[kind]}"
+    data = PACK[kind](b"")
+    for size in range(len(data)):
+        place.write_bytes(data[:size])
+        with pytest.raises(FatalError, match=r"too soon|is empty"):
+            open_source([str(place)], SourceOptions())
+    place.write_bytes(data)
+    assert read_all(place, SCHEMA) == ([], [])
+    place.write_bytes(b"")
+    assert read_all(place, SCHEMA, compression="none") == ([], [])
+    with pytest.raises(FatalError, match="too soon"):
+        open_source([str(place)], SourceOptions(compression=kind))
+
+
+def test_what_has_the_name_of_an_archive(tmp_path: Path) -> None:
+    """A text is read as one, what is neither is refused; pzstd begins a file with a frame of its own."""
+    for name, data in (
+        ("a.zip", b"PK"),
+        ("a.tar.gz", b"\x1f"),
+        ("a.tar", b""),
+        ("a.gz", bytes(99)),
+    ):
+        place = tmp_path / name
         place.write_bytes(data)
-        assert read_all(place, SCHEMA) == ([], [])
+        with pytest.raises(FatalError, match=r"too soon|is empty|not text"):
+            open_source([str(place)], SourceOptions())
+    place.write_bytes("id,s\n1,é\n".encode())
+    assert read_all(place, SCHEMA)[0] == [{"id": 1, "s": "é"}]
+    place = tmp_path / "users.jsonl"
+    place.write_bytes(b"\x50\x2a\x4d\x18\x04\0\0\0size" + PACK["zstd"](JSONL))
+    assert len(read_all(place, SCHEMA)[0]) == 3
 
 
 def test_a_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,6 +295,89 @@ def test_where_several_code_pages_are_plausible_the_user_is_asked(
     assert [row["s"] for row in read_all(place, encoding=encoding)[0]] == words
 
 
+JAPANESE = "東京都千代田区 大阪府大阪市 山田太郎 これは日本語です カタカナ"
+CHINESE = "北京市朝阳区 李明 王小红 这是一个中文测试 有限责任公司"
+TRADITIONAL = "臺北市信義區 陳大文 林美麗 這是一個中文測試 資料庫設計"
+KOREAN = "서울특별시 김철수 이영희 한국어시험입니다 데이터베이스"
+RUSSIAN = "Москва Пётр Привет"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "names", "asked"),
+    [
+        ("shift_jis", JAPANESE, "shift_jis"),
+        ("cp932", JAPANESE + " 髙橋①", "cp932"),
+        ("euc_jp", JAPANESE, "euc_jp"),
+        ("gbk", CHINESE, "gbk"),
+        ("gb18030", TRADITIONAL + " \u3402", "gb18030"),
+        ("big5", TRADITIONAL, "big5"),
+        ("euc_kr", KOREAN, "euc_kr"),
+        ("utf-16-le", JAPANESE, "utf-16-le"),
+        ("utf-16-be", JAPANESE, "utf-16-be"),
+        ("utf-7", RUSSIAN, "utf-7"),
+        ("hz", CHINESE, "hz"),
+    ],
+)
+def test_text_of_several_bytes_a_character_is_asked_about(
+    tmp_path: Path, encoding: str, names: str, asked: str
+) -> None:
+    """With a line as it would be read, the likeliest first; it is read as is said then."""
+    place, words = tmp_path / "names.csv", names.split()
+    text = "i,s\n" + "".join(f"{at},{word}\n" for at, word in enumerate(words))
+    place.write_bytes(text.encode(encoding))
+    with pytest.raises(UsageError, match=f"may be {asked}") as caught:
+        read_all(place)
+    assert f"--encoding {asked}" in str(caught.value.hint)
+    assert asked == "hz" or words[0] in str(caught.value)
+    assert [row["s"] for row in read_all(place, encoding=encoding)[0]] == words
+
+
+@pytest.mark.parametrize(
+    ("encoding", "given", "seen"),
+    [
+        ("utf-8", "utf-16", "utf-8"),
+        ("utf-8", "utf-32-be", "utf-8"),
+        ("windows-1252", "utf-16-le", "windows-1252"),
+        ("utf-16", "utf-8", "utf-16"),
+        ("utf-16-be", "ascii", "utf-16-be"),
+        ("utf-16-le", "latin-1", "utf-16-le"),
+        ("utf-16-le", "utf-16-be", "utf-16-le"),
+        ("utf-16", "utf-16-be", "utf-16"),
+        ("utf-32", "utf-16", "utf-32"),
+    ],
+)
+def test_what_a_text_looks_like_is_said_if_another_encoding_is(
+    tmp_path: Path, encoding: str, given: str, seen: str
+) -> None:
+    """Before a garbled row is stored; what may be meant is a note."""
+    place = tmp_path / "names.csv"
+    place.write_bytes(TEXT.encode(encoding))
+    with pytest.raises(UsageError, match=f"is not {given}: it looks like {seen} \\('") as caught:
+        read_all(place, encoding=given)
+    assert str(caught.value.hint).startswith(f"--encoding {seen}, or leave")
+    place.write_bytes(TEXT.encode())
+    assert "iso8859-1 (the text is valid UTF-8, too)" in notes_of(place, encoding="latin-1")
+    place.write_bytes("上海市".encode("utf-16-be"))  # no line end, and no zero
+    assert notes_of(place, encoding="utf-16-be").startswith("encoding: utf-16-be;")
+
+
+def test_a_mixture_and_damage_ask_no_question(tmp_path: Path) -> None:
+    """Half of the lines in UTF-8, cut characters, phone numbers: each line by itself."""
+    place = tmp_path / "names.csv"
+    words = JAPANESE.split()
+    both = [word.encode(way) for word in words for way in ("shift_jis", "utf-8", "utf-8")]
+    place.write_bytes(b"s\n" + b"\n".join(both) + b"\n")
+    rows, rejects = read_all(place)
+    assert ([row["s"] for row in rows], len(rejects)) == (
+        [w for w in words for _ in "12"],
+        len(words),
+    )
+    place.write_bytes(b"s\n" + b"".join(word.encode()[:-1] + b"\n" for word in words))
+    assert codes(read_all(place)[1]) == ["invalid_utf8"] * len(words)
+    place.write_bytes(b"s,t\n" + b"".join(b"+12%d5551234,+49aB%d\n" % (at, at) for at in range(9)))
+    assert read_all(place)[1] == []
+
+
 @pytest.mark.parametrize(("encoding", "text"), [("iso2022_jp", "東京"), ("iso2022_kr", "서울")])
 def test_seven_bits_may_be_no_ascii(tmp_path: Path, encoding: str, text: str) -> None:
     """Then all bytes are valid UTF-8, and the text is not."""
@@ -335,7 +447,7 @@ def test_binary_data_are_refused(tmp_path: Path, data: bytes) -> None:
         notes_of(place)
 
 
-@settings(max_examples=60, deadline=None)
+@tried(60)
 @given(
     cells=st.lists(st.text(alphabet='aé€😀,"\n\r ', max_size=5), min_size=2, max_size=12),
     encoding=st.sampled_from(["utf-8", "utf-16", "utf-16-be"]),

@@ -307,3 +307,44 @@ def test_the_report_says_why_a_column_has_its_type(write: Any) -> None:
         "n   string     1 decimals, 1 texts, such as 'abc', 1 null",
         "d   date       3 dates",
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "types", "found", "rejected"),
+    [
+        ("31.12.2024 01.02.2024 n/a", "v=date", ["2024-12-31", "2024-02-01"], 1),
+        ("12/31/2024 01/02/2024 2024-05-06", "v=date", ["2024-12-31", "2024-01-02", "2024-05-06"], 0),
+        ("2024/05/06 2024/05/07", "v=date", ["2024-05-06", "2024-05-07"], 0),
+        ("2024-05-06 2024-05-07 01/02/2024", "v=date", ["2024-05-06", "2024-05-07"], 1),
+        ("31.12.2024T10:00 01.02.2024T11:12:13 02.01.2024", "v=date-time",
+         ["2024-12-31T10:00:00", "2024-02-01T11:12:13", "2024-01-02T00:00:00"], 0),
+        ("1,5 2,25 x", "v=number", [1.5, 2.25], 1),
+        ("1.234,5 7 x", "v=number", [1234.5, 7.0], 1),
+        ("1,234 7", "v=integer", [1234, 7], 0),
+        ("1.000 7", "v=integer", [1, 7], 0),
+        ("ja nein x", "v=boolean", [True, False], 1),
+    ],
+)  # fmt: skip
+def test_a_type_is_read_as_the_column_is_written(
+    tmp_path: Path, text: str, types: str, found: list[Any], rejected: int
+) -> None:
+    """What the file shows of dates and numbers holds for a type by the user's word, in CSV as in JSON."""
+    place = tmp_path / "v.csv"
+    place.write_text("id;v\n" + "".join(f"{at};{each}\n" for at, each in enumerate(text.split())))
+    rows, rejects = read_all(place, types=(types,))
+    assert ([row["v"] for row in rows], len(rejects)) == (found, rejected)
+    if "date" in types:
+        place = tmp_path / "v.jsonl"
+        place.write_text("".join(json.dumps({"v": each}) + "\n" for each in text.split()))
+        rows, rejects = read_all(place, types=(types,))
+        assert ([row["v"] for row in rows], len(rejects)) == (found, rejected)
+
+
+def test_a_date_that_may_be_read_in_two_ways_is_asked_about(tmp_path: Path) -> None:
+    """Nothing is imported; with the format it is."""
+    place = tmp_path / "v.csv"
+    place.write_text("v\n01/02/2024\n03/04/2024\n")
+    with pytest.raises(UsageError, match=r"may be written %d/%m/%Y or %m/%d/%Y"):
+        read_all(place, types=("v=date",))
+    rows, _ = read_all(place, types=("v=date",), date_formats=("%m/%d/%Y",))
+    assert rows == [{"v": "2024-01-02"}, {"v": "2024-03-04"}]

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from batchimport.errors import UsageError
 from batchimport.schema import RecordSchema
+from tests.helpers.properties import tried
 from tests.helpers.reading import read_all
 
 DIALECTS = (
@@ -131,7 +132,7 @@ def verdicts_are_the_validators(place: Path, document: Any, records: list[dict[s
             assert refused[at].errors == errors
 
 
-@settings(max_examples=200, deadline=None)
+@tried(200)
 @given(document=documents(), records=st.lists(RECORDS, min_size=1, max_size=6))
 @example({"properties": {"v": {"$ref": "#"}}, "additionalProperties": False}, [{"v": {"w": 1}}])
 def test_any_schema_any_records(place: Path, document: Any, records: list[dict[str, Any]]) -> None:

@@ -40,7 +40,7 @@ from batchimport.policy.plan import Plan
 from batchimport.policy.retry import is_retryable
 from batchimport.sinks import open_sink
 from batchimport.sinks.base import SinkOptions
-from batchimport.sinks.waiting import NOT_YET_OPEN, DestinationWait, patient
+from batchimport.sinks.waiting import DestinationWait, open_patiently
 from batchimport.state.directory import StateDirectory
 from batchimport.system import peak_memory_bytes
 
@@ -181,12 +181,8 @@ class Activities:
             address = self._jobs.address(spec.destination)
             job = job_from(spec.facts(), address)
             wait = DestinationWait(spec.options.destination_wait_seconds)
-            sink = wait.call(
-                lambda: open_sink(address, SinkOptions(ledger_schema=job.ledger_schema)),
-                on=NOT_YET_OPEN,
-            )
-            stack.callback(sink.close)
-            sink = patient(sink, wait)
+            options = SinkOptions(ledger_schema=job.ledger_schema)
+            sink = stack.enter_context(open_patiently(lambda: open_sink(address, options), wait))
             parts = open_parts(job, sink, spec.options.chunk_timeout_seconds, stack)
             request = Request(
                 job,

@@ -34,7 +34,7 @@ from batchimport.sinks.duckdb.rows import (
     readings,
     whole_readings,
 )
-from batchimport.sinks.sql.definitions import index_on, table_named
+from batchimport.sinks.sql.definitions import create_like
 from batchimport.sinks.sql.ledger import SqlSink
 from batchimport.sinks.sql.statements import column_list, quote
 from batchimport.sinks.sql.store import SqlClaim, without
@@ -147,12 +147,8 @@ class DuckdbSink(SqlSink):
                 hint="import without it",
             )
         place = self.place(table)
-        self.run(table_named(str(self.rows(DEFINITION, place)[0][0]), self.name(other)))
-        for number, (definition,) in enumerate(self.rows(INDEX_DEFINITIONS, place)):
-            name = quote(f"{self.place(other)[1]}_{number}")
-            index = index_on(definition, name, self.name(other))
-            if index is not None:
-                self.run(index)
+        rows = [*self.rows(DEFINITION, place), *self.rows(INDEX_DEFINITIONS, place)]
+        create_like(self, [definition for (definition,) in rows], other)
 
     def deferrable_indexes(self, table: str) -> list[tuple[str, str]]:
         """Refuse: an index that was dropped leaves traces in DuckDB until its transaction ends."""

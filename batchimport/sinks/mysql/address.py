@@ -8,8 +8,8 @@ from pathlib import Path
 from urllib.parse import quote, unquote
 
 from batchimport.errors import UsageError
+from batchimport.sinks.registry import HIDDEN
 
-HIDDEN = "…"
 LAST_PORT = 65_535
 PARAMETERS = frozenset(
     {"unix_socket", "ssl_ca", "ssl_cert", "ssl_key", "ssl_verify_identity"}

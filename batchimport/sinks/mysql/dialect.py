@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import pymysql
 
     from batchimport.schema import Kind
-    from batchimport.sinks.sql.target import Family
+    from batchimport.sinks.sql.target import Family, Rows
 
 LONG_TEXT = "LONGTEXT CHARACTER SET utf8mb4"
 TYPES: dict[Kind, str] = {
@@ -188,6 +188,18 @@ def place_of(table: str) -> tuple[str | None, str]:
     """Return a table's database, None for that of the connection, and its name there."""
     database, dot, name = table.partition(".")
     return (database, name) if dot and database and name else (None, table)
+
+
+def unique_indexes(shown: Rows) -> dict[str, dict[str, bool]]:
+    """Return the columns of each unique index, given what SHOW INDEX shows.
+
+    Each column has whether its whole value is in the index. An expression has an empty name.
+    """
+    found: dict[str, dict[str, bool]] = {}
+    for row in shown:
+        if not row[1]:
+            found.setdefault(row[2], {})[row[4] or ""] = bool(row[4]) and not row[7]
+    return found
 
 
 _INTEGERS = frozenset({"tinyint", "smallint", "mediumint", "int", "bigint"})

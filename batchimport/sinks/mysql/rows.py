@@ -16,7 +16,14 @@ import pymysql
 from batchimport.errors import FatalError
 from batchimport.model import FieldError
 from batchimport.sinks.base import taken_over
-from batchimport.sinks.mysql.dialect import UNIQUE, is_of_a_row, number_of, place_of, reason
+from batchimport.sinks.mysql.dialect import (
+    UNIQUE,
+    is_of_a_row,
+    number_of,
+    place_of,
+    reason,
+    unique_indexes,
+)
 from batchimport.sinks.sql import statements
 from batchimport.sinks.sql.dialect import ChunkTransaction
 from batchimport.sinks.sql.target import RECORD, Outcomes
@@ -54,7 +61,7 @@ class MysqlTransaction(ChunkTransaction):
 
     def __init__(self, database: Dialect, session: Session, job: JobRecord, target: Target) -> None:
         super().__init__(database, job, target)
-        self.database, self.session, self.job, self.target = database, session, job, target
+        self.session = session
         # Those of this sink's own catalogue.
         self.columns = cast("list[MysqlColumn]", [own for _, own in target.columns])
 
@@ -87,11 +94,11 @@ class MysqlTransaction(ChunkTransaction):
         """
         is_alone = self.target.on_conflict == "update"
         if not self.rows(
-            f"SELECT 1 FROM {self._tables.jobs} WHERE job_id = ? AND epoch = ? "
+            f"SELECT 1 FROM {self.tables.jobs} WHERE job_id = ? AND epoch = ? "
             f"{'FOR UPDATE' if is_alone else 'LOCK IN SHARE MODE'}",
             (self.job.job_id, self.job.epoch),
         ):
-            raise taken_over(self._job)
+            raise taken_over(self.job)
 
     def insert_chunk(self, chunk: Chunk, values: tuple[Any, ...]) -> bool:
         """Insert the ledger row, whose key decides between two attempts at the same chunk.
@@ -111,7 +118,7 @@ class MysqlTransaction(ChunkTransaction):
 
         In two statements: MySQL opens a temporary table, as a dry run has it, once in each.
         """
-        chunks, job_id = self._tables.chunks, self.job.job_id
+        chunks, job_id = self.tables.chunks, self.job.job_id
         before = self.rows(
             f"SELECT lo FROM {chunks} WHERE job_id = ? AND lo <= ? ORDER BY lo DESC LIMIT 1",
             (job_id, chunk.lo),
@@ -247,7 +254,12 @@ class _Rows:
         self._numbers = numbers
         names = self._database.column_list(self._target.table_names)
         self._into = f"INSERT INTO {self._target.name} ({names}) VALUES "
-        self._indexes = self._unique_indexes()
+        self._indexes = {
+            index: list(columns)
+            for index, columns in unique_indexes(
+                self._session.run(f"SHOW INDEX FROM {self._target.name}")
+            ).items()
+        }
         self._refused: Refused = {}
         self._updated = self._ignored = 0
         self._clause, self._notes, self._may_note = "", False, False
@@ -441,14 +453,6 @@ class _Rows:
                 f"INSERT INTO {self._target.keys} ({names}) VALUES {','.join(rows)} "
                 f"ON DUPLICATE KEY UPDATE {record} = GREATEST({record}, VALUES({record}))"
             )
-
-    def _unique_indexes(self) -> dict[str, list[str]]:
-        """Return the columns of each unique index, by its name; expressions are no columns."""
-        found: dict[str, list[str]] = {}
-        for row in self._session.run(f"SHOW INDEX FROM {self._target.name}"):
-            if not row[1]:
-                found.setdefault(row[2], []).append(row[4] or "")
-        return found
 
     def _has_triggers(self) -> bool:
         return bool(

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import threading
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -23,11 +22,9 @@ from batchimport.errors import (
     DataError,
     DestinationLockedError,
     FatalError,
-    JobRunningElsewhereError,
     UsageError,
 )
-from batchimport.model import DRY_RUN
-from batchimport.sinks.base import SinkHints, SinkOptions, table_of, taken_over
+from batchimport.sinks.base import SinkOptions, table_of, taken_over
 from batchimport.sinks.mysql.address import parse
 from batchimport.sinks.mysql.dialect import (
     KEY_CHARACTERS,
@@ -39,17 +36,17 @@ from batchimport.sinks.mysql.dialect import (
     place_of,
     text_of,
     translate,
+    unique_indexes,
 )
 from batchimport.sinks.mysql.rows import MysqlTransaction
-from batchimport.sinks.mysql.session import LOCK_WAIT_SECONDS, Session
+from batchimport.sinks.mysql.session import Session
 from batchimport.sinks.sql import statements
-from batchimport.sinks.sql.connections import Idle
-from batchimport.sinks.sql.ledger import SqlSink
+from batchimport.sinks.sql.server import LOCK_WAIT_SECONDS, ServerSink
 from batchimport.sinks.sql.statements import LEDGER_TABLES
 from batchimport.sinks.sql.target import RECORD
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     from batchimport.model import Job
     from batchimport.schema import Column
@@ -57,7 +54,6 @@ if TYPE_CHECKING:
     from batchimport.sinks.sql.store import SqlClaim
     from batchimport.sinks.sql.target import Rows, Target
 
-WRITERS = 2
 CLAIM_WAIT_SECONDS = 30
 SAME_COLUMN = 1060
 """The server sees no difference between some names, such as those with and without accents."""
@@ -65,58 +61,56 @@ NO_SUCH_TABLE = frozenset({1146, 1049})
 _CHANGING = ("INSERT", "UPDATE", "DELETE")
 
 
-class MysqlSink(SqlSink):
-    """One database; a connection for the job, and one for each chunk that is being stored."""
+class MysqlSink(ServerSink[Session]):
+    """One database of a MySQL or MariaDB server."""
 
     types = TYPES
     names_have_case = False
+    most_columns = 1017  # of InnoDB
     has_transactional_ddl = False
     text: ClassVar[str] = f"{LONG_TEXT} COLLATE utf8mb4_bin"
     key_text: ClassVar[str] = "VARCHAR(128) CHARACTER SET ascii COLLATE ascii_bin"
 
+    driver_error = pymysql.MySQLError
+    _translate = staticmethod(translate)
+
     def __init__(self, address: str, options: SinkOptions = SinkOptions()) -> None:
-        self._dry_run = options.dry_run
-        self._drafts: dict[str, str] = {}
-        super().__init__(options.ledger_schema)
         self._address = parse(address)
-        self._where = self._address.without_password()
+        where = self._address.without_password()
         if not self._address.database and "read_default_file" not in self._address.parameters:
             raise UsageError(
                 "the address names no database",
-                where=f"--to {self._where}",
+                where=f"--to {where}",
                 hint="mysql://user@host/database",
             )
-        self._lock = threading.RLock()
-        self._lock_names: list[str] = []
-        self._idle = Idle(self._connect, lambda session: session.is_open)
+        self._drafts: dict[str, str] = {}
         self._afterwards: list[str] = []
-        self._is_in_transaction = self._has_begun = self._excludes_claims = False
+        self._has_begun = self._excludes_claims = False
         self._side: Session | None = None
-        self._main = self._connect()
-        delivery = "exactly-once"
-        if not self._main.is_durable:
-            delivery += (
-                " unless the server's machine fails (innodb_flush_log_at_trx_commit is not 1)"
-            )
-        self.hints = SinkHints(WRITERS, preferred_records=20_000, delivery=delivery)
+        super().__init__(options, where)
         if self._dry_run:
-            self.hints = SinkHints(1, self.hints.preferred_records, DRY_RUN)
             with self._translated():
                 self._shadow_ledger()
+        elif not self._main.is_durable:
+            delivery = (
+                f"{self.hints.delivery} unless the server's machine fails "
+                "(innodb_flush_log_at_trx_commit is not 1)"
+            )
+            self.hints = replace(self.hints, delivery=delivery)
 
     def _connect(self) -> Session:
-        """Open a connection.
-
-        Raises:
-            DestinationAwayError: If the server cannot be reached.
-            FatalError: If it refuses.
-        """
         try:
             return Session(self._address)
         except pymysql.MySQLError as error:
             raise opening(error, self._address.server, self._where) from error
         except (RuntimeError, OSError) as error:  # a file of certificates, a missing library
             raise UsageError(str(error), where=f"--to {self._where}") from error
+
+    def _is_open(self, connection: Session) -> bool:
+        return connection.is_open
+
+    def _is_alive(self, connection: Session) -> bool:
+        return connection.is_alive()
 
     # -- whose a job is ------------------------------------------------------------------------
 
@@ -137,24 +131,13 @@ class MysqlSink(SqlSink):
                 self._drafts = drafts
             return records
 
-    def claim(
-        self,
-        job: Job,
-        record: JobRecord,
-        owner: str,
-        instead_of: Sequence[JobRecord] = (),
-        check: Callable[[], None] = lambda: None,
-        replay: Mapping[str, Any] | None = None,
-    ) -> SqlClaim:
-        """Make ledger and table ready and take the job with a new epoch."""
-        targets = {job.target_hash(), *(old.target_hash for old in instead_of)}
-        with self._lock:
-            self._lock_names = sorted(self._lock_name(target) for target in targets)
-            with self._job_session() as session:
-                self._take_locks(session)
+    @contextmanager
+    def claiming(self, job: Job, instead_of: Sequence[JobRecord]) -> Iterator[None]:
+        """Lock the targets of a job, and of those that are forgotten for it, for this process."""
+        with self._lock, super().claiming(job, instead_of):
             self._refuse_table(job)
             try:
-                return super().claim(job, record, owner, instead_of, check, replay)
+                yield
             except DataError as error:  # rows that other tables refer to, say
                 raise FatalError(error.message, where=job.table) from error
 
@@ -193,19 +176,9 @@ class MysqlSink(SqlSink):
         place = f"{self.ledger_schema or self._address.database}\n{what}"
         return f"batchimport {hashlib.sha256(place.encode()).hexdigest()[:40]}"
 
-    def _take_locks(self, session: Session) -> None:
-        """Lock the job's target for this process; the server releases it with the connection.
-
-        Raises:
-            JobRunningElsewhereError: If another process holds it.
-        """
-        for name in self._lock_names:
-            if session.run("SELECT GET_LOCK(?, ?)", (name, LOCK_WAIT_SECONDS)) != [(1,)]:
-                raise JobRunningElsewhereError(
-                    "another process is running this job",
-                    where=self._where,
-                    hint="wait for it, or stop it",
-                )
+    def _lock_targets(self, connection: Session, targets: Sequence[str]) -> bool:
+        names = ((self._lock_name(target), LOCK_WAIT_SECONDS) for target in targets)
+        return all(connection.run("SELECT GET_LOCK(?, ?)", name) == [(1,)] for name in names)
 
     # -- tables that are made and removed --------------------------------------------------------
 
@@ -280,7 +253,7 @@ class MysqlSink(SqlSink):
                 where=self._where,
                 hint="run it without --dry-run, with a copy of the table",
             )
-        with self._job_session() as session:
+        with self._job_connection() as session:
             session.run(re.sub(r"^(CREATE|DROP) TABLE", r"\1 TEMPORARY TABLE", statement))
 
     def _close_side(self) -> None:
@@ -386,7 +359,7 @@ class MysqlSink(SqlSink):
 
     def _shown(self, statement: str) -> Rows | None:
         """Return what the server shows of a table; None if there is no such table."""
-        with self._job_session() as session:
+        with self._job_connection() as session:
             try:
                 return session.run(statement)
             except pymysql.MySQLError as error:
@@ -437,12 +410,8 @@ class MysqlSink(SqlSink):
 
     def unique_keys(self, table: str) -> list[frozenset[str]]:
         """Return each set of columns that a unique index of the table is on, as a whole."""
-        keys: dict[str, set[str | None]] = {}
-        for row in self._shown(f"SHOW INDEX FROM {self.name(table)}") or []:
-            if not row[1]:
-                part = row[7]  # of the column, if not all of it
-                keys.setdefault(row[2], set()).add(None if part else row[4])
-        return [frozenset(filter(None, key)) for key in keys.values() if None not in key]
+        indexes = self._unique_indexes(table)
+        return [frozenset(index) for index in indexes if all(index.values())]
 
     def is_unique(self, target: Target) -> bool:
         """Say whether rows of a table may refuse each other; those that the server numbers do not."""
@@ -452,17 +421,17 @@ class MysqlSink(SqlSink):
             for own in self.columns(target.table)
             if own.is_numbered and own.name not in written
         }
-        indexes: dict[str, set[str]] = {}
-        for row in self._shown(f"SHOW INDEX FROM {self.name(target.table)}") or []:
-            if not row[1]:
-                indexes.setdefault(row[2], set()).add(row[4])
-        return any(not names & numbered for names in indexes.values())
+        return any(numbered.isdisjoint(index) for index in self._unique_indexes(target.table))
+
+    def _unique_indexes(self, table: str) -> list[dict[str, bool]]:
+        shown = self._shown(f"SHOW INDEX FROM {self.name(table)}")
+        return list(unique_indexes(shown or []).values())
 
     # -- statements ----------------------------------------------------------------------------
 
     def rows(self, statement: str, values: Sequence[Any] = ()) -> Rows:
         """Run a statement by the connection of the job, and return its rows."""
-        with self._job_session() as session:
+        with self._job_connection() as session:
             is_change = statement.startswith(_CHANGING) or statement.endswith("FOR UPDATE")
             if self._is_in_transaction and is_change and not self._has_begun:
                 # Not before: what is only read would be locked against the making of tables.
@@ -508,7 +477,7 @@ class MysqlSink(SqlSink):
     def _end(self, statement: str) -> None:
         """End the transaction, if it has begun."""
         if self._has_begun:
-            with self._job_session() as session:
+            with self._job_connection() as session:
                 session.run(statement)
         self._is_in_transaction = self._has_begun = False
 
@@ -530,40 +499,10 @@ class MysqlSink(SqlSink):
         self, job: JobRecord, target: Target, seconds: float | None
     ) -> Iterator[MysqlTransaction]:
         """Begin a transaction for one chunk, on a connection of its own."""
-        with self._chunk_session() as session:
+        with self._chunk_connection() as session:
             session.limit_statements(seconds)
             with session.savepoint("chunk") if self._dry_run else session.transaction():
                 yield MysqlTransaction(self, session, job, target)
-
-    @contextmanager
-    def _chunk_session(self) -> Iterator[Session]:
-        """Lend a connection for a chunk."""
-        if self._dry_run:
-            with self._job_session() as main:
-                yield main
-        else:
-            with self._translated(), self._idle.lend() as session:
-                yield session
-
-    @contextmanager
-    def _job_session(self) -> Iterator[Session]:
-        """Lend the connection of the job; outside a transaction it is renewed if it broke."""
-        with self._lock, self._translated():
-            if not (self._is_in_transaction or self._dry_run) and not self._main.is_alive():
-                self._main = self._connect()
-                self._take_locks(self._main)
-            yield self._main
-
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except pymysql.MySQLError as error:
-            raise translate(error, self._where) from error
-
-    def close(self) -> None:
-        """Close all connections that are not in use."""
-        self._idle.close(self._main, self._lock)
 
 
 def _draft_of(table: str, job_id: str) -> str:

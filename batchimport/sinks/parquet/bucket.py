@@ -12,6 +12,9 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+import obstore
+from obstore import exceptions
+
 from batchimport.errors import BatchImportError, DestinationAwayError, UsageError
 from batchimport.object_store import connect, errors, parse, translate
 
@@ -58,8 +61,6 @@ class Bucket:
 
     def objects(self, folder: str = "") -> dict[str, Any]:
         """Return what is known of the objects right below the prefix, or in a folder there, by name."""
-        import obstore  # noqa: PLC0415 - an extra
-
         place = f"{self._prefix}{folder}".rstrip("/")
         with self._translated():
             found = obstore.list_with_delimiter(self._store, place or None)["objects"]
@@ -67,8 +68,6 @@ class Bucket:
 
     def objects_after(self, name: str) -> dict[str, Any]:
         """Return what is known of the next objects after a name: a page of them."""
-        import obstore  # noqa: PLC0415 - an extra
-
         place, after = self._prefix.rstrip("/") or None, self._prefix + name
         with self._translated():
             pages = obstore.list(self._store, prefix=place, offset=after, chunk_size=PAGE)
@@ -84,8 +83,6 @@ class Bucket:
         Args:
             known: What it was before; it is not sent again if it is still that.
         """
-        import obstore  # noqa: PLC0415 - an extra
-
         options = {"if_none_match": known[1]["e_tag"]} if known and "e_tag" in known[1] else None
         try:
             with self._translated():
@@ -93,13 +90,11 @@ class Bucket:
                 return bytes(found.bytes()), _version(found.meta)
         except FileNotFoundError:
             return None
-        except obstore.exceptions.NotModifiedError:
+        except exceptions.NotModifiedError:
             return known
 
     def part_of(self, name: str, lo: int, hi: int) -> bytes | None:
         """Return the bytes `[lo, hi)` of an object; None if there is none."""
-        import obstore  # noqa: PLC0415 - an extra
-
         try:
             with self._translated():
                 return bytes(obstore.get_range(self._store, self._prefix + name, start=lo, end=hi))
@@ -121,13 +116,11 @@ class Bucket:
         self._put(name, data, "overwrite")
 
     def _put(self, name: str, data: bytes, mode: Any) -> Version | None:
-        import obstore  # noqa: PLC0415 - an extra
-
         path = self._prefix + name
         try:
             with self._translated():
                 found = obstore.put(self._store, path, data, mode=mode, use_multipart=False)
-        except (obstore.exceptions.AlreadyExistsError, obstore.exceptions.PreconditionError):
+        except (exceptions.AlreadyExistsError, exceptions.PreconditionError):
             return None
         except FileNotFoundError as error:
             if isinstance(mode, dict):
@@ -137,8 +130,6 @@ class Bucket:
 
     def delete(self, names: Iterable[str]) -> None:
         """Remove objects; it does not matter whether they are there."""
-        import obstore  # noqa: PLC0415 - an extra
-
         paths = [self._prefix + name for name in names]
         if paths:
             with self._translated():
@@ -169,8 +160,6 @@ class Bucket:
         Raises:
             UsageError: If not.
         """
-        from obstore import exceptions  # noqa: PLC0415 - an extra
-
         reason = ""
         for _ in range(CHECKS):
             name = f"{folder}/{_PROBE}{uuid.uuid4().hex}.parquet"
@@ -216,8 +205,6 @@ class Bucket:
     @contextmanager
     def _translated(self) -> Iterator[None]:
         """Raise our errors for those of obstore, but for what the callers expect."""
-        from obstore import exceptions  # noqa: PLC0415 - an extra
-
         try:
             yield
         except (

@@ -31,7 +31,7 @@ import polars as pl
 from batchimport.errors import FatalError
 from batchimport.sinks.base import taken_over
 from batchimport.sinks.parquet.columns import NO_COLUMNS
-from batchimport.sinks.parquet.ledger import CHUNK, JOB_NAMES, rejects_in
+from batchimport.sinks.parquet.ledger import CHUNK, JOB_NAMES, no_row, rejects_in
 from batchimport.sinks.sql import statements
 
 if TYPE_CHECKING:
@@ -327,11 +327,7 @@ class BucketLedger:
             FatalError: If its footer has none.
         """
         if CHUNK not in footer:
-            raise FatalError(
-                "its footer has no row of the ledger",
-                where=self.bucket.where(part.name),
-                hint="was it written by another program? Remove it, then run again",
-            )
+            raise no_row(self.bucket.where(part.name))
         return statements.committed(json.loads(footer[CHUNK]))
 
     def rejects(self, job_id: str, within: Chunk | None = None) -> Iterator[Reject]:
@@ -429,16 +425,6 @@ def parquet(frame: pl.DataFrame, facts: dict[str, str]) -> bytes:
 def without_rows(schema: Schema, facts: dict[str, str]) -> bytes:
     """Return a Parquet file that has only columns and a footer."""
     return parquet(pl.DataFrame(schema=schema), facts)
-
-
-def new_row(record: JobRecord, table: str, owner: str, at: str = "") -> dict[str, Any]:
-    """Return the row of a job by the names of its columns.
-
-    Args:
-        at: When it was last changed; now if empty.
-    """
-    values = statements.job_values(record, table, owner, at or statements.now())
-    return dict(zip(JOB_NAMES, values, strict=True))
 
 
 def _stamp(meta: Any) -> str:

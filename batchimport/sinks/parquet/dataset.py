@@ -10,13 +10,16 @@ import polars as pl
 
 from batchimport.errors import UsageError
 from batchimport.sinks.base import SinkHints
+from batchimport.sinks.parquet.columns import as_stored
+from batchimport.sinks.sql import statements
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from contextlib import AbstractContextManager
 
-    from batchimport.model import Job
-    from batchimport.sinks.base import JobRecord
+    from batchimport.model import ChunkResult, Job, Reject
+    from batchimport.schema import Column
+    from batchimport.sinks.base import JobRecord, StoreRequest
     from batchimport.sinks.parquet.columns import Schema
 
 
@@ -53,7 +56,7 @@ class Dataset(ABC):
 
     def previewed(self, job: Job) -> AbstractContextManager[None]:
         """Refuse what only databases can do, before anything is read."""
-        refuse_sql(job)
+        refuse_for_files(job)
         return nullcontext()
 
     def analyze_for(self, job: Job) -> None:
@@ -77,8 +80,21 @@ class Dataset(ABC):
         return frozenset(name.lower() for name, dtype in schema.items() if dtype == pl.String)
 
 
-def refuse_keys(job: Job) -> None:
-    """Refuse what needs an index.
+def judge(
+    request: StoreRequest, columns: Sequence[Column], schema: Schema
+) -> tuple[pl.DataFrame, list[Reject], ChunkResult]:
+    """Return a chunk's rows as the dataset has them, the rejects of all stages, and the result.
+
+    Args:
+        columns: Those of the job; `schema` has those of the dataset.
+    """
+    frame, refused = as_stored(request.frame, columns, schema)
+    rejects = [*request.rejects, *(request.rejecter(*each) for each in sorted(refused.items()))]
+    return frame, rejects, statements.outcome(request, rejects, len(refused))
+
+
+def refuse_for_files(job: Job) -> None:
+    """Refuse what needs an index or SQL.
 
     Raises:
         UsageError: If the job asks for it.
@@ -89,14 +105,6 @@ def refuse_keys(job: Job) -> None:
             where="--key" if job.key else f"--on-conflict {job.on_conflict}",
             hint="leave it out, or import into a database",
         )
-
-
-def refuse_sql(job: Job) -> None:
-    """Refuse what needs SQL.
-
-    Raises:
-        UsageError: If the job asks for it.
-    """
     given = {
         "--before-sql": job.before_sql is not None,
         "--after-sql": job.after_sql is not None,

@@ -56,13 +56,8 @@ class ParquetLedger:
     def write_job(
         self, record: JobRecord, table: str, owner: str, schema: Schema, *, at: str = ""
     ) -> None:
-        """Write a job's own file, over the one that is there.
-
-        Args:
-            at: When it was last changed; now if empty.
-        """
-        values = statements.job_values(record, table, owner, at or statements.now())
-        row = dict(zip(JOB_NAMES, values, strict=True))
+        """Write a job's own file, over the one that is there."""
+        row = new_row(record, table, owner, at)
         path = self.folder.job_path(record.job_id)
         self.folder.put(path, pl.DataFrame(schema=schema), {JOB: json.dumps(row)})
 
@@ -98,35 +93,42 @@ class ParquetLedger:
         if self.folder.job_path(job_id).exists():
             self.folder.remove(self.folder.job_path(job_id))
 
-    def forget(self, record: JobRecord, *, completely: bool) -> None:
+    def forget(self, record: JobRecord, *, completely: bool) -> int:
         """Remove the rejects of a job, and what its own file knows of it; rows stay where they are.
 
         Its parts say what they hold until it is forgotten completely: then they get another name, of
         which there is no job. Killed over it, the job is forgotten, and this may be done again.
+
+        Returns:
+            The number of rejects.
         """
         if record.state != FORGOTTEN:
             path = self.folder.job_path(record.job_id)
             schema = self.folder.schema(path)
             table = str(record.configuration["table"])
             self.write_job(record.forgotten(), table, "", schema, at=record.updated_at)
-        self.remove_rejects(record.job_id, keeps_digests=not completely)
+        rejects = self.remove_rejects(record.job_id, keeps_digests=not completely)
         failpoints.reach("after-forgetting")
         if completely:
             self._rename_parts(record)
             self.folder.remove(self.folder.job_path(record.job_id))
+        return rejects
 
-    def remove_rejects(self, job_id: str, *, keeps_digests: bool = True) -> None:
-        """Write the parts of a job again without their rejects, one after the other."""
+    def remove_rejects(self, job_id: str, *, keeps_digests: bool = True) -> int:
+        """Write the parts of a job again without their rejects; return how many they were."""
+        count = 0
         for part in self.folder.parts(job_id):
             footer = self.footer(part)
             if keeps_digests and REJECTS not in footer:
                 continue
+            count += len(rejects_in(footer))
             row = json.loads(footer[CHUNK])
             if not keeps_digests:
                 row[_CHUNK_NAMES.index("digest")] = ""
             path = self.folder.path / part.name
             self.folder.put(path, self.folder.frame(path), {CHUNK: json.dumps(row)})
             failpoints.reach("during-removal")
+        return count
 
     def set_aside(self, record: JobRecord) -> None:
         """Give a forgotten job another id, since a new job has its own; may be done again."""
@@ -180,12 +182,27 @@ class ParquetLedger:
         path = self.folder.path / part.name
         footer = self.folder.footer(path)
         if CHUNK not in footer:
-            raise FatalError(
-                "its footer has no row of the ledger",
-                where=self.folder.where(path),
-                hint="was it written by another program? Remove it, then run again",
-            )
+            raise no_row(self.folder.where(path))
         return footer
+
+
+def no_row(where: str) -> FatalError:
+    """Return the error for a part whose footer has no row of the ledger."""
+    return FatalError(
+        "its footer has no row of the ledger",
+        where=where,
+        hint="was it written by another program? Remove it, then run again",
+    )
+
+
+def new_row(record: JobRecord, table: str, owner: str, at: str = "") -> dict[str, Any]:
+    """Return the row of a job by the names of its columns.
+
+    Args:
+        at: When it was last changed; now if empty.
+    """
+    values = statements.job_values(record, table, owner, at or statements.now())
+    return dict(zip(JOB_NAMES, values, strict=True))
 
 
 def replayed(

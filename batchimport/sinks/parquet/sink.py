@@ -27,13 +27,13 @@ from batchimport.sinks.base import (
     SinkOptions,
     claimed_again,
 )
-from batchimport.sinks.parquet.columns import NO_COLUMNS, as_stored, common_schema, schema_for
+from batchimport.sinks.parquet.columns import NO_COLUMNS, common_schema, schema_for
 from batchimport.sinks.parquet.dataset import (
     Dataset,
     foreign_file,
     hints_of,
-    refuse_keys,
-    refuse_sql,
+    judge,
+    refuse_for_files,
 )
 from batchimport.sinks.parquet.folder import Folder, Part, Scratch
 from batchimport.sinks.parquet.ledger import ParquetLedger, part_footer, replayed
@@ -136,8 +136,7 @@ class ParquetSink(Dataset):
         replay: Mapping[str, Any] | None = None,
     ) -> ParquetClaim:
         """Make the directory ready and take the job with a new epoch."""
-        refuse_keys(job)
-        refuse_sql(job)
+        refuse_for_files(job)
         with self._folder.locked():
             check()
             self._folder.tidy()
@@ -235,17 +234,13 @@ class ParquetSink(Dataset):
         """Remove the rejects of a completed job, and what its own file knows of it."""
         with self._folder.locked():
             self._ledger.hold(record)
-            rejects = sum(1 for _ in self._ledger.rejects(record.job_id))
-            self._ledger.forget(record, completely=completely)
-        return Removed(rejects=rejects)
+            return Removed(rejects=self._ledger.forget(record, completely=completely))
 
     def remove_rejects(self, record: JobRecord) -> int:
         """Remove the rejects of a job; return how many they were."""
         with self._folder.locked():
             self._ledger.hold(record)
-            rejects = sum(1 for _ in self._ledger.rejects(record.job_id))
-            self._ledger.remove_rejects(record.job_id)
-        return rejects
+            return self._ledger.remove_rejects(record.job_id)
 
     # -- the dataset --------------------------------------------------------------------------
 
@@ -316,9 +311,7 @@ class ParquetClaim:
     def store(self, request: StoreRequest) -> ChunkResult:
         """Commit rows, ledger row and rejects as one file, or nothing of them."""
         job, chunk = self.record, request.chunk
-        frame, refused = as_stored(request.frame, job.columns, self._schema)
-        rejects = [*request.rejects, *(request.rejecter(*each) for each in sorted(refused.items()))]
-        result = statements.outcome(request, rejects, len(refused))
+        frame, rejects, result = judge(request, job.columns, self._schema)
         if request.replayed:
             return self._replay(request, frame, rejects, result)
         row = statements.chunk_values(job.job_id, request, result, job.epoch)

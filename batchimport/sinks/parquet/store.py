@@ -33,20 +33,26 @@ from batchimport.sinks.parquet.bucket_ledger import (
     Entry,
     announced_part,
     in_parallel,
-    new_row,
     parquet,
     part_of,
     without_rows,
 )
-from batchimport.sinks.parquet.columns import NO_COLUMNS, as_stored, common_schema, schema_for
+from batchimport.sinks.parquet.columns import NO_COLUMNS, common_schema, schema_for
 from batchimport.sinks.parquet.dataset import (
     Dataset,
     foreign_file,
     hints_of,
-    refuse_keys,
-    refuse_sql,
+    judge,
+    refuse_for_files,
 )
-from batchimport.sinks.parquet.ledger import CHUNK, REJECTS, part_footer, rejects_in, replayed
+from batchimport.sinks.parquet.ledger import (
+    CHUNK,
+    REJECTS,
+    new_row,
+    part_footer,
+    rejects_in,
+    replayed,
+)
 from batchimport.sinks.sql import statements
 
 if TYPE_CHECKING:
@@ -154,8 +160,7 @@ class StoreSink(Dataset):
         replay: Mapping[str, Any] | None = None,
     ) -> StoreClaim:
         """Take the job with a new epoch, then remove what is left of forgotten ones."""
-        refuse_keys(job)
-        refuse_sql(job)
+        refuse_for_files(job)
         _refuse_atomic(job)
         if not self._is_checked:
             columns = self._ledger.jobs().columns
@@ -314,7 +319,6 @@ class StoreSink(Dataset):
 
         Its parts stay as they are: no later job takes them for its own, since they have other tokens.
         """
-        rejects = sum(1 for _ in self._ledger.rejects(record.job_id))
 
         def forget(jobs: Jobs) -> bool:
             entry = jobs.held(record)
@@ -328,7 +332,7 @@ class StoreSink(Dataset):
             return jobs.entries.pop(record.job_id, None) is not None
 
         self._ledger.change(forget)
-        self._strip(record.job_id)
+        rejects = self._strip(record.job_id)
         failpoints.reach("after-forgetting")
         if completely:
             self._ledger.change(remove)
@@ -409,9 +413,7 @@ class StoreClaim:
         """Commit rows, ledger row and rejects as one object, or nothing of them."""
         job, chunk = self.record, request.chunk
         entry, schema = self._place or self._held()
-        frame, refused = as_stored(request.frame, job.columns, schema)
-        rejects = [*request.rejects, *(request.rejecter(*each) for each in sorted(refused.items()))]
-        result = statements.outcome(request, rejects, len(refused))
+        frame, rejects, result = judge(request, job.columns, schema)
         known = self._ledger.overlapping(entry, chunk)
         if request.replayed:
             return self._replay(request, known, frame, rejects, result)

@@ -87,7 +87,7 @@ def translate(error: psycopg.Error, where: str) -> BatchImportError:
     state = error.sqlstate or ""
     message = (error.diag.message_primary or str(error)).strip().splitlines()
     text = message[0] if message else type(error).__name__
-    if state.startswith(_DATA):
+    if state.startswith(_DATA) and state != "54011":  # too many columns
         return DataError(text)
     is_lost = not state and isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
     if is_lost or (state and state.startswith(_AWAY)):

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 import psycopg
 
-from batchimport.errors import FatalError, JobRunningElsewhereError
-from batchimport.model import DRY_RUN
-from batchimport.sinks.address import parse_postgres, redact
-from batchimport.sinks.base import SinkHints, SinkOptions
+from batchimport.errors import FatalError
+from batchimport.sinks.base import SinkOptions
+from batchimport.sinks.postgres.address import parse, redact
 from batchimport.sinks.postgres.dialect import (
     CATALOGUE,
     FOREIGN_KEYS,
@@ -28,21 +27,15 @@ from batchimport.sinks.postgres.dialect import (
 )
 from batchimport.sinks.postgres.rows import PostgresTransaction, run
 from batchimport.sinks.sql.circles import ForeignKey
-from batchimport.sinks.sql.connections import Idle
-from batchimport.sinks.sql.ledger import SqlSink
+from batchimport.sinks.sql.server import LOCK_WAIT_SECONDS, ServerSink
 from batchimport.sinks.sql.statements import quote
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
-    from batchimport.model import Job
     from batchimport.sinks.base import JobRecord
-    from batchimport.sinks.sql.store import SqlClaim
     from batchimport.sinks.sql.target import Rows, Target
 
-WRITERS = 2
-LOCK_WAIT_SECONDS = 5
-"""The server may take this long to notice that a killed client is gone."""
 _CONNECTION = {
     "application_name": "batchimport",
     "connect_timeout": 10,
@@ -70,37 +63,27 @@ chunks have a limit of their own. A commit is on disk when it returns, a time wi
 locks of a client that fell silent are released after a minute, not after two hours."""
 
 
-class PostgresSink(SqlSink):
-    """One database; a connection for the job, and one for each chunk that is being stored."""
+class PostgresSink(ServerSink[psycopg.Connection]):
+    """One database of a PostgreSQL server."""
 
     types = TYPES
     longest_name = 63
+    most_columns = 1598  # and two of the table in which refused rows are found
     emptying = "TRUNCATE"
     adding = "ADD COLUMN IF NOT EXISTS"
 
+    driver_error = psycopg.Error
+    _translate = staticmethod(translate)
+
     def __init__(self, address: str, options: SinkOptions = SinkOptions()) -> None:
-        super().__init__(options.ledger_schema)
-        self.hints = SinkHints(writers=WRITERS, preferred_records=20_000)
-        self._address, self._where = address, redact(address)
-        self._lock = threading.RLock()
-        self._lock_keys: list[int] = []
-        self._idle = Idle(self._connect, lambda connection: not connection.closed)
-        self._dry_run = self._is_in_transaction = options.dry_run
-        if self._dry_run:
-            self.hints = SinkHints(1, self.hints.preferred_records, DRY_RUN)
-        self._main = self._connect()
+        self._address = address
+        super().__init__(options, redact(address))
         if self._dry_run:
             with self._translated():
                 self._main.execute("BEGIN")
 
     def _connect(self) -> psycopg.Connection:
-        """Open a connection.
-
-        Raises:
-            DestinationAwayError: If the server cannot be reached, or refuses.
-            UsageError: If the address cannot be read.
-        """
-        given = parse_postgres(self._address)
+        given = parse(self._address)
         try:
             defaults: dict[str, Any] = {
                 name: value for name, value in _CONNECTION.items() if name not in given
@@ -111,23 +94,17 @@ class PostgresSink(SqlSink):
             raise opening(error, self._address, self._where) from error
         return connection
 
-    # -- whose a job is -----------------------------------------------------------------------
+    def _is_open(self, connection: psycopg.Connection) -> bool:
+        return not connection.closed
 
-    def claim(
-        self,
-        job: Job,
-        record: JobRecord,
-        owner: str,
-        instead_of: Sequence[JobRecord] = (),
-        check: Callable[[], None] = lambda: None,
-        replay: Mapping[str, Any] | None = None,
-    ) -> SqlClaim:
-        """Make ledger and table ready and take the job with a new epoch."""
-        targets = {job.target_hash(), *(old.target_hash for old in instead_of)}
-        self._lock_keys = sorted(map(_lock_key, targets))
-        with self._job_connection() as connection:
-            self._take_locks(connection)
-        return super().claim(job, record, owner, instead_of, check, replay)
+    def _is_alive(self, connection: psycopg.Connection) -> bool:
+        try:
+            connection.execute("SELECT 1")
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    # -- whose a job is -----------------------------------------------------------------------
 
     def exclude_claims(self) -> None:
         """Let one claim at a time into the database, also while its ledger is not there yet."""
@@ -136,23 +113,15 @@ class PostgresSink(SqlSink):
         # when it opens a table: else the next `to_regclass` would not find their ledger.
         self.rows("SELECT 1 FROM pg_class LIMIT 1")
 
-    def _take_locks(self, connection: psycopg.Connection) -> None:
-        """Lock the job's target for this process; the server releases it with the connection.
-
-        Raises:
-            JobRunningElsewhereError: If another process holds it.
-        """
+    def _lock_targets(self, connection: psycopg.Connection, targets: Sequence[str]) -> bool:
         run(connection, f"SET lock_timeout = '{LOCK_WAIT_SECONDS}s'")
         try:
-            for key in self._lock_keys:
-                run(connection, "SELECT pg_advisory_lock(?)", (key,))
-        except psycopg.errors.LockNotAvailable as error:
-            raise JobRunningElsewhereError(
-                "another process is running this job",
-                where=self._where,
-                hint="wait for it, or stop it",
-            ) from error
+            for target in targets:
+                run(connection, "SELECT pg_advisory_lock(?)", (_lock_key(target),))
+        except psycopg.errors.LockNotAvailable:
+            return False
         run(connection, "RESET lock_timeout")  # to what the address, the role or the database set
+        return True
 
     def create_ledger(self) -> None:
         """Create the ledger's tables, and their schema."""
@@ -254,50 +223,13 @@ class PostgresSink(SqlSink):
         self, job: JobRecord, target: Target, seconds: float | None
     ) -> Iterator[PostgresTransaction]:
         """Begin a transaction for one chunk, on a connection of its own."""
-        with self._connection() as connection, connection.transaction():
+        with self._chunk_connection() as connection, connection.transaction():
             if seconds is not None:
                 milliseconds = max(1, seconds * 1000)
                 run(connection, f"SET LOCAL statement_timeout = {milliseconds:.0f}")
             # A constraint that is checked at the commit would not say which row breaks it.
             run(connection, "SET CONSTRAINTS ALL IMMEDIATE")
             yield PostgresTransaction(self, connection, job, target)
-
-    @contextmanager
-    def _connection(self) -> Iterator[psycopg.Connection]:
-        """Lend a connection for a chunk."""
-        if self._dry_run:
-            with self._job_connection() as main:
-                yield main
-        else:
-            with self._translated(), self._idle.lend() as connection:
-                yield connection
-
-    @contextmanager
-    def _job_connection(self) -> Iterator[psycopg.Connection]:
-        """Lend the connection of the job; outside a transaction it is renewed if it broke."""
-        with self._lock, self._translated():
-            if not self._is_in_transaction:  # half of one must not run on another connection
-                self._revive()
-            yield self._main
-
-    def _revive(self) -> None:
-        try:
-            self._main.execute("SELECT 1")
-        except psycopg.OperationalError:
-            self._main = self._connect()
-            if self._lock_keys:
-                self._take_locks(self._main)
-
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except psycopg.Error as error:
-            raise translate(error, self._where) from error
-
-    def close(self) -> None:
-        """Close all connections that are not in use."""
-        self._idle.close(self._main, self._lock)
 
 
 _CLAIMS = 0x6261746368696D70

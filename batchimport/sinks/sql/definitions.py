@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from batchimport.sinks.sql.dialect import Dialect
 
 _NAME = r"""(?:"(?:[^"]|"")*"|`(?:[^`]|``)*`|\[[^\]]*\]|'(?:[^']|'')*'|[^\s("'`\[.;]+)"""
 _PATH = rf"{_NAME}(?:\s*\.\s*{_NAME})*"
@@ -11,6 +17,21 @@ _INDEX = re.compile(
     rf"\s*CREATE\s+UNIQUE\s+INDEX\s+(?:IF\s+NOT\s+EXISTS\s+)?{_PATH}\s+ON\s+{_PATH}",
     re.IGNORECASE,
 )
+
+
+def create_like(database: Dialect, definitions: Sequence[str], other: str) -> None:
+    """Create an empty table with the columns, constraints and unique indexes of another one.
+
+    Args:
+        definitions: Of the other table, and then of its indexes.
+        other: The name of the new table.
+    """
+    name = other.rpartition(".")[2] if database.has_schemas else other
+    database.run(table_named(definitions[0], database.name(other)))
+    for number, definition in enumerate(definitions[1:]):
+        index = index_on(definition, database.quote(f"{name}_{number}"), database.name(other))
+        if index is not None:
+            database.run(index)
 
 
 def table_named(definition: str, name: str) -> str:

@@ -160,7 +160,7 @@ class SqlSink(Dialect):
         if job.after_sql is not None:
             script.statements_of(job.after_sql, "--after-sql")  # refused before anything is changed
         surplus: int | None = 0
-        with self.transaction():
+        with self.claiming(job, instead_of), self.transaction():
             self.exclude_claims()
             check()
             if not self._has_ledger():

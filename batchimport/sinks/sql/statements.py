@@ -115,14 +115,6 @@ def marks(values: Sequence[Any]) -> str:
     return ", ".join("?" * len(values))
 
 
-def heartbeat(jobs: str) -> str:
-    """Return the statement that writes a job's heartbeat and returns a row, if its epoch is as given.
-
-    The write locks the job's row until the transaction ends. Parameters: time, job id, epoch.
-    """
-    return f"UPDATE {jobs} SET heartbeat_at = ? WHERE job_id = ? AND epoch = ? RETURNING 1"
-
-
 def overlapping(
     chunks: str, job_id: str, chunk: Chunk, columns: str = CHUNK_COLUMNS
 ) -> tuple[str, tuple[Any, ...]]:

@@ -5,7 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from batchimport.errors import BatchImportError, TransientError, UsageError, did_you_mean
+from batchimport.errors import (
+    BatchImportError,
+    DataError,
+    TransientError,
+    UsageError,
+    did_you_mean,
+    hint_for,
+)
 from batchimport.model import EXTRA_COLUMN
 from batchimport.schema import Column
 from batchimport.sinks.sql.target import Target
@@ -33,6 +40,8 @@ def prepare_table(database: Dialect, job: Job, columns: Sequence[Column]) -> int
     if not columns:  # an empty source
         return _empty_table(database, job)
     _refuse_shared(database, job.table, [column.name for column in columns])
+    if job.if_exists == "replace":  # before it is dropped, which some databases cannot undo
+        _refuse_too_many(database, job.table, len(columns))
     exists, name = database.exists(job.table), database.name(job.table)
     if exists and job.if_exists == "fail":
         raise exists_already(job)
@@ -156,12 +165,13 @@ def with_columns(database: Dialect, target: Target, columns: Sequence[Column]) -
 
 def _add_columns(database: Dialect, table: str, columns: Sequence[Column]) -> None:
     known = _by_name(database, table)
-    for column in columns:
-        if database.folded(column.name) not in known:
-            database.run(
-                f"ALTER TABLE {database.name(table)} {database.adding} {database.quote(column.name)} "
-                f"{database.types[column.kind]}"
-            )
+    new = [column for column in columns if database.folded(column.name) not in known]
+    _refuse_too_many(database, table, len(known) + len(new))
+    for column in new:
+        database.run(
+            f"ALTER TABLE {database.name(table)} {database.adding} {database.quote(column.name)} "
+            f"{database.types[column.kind]}"
+        )
 
 
 def match_columns(
@@ -225,6 +235,23 @@ def _refuse_long_name(database: Dialect, table: str) -> None:
             )
 
 
+_FEWER = (
+    "import some of them (--columns id,name), or name those that get a column in a --schema: the others "
+    "are kept in one, _extra; or choose another --to"
+)
+
+
+def _refuse_too_many(database: Dialect, table: str, columns: int) -> None:
+    """Refuse a table that would have more columns than the database takes."""
+    if database.most_columns is not None and columns > database.most_columns:
+        raise UsageError(
+            f"{columns:,} columns are more than a table of this database can have "
+            f"({database.most_columns:,})",
+            where=table,
+            hint=_FEWER,
+        )
+
+
 def _refuse_shared(database: Dialect, table: str, names: Sequence[str]) -> None:
     """Refuse names that the database takes for one."""
     seen: dict[str, str] = {}
@@ -266,6 +293,7 @@ def demands(job: Job, columns: Sequence[Column]) -> list[str]:
 
 
 def _create_table(database: Dialect, job: Job, columns: Sequence[Column]) -> None:
+    _refuse_too_many(database, job.table, len(columns))
     key, filled = constraints_of(job, columns)
     lines = [
         f"{database.quote(column.name)} {database.column_type(column, is_key=column.name in key)}"
@@ -274,15 +302,21 @@ def _create_table(database: Dialect, job: Job, columns: Sequence[Column]) -> Non
     ]
     if key:
         lines.append(f"PRIMARY KEY ({database.column_list(key)})")
-    database.run(f"CREATE TABLE {database.name(job.table)} ({', '.join(lines)})")
+    try:
+        database.run(f"CREATE TABLE {database.name(job.table)} ({', '.join(lines)})")
+    except DataError as error:  # there is no row: all columns together are too wide for one
+        raise UsageError(
+            f"a table of {len(columns):,} columns cannot be made: {error.message}",
+            where=job.table,
+            hint=_FEWER,
+        ) from error
 
 
 def _check_key(database: Dialect, job: Job, columns: Sequence[Column]) -> None:
     unknown = [key for key in job.key if key not in {column.name for column in columns}]
     if unknown:
         known = [column.name for column in columns]
-        near = did_you_mean(unknown[0], known)
-        hint = f"did you mean {near}?" if near else f"columns: {', '.join(known[:20])}"
+        hint = hint_for(unknown[0], known, f"columns: {', '.join(known[:20])}")
         raise UsageError(f"no such column: {', '.join(unknown)}", where="--key", hint=hint)
     names = {column.name: own.name for column, own in match_columns(database, job, columns)}
     _refuse_missing(job.table, [name for name in job.key if name not in names], list(names))

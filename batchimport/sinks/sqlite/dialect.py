@@ -49,10 +49,6 @@ _FATAL = {
         "the disk does not take what SQLite writes",
         "make room or check the disk, then run the same command again",
     ),
-    "too many columns": (
-        "the table would have more columns than SQLite allows (2,000)",
-        "name those to keep in a --schema: the others are kept in _extra; or choose another --to",
-    ),
     "unable to open": (
         "the database cannot be opened",
         "check its directory, and the limit of open files (ulimit -n)",

@@ -16,7 +16,7 @@ from batchimport.model import ABSENT, FieldError
 from batchimport.sinks.sql.dialect import ChunkTransaction
 from batchimport.sinks.sql.statements import column_list, marks, quote
 from batchimport.sinks.sql.target import RECORD, Outcomes
-from batchimport.sinks.sqlite.dialect import FOREIGN_KEYS, field_error, is_conflict_in, text_literal
+from batchimport.sinks.sqlite.dialect import field_error, is_conflict_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -82,7 +82,7 @@ class SqliteTransaction(ChunkTransaction):
         self, database: Dialect, job: JobRecord, target: Target, connection: Connection
     ) -> None:
         super().__init__(database, job, target)
-        self.connection, self.target = connection, target
+        self.connection = connection
         self.table = _Table.of(
             self.rows(
                 "SELECT type, sql FROM sqlite_schema WHERE sql IS NOT NULL "
@@ -111,7 +111,7 @@ class SqliteTransaction(ChunkTransaction):
 
     def store_rows(self, frame: pl.DataFrame, offset: int) -> Outcomes:
         """Store all rows that the table takes."""
-        target = self._target
+        target = self.target
         names = dict(zip(target.frame_names, target.table_names, strict=True))
         numbers = self.numbers(frame, offset)
         absent = target.absent_in(frame)
@@ -137,7 +137,7 @@ class SqliteTransaction(ChunkTransaction):
 
     def insert_together(self, frame: pl.DataFrame) -> bool:
         """Insert rows that refer to one another, before which foreign keys are not checked."""
-        statement = _insert(self._target.name, frame.columns)
+        statement = _insert(self.target.name, frame.columns)
         statement = statement.replace("INSERT", "INSERT OR ABORT", 1)
         self.run("PRAGMA defer_foreign_keys=ON")
         stored = self.connection.select_many(f"{statement} RETURNING 1", frame)
@@ -146,7 +146,7 @@ class SqliteTransaction(ChunkTransaction):
         return is_whole
 
     def _store(self, frame: pl.DataFrame, numbers: pl.Series) -> Outcomes:
-        target = self._target
+        target = self.target
         if target.on_conflict == "update":
             return self._upsert(frame, numbers)
         statement = _insert(target.name, frame.columns)
@@ -165,43 +165,22 @@ class SqliteTransaction(ChunkTransaction):
     def _upsert(self, frame: pl.DataFrame, numbers: pl.Series) -> Outcomes:
         """Insert rows or update those of the same key, unless a later record has written it.
 
-        Where a record lacks a key, the row keeps what is there: that is inserted again, so that a
-        column that must not be null is not. The table of keys gets those of the chunk that the table has. The ones that are new to it
+        The table of keys gets those of the chunk that the table has. The ones that are new to it
         afterwards were inserted.
         """
-        key, keys = self._target.key, self._target.keys
-        names = self._target.table_names
-        written = [name for name in names if name not in key] or key
-        changes = ", ".join(f"{quote(name)} = excluded.{quote(name)}" for name in written)
-        same = " AND ".join(f"k.{quote(name)} = excluded.{quote(name)}" for name in key)
+        key, keys = self.target.key, self.target.keys
         given = " AND ".join(f"{quote(name)} = ?" for name in key)
         record = quote(RECORD)
         frame = frame.with_columns(numbers)
-        place = {name: at for at, name in enumerate(frame.columns, 1)}
-        this = " AND ".join(f"{quote(name)} = ?{place[name]}" for name in key)
-        values = ", ".join(
-            f"CASE WHEN ?{place[ABSENT + name]} THEN (SELECT {quote(name)} FROM {self._target.name} "
-            f"WHERE {this}) ELSE ?{place[name]} END"
-            if ABSENT + name in place
-            else f"?{place[name]}"
-            for name in names
-        )
 
         def remember_those_there() -> None:
             self.connection.run_many(
-                f"INSERT INTO {keys} SELECT {column_list(key)}, -1 FROM {self._target.name} "
+                f"INSERT INTO {keys} SELECT {column_list(key)}, -1 FROM {self.target.name} "
                 f"WHERE {given} ON CONFLICT DO NOTHING",
                 frame.select(key).drop_nulls(),
             )
 
-        rows = _Rows(
-            self,
-            f"INSERT INTO {self._target.name} ({column_list(names)}) VALUES ({values}) "
-            f"ON CONFLICT ({column_list(key)}) DO UPDATE SET {changes} WHERE "
-            f"coalesce((SELECT {record} FROM {keys} AS k WHERE {same}), -1) < ?{place[RECORD]}",
-            frame,
-            remember_those_there,
-        )
+        rows = _Rows(self, self._upsert_statement(frame.columns), frame, remember_those_there)
         remember_those_there()
         rows.isolate()
         places = pl.int_range(pl.len(), dtype=pl.Int64)
@@ -216,34 +195,53 @@ class SqliteTransaction(ChunkTransaction):
         )
         return Outcomes(rows.refused, stored.height - inserted, 0, len(rows.skipped))
 
+    def _upsert_statement(self, parameters: Sequence[str]) -> str:
+        """Return the statement that inserts a row, or updates that of the same key.
+
+        Where a record lacks a key, the row keeps what is there: that is inserted again, so that a
+        column that must not be null is not.
+
+        Args:
+            parameters: What each parameter of the statement is.
+        """
+        table, names, key = self.target.name, self.target.table_names, self.target.key
+        place = {name: at for at, name in enumerate(parameters, 1)}
+        this = " AND ".join(f"{quote(name)} = ?{place[name]}" for name in key)
+        values = ", ".join(
+            f"CASE WHEN ?{place[ABSENT + name]} THEN (SELECT {quote(name)} FROM {table} "
+            f"WHERE {this}) ELSE ?{place[name]} END"
+            if ABSENT + name in place
+            else f"?{place[name]}"
+            for name in names
+        )
+        written = [name for name in names if name not in key] or key
+        changes = ", ".join(f"{quote(name)} = excluded.{quote(name)}" for name in written)
+        same = " AND ".join(f"k.{quote(name)} = excluded.{quote(name)}" for name in key)
+        latest = f"(SELECT {quote(RECORD)} FROM {self.target.keys} AS k WHERE {same})"
+        return (
+            f"INSERT INTO {table} ({column_list(names)}) VALUES ({values}) "
+            f"ON CONFLICT ({column_list(key)}) DO UPDATE SET {changes} "
+            f"WHERE coalesce({latest}, -1) < ?{place[RECORD]}"
+        )
+
     def _orphans(self, frame: pl.DataFrame, refused: set[int]) -> Refused:
         """Return the rows whose parent is not there, now that all rows are: COMMIT names none."""
         found: Refused = {}
         at = pl.Series("at", range(frame.height), dtype=pl.Int64)
         rows = frame.with_columns(at.alias(RECORD)).filter(~at.is_in(list(refused)))
-        for names, parent, parent_names in self._foreign_keys():
-            if not set(names) <= set(frame.columns):
+        for key in self.database.foreign_keys(self.target.table):
+            if not set(key.names) <= set(frame.columns):
                 continue
-            same = " AND ".join(f"{quote(name)} = ?" for name in parent_names)
+            same = " AND ".join(f"{quote(name)} = ?" for name in key.parent_names)
             orphans = self.connection.select_many(
-                f"SELECT ? WHERE NOT EXISTS (SELECT 1 FROM {quote(parent)} WHERE {same})",
-                rows.select([RECORD, *names]).drop_nulls(),
+                f"SELECT ? WHERE NOT EXISTS (SELECT 1 FROM {key.parent} WHERE {same})",
+                rows.select([RECORD, *key.names]).drop_nulls(),
             )
             for (place,) in orphans:
                 message = "refers to a row that is not there (FOREIGN KEY constraint failed)"
-                error = FieldError("foreign_key", ", ".join(names), message)
+                error = FieldError("foreign_key", ", ".join(key.names), message)
                 found.setdefault(place, []).append(error)
         return found
-
-    def _foreign_keys(self) -> list[tuple[list[str], str, list[str]]]:
-        """Return the columns of each foreign key, its parent table, and the columns there."""
-        rows = self.rows(FOREIGN_KEYS.format(table=text_literal(self._target.table)))
-        keys: dict[int, tuple[list[str], str, list[str]]] = {}
-        for number, parent, name, parent_name in rows:
-            names, _, parent_names = keys.setdefault(number, ([], parent, []))
-            names.append(name)
-            parent_names.append(parent_name)
-        return list(keys.values())
 
     def changes(self) -> int:
         """Return how many rows this connection has changed, also by triggers."""

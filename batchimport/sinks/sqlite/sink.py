@@ -26,7 +26,7 @@ from batchimport.errors import (
 from batchimport.model import DRY_RUN
 from batchimport.sinks.base import SinkHints, SinkOptions
 from batchimport.sinks.sql.circles import ForeignKey
-from batchimport.sinks.sql.definitions import index_on, table_named
+from batchimport.sinks.sql.definitions import create_like, index_on
 from batchimport.sinks.sql.ledger import SqlSink
 from batchimport.sinks.sql.statements import column_list, quote
 from batchimport.sinks.sql.target import RECORD
@@ -78,6 +78,7 @@ class SqliteSink(SqlSink):
     hints = SinkHints(writers=1, preferred_records=20_000)
     types = TYPES
     names_have_case = False
+    most_columns = 2000
     has_schemas = False
 
     def __init__(self, address: str, options: SinkOptions = SinkOptions()) -> None:
@@ -224,11 +225,7 @@ class SqliteSink(SqlSink):
             "AND type IN ('table', 'index') ORDER BY type DESC",
             (table,),
         )
-        self.run(table_named(rows[0][0], self.name(other)))
-        for number, (definition,) in enumerate(rows[1:]):
-            index = index_on(definition, quote(f"{other}_{number}"), self.name(other))
-            if index is not None:
-                self.run(index)
+        create_like(self, [definition for (definition,) in rows], other)
 
     def rename_table(self, table: str, other: str) -> None:
         """Give a table another name; views of that name are left as they are."""

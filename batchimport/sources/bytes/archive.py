@@ -19,11 +19,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batchimport.errors import FatalError, UsageError, did_you_mean
+from batchimport.errors import FatalError, UsageError, hint_for
 from batchimport.object_store import is_url, matching
 from batchimport.policy.preparing import metered
 from batchimport.sources.bytes import compression
-from batchimport.sources.bytes.file import TextFile
+from batchimport.sources.bytes.file import TextFile, closed_on_error
 from batchimport.sources.bytes.unpack import UnpackedFile, bounded, check_room
 from batchimport.sources.registry import INSIDE
 
@@ -94,8 +94,7 @@ class Archive(ABC):
         found = [member for member in self.members if member.name == name]
         where = f"{self.path}{INSIDE}{name}"
         if not found:
-            near = did_you_mean(name, [member.name for member in self.members])
-            hint = f"did you mean {near}?" if near else self.listing()
+            hint = hint_for(name, [member.name for member in self.members], self.listing())
             raise UsageError("the archive has no such member", where=where, hint=hint)
         problem = "is in the archive more than once" if len(found) > 1 else found[0].problem
         if problem:
@@ -120,9 +119,12 @@ class Archive(ABC):
             raise UsageError("no member of the archive matches", where=where, hint=self.listing())
         return found
 
+    def _visible(self) -> list[str]:
+        return [member.name for member in self.members if not _HIDDEN.search(member.name)]
+
     def listing(self) -> str:
         """Say what is inside."""
-        names = [member.name for member in self.members if not _HIDDEN.search(member.name)]
+        names = self._visible()
         more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
         return f"inside are: {', '.join(names[:SHOWN])}{more}" if names else "nothing is inside"
 
@@ -136,7 +138,7 @@ class Archive(ABC):
         Raises:
             UsageError: If there is not exactly one.
         """
-        names = [member.name for member in self.members if not _HIDDEN.search(member.name)]
+        names = self._visible()
         data = [
             name for name in names if compression.plain_name(name).lower().endswith(tuple(suffixes))
         ]
@@ -212,11 +214,8 @@ class Archives:
             archive.close()
             hint = "import what it was exported from, or export a table of it as CSV"
             raise UsageError("is an Office document", where=archive.path, hint=hint)
-        try:
+        with closed_on_error(archive):
             name = archive.only(suffixes, is_named=is_named)
-        except BaseException:
-            archive.close()
-            raise
         member = self._member(archive, name)
         member.notes = (*member.notes, f"member of the archive: {name}")
         return member
@@ -398,7 +397,7 @@ def open_archive(file: TextFile, folder: Path | None, *, to_list: bool = False) 
         folder: Where to unpack a compressed tar.
         to_list: Only its names are wanted.
     """
-    try:
+    with closed_on_error(file):
         head = file.read_at(0, BLOCK_BYTES)
         if head.startswith(_ZIP):
             return _Zip(file)
@@ -409,15 +408,9 @@ def open_archive(file: TextFile, folder: Path | None, *, to_list: bool = False) 
         if to_list:
             return _Listed(file)
         tar = UnpackedFile(file, _decompressed(file), (), folder)
-    except BaseException:
-        file.close()
-        raise
     file.close()
-    try:
+    with closed_on_error(tar):
         return _Tar(tar)
-    except BaseException:
-        tar.close()
-        raise
 
 
 def opened_zip(file: TextFile) -> zipfile.ZipFile:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import bz2
 import lzma
+import re
 import sys
 import zlib
 from pathlib import PurePath
@@ -33,7 +34,26 @@ _MAGIC = {
     b"BZh": "bz2",
     b"\xfd7zXZ\x00": "xz",
 }
-_SUFFIXES = (".gz", ".gzip", ".zst", ".zstd", ".bz2", ".xz")
+_SKIPPABLE = b"\x2a\x4d\x18"
+"""After a byte from 0x50 to 0x5f: a frame of zstd without data, by which pzstd begins a file."""
+_SUFFIXES = {
+    ".gz": "gzip",
+    ".gzip": "gzip",
+    ".zst": "zstd",
+    ".zstd": "zstd",
+    ".bz2": "bz2",
+    ".xz": "xz",
+}
+_ARCHIVES = {
+    ".tgz": "gzip",
+    ".tbz2": "bz2",
+    ".txz": "xz",
+    ".tzst": "zstd",
+    ".tar": "tar",
+    ".zip": "zip",
+}
+_ARCHIVE_MAGIC = {b"PK\x03\x04": "zip"}
+_CONTROL = re.compile(rb"[\0-\x08\x0e-\x1f]")
 _ERRORS = (zlib.error, lzma.LZMAError, zstd.ZstdError, OSError, EOFError, ValueError)
 
 
@@ -85,7 +105,38 @@ _DECODERS: dict[str, Callable[[], _Decoder]] = {
 
 def compression_of(head: bytes) -> str | None:
     """Return the compression of a file that begins with these bytes; None if there is none."""
+    if head[1:4] == _SKIPPABLE and 0x50 <= head[0] <= 0x5F:
+        return "zstd"
     return next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)
+
+
+def check_is_begun(head: bytes, name: str, path: str) -> None:
+    """Check that a file is not what is left of an archive, cut within its first bytes.
+
+    Called unless `--compression` says what it is. A text with the name of an archive is a text.
+
+    Args:
+        head: Its first bytes, which are no archive's; all of them if there are few.
+
+    Raises:
+        FatalError: If it is.
+    """
+    suffix = PurePath(name).suffix.lower()
+    kind = (_SUFFIXES | _ARCHIVES).get(suffix)
+    magic = {known: each for each, known in (_MAGIC | _ARCHIVE_MAGIC).items()}
+    has_controls = _CONTROL.search(head) is not None
+    if kind is None:
+        kind = next((known for known in magic if magic[known].startswith(head)), None)
+        if not head or kind is None or (head.isascii() and not has_controls):
+            return
+    elif not head:
+        hint = "get the file again; if it is meant to be empty: --compression none"
+        raise FatalError(f"is empty, so it is no {kind} file", where=path, hint=hint)
+    if magic.get(kind, b"").startswith(head):
+        raise _damaged(f"the {kind} data ends too soon", path, 0)
+    if has_controls:
+        hint = "get the file again; if it is text: --compression none"
+        raise FatalError(f"is not {kind}, as its name says, and not text", where=path, hint=hint)
 
 
 def plain_name(name: str) -> str:
@@ -101,6 +152,7 @@ def decompress(pieces: Iterable[bytes], kind: str, path: str) -> Iterator[bytes]
         FatalError: If the archive is damaged or ends too soon.
     """
     decoder, size, members, is_inside = _DECODERS[kind](), 0, 0, False
+    start = 0  # of the member
     try:
         for given in pieces:
             piece = given
@@ -116,10 +168,13 @@ def decompress(pieces: Iterable[bytes], kind: str, path: str) -> Iterator[bytes]
                     yield output
                 if decoder.eof:
                     piece, is_inside, members = decoder.unused_data, False, members + 1
+                    start = size
                     decoder = _DECODERS[kind]()
     except _ERRORS as error:
+        if members and size == start:
+            raise _damaged(f"something else follows the {kind} data", path, size) from error
         raise _damaged(f"the {kind} data is damaged: {error}", path, size) from error
-    if is_inside:
+    if is_inside or not members:
         raise _damaged(f"the {kind} data ends too soon", path, size)
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from batchimport.errors import SourceChangedError, UsageError, did_you_mean
+from batchimport.errors import SourceChangedError, UsageError, hint_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -26,10 +27,9 @@ def _meant(path: Path) -> str:
     if not path.parent.is_dir():
         return f"there is no folder {path.parent}"
     try:
-        near = did_you_mean(path.name, [each.name for each in path.parent.iterdir()])
+        return hint_for(path.name, [each.name for each in path.parent.iterdir()], "check the path")
     except OSError:
-        near = None
-    return f"did you mean {near}?" if near else "check the path"
+        return "check the path"
 
 
 def _open(path: str) -> tuple[int, int, str]:
@@ -45,6 +45,20 @@ def _open(path: str) -> tuple[int, int, str]:
         os.close(handle)
         raise UsageError("is a directory", where=path, hint=f"name the files in it: {path}/*.jsonl")
     return handle, status.st_size, f"{status.st_mtime_ns}-{status.st_ino}"
+
+
+class _Closeable(Protocol):
+    def close(self) -> None: ...
+
+
+@contextmanager
+def closed_on_error(opened: _Closeable) -> Iterator[None]:
+    """Close what was opened if an error follows."""
+    try:
+        yield
+    except BaseException:
+        opened.close()
+        raise
 
 
 def digest_of(data: bytes | memoryview) -> str:

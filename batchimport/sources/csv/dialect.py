@@ -7,27 +7,22 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from batchimport.errors import UsageError
+from batchimport.rules import pairs_of
 from batchimport.sources.csv.grammar import COPY_END, COPY_NULL, Dialect
-from batchimport.sources.csv.header import notes_about
+from batchimport.sources.csv.header import is_like_data, notes_about
 from batchimport.sources.csv.numbers import PLAIN_NUMBERS, NumberForm, find_form
 from batchimport.sources.csv.sniff import DELIMITERS, Guess, NamesAre, guess, look_at
-from batchimport.sources.registry import spelled
+from batchimport.sources.registry import DELIMITER_NAMES, spelled
 
 if TYPE_CHECKING:
-    from batchimport.model import SourceOptions
+    from batchimport.model import Kind, SourceOptions
 
-_NAMES = {
-    "\t": "tab",
-    ",": "comma",
-    ";": "semicolon",
-    "|": "pipe",
-    " ": "space",
-    ":": "colon",
-    "^": "caret",
-    "~": "tilde",
-}
 _DECLARATION = re.compile(r'(?i)("?)sep=([,;\t|:^~])\1(?:\r\n?|\n)')
 """The first line by which a file tells Excel its delimiter."""
+
+_COPY = re.compile(r"(?m)(?:^|\t)\\N(?:\t|\r?$)|^\\\.\r?$|\\(?:\t|\r?\n)")
+r"""What nobody writes who does not mean null (`\N`), the end of the data (`\.`), or a tab or line end in a
+field."""
 
 _LONGEST_DELIMITER = 10
 
@@ -106,7 +101,9 @@ def detect_format(head: str, options: SourceOptions, *, is_whole: bool) -> CsvFo
         raise UsageError("is the same as --quote", where="--delimiter")
     declared = _DECLARATION.match(head) if options.skip_lines is None else None
     if declared is not None:
-        delimiter, head = delimiter or declared[2], head[declared.end() :]
+        head = head[declared.end() :]
+        if declared[2] in head:  # what does not separate anything was not written by Excel
+            delimiter = delimiter or declared[2]
     if delimiter is None and options.format == "tsv":
         delimiter = "\t"
     detected = guess(
@@ -118,6 +115,7 @@ def detect_format(head: str, options: SourceOptions, *, is_whole: bool) -> CsvFo
     )
     if is_padded:
         detected = replace(detected, dialect=replace(detected.dialect, skipinitialspace=True))
+    detected = _doubted(detected, options)
     header = detected.header
     preamble = header.preamble + (declared is not None) if options.skip_lines is None else 0
     numbers, remarks = find_form(
@@ -125,8 +123,10 @@ def detect_format(head: str, options: SourceOptions, *, is_whole: bool) -> CsvFo
         options.decimal,
         options.thousands,
         delimiter=detected.dialect.delimiter,
+        typed=_types(options),
     )
     notes = _notes(
+        head,
         detected,
         preamble,
         _names_are(options),
@@ -147,6 +147,24 @@ def detect_format(head: str, options: SourceOptions, *, is_whole: bool) -> CsvFo
         detected.is_even,
         (*notes, *remarks),
     )
+
+
+def _doubted(detected: Guess, options: SourceOptions) -> Guess:
+    """Return a guess that says so if the lines to skip were perhaps miscounted."""
+    header = detected.header
+    if options.skip_lines is None or options.has_header or not options.header:
+        return detected
+    return replace(
+        detected, header=replace(header, is_like_data=is_like_data(header, detected.rows))
+    )
+
+
+def _types(options: SourceOptions) -> dict[str, Kind]:
+    """Return the types that the user says, by what columns are called in the file."""
+    new = pairs_of("--rename", options.rename)
+    old = {name: key for key, name in new.items()}
+    types = pairs_of("--type", options.types)
+    return {old.get(name, name): kind for name, kind in types.items()}  # type: ignore[misc]  # checked
 
 
 def _nulls(options: SourceOptions, default: str) -> frozenset[str]:
@@ -186,7 +204,8 @@ def _without_comments(head: str, comment: str) -> str:
 
 def _columns(detected: Guess) -> dict[str, list[str]]:
     """Return the texts of the head, by the names of their columns."""
-    names = detected.header.first.texts if detected.header.records == 1 else []
+    header = detected.header
+    names = header.first.texts if header.records == 1 or header.has_rule else []
     rows = [row.texts for row in detected.rows if len(row.cells) == detected.width]
     return {
         (names[at] if at < len(names) else "") or f"column_{at + 1}": list(cells)
@@ -216,11 +235,14 @@ def _check(option: str, value: str, *, may_be_empty: bool = False) -> None:
     )
     if not ok:
         raise UsageError(
-            f"must be one ASCII character, not {value!r}", where=option, hint="a tab is \\t"
+            f"must be one ASCII character, not {value!r}",
+            where=option,
+            hint="such as '; empty for none",
         )
 
 
 def _notes(
+    head: str,
     detected: Guess,
     preamble: int,
     names_are: NamesAre,
@@ -232,11 +254,15 @@ def _notes(
     notes = []
     if not delimiter_is_given:
         mark = dialect.delimiter
-        notes.append(f"delimiter: {_NAMES.get(mark) or repr(mark)}")
+        notes.append(f"delimiter: {DELIMITER_NAMES.get(mark) or repr(mark)}")
     if not dialect.quotechar and not quote_is_given:
         notes.append("quotes are text (--quote '\"' if they enclose fields)")
     if dialect.quotechar == "'":
         notes.append("quote: single quote")
+    if dialect.delimiter == "\t" and dialect.is_plain and _COPY.search(head):
+        notes.append(
+            "it looks like COPY's or mysqldump's text: --format copy reads its \\N, \\t, \\."
+        )
     if dialect.escapechar:
         notes.append("quotes are escaped by a backslash")
     if dialect.skipinitialspace:

@@ -265,3 +265,35 @@ def without_end(record: bytes) -> bytes:
 def has_lone_cr(data: bytes) -> bool:
     """Say whether some CR comes without LF."""
     return b"\r" in data and LONE_CR.search(data) is not None
+
+
+NULL: Cell = ("", False)
+ABSENT: Cell = tuple(["", False])  # type: ignore[assignment]  # noqa: C409 - not the object NULL
+"""A field that a record lacks, told from an empty one by its identity: it is null in any case."""
+
+
+BOM = "\ufeff"
+"""Inside of a file, it begins one that was appended."""
+
+
+def is_header_again(cells: Sequence[Cell], header: Sequence[str] | None) -> bool:
+    """Say whether a record repeats the header, maybe after the byte order mark of another file."""
+    if header is None or len(cells) != len(header):
+        return False
+    first, *others = [text for text, _ in cells]
+    if first.startswith(BOM):
+        first = first[1:].strip('"')
+    return first == header[0] and others == header[1:]
+
+
+def fitted(cells: list[Cell], width: int, *, pads: bool, trails: bool) -> list[Cell]:
+    """Return as many cells as there are columns, where only empty ones are too many, or some lack.
+
+    Args:
+        pads: Cells that lack are null, and any number of empty ones is dropped.
+        trails: One empty cell is dropped: there is a delimiter at the end of each record.
+    """
+    extra = len(cells) - width
+    if (pads and extra > 0) or (trails and extra == 1):
+        return cells if any(text for text, _ in cells[width:]) else cells[:width]
+    return [*cells, *[ABSENT] * -extra] if pads and extra < 0 else cells

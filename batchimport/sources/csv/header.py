@@ -45,6 +45,7 @@ _NUMBER = re.compile(r"[+-]?[0-9.,:/-]*[0-9][0-9.,:/eE%-]*")
 _POINT_IN_TIME = re.compile(r"[0-9]{1,4}[-/.:][0-9]{1,2}(?:[-/.:][0-9]{1,4})?(?:[T ][0-9:.,]+)?Z?")
 _DATE = re.compile(r"[0-9]{1,4}([-/.])[0-9]{1,2}\1[0-9]{1,4}(?:[T ][0-9:.,]+)?Z?")
 _UNIT = re.compile(r"\(.*\)|\[.*\]")
+_RULE = re.compile(r":?[-=]+(?:\+[-=]+)*:?")
 _DIGITS = re.compile(r"[0-9]+")
 _QUOTES = "'`\""
 
@@ -72,12 +73,17 @@ class Header:
         preamble: Number of lines before it that are not part of the table.
         records: Number of records that hold names: none, one, or two.
         is_like_data: The names look like values; they may be the first record.
+        has_rule: The second of two records is a line of dashes.
+        is_like_title: The record below is more like names; to read it as the header, `lines` are skipped.
     """
 
     first: Record
     preamble: int = 0
     records: int = 1
     is_like_data: bool = False
+    has_rule: bool = False
+    is_like_title: bool = False
+    lines: int = 0
 
 
 def notes_about(header: Header, preamble: int, *, is_found: bool) -> tuple[str, ...]:
@@ -93,7 +99,9 @@ def notes_about(header: Header, preamble: int, *, is_found: bool) -> tuple[str, 
             f"lines before the header that are not part of the table: {preamble} "
             "(--skip-lines 0 to read them as well)"
         )
-    if header.records == 2:
+    if header.has_rule:
+        notes.append("the line of dashes below the names is left out (--header to read it, too)")
+    elif header.records == 2:
         notes.append("the names of the columns are in two lines (--header for one)")
     if header.records == 0 and header.first.cells and is_found:
         notes.append(
@@ -103,6 +111,11 @@ def notes_about(header: Header, preamble: int, *, is_found: bool) -> tuple[str, 
     if header.is_like_data:
         notes.append(
             "the first row is taken for names, but looks like data (--no-header to read it as a record)"
+        )
+    if header.is_like_title:
+        notes.append(
+            "the second row has text above numbers: if it holds the names, type "
+            f"--skip-lines {header.lines}"
         )
     return tuple(notes)
 
@@ -121,14 +134,29 @@ def find_header(records: Sequence[Record], width: int, *, is_certain: bool) -> H
     """
     preamble, at = _preamble(records, width)
     first = records[at]
-    rows = [record.texts for record in records[at + 1 :] if len(record.cells) == width]
-    if is_certain or len(first.cells) != width or len(rows) < LEAST_ROWS:
+    if is_certain or len(first.cells) != width:
         return Header(first, preamble)
+    if width > 1 and _is_rule(records[at + 1 : at + 2]):
+        return Header(first, preamble, 2, has_rule=True)
+    rows = [record.texts for record in records[at + 1 :] if len(record.cells) == width]
+    if len(rows) < LEAST_ROWS:
+        return Header(first, preamble)
+    return _judged(records, at, preamble, rows)
+
+
+def _judged(
+    records: Sequence[Record], at: int, preamble: int, rows: Sequence[Sequence[str]]
+) -> Header:
+    """Return what a first row is, above rows of as many cells."""
+    first = records[at]
     columns = list(zip(first.texts, *rows, strict=True))
     if any(map(_are_dates, columns)):
         return Header(first, preamble, 0)
     if not _is_like_data(first.texts, rows):
-        return Header(first, preamble, 2 if _has_second_line(first.texts, rows) else 1)
+        if _has_second_line(first.texts, rows):
+            return Header(first, preamble, 2)
+        lines = sum(record.lines for record in records[: at + 1])
+        return Header(first, preamble, is_like_title=_are_names_below(rows), lines=lines)
     if all(map(_are_alike, columns)):
         return Header(first, preamble, 0)
     return Header(first, preamble, is_like_data=True)
@@ -164,8 +192,8 @@ def _preamble(records: Sequence[Record], width: int) -> tuple[int, int]:
 def _may_precede(records: Sequence[Record], at: int, width: int) -> bool:
     """Say whether a line of several fields may be part of the preamble.
 
-    Two of three must hold: it has another number of fields than the table, a blank line follows, the
-    table has numbers below its names. And it is no part of another table: it does not begin with a
+    Two of four must hold: it has another number of fields than the table, a blank line follows, it is a
+    sentence, the table has numbers below its names. And it is no part of another table: it does not begin with a
     number, and is at most the second line with as many fields, if these are three or more.
     """
     first, size = records[at].texts[0], len(records[at].cells)
@@ -175,9 +203,20 @@ def _may_precede(records: Sequence[Record], at: int, width: int) -> bool:
     if first.isdecimal() or (size > 2 and alike > 1):
         return False
     is_apart = at + 1 < len(records) and not records[at + 1].size
-    if is_apart == (size != width):
-        return is_apart
+    signs = (size != width) + is_apart + _is_prose(records[at], records[at + 1 :])
+    if signs != 1:
+        return signs > 1
     return bool(_numeric_columns(_rows(records[at + 1 :], width)[1:]))
+
+
+def _is_prose(line: Record, below: Sequence[Record]) -> bool:
+    """Say whether spaces follow the delimiters of a line, as in a sentence, and of no record below it."""
+    units = [text for record in below[:1] for text in record.texts if text]
+    return (
+        all(text.startswith(" ") for text, _ in line.cells[1:])
+        and not any(text.startswith(" ") for record in below for text, _ in record.cells[1:])
+        and not all(map(_UNIT.fullmatch, units))
+    )
 
 
 def _is_table(records: Sequence[Record], width: int, *, are_comments: bool) -> bool:
@@ -193,7 +232,7 @@ def _is_table(records: Sequence[Record], width: int, *, are_comments: bool) -> b
     regular = [record.texts for record in rows if len(record.cells) == width]
     if len(rows) < LEAST_ROWS or len(regular) < SHARE_TO_TRUST * len(rows):
         return False
-    if any(map(is_number, names)):
+    if any(is_number(name) or name.startswith("{") for name in names):
         return False
     named = [name for name in names if name]
     if len(set(named)) < len(named) or not names[0]:
@@ -219,6 +258,13 @@ def _numeric_columns(rows: Sequence[Sequence[str]]) -> list[int]:
 
 
 # -- the header itself ---------------------------------------------------------------------------
+
+
+def is_like_data(header: Header, below: Sequence[Record]) -> bool:
+    """Say whether a header that was not looked for looks like the records below it."""
+    width = len(header.first.cells)
+    rows = [record.texts for record in below if len(record.cells) == width]
+    return width > 1 and len(rows) >= LEAST_ROWS and _is_like_data(header.first.texts, rows)
 
 
 def _is_like_data(names: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
@@ -273,6 +319,20 @@ def _is_plain(text: str) -> bool:
     return text.replace(".", "", 1).isdecimal()
 
 
+def _are_names_below(rows: Sequence[Sequence[str]]) -> bool:
+    """Say whether the row below the header has text in all columns whose other cells are numbers."""
+    second, below = rows[0], rows[1:]
+    numeric = _numeric_columns(below) if len(below) >= LEAST_ROWS else []
+    above = [second[at].strip(_QUOTES).lower() for at in numeric]
+    return bool(above) and not any(is_number(text) or text in MISSING for text in above)
+
+
+def _is_rule(records: Sequence[Record]) -> bool:
+    """Say whether a record is a line of dashes, as below the names of tables that are made to be read."""
+    written = [text for record in records for text in record.texts if text]
+    return any(len(text) > 1 for text in written) and all(map(_RULE.fullmatch, written))
+
+
 def _has_second_line(names: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
     """Say whether the row below the header continues the names: units, or what a group consists of.
 
@@ -296,8 +356,11 @@ def _has_second_line(names: Sequence[str], rows: Sequence[Sequence[str]]) -> boo
 def join_names(first: Sequence[str], second: Sequence[str]) -> list[str]:
     """Return the names of a header of two lines; a name above several columns belongs to all of them.
 
-    The second line may end early: at a lone carriage return, which the look at the file took for text.
+    A line of dashes names nothing. The second line may end early: at a lone carriage return, which the
+    look at the file took for text.
     """
+    if all(map(_RULE.fullmatch, filter(None, second))):
+        return list(first)
     names, group = [], ""
     for upper, lower in zip_longest(first, second, fillvalue=""):
         group = upper or group

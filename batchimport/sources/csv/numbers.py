@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -14,6 +15,8 @@ from batchimport.sources.csv.header import MISSING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from batchimport.model import Kind
 
 _MARKS = (",", ".", "'", " ", "_", "\u00a0", "\u202f", "\u2019")
 _WRITTEN = re.compile(rf"[+-]?[0-9]*(?:[{''.join(_MARKS)}][0-9]+)*")
@@ -85,6 +88,7 @@ def find_form(
     thousands: str | None,
     *,
     delimiter: str,
+    typed: Mapping[str, Kind] = MappingProxyType({}),
 ) -> tuple[NumberForm, tuple[str, ...]]:
     """Return the form of the numbers in a text, and what users should know about it.
 
@@ -94,18 +98,22 @@ def find_form(
         columns: Texts of the cells, by the names of the columns.
         decimal: What the user says; `thousands` likewise.
         delimiter: Of the text; where it is a comma, `"3,12"` may be a list.
+        typed: The columns whose type the user says: other texts in one of numbers prove nothing.
     """
     if thousands is not None:
         return NumberForm(decimal or ("," if thousands == "." else "."), thousands), ()
     proven: dict[NumberForm, str] = {}
     doubtful: list[str] = []
     for name, cells in columns.items():
-        texts = _numbers(cells)
+        kind = typed.get(name)
+        texts = _numbers(cells, is_typed=kind in ("integer", "number"))
         if all(text.lstrip("+-").isdecimal() for text in texts):
             continue
         forms = [form for form in _forms(texts) if decimal in (None, form.decimal)]
         sure = [form for form in forms if _proves(form, texts)]
-        if delimiter == "," and decimal is None:
+        if kind == "integer" and not sure:
+            sure = [form for form in forms if _is_grouped(form, texts)]
+        if delimiter == "," and decimal is None and kind not in ("integer", "number"):
             sure = [form for form in sure if form.decimal == "." or form.thousands]
         if len(sure) == 1:
             proven.setdefault(sure[0], name)
@@ -140,14 +148,19 @@ def _choose(
     return form, tuple(notes)
 
 
-def _numbers(cells: Sequence[str]) -> list[str]:
-    """Return what is not missing in a column, if all of that may be numbers."""
+def _numbers(cells: Sequence[str], *, is_typed: bool) -> list[str]:
+    """Return what is not missing in a column, if all of that may be numbers.
+
+    Args:
+        is_typed: It is a column of numbers, whatever else is in it.
+    """
     texts = []
     for text in map(str.strip, cells):
         if text.lower() not in MISSING:
-            if not _WRITTEN.fullmatch(text):
+            if _WRITTEN.fullmatch(text):
+                texts.append(text)
+            elif not is_typed:
                 return []
-            texts.append(text)
     return texts
 
 
@@ -181,3 +194,11 @@ def _proves(form: NumberForm, texts: Sequence[str]) -> bool:
     if form.thousands in (",", "'", "\u2019", "\u00a0", "\u202f"):
         return has_decimals or max(grouped) > 1 or form.thousands != ","
     return has_decimals
+
+
+def _is_grouped(form: NumberForm, texts: Sequence[str]) -> bool:
+    """Say whether texts that fit a form are integers in it, and would be none with another mark."""
+    if not form.thousands or any(form.decimal in text for text in texts):
+        return False
+    groups = [text.rpartition(form.thousands)[2] for text in texts if form.thousands in text]
+    return any(set(group) != {"0"} for group in groups)

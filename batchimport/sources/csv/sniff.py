@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 from batchimport.sources.base import UnreadableRecordError
 from batchimport.sources.csv.grammar import Dialect, FieldReader
 from batchimport.sources.csv.header import (
+    LEAST_ROWS,
     SHARE_TO_TRUST,
     Header,
     Record,
@@ -44,6 +45,9 @@ MORE_QUOTED = 1.5
 TEXT_QUOTES = {"\t": (1, 0.25), "": (3, 1.0)}
 """By delimiter (all others: ""), how many records must be unreadable, and how many for each one with
 quotes that can be read, to take quotes for text. Those who write tabs often do not know of quotes."""
+
+_RARE_DELIMITER = re.compile(r"[§¦¬¤¶‖•\x02-\x08\x0e\x14\x1c-\x1e]|\\t|([:;,|~^#$%&*])\1+")
+r"""A delimiter that few use: a sign that is in no word, `\t` as it is typed, or a sign repeated."""
 
 _FREQUENT_IN_TEXT = (":", " ")
 _LINE_END = re.compile(r"\r\n?|\n")
@@ -152,19 +156,34 @@ def guess(
             continue
         if _beats(candidate, best):
             best = candidate
-    if len(delimiters) > 1 and _has_empty_fields_between(best):
-        best = look_at(
-            head,
-            replace(best.dialect, delimiter=best.dialect.delimiter * 2),
-            names,
-            is_whole=is_whole,
-        )
+    if len(delimiters) > 1:
+        best = _otherwise_delimited(head, best, names, is_whole=is_whole)
     if quotes is None and best.share < 1 and best.dialect.quotechar in head:
         quoted = list(_records(head, best.dialect, is_whole=is_whole))
         plain = replace(best.dialect, quotechar="", escapechar="")
         unquoted = _judge(plain, list(_records(head, plain, is_whole=is_whole)), names)
         if _are_quotes_text(best, quoted, unquoted):
             return unquoted
+    return best
+
+
+def _otherwise_delimited(head: str, best: Guess, names: NamesAre, *, is_whole: bool) -> Guess:
+    """Return a guess with a doubled delimiter, or one that few use, if that is better.
+
+    One that few use is taken only if nothing else fits, and if it makes one width of all lines.
+    """
+    if _has_empty_fields_between(best):
+        doubled = replace(best.dialect, delimiter=best.dialect.delimiter * 2)
+        return look_at(head, doubled, names, is_whole=is_whole)
+    if best.fits:
+        return best
+    first = next(filter(str.strip, _LINE_END.split(head)), "")
+    for delimiter in dict.fromkeys(match[0] for match in _RARE_DELIMITER.finditer(first)):
+        found = look_at(head, Dialect(delimiter), names, is_whole=is_whole)
+        is_alike = all(len(record.cells) == found.width for record in found.records if record.size)
+        is_rare = len(delimiter) == 1 or found.width > 2 or found.quoted or found.numbers
+        if found.width > 1 and is_alike and is_rare and len(found.rows) >= LEAST_ROWS:
+            return found
     return best
 
 
@@ -231,7 +250,7 @@ def _judge(dialect: Dialect, records: list[Record], names: NamesAre) -> Guess:
     else:
         header = find_header(records, width, is_certain=names == "first")
     rows = [record for record in records if record.size]
-    rows = rows[rows.index(header.first) + (header.records > 0) :]
+    rows = rows[rows.index(header.first) + header.records :]
     return Guess(
         dialect,
         share=sizes[width] / total,
@@ -357,14 +376,20 @@ def _is_convincing(candidate: Guess, records: list[Record], names: NamesAre) -> 
     """
     if not candidate.width:
         return False
-    rows = [
-        record.cells for record in records[records.index(candidate.header.first) :] if record.size
-    ]
+    first = records.index(candidate.header.first)
+    rows = [record.cells for record in records[first:] if record.size]
     if candidate.dialect.delimiter not in _FREQUENT_IN_TEXT:
         separated = sum(len(row) == candidate.width for row in rows)
         is_in_header = bool(rows) and len(rows[0]) > 1
         return is_in_header or (separated >= 3 and separated >= SHARE_TO_TRUST * (len(rows) - 1))
-    if candidate.width < 3 or len(rows) < 3 or any(len(row) != candidate.width for row in rows):
+    above = [record.texts[0] for record in records[:first] if record.cells]
+    if (
+        any(not text.startswith("#") for text in above)  # the header of another delimiter, perhaps
+        or candidate.width < 3
+        or len(rows) < 3
+        or any(len(row) != candidate.width for row in rows)
+        or (candidate.width == 3 and not candidate.numbers and _has_empty_fields_between(candidate))
+    ):  # the last ones may be names such as std::vector
         return False
     cells = [cell for row in rows[names != "none" :] for cell in row]
     if any(quoted for _, quoted in cells):

@@ -7,16 +7,23 @@ from typing import TYPE_CHECKING, Any
 
 from batchimport.errors import UsageError
 from batchimport.model import EXTRA_COLUMN, Chunk, Position
-from batchimport.schema.infer import Words
+from batchimport.schema.infer import FieldNames, Words
 from batchimport.sources.base import Batch, Piece, TextSource, UnreadableRecordError
 from batchimport.sources.bytes.file import HEAD_BYTES, digest_of
 from batchimport.sources.csv.dialect import CsvFormat, detect_format
-from batchimport.sources.csv.grammar import Dialect, FieldReader, without_end
+from batchimport.sources.csv.grammar import (
+    ABSENT,
+    Dialect,
+    FieldReader,
+    fitted,
+    is_header_again,
+    without_end,
+)
 from batchimport.sources.csv.header import join_names
 from batchimport.sources.csv.kept import CsvForm, KeptRows
 from batchimport.sources.csv.numbers import PLAIN_NUMBERS
 from batchimport.sources.csv.records import DelimitedRecords, Layout, QuotedLines
-from batchimport.sources.csv.table import ABSENT, Table, fitted
+from batchimport.sources.csv.table import Table
 from batchimport.sources.joined import JoinedRecords, join, lines_of, starts_of, whole_of
 
 if TYPE_CHECKING:
@@ -31,6 +38,9 @@ if TYPE_CHECKING:
     from batchimport.sources.csv.grammar import Cell
 
 MAX_NOTES = 5
+_UNSEEN = "\ufeff\u200b\u200c\u200d\u2060\u00ad"
+"""Characters without a width. The first is a byte order mark if it is out of place; read as windows-1252 it
+is three letters."""
 
 
 class DelimitedSource(TextSource):
@@ -160,9 +170,9 @@ class DelimitedSource(TextSource):
         remarks = []
         try:
             cells = [[text for text, _ in self._fields.read(line)] for line in lines]
-            rows = [[text.strip() for text in row] for row in cells]
+            rows = [[_name(text) for text in row] for row in cells]
         except UnreadableRecordError:
-            rows = [[text.strip() for text in lines[0].split(self._form.dialect.delimiter)]]
+            rows = [[_name(text) for text in lines[0].split(self._form.dialect.delimiter)]]
             remarks.append("the header's quotes are out of order: its names are read as they stand")
         else:
             if self._form.has_sure_names and len(rows[0]) == self._form.width > 1:
@@ -287,7 +297,7 @@ class DelimitedSource(TextSource):
 
         The first one is empty, and names the fields for a file that has no records.
         """
-        yield dict.fromkeys(self.header)
+        yield FieldNames.fromkeys(self.header)
         yield from super().sample(records)
 
     def _next_record(self, position: int) -> int | None:
@@ -302,7 +312,7 @@ class DelimitedSource(TextSource):
                 cells = self._fields.read(without_end(part).decode())
             except (UnicodeDecodeError, UnreadableRecordError):
                 continue
-            if [text for text, _ in cells] == self._repeated:
+            if is_header_again(cells, self._repeated):
                 continue
             cells = fitted(cells, len(self.header), pads=self._form.pads, trails=self._trails)
             if len(cells) == len(self.header):
@@ -326,6 +336,11 @@ class DelimitedSource(TextSource):
     def continues(self, fingerprint: str) -> bool:
         """Say whether records were added to the file with this fingerprint."""
         return self._text.continues(fingerprint)
+
+
+def _name(text: str) -> str:
+    """Return the name in a cell of the header, without spaces and what cannot be seen around it."""
+    return text.strip().removeprefix("\u00ef\u00bb\u00bf").strip(_UNSEEN).strip()
 
 
 def _distinct(names: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -26,9 +26,14 @@ from batchimport.schema.booleans import FALSE, TRUE
 from batchimport.schema.numbers import integer_of, number_of, numbers_of
 from batchimport.sources.base import UnreadableRecordError, unreadable
 from batchimport.sources.csv.grammar import (
+    ABSENT,
+    BOM,
+    NULL,
     Dialect,
     FieldReader,
+    fitted,
     has_lone_cr,
+    is_header_again,
     without_end,
     write_plainly,
 )
@@ -118,7 +123,7 @@ class Table:
         return row if extra is None else {**row, EXTRA_COLUMN: extra}
 
     def _texts(self, cells: list[Cell]) -> dict[str, str | None]:
-        if self._repeated is not None and [text for text, _ in cells] == self._repeated:
+        if is_header_again(cells, self._repeated):
             raise unreadable("repeated_header", "the header again, not a record")
         expected = len(self._header)
         cells = fitted(cells, expected, pads=self._pads, trails=self._trails)
@@ -229,7 +234,10 @@ class Table:
         texts = next((cell for cell in cells if cell.dtype == pl.String), None)
         if self._repeated is None or texts is None:
             return []
-        differs = texts.ne_missing(self._repeated[cells.get_column_index(texts.name)])
+        at = cells.get_column_index(texts.name)
+        differs = texts.ne_missing(self._repeated[at])
+        if not at:
+            differs &= ~texts.str.starts_with(BOM).fill_null(value=False)
         return [] if differs.all() else [differs]
 
     def _rewrite(
@@ -249,7 +257,7 @@ class Table:
 
     def _plain_cells(self, cells: list[Cell]) -> list[Cell]:
         """Return the cells of a record as RFC 4180 has them: nulls are empty, empty texts are quoted."""
-        if [text for text, _ in cells] == self._repeated:
+        if is_header_again(cells, self._repeated):
             return cells
         cells = fitted(cells, len(self._header), pads=self._pads, trails=self._trails)
         plain = [
@@ -297,24 +305,6 @@ class Table:
 
     def _names(self, names: Sequence[str]) -> dict[str, str]:
         return dict(zip(self._positions(names), names, strict=True))
-
-
-NULL: Cell = ("", False)
-ABSENT: Cell = tuple(["", False])  # type: ignore[assignment]  # noqa: C409 - not the object NULL
-"""A field that a record lacks, told from an empty one by its identity: it is null in any case."""
-
-
-def fitted(cells: list[Cell], width: int, *, pads: bool, trails: bool) -> list[Cell]:
-    """Return as many cells as there are columns, where only empty ones are too many, or some lack.
-
-    Args:
-        pads: Cells that lack are null, and any number of empty ones is dropped.
-        trails: One empty cell is dropped: there is a delimiter at the end of each record.
-    """
-    extra = len(cells) - width
-    if (pads and extra > 0) or (trails and extra == 1):
-        return cells if any(text for text, _ in cells[width:]) else cells[:width]
-    return [*cells, *[ABSENT] * -extra] if pads and extra < 0 else cells
 
 
 def _as_stored(column: Column, text: str, types: Types, numbers: NumberForm) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from batchimport.schema.infer import Moment, Words
 from batchimport.sources.csv.dialect import CsvFormat
@@ -11,7 +11,7 @@ from batchimport.sources.csv.grammar import Dialect
 from batchimport.sources.csv.source import DelimitedSource
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Sequence
 
     from batchimport.model import Chunk, FieldError, Reject, SourceOptions, Stage
     from batchimport.schema import RecordSchema
@@ -64,22 +64,10 @@ class SheetRows:
 
     def __init__(self, records: RawRecords, sheet: SheetText) -> None:
         self._records, self._sheet = records, sheet
-
-    def values(self, index: int) -> dict[str, Any]:
-        """Return the row as JSON values."""
-        return self._records.values(index)
-
-    def row(self, index: int) -> dict[str, Any]:
-        """Return the values of the columns."""
-        return self._records.row(index)
-
-    def keys(self, index: int) -> Collection[str] | None:
-        """Return that all rows have all columns: an empty cell is null."""
-        return self._records.keys(index)
+        self.values, self.row, self.keys = records.values, records.row, records.keys
 
     def reject(self, index: int, stage: Stage, errors: Sequence[FieldError]) -> Reject:
         """Return the reject of a row."""
         reject = self._records.reject(index, stage, errors)
-        return (
-            reject if reject.line is None else replace(reject, line=self._sheet.row_of(reject.line))
-        )
+        line = reject.line and self._sheet.row_of(reject.line)
+        return replace(reject, line=line)

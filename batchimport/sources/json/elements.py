@@ -35,7 +35,8 @@ PLACES = 4
 """The head and places further on, which decide whether a file is regular."""
 _space = re.compile(rb"[ \t\r\n]*+").match
 _comma = re.compile(rb",[ \t\r\n]*+").match
-_space_and_comma = re.compile(rb"[ \t\r\n,]*+").match
+_space_and_comma = re.compile(rb"[ \t\r\n,\x1e]*+").match
+"""What may be between values one after the other, with the record separators of RFC 7464."""
 _decode_array = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 COUNTED_NESTING = 3
@@ -72,7 +73,7 @@ def _counted(brackets: str, depth: int) -> str:
 
 
 _COUNTED = _counted("{}", COUNTED_NESTING)
-_GAP, _GAPS = r"[ \t\r\n]*", r"[ \t\r\n,]*"
+_GAP, _GAPS = r"[ \t\r\n]*", r"[ \t\r\n,\x1e]*"
 _END_OF_ARRAY = rf"\A{_GAP}(?:{_COUNTED})?{_GAP}\]{_GAP}\z"
 _END_OF_VALUES = rf"\A{_GAPS}(?:{_COUNTED})?{_GAPS}\z"
 
@@ -113,6 +114,8 @@ class Elements:
         self._window = max(max_record_bytes, BLOCK_BYTES)
         head = text.read_at(0, text.begin + HEAD_BYTES)
         skipped = _space(head, text.begin).end()  # type: ignore[union-attr]  # matches nothing as well
+        if head[skipped : skipped + 1] == b"\x1e":
+            skipped = _space_and_comma(head, skipped).end()  # type: ignore[union-attr]  # likewise
         self.is_array = head[skipped : skipped + 1] == b"["
         self.first = skipped + self.is_array
         self.size = text.size + (self.is_array and not _is_closed(text))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from batchimport.errors import UsageError, did_you_mean
+from batchimport.errors import UsageError, hint_for
 from batchimport.sources.json.elements import SPACE, end_of_element
 
 if TYPE_CHECKING:
@@ -67,11 +67,8 @@ class _Envelope:
         while True:
             match = _KEY.match(self._text.read_at(at, LONGEST_KEY))
             if match is None:
-                near = did_you_mean(wanted, seen)
-                raise self._refused(
-                    f"there is no key {wanted}",
-                    f"did you mean {near}?" if near else f"keys: {', '.join(seen[:20])}",
-                )
+                hint = hint_for(wanted, seen, f"keys: {', '.join(seen[:20])}")
+                raise self._refused(f"there is no key {wanted}", hint)
             key, at = str(msgspec.json.decode(match[1])), at + match.end()
             if key == wanted:
                 return at

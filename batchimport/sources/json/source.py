@@ -5,57 +5,46 @@ An element is decoded like a line of JSON Lines; one that spans lines is first r
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
-
-import msgspec
-import polars as pl
 
 from batchimport.errors import SourceChangedError, UsageError
 from batchimport.model import Position
 from batchimport.sources.base import (
     SAMPLE_CHUNK_BYTES,
-    Batch,
     Content,
-    TextSource,
     unreadable,
 )
-from batchimport.sources.bytes.file import HEAD_BYTES, digest_of
-from batchimport.sources.flat import FlatRecords, flat
+from batchimport.sources.bytes.file import HEAD_BYTES
 from batchimport.sources.json.elements import Elements
 from batchimport.sources.json.envelope import inside
-from batchimport.sources.json_decoder import decoder_of
-from batchimport.sources.json_kept import FLATTEN, reread
-from batchimport.sources.json_records import JsonRecords, decode_samples
-from batchimport.sources.json_shapes import decode
+from batchimport.sources.json_records import JsonRecords, on_one_line
+from batchimport.sources.json_source import JsonSource
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from batchimport.model import Chunk, SourceOptions
-    from batchimport.schema import Column, RecordSchema
-    from batchimport.sources.base import Form
+    from batchimport.schema import Column
     from batchimport.sources.bytes.file import TextFile
 
 
-class JsonValuesSource(TextSource):
+class JsonValuesSource(JsonSource):
     """One file of JSON that is not one object a line."""
 
     format = "json"
-    reread = staticmethod(reread)
 
     def __init__(self, text: TextFile, name: str, options: SourceOptions) -> None:
-        super().__init__(text, name, options.max_record_bytes)
-        self._flatten = options.flatten
+        super().__init__(text, name, options)
         if options.records is not None:
             self._text = text = inside(text, options.records)
         self._elements = Elements(text, options.max_record_bytes)
         is_array, first = self._elements.is_array, self._elements.first
         if not is_array and text.read_at(first, 1) not in (b"{", b""):
+            begin = text.read_at(first, 40).decode(errors="replace").partition("\n")[0]
             raise UsageError(
-                "is one JSON value, neither an array nor objects",
+                f"begins with {begin!r}: neither a JSON array nor JSON objects",
                 where=text.path,
-                hint="check --format",
+                hint="check the file, and --format",
             )
         self.size = self._elements.size
         self.contents = (Content(self.size, text.content),)
@@ -68,24 +57,14 @@ class JsonValuesSource(TextSource):
         )
         self.notes = (*text.notes, f"layout: {layout}")
 
-    @property
-    def forms(self) -> tuple[Form, ...]:
-        """The format, and whether nested objects are flattened."""
-        return ({"format": self.format, **({FLATTEN: True} if self._flatten else {})},)
-
     def cut(self, start: Position, limit: int, max_bytes: int) -> Chunk | None:
         """Return the chunk of at most `limit` elements that begins at `start`; None at the end."""
         return self._elements.cut(start, limit, max_bytes)
 
-    def _read(self, chunk: Chunk, schema: RecordSchema) -> Batch:
+    def _records(self, chunk: Chunk, columns: tuple[Column, ...]) -> tuple[bytes, ElementRecords]:
         data, starts, ends = self._split(chunk)
         longest = self._max_record_bytes
-        records = ElementRecords(
-            self.name, chunk, schema.columns, data, starts, ends, longest=longest
-        )
-        shown = FlatRecords(records, schema.columns) if self._flatten else records
-        valid, frame, deferred = decode(schema, shown)
-        return Batch(chunk, frame, deferred, shown, digest_of(data), valid)
+        return data, ElementRecords(self.name, chunk, columns, data, starts, ends, longest=longest)
 
     def _split(self, chunk: Chunk) -> tuple[bytes, list[int], list[int]]:
         """Return the bytes of a chunk, and where its elements begin and end in them."""
@@ -105,13 +84,8 @@ class JsonValuesSource(TextSource):
         length = chunk.hi - begin - HEAD_BYTES
         return Position(begin, chunk.start.record, chunk.start.line), length
 
-    def _too_long(
-        self, chunk: Chunk, head: bytes, schema: RecordSchema
-    ) -> tuple[pl.DataFrame, ElementRecords]:
-        records = ElementRecords(
-            self.name, chunk, schema.columns, head, [0], [len(head)], longest=0
-        )
-        return decoder_of(schema.columns).empty(), records
+    def _head(self, chunk: Chunk, head: bytes, columns: tuple[Column, ...]) -> ElementRecords:
+        return ElementRecords(self.name, chunk, columns, head, [0], [len(head)], longest=0)
 
     def digest(self, chunk: Chunk) -> str:
         """Return the hash of the chunk's bytes."""
@@ -145,10 +119,6 @@ class JsonValuesSource(TextSource):
 
     def _readable(self, chunk: Chunk) -> Iterator[dict[str, Any]]:
         return self._samples(self._elements_of(chunk))
-
-    def _samples(self, elements: Sequence[bytes]) -> Iterator[dict[str, Any]]:
-        samples = decode_samples(elements)
-        return map(flat, samples) if self._flatten else samples
 
     def _elements_of(self, chunk: Chunk) -> list[bytes]:
         data, starts, ends = self._split(chunk)
@@ -188,34 +158,18 @@ class ElementRecords(JsonRecords):
         )
         self._is_changed = b"\n" in data and any(b"\n" in line for line in self.lines)
         if self._is_changed:
-            self.lines = [self._on_one_line(at, line) for at, line in enumerate(self.lines)]
+            self.lines = [on_one_line(line) for line in self.lines]
+            self.malformed = {at for at, line in enumerate(self.lines) if b"\n" in line}
 
     @property
     def data(self) -> bytes:
         """Bytes that hold all elements, each on one line."""
-        return b"\n".join(self.lines) if self._is_changed else self._data
-
-    @cached_property
-    def texts(self) -> pl.Series | None:
-        """The elements as strings; None if some are not UTF-8."""
-        try:
-            return pl.Series(self.lines, dtype=pl.Binary).cast(pl.String)
-        except pl.exceptions.PolarsError:
-            return None
+        return super().data if self._is_changed else self._data
 
     @property
     def excluded(self) -> frozenset[int]:
         """Indices of elements to defer in any case."""
         return self.too_long | self.malformed
-
-    def _on_one_line(self, index: int, element: bytes) -> bytes:
-        if b"\n" not in element:
-            return element
-        try:
-            return msgspec.json.format(element, indent=-1)
-        except (ValueError, RecursionError):
-            self.malformed.add(index)
-            return element
 
     def values(self, index: int) -> dict[str, Any]:
         """Return the element's object, if it is one and has no key twice."""

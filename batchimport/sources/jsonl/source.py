@@ -10,14 +10,13 @@ import polars as pl
 
 from batchimport.errors import SourceChangedError
 from batchimport.model import Chunk, Position
-from batchimport.sources.base import Batch, Piece, TextSource
+from batchimport.sources.base import Batch, Piece
 from batchimport.sources.bytes.file import HEAD_BYTES, digest_of
-from batchimport.sources.flat import FlatRecords, flat
+from batchimport.sources.flat import FlatRecords
 from batchimport.sources.joined import JoinedRecords, lines_of, starts_of, whole_of
-from batchimport.sources.json_decoder import decoder_of
-from batchimport.sources.json_kept import FLATTEN, reread
-from batchimport.sources.json_records import JsonRecords, decode_samples
+from batchimport.sources.json_records import JsonRecords
 from batchimport.sources.json_shapes import decode, split
+from batchimport.sources.json_source import JsonSource
 from batchimport.sources.text_lines import BLANK, Lines
 
 if TYPE_CHECKING:
@@ -25,27 +24,19 @@ if TYPE_CHECKING:
 
     from batchimport.model import FieldError, Reject, SourceOptions, Stage
     from batchimport.schema import Column, RecordSchema
-    from batchimport.sources.base import Form
     from batchimport.sources.bytes.file import TextFile
 
 _Lines = TypeVar("_Lines", list[bytes], pl.Series)
 
 
-class JsonLinesSource(TextSource):
+class JsonLinesSource(JsonSource):
     """One file of JSON lines."""
 
     format = "jsonl"
-    reread = staticmethod(reread)
 
     def __init__(self, text: TextFile, name: str, options: SourceOptions) -> None:
-        super().__init__(text, name, options.max_record_bytes)
+        super().__init__(text, name, options)
         self._lines = Lines(text)
-        self._flatten = options.flatten
-
-    @property
-    def forms(self) -> tuple[Form, ...]:
-        """The format, and whether nested objects are flattened."""
-        return ({"format": self.format, **({FLATTEN: True} if self._flatten else {})},)
 
     def cut(self, start: Position, limit: int, max_bytes: int) -> Chunk | None:
         """Return the chunk of at most `limit` lines that begins at `start`; None at the end.
@@ -58,13 +49,10 @@ class JsonLinesSource(TextSource):
         chunk = self._lines.cut(replace(start, position=begin), limit, max_bytes)
         return Chunk(start, chunk.end if chunk else replace(start, position=self.size))
 
-    def _read(self, chunk: Chunk, schema: RecordSchema) -> Batch:
+    def _records(self, chunk: Chunk, columns: tuple[Column, ...]) -> tuple[bytes, LineRecords]:
         data = self._text.read_at(chunk.lo, chunk.hi - chunk.lo)
         begin, longest = self._begin_in(chunk), self._max_record_bytes
-        records = LineRecords(self.name, chunk, schema.columns, data, begin, longest=longest)
-        shown = FlatRecords(records, schema.columns) if self._flatten else records
-        valid, frame, deferred = decode(schema, shown)
-        return Batch(chunk, frame, deferred, shown, digest_of(data), valid)
+        return data, LineRecords(self.name, chunk, columns, data, begin, longest=longest)
 
     def piece(self, chunk: Chunk) -> Piece | None:
         """Return a chunk to be parsed with those of other files."""
@@ -100,11 +88,8 @@ class JsonLinesSource(TextSource):
         ended = self._text.read_at(end - 1, 1) == b"\n"
         return start, end - start.position - ended
 
-    def _too_long(
-        self, chunk: Chunk, head: bytes, schema: RecordSchema
-    ) -> tuple[pl.DataFrame, LineRecords]:
-        records = LineRecords(self.name, chunk, schema.columns, head, longest=0)
-        return decoder_of(schema.columns).empty(), records
+    def _head(self, chunk: Chunk, head: bytes, columns: tuple[Column, ...]) -> LineRecords:
+        return LineRecords(self.name, chunk, columns, head, longest=0)
 
     def count(self) -> int:
         """Count the lines that are not blank."""
@@ -115,8 +100,7 @@ class JsonLinesSource(TextSource):
 
     def _readable(self, chunk: Chunk) -> Iterator[dict[str, Any]]:
         data = self._text.read_at(chunk.lo, chunk.hi - chunk.lo)
-        samples = decode_samples(data[self._begin_in(chunk) :].split(b"\n"))
-        return map(flat, samples) if self._flatten else samples
+        return self._samples(data[self._begin_in(chunk) :].split(b"\n"))
 
     def continues(self, fingerprint: str) -> bool:
         """Say whether lines were added to the file with this fingerprint."""
@@ -143,9 +127,14 @@ class LineRecords(JsonRecords):
         longest: int,
     ) -> None:
         super().__init__(name, chunk, columns)
-        self.data = data
+        self._data = data
         self._begin = begin
         self._longest = longest
+
+    @property
+    def data(self) -> bytes:
+        """The chunk's bytes."""
+        return self._data
 
     @cached_property
     def texts(self) -> pl.Series | None:
@@ -174,12 +163,12 @@ class LineRecords(JsonRecords):
     def line(self, index: int) -> bytes:
         """Return one record, without splitting the others."""
         number = self._numbers[index]
-        return self.data[self._starts[number] : self._starts[number + 1] - 1]
+        return self._data[self._starts[number] : self._starts[number + 1] - 1]
 
     @cached_property
     def too_long(self) -> frozenset[int]:  # type: ignore[override]  # the same
         """Indices of records that are longer than is allowed."""
-        if len(self.data) <= self._longest:
+        if len(self._data) <= self._longest:
             return frozenset()
         sizes = self._sizes.gather(pl.Series(self._numbers, dtype=pl.UInt32))
         return frozenset((sizes > self._longest).arg_true().to_list())
@@ -193,12 +182,12 @@ class LineRecords(JsonRecords):
     @cached_property
     def _all_texts(self) -> pl.Series | None:
         """All lines, the first one without the byte order mark; None if some are not UTF-8."""
-        return split(self.data[self._begin :])
+        return split(self._data[self._begin :])
 
     @cached_property
     def _all_lines(self) -> list[bytes]:
         """The same as bytes."""
-        lines = self.data[self._begin :].split(b"\n")
+        lines = self._data[self._begin :].split(b"\n")
         return lines if lines[-1] else lines[:-1]
 
     @cached_property

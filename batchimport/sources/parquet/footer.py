@@ -34,15 +34,24 @@ MAGIC = b"PAR1"
 TAIL_BYTES = 8
 """The length of the footer, and the magic bytes."""
 
-Meaning = Literal["int96", "interval", "time-ms", "time-us", "time-ns", "uuid", "json", "utc", ""]
+Meaning = Literal[
+    "int96", "interval", "time-ms", "time-us", "time-ns", "uuid", "json", "utc", "text", "bytes", ""
+]
 PLAIN: frozenset[Meaning] = frozenset({"int96", "interval", "time-ms", "time-us", "time-ns"})
 """Meanings that Polars does not know, or not well enough."""
 
 _INT96, _FIXED_BYTES = 3, 7
 _TIMESTAMPS = (9, 10)
 """Types of early versions: milliseconds and microseconds, both in UTC by definition."""
-_CONVERTED: dict[int, Meaning] = {7: "time-ms", 8: "time-us", 19: "json", 21: "interval"}
-_LOGICAL: dict[int, Meaning] = {12: "json", 14: "uuid"}
+_CONVERTED: dict[int, Meaning] = {
+    0: "text",
+    4: "text",
+    7: "time-ms",
+    8: "time-us",
+    19: "json",
+    21: "interval",
+}
+_LOGICAL: dict[int, Meaning] = {1: "text", 4: "text", 12: "json", 14: "uuid"}
 _TIME_UNITS: dict[int, Meaning] = {1: "time-ms", 2: "time-us", 3: "time-ns"}
 _DECIMAL, _TIME, _VARIANT = 5, 7, 16
 MAX_PRECISION = 38
@@ -181,8 +190,11 @@ class Footer:
             return list(self.columns)
         return [name for name, found in meanings.items() if not PLAIN.isdisjoint(found)]
 
-    def plain_file(self, name: str, group: Group) -> bytes:
+    def plain_file(self, name: str, group: Group, *, has_bytes: bool = False) -> bytes:
         """Return a file of one column and one group of rows, without the meanings in `PLAIN`.
+
+        Args:
+            has_bytes: Texts are bytes in it.
 
         Raises:
             MalformedError: If the footer does not say where the column is.
@@ -191,7 +203,10 @@ class Footer:
             first, root = 1, self._elements[0]
             while _text(self._elements[first]) != name:
                 first = _tree(self._elements, first)[1]
-            elements = self._elements[first : _tree(self._elements, first)[1]]
+            elements = [
+                _plain(each, has_bytes=has_bytes)
+                for each in self._elements[first : _tree(self._elements, first)[1]]
+            ]
             parts, columns = [MAGIC], []
             for column in group.columns:
                 facts: Struct = dict(column[3][1])
@@ -202,7 +217,7 @@ class Footer:
             footer = encode(
                 {
                     1: self._version,
-                    2: (LIST, (STRUCT, [root | {5: (I32, 1)}, *map(_plain, elements)])),
+                    2: (LIST, (STRUCT, [root | {5: (I32, 1)}, *elements])),
                     3: rows,
                     4: (LIST, (STRUCT, [{1: (LIST, (STRUCT, columns)), 2: (I64, 0), 3: rows}])),
                 }
@@ -312,9 +327,11 @@ def _problem(facts: Struct) -> str:
     return "values of type VARIANT" if _VARIANT in logical else ""
 
 
-def _plain(facts: Struct) -> Struct:
+def _plain(facts: Struct, *, has_bytes: bool) -> Struct:
     """Return an element of the schema; what Polars would misread is only bytes or a number."""
     meaning = _meaning(facts)
+    if has_bytes and meaning in ("text", "json"):
+        return {field: facts[field] for field in (1, 2, 3, 4, 9) if field in facts}
     if meaning not in PLAIN:
         return facts
     kept: Struct = {field: facts[field] for field in (1, 3, 4, 9) if field in facts}

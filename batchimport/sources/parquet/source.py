@@ -15,12 +15,13 @@ import polars as pl
 from batchimport.errors import FatalError, UsageError
 from batchimport.model import Chunk, FieldError, Position
 from batchimport.schema.infer import DIALECT
-from batchimport.sources.base import Batch, Content, OneFile, UnreadableRecordError
+from batchimport.sources.base import Batch, Content, LocatedRecords, OneFile, UnreadableRecordError
 from batchimport.sources.json_decoder import decode_raw, decoder_of
-from batchimport.sources.json_kept import KeptRecords, reread_lines
 from batchimport.sources.json_records import JsonRecords, decode_samples
+from batchimport.sources.json_source import KeptRecords, reread_lines
 from batchimport.sources.parquet.footer import Footer
 from batchimport.sources.parquet.rows import Rows
+from batchimport.sources.parquet.texts import error_of, invalid_texts, without
 from batchimport.sources.parquet.thrift import MalformedError
 from batchimport.sources.parquet.types import (
     SCALAR_BYTES,
@@ -86,9 +87,7 @@ class ParquetSource(OneFile):
         self._variable = [
             column for column, dtype in known.items() if _is_variable(dtype, nodes[column])
         ]
-        weights = [weight_of(pl.col(column), known[column]) for column in self._variable]
-        self._fixed = SCALAR_BYTES * (len(known) - len(weights))
-        self._weight = pl.sum_horizontal(pl.lit(self._fixed, pl.Int64), *weights).alias("weight")
+        self._fixed = SCALAR_BYTES * (len(known) - len(self._variable))
         self.contents: tuple[Content, ...] = (Content(self.size, self._file.content),)
         self.declared = {
             "$schema": DIALECT,
@@ -137,10 +136,15 @@ class ParquetSource(OneFile):
         if rows == 1 or not self._variable:
             return rows
         try:
-            weights = self._rows.read(lo, rows, self._variable).select(self._weight).to_series()
+            frame = self._rows.read(lo, rows, self._variable)
+            weights = frame.select(self._weight(frame.schema)).to_series()
         except _FAILURES:  # the file is damaged: `read` says where
             return rows
         return max(1, int((weights.cum_sum() <= max_bytes).sum()))
+
+    def _weight(self, schema: pl.Schema) -> pl.Expr:
+        weights = (weight_of(pl.col(name), dtype) for name, dtype in schema.items())
+        return pl.sum_horizontal(pl.lit(self._fixed, pl.Int64), *weights).alias("weight")
 
     def read(self, chunk: Chunk, schema: RecordSchema) -> Batch:
         """Read a chunk as JSON lines, and parse those."""
@@ -159,6 +163,14 @@ class ParquetSource(OneFile):
             rows = self._rows.read(lo, hi - lo)
             if rows.height != hi - lo and self._types:
                 raise _damaged(self.name, lo, hi, "rows are missing")
+            invalid = {
+                values.name: bad
+                for values in rows
+                if (bad := invalid_texts(values, nodes[values.name]))
+            }
+            rows = rows.with_columns(
+                without(rows.get_column(name), found) for name, found in invalid.items()
+            )
             json_columns = {
                 values.name: found
                 for values in rows
@@ -167,6 +179,9 @@ class ParquetSource(OneFile):
             }
             errors = self._errors(rows)
             faulty = {error.field for found in errors.values() for error in found}
+            for name, texts_of in invalid.items():
+                for at, value in texts_of.items():
+                    errors.setdefault(at, []).append(error_of(name, value))
             texts = rows.select(
                 as_json(
                     pl.col(name),
@@ -184,9 +199,11 @@ class ParquetSource(OneFile):
         texts.write_ndjson(buffer)
         lines = buffer.getvalue().split(b"\n")[: hi - lo] if texts.width else [b"{}"] * (hi - lo)
         for at in errors:
-            lines[at] = json.dumps(texts.row(at, named=True)).encode()
-        for name, values in json_columns.items():
-            _insert(lines, name, values, errors)
+            row = texts.row(at, named=True) if texts.width else {}
+            row |= {name: values[at] for name, values in invalid.items() if at in values}
+            lines[at] = json.dumps(row, ensure_ascii=False).encode(errors="surrogateescape")
+        for name, texts_of_json in json_columns.items():
+            _insert(lines, name, texts_of_json, errors, invalid.get(name, {}))
         return lines, errors
 
     def _errors(self, rows: pl.DataFrame) -> Errors:
@@ -264,10 +281,18 @@ def _refuse_unreadable(footer: Footer, path: str) -> None:
                 )
 
 
-def _insert(lines: list[bytes], name: str, values: pl.Series, errors: Errors) -> None:
-    """Add a column of JSON texts to the lines, as they are; what is not JSON is an error."""
+def _insert(
+    lines: list[bytes], name: str, values: pl.Series, errors: Errors, there: Collection[int]
+) -> None:
+    """Add a column of JSON texts to the lines, as they are; what is not JSON is an error.
+
+    Args:
+        there: The lines that have it.
+    """
     key = json.dumps(name).encode() + b":"
     for at, text in enumerate(values):
+        if at in there:
+            continue
         value = b"null"
         if text is not None:
             try:
@@ -312,10 +337,7 @@ class ParquetRows(JsonRecords):
         self.lines[index] = _without_nulls(self.lines[index], self._columns)
         return super().values(index)
 
-    def keys(self, index: int) -> Collection[str] | None:
-        """Return that all rows have all columns."""
-        del index
-        return None
+    keys = LocatedRecords.keys  # all rows have all columns
 
     def _locate(self, index: int) -> tuple[int | None, int, bytes]:
         return None, self._chunk.lo + index, self.lines[index]
@@ -332,10 +354,7 @@ class _KeptRows(KeptRecords):
         self.lines[index] = _without_nulls(self.lines[index], self._columns)
         return super().values(index)
 
-    def keys(self, index: int) -> Collection[str] | None:
-        """Return that all rows have all columns."""
-        del index
-        return None
+    keys = LocatedRecords.keys  # all rows have all columns
 
 
 def _without_nulls(line: bytes, columns: tuple[Column, ...]) -> bytes:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 EXACT_DIGITS = 15
 """Decimals of at most this many digits survive the way to a double and back."""
 
+MARK = "\0"
+"""Before the bytes of a text that may not be UTF-8; no other text that is made here begins with it."""
+
 SCALAR_BYTES = 8
 """Weight of a number, and of the name of a string."""
 
@@ -41,7 +44,7 @@ def rule_of(dtype: pl.DataType | None, node: Node) -> dict[str, Any]:
     Args:
         dtype: None for values that Polars does not read.
     """
-    if _is_json(dtype, node.meaning):
+    if is_json(dtype, node.meaning):
         return {}
     if dtype is None or _is_time(dtype, node):
         rule: dict[str, Any] = {"type": ["string", "null"]}
@@ -74,13 +77,14 @@ def _is_exact(dtype: pl.Decimal) -> bool:
     return dtype.precision <= EXACT_DIGITS
 
 
-def _is_json(dtype: pl.DataType | None, meaning: Meaning) -> bool:
+def is_json(dtype: pl.DataType | None, meaning: Meaning) -> bool:
+    """Say whether each value of a column is a text of JSON."""
     return meaning == "json" and dtype is not None and not dtype.is_nested()
 
 
 def json_texts(values: pl.Series, node: Node | None) -> pl.Series | None:
     """Return the texts of a column of JSON; None for any other column."""
-    if node is None or not _is_json(values.dtype, node.meaning):
+    if node is None or not is_json(values.dtype, node.meaning):
         return None
     return (
         values.to_frame("")
@@ -123,7 +127,7 @@ def as_json(
 def _simplified(value: pl.Expr, dtype: pl.DataType) -> tuple[pl.Expr, pl.DataType]:
     """Return arrays as lists, and values of a type that was added to Polars as what they are stored as."""
     if isinstance(dtype, pl.BaseExtension):
-        return _simplified(value.ext.storage(), _instance(dtype.ext_storage()))
+        return _simplified(value.ext.storage(), instance_of(dtype.ext_storage()))
     if isinstance(dtype, pl.Array):
         return value.arr.to_list(), pl.List(dtype.inner)
     return value, dtype
@@ -135,7 +139,7 @@ def _nested_as_json(
     if isinstance(dtype, pl.List):
         inner = node.element() if node else None
         return value.list.eval(
-            as_json(pl.element(), _instance(dtype.inner), inner, is_sayable=is_sayable)
+            as_json(pl.element(), instance_of(dtype.inner), inner, is_sayable=is_sayable)
         )
     if isinstance(dtype, pl.Map):
         (_, key, key_node), (_, inner_type, inner) = _fields(dtype, node)
@@ -167,11 +171,11 @@ def _fields(
     if isinstance(dtype, pl.Map):
         entry = node.children[0] if node and len(node.children) == 1 else None
         below = entry.children if entry and len(entry.children) == 2 else (None, None)
-        yield "key", _instance(dtype.key), below[0]
-        yield "value", _instance(dtype.value), below[1]
+        yield "key", instance_of(dtype.key), below[0]
+        yield "value", instance_of(dtype.value), below[1]
     elif isinstance(dtype, pl.Struct):
         for field in dtype.fields:
-            yield field.name, _instance(field.dtype), node.child(field.name) if node else None
+            yield field.name, instance_of(field.dtype), node.child(field.name) if node else None
 
 
 def _bytes_as_text(value: pl.Expr, node: Node | None) -> pl.Expr:
@@ -183,8 +187,10 @@ def _bytes_as_text(value: pl.Expr, node: Node | None) -> pl.Expr:
             for at, length in ((0, 8), (8, 4), (12, 4), (16, 4), (20, 12))
         ]
         return pl.concat_str(parts, separator="-")
-    if meaning == "json":
+    if meaning in ("json", "text"):
         return value.cast(pl.String)
+    if meaning == "bytes":
+        return pl.lit(MARK) + value.bin.encode("base64")
     if meaning == "interval":
         numbers = value.bin.reinterpret(dtype=pl.Array(pl.UInt32, 3), endianness="little").arr
         months, days, milliseconds = (numbers.get(at).cast(pl.Int64) for at in range(3))
@@ -317,7 +323,7 @@ def beyond(value: pl.Expr, dtype: pl.DataType, node: Node | None = None) -> pl.E
     """
     value, dtype = _simplified(value, dtype)
     if isinstance(dtype, pl.List):
-        inner = beyond(pl.element(), _instance(dtype.inner), node.element() if node else None)
+        inner = beyond(pl.element(), instance_of(dtype.inner), node.element() if node else None)
         return None if inner is None else value.list.eval(inner).list.any()
     if isinstance(dtype, pl.Map):
         inner = _any_beyond(pl.element(), dtype, node)
@@ -334,7 +340,7 @@ def beyond(value: pl.Expr, dtype: pl.DataType, node: Node | None = None) -> pl.E
 def error_beyond(name: str, dtype: pl.DataType) -> FieldError:
     """Return the error of a value of a column that `beyond` has found."""
     while isinstance(dtype, pl.List | pl.Array):
-        dtype = _instance(dtype.inner)
+        dtype = instance_of(dtype.inner)
     if dtype.is_float():
         return FieldError("number_out_of_range", name, "NaN and infinity are not JSON numbers")
     if dtype.is_nested():
@@ -366,10 +372,10 @@ def weight_of(value: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     if dtype == pl.Binary:
         weight = value.bin.size() * 4 // 3
     elif isinstance(dtype, pl.List):
-        weight = value.list.eval(weight_of(pl.element(), _instance(dtype.inner))).list.sum()
+        weight = value.list.eval(weight_of(pl.element(), instance_of(dtype.inner))).list.sum()
     elif isinstance(dtype, pl.Struct):
         fields = (
-            weight_of(value.struct.field(field.name), _instance(field.dtype))
+            weight_of(value.struct.field(field.name), instance_of(field.dtype))
             for field in dtype.fields
         )
         weight = pl.sum_horizontal(pl.lit(0, pl.Int64), *fields)
@@ -382,7 +388,7 @@ def weight_of(value: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     return weight.cast(pl.Int64).fill_null(0) + SCALAR_BYTES
 
 
-def _instance(dtype: Any) -> pl.DataType:
+def instance_of(dtype: Any) -> pl.DataType:
     """Return the instance of a type that may be given as its class."""
     instance: pl.DataType = dtype() if isinstance(dtype, type) else dtype
     return instance

@@ -1,47 +1,26 @@
-"""Addresses of destinations, and what of them may be shown: never a password.
+"""Addresses of PostgreSQL, and what of them may be shown: never a password.
 
-The registry says who takes an address apart. Those of PostgreSQL are taken apart by the library that
-connects with them, not by a pattern: what libpq takes for a password is one, however it is written. Where
-an address cannot be taken apart, nothing of it is shown but the scheme.
+They are taken apart by the library that connects with them, not by a pattern: what libpq takes for a
+password is one, however it is written.
 """
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode
 
 from batchimport.errors import UsageError
-from batchimport.sinks.registry import scheme_of
+from batchimport.sinks.registry import HIDDEN, scheme_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-HIDDEN = "…"
-
-
-def _scheme_name(address: str) -> str:
-    """Return the scheme of an address, known or not; empty if it has none."""
-    scheme, mark, _ = address.partition("://")
-    return scheme if mark and scheme.isascii() and scheme.isalnum() else ""
-
 
 def redact(address: str) -> str:
-    """Return an address without its passwords; still the same place where it can be taken apart."""
-    scheme, known_scheme = _scheme_name(address), scheme_of(address)
-    if known_scheme is not None and known_scheme.is_path:
-        return address
-    if known_scheme is None or not known_scheme.redact:
-        return f"{scheme}://{HIDDEN}" if scheme else HIDDEN
-    module, _, name = known_scheme.redact.partition(":")
-    return str(getattr(import_module(module), name)(address))
-
-
-def redact_postgres(address: str) -> str:
-    """Return an address of PostgreSQL without its passwords."""
-    scheme = _scheme_name(address)
+    """Return an address without its passwords; nothing but the scheme if it cannot be taken apart."""
+    scheme = scheme_name(address)
     try:
-        known = parse_postgres(address)
+        known = parse(address)
     except (UsageError, ImportError):
         return f"{scheme}://{HIDDEN}"
     shown = {name: value for name, value in known.items() if name not in _secrets()}
@@ -50,15 +29,7 @@ def redact_postgres(address: str) -> str:
     return address.replace(":@", "@", 1)  # an empty password
 
 
-def has_secret(address: str) -> bool:
-    """Say whether an address has a password, also where no library can take it apart."""
-    shown = redact(address)
-    if HIDDEN not in shown:
-        return shown != address.replace(":@", "@", 1)
-    return ":" in address.partition("://")[2].rpartition("@")[0] or "password=" in address
-
-
-def parse_postgres(address: str) -> dict[str, str]:
+def parse(address: str) -> dict[str, str]:
     """Return the parameters of an address as libpq understands them.
 
     Raises:
@@ -76,7 +47,7 @@ def parse_postgres(address: str) -> dict[str, str]:
     if known is None or not _is_sane(address, known):
         raise UsageError(
             "not an address that libpq understands",
-            where=f"--to {_scheme_name(address)}://{HIDDEN}",
+            where=f"--to {scheme_name(address)}://{HIDDEN}",
             hint="write special characters of user and password by their codes (@ is %40, : is %3A, "
             "/ is %2F, % is %25), or set PGPASSWORD and leave the password out",
         )

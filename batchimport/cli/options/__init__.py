@@ -13,10 +13,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import typer
 
-from batchimport.cli.around import Around
 from batchimport.cli.completion import job_ids
-from batchimport.cli.output import Output as Output  # noqa: PLC0414 - commands take it from here
-from batchimport.cli.output import Quiet as Quiet  # noqa: PLC0414 - likewise
+from batchimport.cli.options.around import Around
+from batchimport.cli.options.output import Output as Output  # commands take it from here
+from batchimport.cli.options.output import Quiet as Quiet  # likewise
 from batchimport.errors import UsageError
 from batchimport.model import (
     Adaptive,

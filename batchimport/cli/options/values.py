@@ -15,12 +15,14 @@ from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from batchimport.cli import options as o  # noqa: TC001 - read while the program runs
-from batchimport.cli.reading import Reading, Shaping  # noqa: TC001 - likewise
-from batchimport.errors import UsageError, did_you_mean
+from batchimport.cli.options.reading import Reading, Shaping  # noqa: TC001 - likewise
+from batchimport.errors import UsageError, did_you_mean, hint_for
 
 PREFIX = "BATCHIMPORT_"
 _OTHERS = (f"{PREFIX}TO_", f"{PREFIX}CONFIG", f"{PREFIX}FAILPOINTS")
 """Variables that mean something else."""
+MAY_BE_EMPTY = frozenset({"quote", "null_string", "field"})
+"""Options of which an empty text means something: no quotes, an empty cell, no field."""
 _TRUE, _FALSE = frozenset({"1", "true", "yes", "on"}), frozenset({"0", "false", "no", "off"})
 _SYNONYMS = {"upsert": "update", "merge": "update", "skip": "ignore", "overwrite": "replace"}
 """Words of other tools for values of our options."""
@@ -119,8 +121,7 @@ def find(name: str, where: str) -> Setting:
     found = known.get(name.replace("-", "_"))
     if found is not None:
         return found
-    near = did_you_mean(name.replace("-", "_"), known)
-    hint = f"did you mean {near}?" if near else "`batchimport run --help` lists all options"
+    hint = hint_for(name.replace("-", "_"), known, "`batchimport run --help` lists all options")
     raise UsageError(f"there is no option {name}", where, hint)
 
 
@@ -180,15 +181,27 @@ def convert(known: Setting, value: Any, where: str) -> Any:
         value = [f"{key}={_text(item, where)}" for key, item in value.items()]
     is_many = isinstance(value, Iterable) and not isinstance(value, str | bytes | os.PathLike)
     if known.is_list:
-        return [_text(item, where) for item in (value if is_many else [value])]
+        items = [_text(item, where) for item in (value if is_many else [value])]
+        return [check_not_empty(known.name, item, where) for item in items]
     if is_many and known.kind is str:
-        return _joined([_text(item, where) for item in value], where)
+        return _joined([_text(item, where) for item in value], where) if value else known.default
     if known.kind in (bool, int, float):
         return _number(known.kind, value, where)
-    text = _text(value, where)
+    text = check_not_empty(known.name, _text(value, where), where)
     if get_origin(known.kind) is Literal:
         _check_choice(known, text, where)
     return Path(text) if known.kind is Path else text
+
+
+def check_not_empty(name: str, text: str, where: str) -> str:
+    """Return the value of an option: no text stands for "not given", which is to leave the option out.
+
+    Raises:
+        UsageError: If it is empty, and that means nothing.
+    """
+    if not text and name not in MAY_BE_EMPTY:
+        raise UsageError("must not be empty", where, hint="name a value, or leave it out")
+    return text
 
 
 def _number(kind: type, value: Any, where: str) -> Any:
