@@ -335,6 +335,17 @@ def test_several_cells_may_mean_null(place: Path, limit: int) -> None:
     assert rows[2] == {}
 
 
+def test_a_quote_in_a_comment_opens_nothing(place: Path) -> None:
+    """What follows the comment is a record, also where both together look like one."""
+    place.write_text('a,b\np,x\n#,"y\nz"\nq,#x\n', encoding="utf-8")
+    for limit in (1, 2, 1000):
+        rows, rejects = read_all(place, limit=limit, comment="#")
+        assert (rows, codes(rejects)) == (
+            [{"a": "p", "b": "x"}, {"a": "q", "b": "#x"}],
+            ["too_few_fields"],
+        )
+
+
 def test_a_comment_above_the_header_may_be_any_bytes(place: Path) -> None:
     """Only the names must be valid text."""
     place.write_bytes(b"# caf\xe9\na,b\n1,\xc3\xa9\n2,y\n")

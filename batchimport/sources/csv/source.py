@@ -228,7 +228,8 @@ class DelimitedSource(TextSource):
         """Parse a chunk of this file by itself."""
         chunk, body, decoded = piece.chunk, piece.data[piece.begin :], None
         records = self.records_of(piece, table)
-        if len(body) <= self._max_record_bytes:  # so that none of them is too long
+        # None of them is too long, and no quote in a comment opens a field.
+        if len(body) <= self._max_record_bytes and not self._lines.may_have_comments(body):
             is_plain = self._lines.are_plain(chunk.lo + piece.begin, chunk.hi)
             decoded = table.decode_whole(body, chunk.records, is_plain=is_plain)
         accepted, deferred = decoded or table.decode(records.records, records.too_long)
