@@ -340,8 +340,8 @@ class Job:
         """
         if not self.sources:
             raise UsageError("no source", where="SOURCE", hint="name a file")
-        if not self.table:
-            raise UsageError("must not be empty", where="--table")
+        if not self.table or "\0" in self.table:
+            raise UsageError("must not be empty, nor have NUL in it", where="--table")
         rules.check_texts(self)
         rules.check_names("--key", self.key)
         check_choice("--if-exists", self.if_exists, IfExists)
