@@ -261,10 +261,7 @@ class SourceOptions:
         if self.ragged == "reject":  # as without the option
             object.__setattr__(self, "ragged", None)
         for option, text in (("--comment", self.comment), ("--records", self.records)):
-            if text == "":
-                raise UsageError("must not be empty", where=option)
-        if self.comment is not None and {"\r", "\n"} & set(self.comment):
-            raise UsageError("must not have a line end", where="--comment")
+            rules.check_line(option, text)
         if self.has_header and not self.header:
             raise UsageError("is the opposite of --no-header", where="--header")
         check_choice("--compression", self.compression, Compression)
