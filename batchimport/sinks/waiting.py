@@ -21,6 +21,8 @@ from batchimport.policy.events import WaitEnded, Waiting
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    import polars as pl
+
     from batchimport.model import Chunk, Reject
     from batchimport.policy.events import Observer
     from batchimport.sinks.base import Sink
@@ -182,11 +184,17 @@ class _PatientSink(_Patient):
         return _Patient(self._call(self._inner.join, *values, **named), self._wait)
 
     def rejects(self, job_id: str, within: Chunk | None = None) -> Iterator[Reject]:
+        return self._each(lambda: self._inner.rejects(job_id, within))
+
+    def reject_frames(self, job_id: str, within: Chunk | None = None) -> Iterator[pl.DataFrame]:
+        return self._each(lambda: self._inner.reject_frames(job_id, within))
+
+    def _each(self, begin: Callable[[], Iterator[Result]]) -> Iterator[Result]:
         done = 0
         while True:
             try:
-                for reject in islice(self._inner.rejects(job_id, within), done, None):
-                    yield reject
+                for item in islice(begin(), done, None):
+                    yield item
                     done += 1
             except DestinationAwayError as error:
                 self._wait.pause(error, LONGEST_PAUSE_SECONDS)

@@ -37,9 +37,9 @@ from batchimport.errors import (
     UnknownJobError,
     UsageError,
 )
+from batchimport.jobs.export import export_rejects
 from batchimport.jobs.finish import (
     Outcome,
-    export_rejects,
     rejects_path,
     resume_command,
     summary_of,
