@@ -31,7 +31,6 @@ Kind = Literal["integer", "number", "boolean", "string", "date", "date-time", "u
 """What a column holds. `date`, `date-time` and `uuid` are strings of that JSON Schema format.
 A property without one scalar type is `json`: its column holds JSON text."""
 
-SUMMARY_VERSION = 1
 EXTRA_COLUMN = "_extra"
 """Column that keeps, as a JSON object, the keys of a record that have no column of their own."""
 
@@ -555,7 +554,7 @@ class Summary:
     sources: tuple[str, ...]
     destination: str
     table: str
-    version: int = SUMMARY_VERSION
+    version: int = 1
     engine: str = "local"
     delivery: str = "exactly-once"
     resumed: bool = False

@@ -60,12 +60,11 @@ class _Unfailing:
 
 def open_display(
     mode: Mode,
-    stream: TextIO | None = None,
     *,
     verbose: bool = False,
     is_library: bool = False,
 ) -> Display:
-    """Return the display for a mode; `auto` depends on whether the stream is a terminal.
+    """Return the display for a mode; `auto` depends on whether standard error is a terminal.
 
     Args:
         verbose: Show the sizer's decisions, too.
@@ -76,7 +75,7 @@ def open_display(
 
         if is_notebook():
             return notebook_display(verbose=verbose)
-    stream = cast("TextIO", _Unfailing(stream or sys.stderr))
+    stream = cast("TextIO", _Unfailing(sys.stderr))
     if mode == "auto":
         capable = stream.isatty() and os.environ.get("TERM") != "dumb"
         mode = "rich" if capable else "none" if is_library else "plain"

@@ -58,9 +58,9 @@ def short_ago(time: datetime, now: datetime | None = None) -> str:
     return "now" if words[0] == "just" else f"{words[0]}{words[1][0]} ago"
 
 
-def local_time(time: datetime, now: datetime | None = None) -> str:
+def local_time(time: datetime) -> str:
     """Return a time in the local zone: `19:20:31` for today, with the date for other days."""
-    local, today = time.astimezone(), (now or datetime.now(UTC)).astimezone()
+    local, today = time.astimezone(), datetime.now(UTC).astimezone()
     return f"{local:%H:%M:%S}" if local.date() == today.date() else f"{local:%Y-%m-%d %H:%M:%S}"
 
 

@@ -190,11 +190,11 @@ class MysqlTransaction(ChunkTransaction):
             raise
         return True
 
-    def packets(self, given: Sequence[str], window: int = LARGE_WINDOW) -> Iterator[list[str]]:
+    def packets(self, given: Sequence[str]) -> Iterator[list[str]]:
         """Yield rows as lists that fit into a statement each."""
         first = 0
         while first < len(given):
-            rows = self.packet(given, first, window)
+            rows = self.packet(given, first, LARGE_WINDOW)
             yield rows
             first += len(rows)
 
