@@ -1,7 +1,7 @@
 """Import a file: the use case behind the command line and the Python API.
 
 The story of a job: it is identified (`jobs.identify`) and claimed (`jobs.start`); an engine runs its
-chunks (`engines`); its accounts are checked and its rejects exported (`jobs.finish`).
+chunks (`engines`); its accounts are checked (`jobs.finish`) and its rejects exported (`jobs.export`).
 """
 
 from __future__ import annotations
@@ -28,11 +28,10 @@ from batchimport.errors import (
     from_system,
     without_panics,
 )
+from batchimport.jobs.export import Exported, export_rejects
 from batchimport.jobs.finish import (
-    Exported,
     Outcome,
     count_records,
-    export_rejects,
     finish_job,
     rejects_path,
     summary_of,

@@ -26,11 +26,10 @@ from batchimport.errors import (
     without_panics,
 )
 from batchimport.importer import outcome_of
+from batchimport.jobs.export import Exported, export_rejects
 from batchimport.jobs.finish import (
-    Exported,
     Outcome,
     end_claim,
-    export_rejects,
     rejects_path,
     resume_command,
     summary_of,

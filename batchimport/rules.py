@@ -81,6 +81,18 @@ def check_choice(
         raise UsageError(f"{value!r} is not one of {known}", where=option, hint=hint)
 
 
+def check_line(option: str, text: str | None) -> None:
+    """Check that a text is not empty, and is on one line; None always is.
+
+    Raises:
+        UsageError: If not.
+    """
+    if text == "":
+        raise UsageError("must not be empty", where=option)
+    if text is not None and {"\r", "\n"} & set(text):
+        raise UsageError("must not have a line end", where=option)
+
+
 def check_names(option: str, names: Sequence[str]) -> None:
     """Check names of columns, which were given with commas between.
 

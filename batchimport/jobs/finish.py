@@ -1,10 +1,9 @@
-"""How a job ends: check the accounts, record the outcome, export the rejects, sum up the run."""
+"""How a job ends: check the accounts, record the outcome, sum up the run."""
 
 from __future__ import annotations
 
 import shlex
-from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,20 +15,17 @@ from batchimport.policy.progress import is_resumable
 from batchimport.sinks import redact
 from batchimport.sinks.registry import scheme_of
 from batchimport.state.directory import STATE_PATH
-from batchimport.state.files import write_atomically
-from batchimport.state.json_text import json_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Sequence
 
     from batchimport.errors import BatchImportError
     from batchimport.jobs.identify import Request
     from batchimport.jobs.start import Parts
     from batchimport.model import Committed, Job, Reject
-    from batchimport.sinks.base import Claim, Sink
+    from batchimport.sinks.base import Claim
     from batchimport.sources.base import Source
 
-EXAMPLES = 5
 _HINT = "nothing is lost: run the same command again, and report this"
 
 
@@ -82,35 +78,6 @@ def job_command(
     if state != STATE_PATH:
         words += ["--state-dir", str(state)]
     return prefix + shlex.join(words)
-
-
-@dataclass(frozen=True, slots=True)
-class Exported:
-    """The rejects of a job.
-
-    Attributes:
-        path: The file that was written; None if none was.
-        examples: A few rejects for different reasons.
-        codes: Number of rejects by the code of their first error.
-        fields: Number of errors by field and code; the field of the whole record is empty.
-        outcomes: Fields of the summary: records by what the destination did with them.
-    """
-
-    path: str | None = None
-    examples: tuple[Reject, ...] = ()
-    codes: dict[str, int] = field(default_factory=dict)
-    fields: dict[str, dict[str, int]] = field(default_factory=dict)
-    outcomes: dict[str, Any] = field(default_factory=dict)
-
-    def fill(self, summary: Summary) -> Summary:
-        """Return a summary with what is known of the rejects."""
-        return replace(
-            summary,
-            rejects_by_code=self.codes,
-            rejects_by_field=self.fields,
-            rejects_file=self.path,
-            **self.outcomes,
-        )
 
 
 def finish_job(parts: Parts, claim: Claim, total: int | None, *, is_whole: bool) -> None:
@@ -195,61 +162,6 @@ def rejects_path(request: Request, job_id: str, failed: int) -> Path | None:
     if request.options.rejects_path:
         return Path(request.options.rejects_path)
     return request.state.folder(job_id) / "rejects.jsonl" if failed else None
-
-
-def export_rejects(sink: Sink, job_id: str, path: Path | None) -> Exported:
-    """Write the rejects of a job to a file, one JSON object a line, in order of record.
-
-    Args:
-        path: None writes nothing.
-
-    Raises:
-        FatalError: If the file cannot be written.
-    """
-    outcomes = outcome_counts(sink.committed(job_id))
-    if path is None:
-        return Exported(outcomes=outcomes)
-    reasons: dict[tuple[str, str], Reason] = {}
-    codes: Counter[str] = Counter()
-
-    def lines() -> Iterator[bytes]:
-        for reject in sink.rejects(job_id):
-            failpoints.reach("during-export")
-            codes[reject.errors[0].code] += 1
-            for error in reject.errors:
-                reason = reasons.get((error.field, error.code))
-                if reason is None:
-                    reason = reasons[error.field, error.code] = Reason(reject)
-                reason.count += 1
-            yield json_line(reject.to_dict())
-
-    write_atomically(path, lines())
-    fields: dict[str, dict[str, int]] = {}
-    for (name, code), reason in sorted(reasons.items()):
-        fields.setdefault(name, {})[code] = reason.count
-    ordered = dict(sorted(codes.items()))
-    return Exported(str(path), _different(reasons.values()), ordered, fields, outcomes)
-
-
-@dataclass(slots=True)
-class Reason:
-    """A field and a code that records were rejected for.
-
-    Attributes:
-        first: The first such record.
-        count: Errors of this kind; a record may have several.
-    """
-
-    first: Reject
-    count: int = 0
-
-
-def _different(reasons: Iterable[Reason]) -> tuple[Reject, ...]:
-    """Return examples of the most frequent reasons, in the order of their records."""
-    frequent = sorted(reasons, key=lambda reason: -reason.count)
-    examples = {reason.first.record: reason.first for reason in frequent}
-    chosen = list(examples.values())[:EXAMPLES]
-    return tuple(sorted(chosen, key=lambda reject: reject.record))
 
 
 def outcome_counts(committed: Sequence[Committed]) -> dict[str, Any]:

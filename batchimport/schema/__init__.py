@@ -11,7 +11,7 @@ import jsonschema_rs
 from batchimport.model import FieldError, Kind
 from batchimport.schema.columns import DTYPES, Column, columns_of
 from batchimport.schema.diagnose import MALFORMED, malformed
-from batchimport.schema.errors import explain
+from batchimport.schema.errors import Explainer
 from batchimport.schema.expansion import refuse_large
 from batchimport.schema.infer import Inference, infer_schema, notes_about
 from batchimport.schema.numbers import INFERRED_HINT
@@ -163,10 +163,14 @@ class RecordSchema:
             return self.errors(record), {}
         return ((), {}) if self.accepts(record) else self._model.judge(record)
 
+    @cached_property
+    def _explainer(self) -> Explainer:
+        return Explainer(self.document, self._validator, _STRICT)
+
     def errors(self, record: Any) -> tuple[FieldError, ...]:
         """Return every error of a record by its JSON Schema, in order of path."""
         try:
-            errors = explain(self._validator, record)
+            errors = self._explainer.explain(record)
         except (RecursionError, ValueError, OverflowError) as error:
             return (FieldError("unverifiable", "", f"cannot be validated: {error}"),)
         return tuple(map(_with_hint, errors)) if self.inferred else errors

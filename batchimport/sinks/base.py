@@ -420,6 +420,10 @@ class Sink(Protocol):
         """Yield the rejects of a job, or of one of its committed chunks, in order of record."""
         ...
 
+    def reject_frames(self, job_id: str, within: Chunk | None = None) -> Iterator[pl.DataFrame]:
+        """Yield the same as rows of the ledger, with the columns of `statements.REJECT_COLUMNS`."""
+        ...
+
     def forget(self, record: JobRecord, *, completely: bool) -> Removed:
         """Remove the ledger and the rejects of a completed job; the rows of its table stay.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -20,6 +20,8 @@ from batchimport.policy.events import WaitEnded, Waiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    import polars as pl
 
     from batchimport.model import Chunk, Reject
     from batchimport.policy.events import Observer
@@ -182,11 +184,17 @@ class _PatientSink(_Patient):
         return _Patient(self._call(self._inner.join, *values, **named), self._wait)
 
     def rejects(self, job_id: str, within: Chunk | None = None) -> Iterator[Reject]:
+        return self._each(lambda: self._inner.rejects(job_id, within))
+
+    def reject_frames(self, job_id: str, within: Chunk | None = None) -> Iterator[pl.DataFrame]:
+        return self._each(lambda: self._inner.reject_frames(job_id, within))
+
+    def _each(self, begin: Callable[[], Iterator[Result]]) -> Iterator[Result]:
         done = 0
         while True:
             try:
-                for reject in islice(self._inner.rejects(job_id, within), done, None):
-                    yield reject
+                for item in islice(begin(), done, None):
+                    yield item
                     done += 1
             except DestinationAwayError as error:
                 self._wait.pause(error, LONGEST_PAUSE_SECONDS)
@@ -200,11 +208,8 @@ class _PatientSink(_Patient):
 @contextmanager
 def open_patiently(open_it: Callable[[], Sink], wait: DestinationWait) -> Iterator[Sink]:
     """Open a destination as soon as that is possible, wait for it from then on, and close it in the end."""
-    sink = wait.call(open_it, on=NOT_YET_OPEN)
-    try:
+    with closing(wait.call(open_it, on=NOT_YET_OPEN)) as sink:
         yield patient(sink, wait)
-    finally:
-        sink.close()
 
 
 def patient(sink: Sink, wait: DestinationWait) -> Sink:

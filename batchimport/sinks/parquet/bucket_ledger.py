@@ -31,13 +31,13 @@ import polars as pl
 from batchimport.errors import FatalError
 from batchimport.sinks.base import taken_over
 from batchimport.sinks.parquet.columns import NO_COLUMNS
-from batchimport.sinks.parquet.ledger import CHUNK, JOB_NAMES, no_row, rejects_in
+from batchimport.sinks.parquet.ledger import CHUNK, JOB_NAMES, no_row, reject_rows_in
 from batchimport.sinks.sql import statements
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from batchimport.model import Chunk, Committed, Reject
+    from batchimport.model import Chunk, Committed
     from batchimport.sinks.base import JobRecord
     from batchimport.sinks.parquet.bucket import Bucket, Content, Version
     from batchimport.sinks.parquet.columns import Schema
@@ -330,11 +330,12 @@ class BucketLedger:
             raise no_row(self.bucket.where(part.name))
         return statements.committed(json.loads(footer[CHUNK]))
 
-    def rejects(self, job_id: str, within: Chunk | None = None) -> Iterator[Reject]:
-        """Yield the rejects of a job, or of one of its committed chunks, in order of record."""
+    def reject_frames(self, job_id: str, within: Chunk | None = None) -> Iterator[pl.DataFrame]:
+        """Yield the rows of a job's rejects, or of one of its committed chunks, in order of record."""
         for part, meta in self.parts(job_id).items():
             if within is None or part.lo == within.lo:
-                yield from rejects_in(self.footer(part, meta["size"]) or {})
+                rows = reject_rows_in(self.footer(part, meta["size"]) or {})
+                yield statements.reject_rows(job_id, rows)
 
     # -- files ---------------------------------------------------------------------------------
 

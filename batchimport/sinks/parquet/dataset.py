@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
@@ -33,7 +33,7 @@ def hints_of(delivery: str, writers: int) -> SinkHints:
     )
 
 
-class Dataset(ABC):
+class Dataset(statements.KeepsRejects):
     """One table, whatever it is called, that nobody else writes to, and that has no SQL."""
 
     @abstractmethod

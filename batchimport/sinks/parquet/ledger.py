@@ -158,11 +158,11 @@ class ParquetLedger:
         """Return the chunks of a job that share positions with this one."""
         return [self._chunk(part) for part in self.folder.parts_in(job_id, chunk.lo, chunk.hi)]
 
-    def rejects(self, job_id: str, within: Chunk | None = None) -> Iterator[Reject]:
-        """Yield the rejects of a job, or of one of its committed chunks, in order of record."""
+    def reject_frames(self, job_id: str, within: Chunk | None = None) -> Iterator[pl.DataFrame]:
+        """Yield the rows of a job's rejects, or of one of its committed chunks, in order of record."""
         for part in self.folder.parts(job_id):
             if within is None or part.lo == within.lo:
-                yield from rejects_in(self.footer(part))
+                yield statements.reject_rows(job_id, reject_rows_in(self.footer(part)))
 
     def foreign_rows(self) -> int:
         """Count the rows that no ledger accounts for."""
@@ -245,12 +245,18 @@ def part_footer(row: Sequence[Any], rejects: Sequence[Reject], job_id: str) -> d
 def _packed(rejects: Sequence[Reject], job_id: str) -> str:
     """Return rejects as text for a footer, in order of record."""
     ordered = sorted(rejects, key=lambda reject: reject.record)
-    rows = json.dumps([statements.reject_values(job_id, reject) for reject in ordered])
+    rows = json.dumps(statements.rejects_frame(job_id, ordered).rows())
     return base64.b64encode(zlib.compress(rows.encode(), 1)).decode()
 
 
 def rejects_in(footer: Mapping[str, str]) -> list[Reject]:
     """Return the rejects of a part."""
+    return statements.rejects(reject_rows_in(footer))
+
+
+def reject_rows_in(footer: Mapping[str, str]) -> list[list[Any]]:
+    """Return the rows of a part's rejects."""
     if REJECTS not in footer:
         return []
-    return statements.rejects(json.loads(zlib.decompress(base64.b64decode(footer[REJECTS]))))
+    rows: list[list[Any]] = json.loads(zlib.decompress(base64.b64decode(footer[REJECTS])))
+    return rows

@@ -120,9 +120,9 @@ class ParquetSink(Dataset):
         parts = self._ledger_of(job_id).folder.parts_in(job_id, position, position + 1)
         return any(part.lo == position for part in parts)
 
-    def rejects(self, job_id: str, within: Chunk | None = None) -> Iterator[Reject]:
-        """Yield the rejects of a job, or of one of its committed chunks, in order of record."""
-        return self._ledger_of(job_id).rejects(job_id, within)
+    def reject_frames(self, job_id: str, within: Chunk | None = None) -> Iterator[pl.DataFrame]:
+        """Yield the rows of a job's rejects, or of one of its committed chunks, in order of record."""
+        return self._ledger_of(job_id).reject_frames(job_id, within)
 
     # -- whose a job is -----------------------------------------------------------------------
 

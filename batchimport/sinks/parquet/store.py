@@ -127,9 +127,9 @@ class StoreSink(Dataset):
         """Say whether the ledger has a chunk that begins at this position."""
         return self._ledger.is_committed(job_id, position)
 
-    def rejects(self, job_id: str, within: Chunk | None = None) -> Iterator[Reject]:
-        """Yield the rejects of a job, or of one of its committed chunks, in order of record."""
-        return self._ledger.rejects(job_id, within)
+    def reject_frames(self, job_id: str, within: Chunk | None = None) -> Iterator[pl.DataFrame]:
+        """Yield the rows of a job's rejects, or of one of its committed chunks, in order of record."""
+        return self._ledger.reject_frames(job_id, within)
 
     def common_columns(self) -> Schema:
         """Return the columns of all files; none if there is no file."""

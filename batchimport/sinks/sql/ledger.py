@@ -37,7 +37,9 @@ from batchimport.sinks.sql.table import demands, find_target, new_columns_of, pr
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from batchimport.model import Chunk, Committed, Job, Reject
+    import polars as pl
+
+    from batchimport.model import Chunk, Committed, Job
     from batchimport.sinks.base import JobRecord
     from batchimport.sinks.sql.target import Target
 
@@ -51,7 +53,7 @@ PAGE = 5000
 _NO_END = 2**63 - 1
 
 
-class SqlSink(Dialect):
+class SqlSink(Dialect, statements.KeepsRejects):
     """A destination that speaks SQL: the base class of each, which brings its dialect.
 
     Attributes:
@@ -103,17 +105,25 @@ class SqlSink(Dialect):
             )
         )
 
-    def rejects(self, job_id: str, within: Chunk | None = None) -> Iterator[Reject]:
-        """Yield the rejects of a job, or of one of its committed chunks, in order of record."""
+    def reject_frames(self, job_id: str, within: Chunk | None = None) -> Iterator[pl.DataFrame]:
+        """Yield the rows of a job's rejects, or of one of its committed chunks, in order of record."""
         last = within.offset - 1 if within else -1
         end = within.end.record if within else _NO_END
-        while rows := self.rows(
-            f"SELECT {statements.REJECT_COLUMNS} FROM {self.tables.rejects} "
-            f"WHERE job_id = ? AND record > ? AND record < ? ORDER BY record LIMIT {PAGE}",
-            (job_id, last, end),
-        ):
-            yield from statements.rejects(rows)
-            last = rows[-1][1]
+        while True:
+            frame = self.reject_page(
+                job_id,
+                f"SELECT {statements.REJECT_COLUMNS} FROM {self.tables.rejects} "
+                f"WHERE job_id = ? AND record > ? AND record < ? ORDER BY record LIMIT {PAGE}",
+                (job_id, last, end),
+            )
+            if frame.is_empty():
+                return
+            yield frame
+            last = frame.get_column("record")[-1]
+
+    def reject_page(self, job_id: str, query: str, values: Sequence[Any]) -> pl.DataFrame:
+        """Return the rows of some rejects."""
+        return statements.reject_rows(job_id, self.rows(query, values))
 
     def columns_of(self, table: str) -> frozenset[str]:
         """Return the names of a table's columns, in lower case; none if it does not exist."""

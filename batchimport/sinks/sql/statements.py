@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+from abc import ABC, abstractmethod
 from bisect import bisect_left
 from contextlib import contextmanager
 from dataclasses import asdict, fields
@@ -91,6 +92,10 @@ ADDED_COLUMNS = {LEDGER_TABLES[0]: ("made_table",), LEDGER_TABLES[1]: OUTCOME_CO
 `made_table` is 1 if the job's table was created by batchimport."""
 REJECT_COLUMNS = "job_id, record, source, line, byte_offset, stage, errors, raw, raw_is_base64"
 _REJECT_NUMBERS = ("record", "line", "byte_offset", "raw_is_base64")
+REJECT_SCHEMA = {
+    name: pl.Int64() if name in _REJECT_NUMBERS else pl.String()
+    for name in REJECT_COLUMNS.split(", ")
+}
 _field_errors = msgspec.json.Decoder(tuple[FieldError, ...]).decode
 
 
@@ -155,6 +160,17 @@ def job_values(record: JobRecord, table: str, owner: str, now: str) -> tuple[Any
     )
 
 
+_UNREADABLE = (
+    LookupError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    RecursionError,
+    OverflowError,
+    pl.exceptions.PolarsError,
+)
+
+
 @contextmanager
 def _reading(row: Sequence[Any], table: str) -> Iterator[None]:
     """Turn what a row that was changed by hand or is damaged leads to into an error.
@@ -164,7 +180,7 @@ def _reading(row: Sequence[Any], table: str) -> Iterator[None]:
     """
     try:
         yield
-    except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
+    except _UNREADABLE as error:
         raise FatalError(
             f"a row of {table} cannot be read: it was damaged or changed by hand",
             where=f"job {row[0]}",
@@ -284,38 +300,97 @@ def committed(row: Sequence[Any]) -> Committed:
 
 
 def rejects_frame(job_id: str, rejects: Sequence[Reject]) -> pl.DataFrame:
-    """Return the rows of rejects as a frame with the columns of `REJECT_COLUMNS`."""
-    columns = zip(*(reject_values(job_id, reject) for reject in rejects), strict=True)
-    return pl.DataFrame(
-        [
-            pl.Series(name, values, dtype=pl.Int64 if name in _REJECT_NUMBERS else pl.String)
-            for name, values in zip(REJECT_COLUMNS.split(", "), columns, strict=True)
-        ]
-    )
+    """Return the rows of rejects as a frame with the columns of `REJECT_COLUMNS`.
 
-
-def reject_values(job_id: str, reject: Reject) -> tuple[Any, ...]:
-    """Return the row of a reject, in the order of `REJECT_COLUMNS`."""
+    Raw bytes that are no text, or that not every database can hold, are in base64.
+    """
+    raw = pl.Series([reject.raw for reject in rejects], dtype=pl.Binary)
     try:
-        raw, encoded = reject.raw.decode(), b"\0" in reject.raw
+        texts = raw.cast(pl.String)
+    except pl.exceptions.PolarsError:  # some are no text
+        texts = pl.Series(map(_text, raw), dtype=pl.String)
+    encoded = texts.is_null() | texts.str.contains("\0", literal=True)
+    if encoded.any():
+        texts = texts.zip_with(~encoded, raw.bin.encode("base64"))
+    columns: list[Any] = [
+        [job_id] * len(rejects),
+        [reject.record for reject in rejects],
+        [reject.source for reject in rejects],
+        [reject.line for reject in rejects],
+        [reject.byte_offset for reject in rejects],
+        [reject.stage for reject in rejects],
+        _errors_texts(rejects),
+        texts,
+        encoded.cast(pl.Int64),
+    ]
+    return pl.DataFrame(dict(zip(REJECT_SCHEMA, columns, strict=True)), schema=REJECT_SCHEMA)
+
+
+def _text(raw: bytes) -> str | None:
+    try:
+        return raw.decode()
     except UnicodeDecodeError:
-        raw, encoded = "", True
-    if encoded:
-        raw = base64.b64encode(reject.raw).decode()
-    errors = json_text(reject.errors)
-    if not errors.isascii():  # not every database can hold every character
-        errors = json.dumps([error.to_dict() for error in reject.errors])
-    return (
-        job_id,
-        reject.record,
-        reject.source,
-        reject.line,
-        reject.byte_offset,
-        reject.stage,
-        errors,
-        raw,
-        int(encoded),
-    )
+        return None
+
+
+_HEAD, _TAIL = '[{"code": ', "}]"
+
+
+def _errors_texts(rejects: Sequence[Reject]) -> list[str]:
+    """Return the errors of each reject as JSON in ASCII: not every database can hold more.
+
+    All of them are encoded at once, and separated where only the border of two lists can be: a string
+    has no quote in it that is not escaped. A value that is a list itself may have one.
+    """
+    whole = json_text([reject.errors for reject in rejects])
+    parts = whole[1 + len(_HEAD) : -len(_TAIL) - 1].split(f"{_TAIL}, {_HEAD}")
+    if whole.isascii() and len(parts) == len(rejects):
+        return [_HEAD + part + _TAIL for part in parts]
+    return list(map(_errors_text, rejects))
+
+
+def _errors_text(reject: Reject) -> str:
+    text = json_text(reject.errors)
+    return text if text.isascii() else json.dumps([error.to_dict() for error in reject.errors])
+
+
+def reject_rows(job_id: str, rows: Sequence[Sequence[Any]]) -> pl.DataFrame:
+    """Return the rows of a job's rejects as a frame, whatever they were read from.
+
+    Raises:
+        FatalError: If they cannot be read.
+    """
+    with _reading((job_id,), LEDGER_TABLES[2]):
+        columns = zip(*rows, strict=True) if rows else [()] * len(REJECT_SCHEMA)
+        return pl.DataFrame(
+            [
+                pl.Series(name, values, dtype=REJECT_SCHEMA[name])
+                for name, values in zip(REJECT_SCHEMA, columns, strict=True)
+            ]
+        )
+
+
+def checked_rejects(job_id: str, frame: pl.DataFrame) -> pl.DataFrame:
+    """Return a frame of the rows of a job's rejects, with the types that these have.
+
+    Raises:
+        FatalError: If they have others.
+    """
+    with _reading((job_id,), LEDGER_TABLES[2]):
+        return frame.cast(REJECT_SCHEMA)  # type: ignore[arg-type]  # a dict of names is one
+
+
+class KeepsRejects(ABC):
+    """A sink whose rejects are such rows."""
+
+    @abstractmethod
+    def reject_frames(self, job_id: str, within: Chunk | None = None) -> Iterator[pl.DataFrame]:
+        """Yield the rows of a job's rejects, or of one of its committed chunks, in order of record."""
+
+    def rejects(self, job_id: str, within: Chunk | None = None) -> Iterator[Reject]:
+        """Yield the rejects of a job, or of one of its committed chunks, in order of record."""
+        for frame in self.reject_frames(job_id, within):
+            yield from rejects(frame.rows())
 
 
 def rejects(rows: Sequence[Sequence[Any]]) -> list[Reject]:

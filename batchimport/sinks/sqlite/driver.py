@@ -44,10 +44,14 @@ class Connection:
 
     def rows(self, statement: str, values: pl.DataFrame | None = None) -> Rows:
         """Run a statement in the same way, and return the rows of all runs."""
+        return self.frame(statement, values).rows()
+
+    def frame(self, statement: str, values: pl.DataFrame | None = None) -> pl.DataFrame:
+        """Return the rows as a frame; a column without values has any type."""
         with AdbcStatement(self._connection) as prepared:
             _prepare(prepared, statement, values)
             stream, _ = prepared.execute_query()
-            return pl.DataFrame(stream).rows()
+            return pl.DataFrame(stream)
 
     def close(self) -> None:
         """Close the database; what is not committed is undone."""

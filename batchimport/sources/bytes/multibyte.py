@@ -79,15 +79,21 @@ class _Encoding:
 
 
 _JAPANESE = frozenset(
-    "のにはをたがでてとしれさいるなっかんスルトンー日本人大一年中東京都市区町県山田株式会社"
+    "のにはをたがでてとしれさいるなっかんスルトンーイアラリタロックシマコバドグレプジフ日本人"
+    "大一年中東京都市区町県山田川島藤木村野井上小高北南西郡株式会社有限語学部数名前番号電話住所"
 )
 _SIMPLIFIED = frozenset(
-    "的一是不了在人有我他这个们中来上大为和国地到说时要就出会可也你对生能子市区路号省县街王李张刘陈公司"
+    "的一是不了在人有我他这个们中来上大为和国地到说时要就出会可也你对生能子市区路号省县街"
+    "镇王李张刘陈杨赵黄周吴名称公司限责任科技北京海广州深圳东西南用件数法文成分年月日电话"
 )
 _TRADITIONAL = frozenset(
-    "的一是不了在人有我他這個們中來上大為和國地到說時要就出會可也你對生能子市區路號省縣街王李張劉陳公司"
+    "的一是不了在人有我他這個們中來上大為和國地到說時要就出會可也你對生能子市區路號省縣"
+    "街鎮王李張劉陳楊趙黃周吳名稱公司限責任科技臺台北高雄新東西南用件數法文成分年月日電話"
 )
-_KOREAN = frozenset("이다는에의가을를은한하고지도로시서기사리인자부대동구김박최정주식회")
+_KOREAN = frozenset(
+    "이다니수지에을습는스가로자를어시의하음일기정서리할용사인합아위한은오있대그부제값상치표크름모만실보된데작해"
+    "소중여못라도전요설구경세화고행성명호김박최조강윤장임신권황안송류홍주식회울산광역별천북남동군면길번영민현진"
+)
 _ENCODINGS = (
     _Encoding(("shift_jis", "cp932"), _is_japanese, _JAPANESE),
     _Encoding(("euc_jp",), _is_japanese, _JAPANESE),
@@ -167,12 +173,17 @@ def shown(samples: Sequence[bytes], name: str) -> str:
 # -- UTF-16 that has few characters of ASCII ---------------------------------------------------
 
 SHARE_OF_TEXT = 0.98
+LEAST_ZEROS, SHARE_OF_ZEROS = 4, 0.8
+"""Zeros of the first byte of characters, such as line ends and delimiters, and of all zeros."""
 
 
 def is_utf16(head: bytes, name: str) -> bool:
     """Say whether the head of a file is text in UTF-16 or UTF-32 of a byte order: lines of characters."""
     size = 4 if "32" in name else 2
     text = head[: len(head) // size * size].decode(name, "replace")
+    first = head[0 if name.endswith("be") else size - 1 :: size].count(0)
+    if first < max(LEAST_ZEROS, SHARE_OF_ZEROS * head.count(0) / (size - 1)):
+        return False  # zeros of damage, or of another order
     if "\n" not in text and "\r" not in text:
         return False
     letters = sum(unicodedata.category(each)[0] != "C" or each in "\t\r\n" for each in text)
