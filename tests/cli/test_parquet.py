@@ -138,7 +138,12 @@ def test_a_full_disk_is_no_loss(workdir: Workdir) -> None:
     options = ["users.jsonl", *SCHEMA, "--to", "parquet:///out", "--json"]
     command = ["sh", "-c", 'ulimit -f 60; exec "$@"', "sh", *COMMAND, "run", *options]
     limited = subprocess.run(
-        command, cwd=workdir.path, env=environment(), capture_output=True, text=True, check=False
+        command,
+        cwd=workdir.path,
+        env=environment(PYTHONDONTWRITEBYTECODE="1"),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert limited.returncode == 1, limited
     assert "cannot be read or written: File too large" in limited.stderr

@@ -18,6 +18,8 @@ from tests.helpers.tables import query
 LINES = b"".join(b'{"id": %d}\n' % at for at in range(2000))
 BROKEN = b'{"id": "x"}\n' * 5 + LINES
 OPTIONS = ("--schema", "s.json", "--chunk-size", 100, "--max-parallel", 1)
+NO_BYTECODE = {"PYTHONDONTWRITEBYTECODE": "1"}
+"""Where files must be small, Python would leave cut ones in its cache, which no later process can read."""
 SCHEMA = '{"properties": {"id": {"type": "integer"}}}'
 
 
@@ -75,7 +77,7 @@ def start(workdir: Workdir, *arguments: object, **more: object) -> subprocess.Po
     return subprocess.Popen(
         [*COMMAND, "run", "-", *map(str, arguments)],
         cwd=workdir.path,
-        env=environment(),
+        env=environment(**NO_BYTECODE),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -146,7 +148,7 @@ def test_a_full_disk_while_an_archive_is_unpacked(workdir: Workdir) -> None:
     ended = subprocess.run(
         [*COMMAND, "run", "a.jsonl.gz"],
         cwd=workdir.path,
-        env=environment(),
+        env=environment(**NO_BYTECODE),
         capture_output=True,
         check=False,
         preexec_fn=small_files,
