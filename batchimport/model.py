@@ -39,9 +39,9 @@ DRY_RUN = "nothing is kept (dry run)"
 """What `Summary.delivery` says of a dry run."""
 
 INDEX = "__record__"
+"""Hidden column of a frame: 0-based number of the record within its chunk (UInt32)."""
 ABSENT = "__absent__"
 """Prefix of the columns of a frame that say where a record lacks a key, in jobs that update rows."""
-"""Hidden column of a frame: 0-based number of the record within its chunk (UInt32)."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -160,7 +160,6 @@ class ChunkResult:
         digest: Hash of the chunk's bytes in the source.
         bisected: The destination refused the chunk as a whole; bad records were isolated.
         already_committed: An earlier attempt had committed it.
-        rejects_by_code: Rejects by the code of their first error.
     """
 
     chunk: Chunk
@@ -264,6 +263,8 @@ class SourceOptions:
         for option, text in (("--comment", self.comment), ("--records", self.records)):
             if text == "":
                 raise UsageError("must not be empty", where=option)
+        if self.comment is not None and {"\r", "\n"} & set(self.comment):
+            raise UsageError("must not have a line end", where="--comment")
         if self.has_header and not self.header:
             raise UsageError("is the opposite of --no-header", where="--header")
         check_choice("--compression", self.compression, Compression)

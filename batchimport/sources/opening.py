@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import closing
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -13,7 +14,7 @@ from batchimport.errors import UsageError
 from batchimport.object_store import is_url
 from batchimport.sources.bytes.archive import Archives, is_workbook, open_bytes
 from batchimport.sources.bytes.compression import check_is_begun, compression_of, plain_name
-from batchimport.sources.bytes.file import HEAD_BYTES
+from batchimport.sources.bytes.file import HEAD_BYTES, closed_on_error
 from batchimport.sources.bytes.unpack import on_disk, open_text
 from batchimport.sources.detect import check_is_meant, check_is_text, format_of_text
 from batchimport.sources.paths import is_kept, name_of, names_of, split_member
@@ -72,11 +73,8 @@ _SUFFIXES = [suffix for known in FORMATS.values() for suffix in known.suffixes]
 def _shaped(source: Source, options: SourceOptions) -> ShapedSource:
     from batchimport.sources.shape import ShapedSource  # noqa: PLC0415 - imports Polars
 
-    try:
+    with closed_on_error(source):
         return ShapedSource(source, options)
-    except BaseException:
-        source.close()
-        raise
 
 
 def reread(
@@ -116,20 +114,17 @@ def _open_file(
     file: TextFile, name: str, options: SourceOptions, unpack_into: Path | None
 ) -> Source:
     path = file.path
-    try:
+    with closed_on_error(file):
         if options.compression is None and compression_of(head := file.read_at(0, 64)) is None:
             check_is_begun(head, _own_name(file, name), path)
         kind = _format_of(file, name, options)
         _check_fits(name, kind, options)
-    except BaseException:
-        file.close()
-        raise
     if options.records is not None:
         kind = "json"
     if kind is not None and FORMATS[kind].magic is not None:
         return _open_binary(kind, on_disk(file, unpack_into), name, options, unpack_into)
     text = open_text(file, options, kind, unpack_into)
-    try:
+    with closed_on_error(text):
         head = text.read_at(0, HEAD_BYTES)
         check_is_text(path, kind or "text", _without_controls(head, options.delimiter))
         kind = "json" if options.records else _decide(path, head, kind, options)
@@ -137,9 +132,6 @@ def _open_file(
         if options.format is None and options.delimiter is None:
             check_is_meant(path, kind, head)
         return _source_of(kind, text, name, replace(options, format=kind))
-    except BaseException:
-        text.close()
-        raise
 
 
 _OF_FORMATS = {
@@ -181,15 +173,10 @@ def _open_binary(
 ) -> Source:
     if FORMATS[kind].text is None:
         return _source_of(kind, file, name, options)
-    try:
+    with closing(file):
         text = _load(FORMATS[kind].text)(file, options, folder)
-    finally:
-        file.close()
-    try:
+    with closed_on_error(text):
         return _source_of(kind, text, name, options)
-    except BaseException:
-        text.close()
-        raise
 
 
 def _source_of(kind: str, *arguments: Any) -> Source:

@@ -39,6 +39,11 @@ class Terminal:
         os.close(theirs)
         self.screen = b""
 
+    def read_until(self, found: bytes) -> None:
+        while found not in self.screen:
+            if not self._read():
+                raise AssertionError(f"ended without {found!r}: {self.screen!r}")
+
     def read_to_end(self) -> str:
         while self._read():
             pass

@@ -132,8 +132,7 @@ def test_integers_are_the_time_since_1970(database: Store, declared: str) -> Non
 TEXT = {"sqlite": "TEXT", "duckdb": "VARCHAR", "postgresql": "varchar(20)"} | {"mysql": "text"}
 
 
-@pytest.mark.parametrize("size", ["1", "100"])
-@pytest.mark.parametrize("form", ["csv", "jsonl"])
+@pytest.mark.parametrize(("form", "size"), [("csv", "1"), ("csv", "100"), ("jsonl", "100")])
 def test_a_value_reaches_a_text_column_as_it_is_written(
     database: Store, workdir: Workdir, form: str, size: str
 ) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.helpers.cli import Ended
-from tests.helpers.destinations import SWEPT, Database, Destination, File, make_destination
+from tests.helpers.destinations import KINDS, SWEPT, Database, Destination, File, make_destination
 from tests.helpers.forked import call
 
 SCHEMA = {"properties": {"id": {"type": "integer"}, "word": {"type": "string"}}}
@@ -138,7 +138,23 @@ CASES: list[Callable[[User], list[Any]]] = [
 ]
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__[1:])
+def _every_case_and_sink() -> list[Any]:
+    """Combine them; ordinary tests have SQLite with all cases, another sink with every third one."""
+    return [
+        pytest.param(
+            kind,
+            case,
+            id=f"{kind}-{case.__name__[1:]}",
+            marks=pytest.mark.slow
+            if kind == "s3" or (kind != "sqlite" and (at + turn) % 3)
+            else (),
+        )
+        for turn, kind in enumerate(KINDS)
+        for at, case in enumerate(CASES)
+    ]
+
+
+@pytest.mark.parametrize(("user", "case"), _every_case_and_sink(), indirect=["user"])
 def test_the_same_content_is_refused(user: User, case: Callable[[User], list[Any]]) -> None:
     """By another name, option, compression or list, also in a dry run; unless it is allowed."""
     words = case(user)

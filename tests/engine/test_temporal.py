@@ -248,14 +248,14 @@ def test_a_worker_that_wakes_up_is_harmless(site: Site, postgres: PostgresServer
 
 def test_a_long_job_continues_as_new(busy: Site, postgres: PostgresServer) -> None:
     """Its history stays short, its account goes on."""
-    busy.numbered(1500)
+    busy.numbered(900)
     address = postgres.new_database()
     outcome = busy.run_here(address, chunk_size=10)
     first = busy.server.history(busy.job)["events"][0]["workflowExecutionStartedEventAttributes"]
     assert first["continuedExecutionRunId"]
-    assert (outcome.exit_code, outcome.summary.total_processed) == (0, 1500)
-    assert outcome.summary.chunks.committed == 150
-    assert ids(address) == list(range(1500))
+    assert (outcome.exit_code, outcome.summary.total_processed) == (0, 900)
+    assert outcome.summary.chunks.committed == 90
+    assert ids(address) == list(range(900))
 
 
 @pytest.mark.slow
@@ -454,7 +454,7 @@ def test_a_cancelled_job_drains(busy: Site) -> None:
     summary = json.loads(out)
     assert (process.returncode, summary["status"]) == (5, "interrupted")
     assert 0 < summary["total_processed"] < 2000
-    assert busy.call("resume", busy.job, "--quiet", "--engine", "local").code == 0
+    assert busy.call(*busy.run_command("--chunk-size", 1000), "--engine", "local").code == 0
     assert query(busy.workdir.path / "u.db", "SELECT count(*) FROM u") == [(2000,)]
 
 

@@ -113,7 +113,7 @@ def _ledger_after_the_data() -> None:
 def _overlap_not_looked_for() -> None:
     def insert(self: ChunkTransaction, _: Chunk, values: tuple[Any, ...]) -> bool:
         self.run(
-            f"INSERT INTO {self._tables.chunks} ({statements.CHUNK_COLUMNS}) "
+            f"INSERT INTO {self.tables.chunks} ({statements.CHUNK_COLUMNS}) "
             f"VALUES ({statements.marks(values)}) ON CONFLICT DO NOTHING",
             values,
         )
@@ -121,7 +121,7 @@ def _overlap_not_looked_for() -> None:
 
     def insert_ignoring(self: MysqlTransaction, _: Chunk, values: tuple[Any, ...]) -> bool:
         self.run(
-            f"INSERT IGNORE INTO {self._tables.chunks} ({statements.CHUNK_COLUMNS}) "
+            f"INSERT IGNORE INTO {self.tables.chunks} ({statements.CHUNK_COLUMNS}) "
             f"VALUES ({statements.marks(values)})",
             values,
         )

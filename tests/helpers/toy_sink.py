@@ -229,7 +229,7 @@ class ToyTransaction(ChunkTransaction):
 
     def store_rows(self, frame: pl.DataFrame, offset: int) -> Outcomes:
         """Store all rows that the table takes, and count what became of the others."""
-        target = self._target
+        target = self.target
         refused: Refused = {}
         found: Counter[str] = Counter()
         has_parents = bool(self.rows("SELECT 1 FROM pragma_foreign_key_list(?)", (target.table,)))
@@ -251,24 +251,24 @@ class ToyTransaction(ChunkTransaction):
 
     def _whole(self, row: tuple[Any, ...], lacking: Sequence[str]) -> tuple[Any, ...]:
         """Return a row with what the table has of the columns that its record lacks."""
-        target, quote = self._target, self._database.quote
+        target, quote = self.target, self.database.quote
         if not lacking:
             return row
         values = dict(zip(target.table_names, row, strict=True))
         same = " AND ".join(f"{quote(name)} = ?" for name in target.key)
         known = self._connection.execute(
-            f"SELECT {self._database.column_list(lacking)} FROM {target.name} WHERE {same}",
+            f"SELECT {self.database.column_list(lacking)} FROM {target.name} WHERE {same}",
             [values[name] for name in target.key],
         ).fetchone()
         return tuple((values | dict(zip(lacking, known or (), strict=False))).values())
 
     def _store(self, row: tuple[Any, ...], record: int) -> str:
         """Store a row; return what became of it."""
-        target = self._target
+        target = self.target
         statement = self._insert(target.name, target.table_names)
         if target.on_conflict == "update":
             return self._upsert(statement, row, record)
-        names = f"({self._database.column_list(target.key)})" if target.key else ""
+        names = f"({self.database.column_list(target.key)})" if target.key else ""
         clause = f"ON CONFLICT {names} DO NOTHING" if target.on_conflict == "ignore" else ""
         if self._connection.execute(f"{statement} {clause}", row).rowcount:
             return "stored"
@@ -291,8 +291,8 @@ class ToyTransaction(ChunkTransaction):
 
         The row is judged in either case: one that the table refuses is a reject.
         """
-        target, quote = self._target, self._database.quote
-        names = self._database.column_list(target.key)
+        target, quote = self.target, self.database.quote
+        names = self.database.column_list(target.key)
         key = [row[target.table_names.index(name)] for name in target.key]
         ours = " AND ".join(f"{quote(name)} = ?" for name in target.key)
         exists = self.rows(f"SELECT 1 FROM {target.name} WHERE {ours}", key)
@@ -318,10 +318,10 @@ class ToyTransaction(ChunkTransaction):
 
     def _orphans(self) -> int:
         """Count the rows that refer to a row which is not there."""
-        return len(self.rows(f"PRAGMA foreign_key_check({self._target.name})"))
+        return len(self.rows(f"PRAGMA foreign_key_check({self.target.name})"))
 
     def _insert(self, table: str, names: Sequence[str]) -> str:
-        columns = self._database.column_list(names)
+        columns = self.database.column_list(names)
         return f"INSERT INTO {table} ({columns}) VALUES ({statements.marks(names)})"
 
 

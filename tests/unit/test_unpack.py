@@ -295,6 +295,89 @@ def test_where_several_code_pages_are_plausible_the_user_is_asked(
     assert [row["s"] for row in read_all(place, encoding=encoding)[0]] == words
 
 
+JAPANESE = "東京都千代田区 大阪府大阪市 山田太郎 これは日本語です カタカナ"
+CHINESE = "北京市朝阳区 李明 王小红 这是一个中文测试 有限责任公司"
+TRADITIONAL = "臺北市信義區 陳大文 林美麗 這是一個中文測試 資料庫設計"
+KOREAN = "서울특별시 김철수 이영희 한국어시험입니다 데이터베이스"
+RUSSIAN = "Москва Пётр Привет"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "names", "asked"),
+    [
+        ("shift_jis", JAPANESE, "shift_jis"),
+        ("cp932", JAPANESE + " 髙橋①", "cp932"),
+        ("euc_jp", JAPANESE, "euc_jp"),
+        ("gbk", CHINESE, "gbk"),
+        ("gb18030", TRADITIONAL + " \u3402", "gb18030"),
+        ("big5", TRADITIONAL, "big5"),
+        ("euc_kr", KOREAN, "euc_kr"),
+        ("utf-16-le", JAPANESE, "utf-16-le"),
+        ("utf-16-be", JAPANESE, "utf-16-be"),
+        ("utf-7", RUSSIAN, "utf-7"),
+        ("hz", CHINESE, "hz"),
+    ],
+)
+def test_text_of_several_bytes_a_character_is_asked_about(
+    tmp_path: Path, encoding: str, names: str, asked: str
+) -> None:
+    """With a line as it would be read, the likeliest first; it is read as is said then."""
+    place, words = tmp_path / "names.csv", names.split()
+    text = "i,s\n" + "".join(f"{at},{word}\n" for at, word in enumerate(words))
+    place.write_bytes(text.encode(encoding))
+    with pytest.raises(UsageError, match=f"may be {asked}") as caught:
+        read_all(place)
+    assert f"--encoding {asked}" in str(caught.value.hint)
+    assert asked == "hz" or words[0] in str(caught.value)
+    assert [row["s"] for row in read_all(place, encoding=encoding)[0]] == words
+
+
+@pytest.mark.parametrize(
+    ("encoding", "given", "seen"),
+    [
+        ("utf-8", "utf-16", "utf-8"),
+        ("utf-8", "utf-32-be", "utf-8"),
+        ("windows-1252", "utf-16-le", "windows-1252"),
+        ("utf-16", "utf-8", "utf-16"),
+        ("utf-16-be", "ascii", "utf-16-be"),
+        ("utf-16-le", "latin-1", "utf-16-le"),
+        ("utf-16-le", "utf-16-be", "utf-16-le"),
+        ("utf-16", "utf-16-be", "utf-16"),
+        ("utf-32", "utf-16", "utf-32"),
+    ],
+)
+def test_what_a_text_looks_like_is_said_if_another_encoding_is(
+    tmp_path: Path, encoding: str, given: str, seen: str
+) -> None:
+    """Before a garbled row is stored; what may be meant is a note."""
+    place = tmp_path / "names.csv"
+    place.write_bytes(TEXT.encode(encoding))
+    with pytest.raises(UsageError, match=f"is not {given}: it looks like {seen} \\('") as caught:
+        read_all(place, encoding=given)
+    assert str(caught.value.hint).startswith(f"--encoding {seen}, or leave")
+    place.write_bytes(TEXT.encode())
+    assert "iso8859-1 (the text is valid UTF-8, too)" in notes_of(place, encoding="latin-1")
+    place.write_bytes("上海市".encode("utf-16-be"))  # no line end, and no zero
+    assert notes_of(place, encoding="utf-16-be").startswith("encoding: utf-16-be;")
+
+
+def test_a_mixture_and_damage_ask_no_question(tmp_path: Path) -> None:
+    """Half of the lines in UTF-8, cut characters, phone numbers: each line by itself."""
+    place = tmp_path / "names.csv"
+    words = JAPANESE.split()
+    both = [word.encode(way) for word in words for way in ("shift_jis", "utf-8", "utf-8")]
+    place.write_bytes(b"s\n" + b"\n".join(both) + b"\n")
+    rows, rejects = read_all(place)
+    assert ([row["s"] for row in rows], len(rejects)) == (
+        [w for w in words for _ in "12"],
+        len(words),
+    )
+    place.write_bytes(b"s\n" + b"".join(word.encode()[:-1] + b"\n" for word in words))
+    assert codes(read_all(place)[1]) == ["invalid_utf8"] * len(words)
+    place.write_bytes(b"s,t\n" + b"".join(b"+12%d5551234,+49aB%d\n" % (at, at) for at in range(9)))
+    assert read_all(place)[1] == []
+
+
 @pytest.mark.parametrize(("encoding", "text"), [("iso2022_jp", "東京"), ("iso2022_kr", "서울")])
 def test_seven_bits_may_be_no_ascii(tmp_path: Path, encoding: str, text: str) -> None:
     """Then all bytes are valid UTF-8, and the text is not."""

@@ -66,7 +66,8 @@ def connect(path: Path, place: Path) -> duckdb.DuckDBPyConnection:
         if not place.exists():
             create_file(place)
         connection = duckdb.connect(place, config=_SETTINGS)
-        connection.execute("SET TimeZone = 'UTC'")
+        # In a notebook or a shell it would draw on standard output, over what is shown there.
+        connection.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
     except duckdb.Error as error:
         raise opening(error, str(path)) from error
     except OSError as error:

@@ -46,7 +46,7 @@ class DuckdbTransaction(ChunkTransaction):
         Raises:
             DataError: If one is; then the transaction has failed.
         """
-        target = self._target
+        target = self.target
         numbers = self.numbers(frame, offset)
         with self._view(numbered(frame, target).with_columns(numbers)) as view:
             insert = _Statements(target, readings(target), view)
@@ -58,7 +58,7 @@ class DuckdbTransaction(ChunkTransaction):
         return Outcomes()
 
     def _upsert(self, frame: pl.DataFrame, view: str) -> Outcomes:
-        target = self._target
+        target = self.target
         insert = _Statements(target, readings(target), view)
         if target.absent_in(frame):
             self.run(make_whole(target, frame, view))

@@ -61,7 +61,7 @@ class MysqlTransaction(ChunkTransaction):
 
     def __init__(self, database: Dialect, session: Session, job: JobRecord, target: Target) -> None:
         super().__init__(database, job, target)
-        self.database, self.session, self.job, self.target = database, session, job, target
+        self.session = session
         # Those of this sink's own catalogue.
         self.columns = cast("list[MysqlColumn]", [own for _, own in target.columns])
 
@@ -94,11 +94,11 @@ class MysqlTransaction(ChunkTransaction):
         """
         is_alone = self.target.on_conflict == "update"
         if not self.rows(
-            f"SELECT 1 FROM {self._tables.jobs} WHERE job_id = ? AND epoch = ? "
+            f"SELECT 1 FROM {self.tables.jobs} WHERE job_id = ? AND epoch = ? "
             f"{'FOR UPDATE' if is_alone else 'LOCK IN SHARE MODE'}",
             (self.job.job_id, self.job.epoch),
         ):
-            raise taken_over(self._job)
+            raise taken_over(self.job)
 
     def insert_chunk(self, chunk: Chunk, values: tuple[Any, ...]) -> bool:
         """Insert the ledger row, whose key decides between two attempts at the same chunk.
@@ -118,7 +118,7 @@ class MysqlTransaction(ChunkTransaction):
 
         In two statements: MySQL opens a temporary table, as a dry run has it, once in each.
         """
-        chunks, job_id = self._tables.chunks, self.job.job_id
+        chunks, job_id = self.tables.chunks, self.job.job_id
         before = self.rows(
             f"SELECT lo FROM {chunks} WHERE job_id = ? AND lo <= ? ORDER BY lo DESC LIMIT 1",
             (job_id, chunk.lo),

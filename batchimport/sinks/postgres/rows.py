@@ -208,10 +208,10 @@ class PostgresTransaction(ChunkTransaction):
     def fence(self) -> None:
         """Share-lock the job's row: others may store beside us, and none claim the job."""
         if not self.rows(
-            f"SELECT 1 FROM {self._tables.jobs} WHERE job_id = ? AND epoch = ? FOR SHARE",
-            (self._job.job_id, self._job.epoch),
+            f"SELECT 1 FROM {self.tables.jobs} WHERE job_id = ? AND epoch = ? FOR SHARE",
+            (self.job.job_id, self.job.epoch),
         ):
-            raise taken_over(self._job)
+            raise taken_over(self.job)
 
     def insert_chunk(self, chunk: Chunk, values: tuple[Any, ...]) -> bool:
         """Insert the ledger row in one statement, which decides between concurrent attempts.
@@ -219,8 +219,8 @@ class PostgresTransaction(ChunkTransaction):
         It waits for another attempt that is not yet committed, such as one whose connection was
         lost over its COMMIT, and then learns how that ended.
         """
-        chunks = self._tables.chunks
-        known, key = statements.overlapping(chunks, self._job.job_id, chunk, "1")
+        chunks = self.tables.chunks
+        known, key = statements.overlapping(chunks, self.job.job_id, chunk, "1")
         return bool(
             self.rows(
                 f"INSERT INTO {chunks} ({statements.CHUNK_COLUMNS}) "
@@ -234,7 +234,7 @@ class PostgresTransaction(ChunkTransaction):
 
     def store_rows(self, frame: pl.DataFrame, offset: int) -> Outcomes:
         """Store all rows that the table takes."""
-        target, numbers = self._target, self.numbers(frame, offset)
+        target, numbers = self.target, self.numbers(frame, offset)
         self._absent = target.absent_in(frame)
         marks = frame.select(
             pl.when(pl.col(mark)).then(pl.lit("t")).alias(f"m{target.table_names.index(own)}")
@@ -256,7 +256,7 @@ class PostgresTransaction(ChunkTransaction):
 
     def insert_together(self, frame: pl.DataFrame) -> bool:
         """Insert rows that refer to one another: foreign keys are checked after the statement."""
-        takes_copy, _ = self.rows(WAYS, (self._target.name,))[0]
+        takes_copy, _ = self.rows(WAYS, (self.target.name,))[0]
         return bool(takes_copy) and self._append(self._with_arrays(frame)) == frame.height
 
     def parameter(self, value: Any) -> Any:
@@ -265,10 +265,10 @@ class PostgresTransaction(ChunkTransaction):
 
     def _append(self, frame: pl.DataFrame) -> int | None:
         """Copy all rows; return how many the table has taken, None if it has refused one."""
-        renamed = frame.rename(dict(zip(frame.columns, self._target.table_names, strict=True)))
+        renamed = frame.rename(dict(zip(frame.columns, self.target.table_names, strict=True)))
         try:
             with self._connection.transaction():
-                return self._copy(self._target.name, renamed)
+                return self._copy(self.target.name, renamed)
         except psycopg.Error as error:
             if is_of_a_row(error):
                 return None
@@ -282,7 +282,7 @@ class PostgresTransaction(ChunkTransaction):
         Args:
             marks: For column `c1`, if some row lacks it, a column `m1` that is not null for those.
         """
-        target = self._target
+        target = self.target
         staged = frame.select(
             pl.col(name).alias(f"c{place}") for place, name in enumerate(frame.columns)
         )
@@ -315,21 +315,21 @@ class PostgresTransaction(ChunkTransaction):
         column that must not be null is not.
         """
         typed = {own.name: f"c{at}::{own.base}" for at, own in enumerate(self._columns)}
-        same = " AND ".join(f"o.{quote(name)} = {typed[name]}" for name in self._target.key)
+        same = " AND ".join(f"o.{quote(name)} = {typed[name]}" for name in self.target.key)
         casts = ", ".join(
             f"CASE WHEN m{at} IS NULL THEN {typed[own.name]} ELSE "
-            f"(SELECT o.{quote(own.name)} FROM {self._target.name} AS o WHERE {same}) END"
+            f"(SELECT o.{quote(own.name)} FROM {self.target.name} AS o WHERE {same}) END"
             if own.name in self._absent
             else typed[own.name]
             for at, own in enumerate(self._columns)
         )
-        names = column_list(self._target.table_names)
+        names = column_list(self.target.table_names)
         staged = f"SELECT {casts} FROM pg_temp.batchimport_rows"
-        return f"INSERT INTO {self._target.name} ({names}) {staged} {condition}"
+        return f"INSERT INTO {self.target.name} ({names}) {staged} {condition}"
 
     def _conflict(self) -> str:
         """Return the clause that says what becomes of a row whose key is there."""
-        target = self._target
+        target = self.target
         key = f"({column_list(target.key)})" if target.key else ""
         if target.on_conflict == "error":
             return ""
@@ -345,7 +345,7 @@ class PostgresTransaction(ChunkTransaction):
         Args:
             may_skip: The table has triggers that may leave rows out.
         """
-        target, key, conflict = self._target, self._target.key, self._conflict()
+        target, key, conflict = self.target, self.target.key, self._conflict()
         insert = self._insert(f"WHERE {_RANGE}")
         count = "GET DIAGNOSTICS changed = ROW_COUNT; fresh := changed"
         if target.on_conflict == "error":

@@ -313,14 +313,18 @@ class Dialect(ABC):
 
 
 class ChunkTransaction(ABC):
-    """One transaction that stores one chunk: its ledger row, its rows, its rejects."""
+    """One transaction that stores one chunk: its ledger row, its rows, its rejects.
+
+    Attributes:
+        tables: The ledger's.
+    """
 
     locking: ClassVar[str] = ""
     """What a query ends with that locks its rows, where transactions of one job run side by side."""
 
     def __init__(self, database: Dialect, job: JobRecord, target: Target) -> None:
-        self._database, self._job, self._target = database, job, target
-        self._tables = database.tables
+        self.database, self.job, self.target = database, job, target
+        self.tables = database.tables
 
     # -- what each dialect does its own way ----------------------------------------------------
 
@@ -347,11 +351,11 @@ class ChunkTransaction(ABC):
 
     def rows(self, statement: str, values: Sequence[Any] = ()) -> Rows:
         """Run a statement in this transaction and return its rows."""
-        return self._database.rows(statement, values)
+        return self.database.rows(statement, values)
 
     def run(self, statement: str, values: Sequence[Any] = ()) -> None:
         """Run a statement in this transaction that returns no rows."""
-        self._database.run(statement, values)
+        self.database.run(statement, values)
 
     # -- what they share, unless transactions run side by side ----------------------------------
 
@@ -361,7 +365,7 @@ class ChunkTransaction(ABC):
         Raises:
             JobRunningElsewhereError: If one has.
         """
-        self._database.hold(self._job)
+        self.database.hold(self.job)
 
     @staticmethod
     def numbers(frame: pl.DataFrame, offset: int) -> pl.Series:
@@ -379,13 +383,13 @@ class ChunkTransaction(ABC):
         if request.replayed:
             return self.take_rejects(request)
         first, *rest = (
-            statements.chunk_values(self._job.job_id, request, result, self._job.epoch)
+            statements.chunk_values(self.job.job_id, request, result, self.job.epoch)
             for result in statements.outcomes_of_parts(request, request.rejects)
         )
         if not self.insert_chunk(request.chunk, first):
             return False
         if rest:
-            self.insert(self._tables.chunks, statements.chunks_frame(rest))
+            self.insert(self.tables.chunks, statements.chunks_frame(rest))
         return True
 
     def insert_chunk(self, chunk: Chunk, values: tuple[Any, ...]) -> bool:
@@ -397,7 +401,7 @@ class ChunkTransaction(ABC):
         if self.overlapping(chunk):
             return False
         self.run(
-            f"INSERT INTO {self._tables.chunks} ({statements.CHUNK_COLUMNS}) "
+            f"INSERT INTO {self.tables.chunks} ({statements.CHUNK_COLUMNS}) "
             f"VALUES ({statements.marks(values)})",
             values,
         )
@@ -413,8 +417,8 @@ class ChunkTransaction(ABC):
         """
         numbers = list(map(str, request.replayed))
         pieces = [f"({', '.join(numbers[at : at + 1000])})" for at in range(0, len(numbers), 1000)]
-        mine = f"FROM {self._tables.rejects} WHERE job_id = ? AND record IN"
-        key = (self._job.job_id,)
+        mine = f"FROM {self.tables.rejects} WHERE job_id = ? AND record IN"
+        key = (self.job.job_id,)
         there = (self.rows(f"SELECT record {mine} {each}{self.locking}", key) for each in pieces)
         if sum(map(len, there)) != len(request.replayed):
             return False
@@ -429,7 +433,7 @@ class ChunkTransaction(ABC):
     def overlapping(self, chunk: Chunk) -> list[Committed]:
         """Return the ledger rows that share positions with a chunk."""
         columns = f"{statements.CHUNK_COLUMNS}, {', '.join(OUTCOME_COLUMNS)}"
-        query = statements.overlapping(self._tables.chunks, self._job.job_id, chunk, columns)
+        query = statements.overlapping(self.tables.chunks, self.job.job_id, chunk, columns)
         rows = self.rows(*query)
         return list(map(statements.committed, rows))
 
@@ -438,7 +442,7 @@ class ChunkTransaction(ABC):
         refused, left_out = outcomes.refused, outcomes.ignored + outcomes.skipped
         rejects = [*request.rejects, *(request.rejecter(*each) for each in refused.items())]
         if rejects:
-            self.insert(self._tables.rejects, statements.rejects_frame(self._job.job_id, rejects))
+            self.insert(self.tables.rejects, statements.rejects_frame(self.job.job_id, rejects))
         result = statements.outcome(request, rejects, len(refused), left_out)
         if request.replayed:
             self._move_counts(request, result, outcomes)
@@ -469,9 +473,9 @@ class ChunkTransaction(ABC):
                 corrected.append((part, (updated, 0, 0)))
         for each, counts in corrected:
             self.run(
-                f"UPDATE {self._tables.chunks} SET successful = ?, failed = ?, filtered = ?, "
+                f"UPDATE {self.tables.chunks} SET successful = ?, failed = ?, filtered = ?, "
                 "updated = ?, ignored = ?, skipped = ? WHERE job_id = ? AND lo = ?",
-                (*each.counts, *counts, self._job.job_id, each.chunk.lo),
+                (*each.counts, *counts, self.job.job_id, each.chunk.lo),
             )
 
     def _move_counts(self, request: StoreRequest, result: ChunkResult, outcomes: Outcomes) -> None:
@@ -484,8 +488,8 @@ class ChunkTransaction(ABC):
         }
         settings = ", ".join(f"{name} = coalesce({name}, 0) + ?" for name in changes)
         self.run(
-            f"UPDATE {self._tables.chunks} SET {settings} WHERE job_id = ? AND lo = ?",
-            (*changes.values(), self._job.job_id, request.chunk.lo),
+            f"UPDATE {self.tables.chunks} SET {settings} WHERE job_id = ? AND lo = ?",
+            (*changes.values(), self.job.job_id, request.chunk.lo),
         )
 
 

@@ -82,7 +82,7 @@ class SqliteTransaction(ChunkTransaction):
         self, database: Dialect, job: JobRecord, target: Target, connection: Connection
     ) -> None:
         super().__init__(database, job, target)
-        self.connection, self.target = connection, target
+        self.connection = connection
         self.table = _Table.of(
             self.rows(
                 "SELECT type, sql FROM sqlite_schema WHERE sql IS NOT NULL "
@@ -111,7 +111,7 @@ class SqliteTransaction(ChunkTransaction):
 
     def store_rows(self, frame: pl.DataFrame, offset: int) -> Outcomes:
         """Store all rows that the table takes."""
-        target = self._target
+        target = self.target
         names = dict(zip(target.frame_names, target.table_names, strict=True))
         numbers = self.numbers(frame, offset)
         absent = target.absent_in(frame)
@@ -137,7 +137,7 @@ class SqliteTransaction(ChunkTransaction):
 
     def insert_together(self, frame: pl.DataFrame) -> bool:
         """Insert rows that refer to one another, before which foreign keys are not checked."""
-        statement = _insert(self._target.name, frame.columns)
+        statement = _insert(self.target.name, frame.columns)
         statement = statement.replace("INSERT", "INSERT OR ABORT", 1)
         self.run("PRAGMA defer_foreign_keys=ON")
         stored = self.connection.select_many(f"{statement} RETURNING 1", frame)
@@ -146,7 +146,7 @@ class SqliteTransaction(ChunkTransaction):
         return is_whole
 
     def _store(self, frame: pl.DataFrame, numbers: pl.Series) -> Outcomes:
-        target = self._target
+        target = self.target
         if target.on_conflict == "update":
             return self._upsert(frame, numbers)
         statement = _insert(target.name, frame.columns)
@@ -168,14 +168,14 @@ class SqliteTransaction(ChunkTransaction):
         The table of keys gets those of the chunk that the table has. The ones that are new to it
         afterwards were inserted.
         """
-        key, keys = self._target.key, self._target.keys
+        key, keys = self.target.key, self.target.keys
         given = " AND ".join(f"{quote(name)} = ?" for name in key)
         record = quote(RECORD)
         frame = frame.with_columns(numbers)
 
         def remember_those_there() -> None:
             self.connection.run_many(
-                f"INSERT INTO {keys} SELECT {column_list(key)}, -1 FROM {self._target.name} "
+                f"INSERT INTO {keys} SELECT {column_list(key)}, -1 FROM {self.target.name} "
                 f"WHERE {given} ON CONFLICT DO NOTHING",
                 frame.select(key).drop_nulls(),
             )
@@ -204,7 +204,7 @@ class SqliteTransaction(ChunkTransaction):
         Args:
             parameters: What each parameter of the statement is.
         """
-        table, names, key = self._target.name, self._target.table_names, self._target.key
+        table, names, key = self.target.name, self.target.table_names, self.target.key
         place = {name: at for at, name in enumerate(parameters, 1)}
         this = " AND ".join(f"{quote(name)} = ?{place[name]}" for name in key)
         values = ", ".join(
@@ -217,7 +217,7 @@ class SqliteTransaction(ChunkTransaction):
         written = [name for name in names if name not in key] or key
         changes = ", ".join(f"{quote(name)} = excluded.{quote(name)}" for name in written)
         same = " AND ".join(f"k.{quote(name)} = excluded.{quote(name)}" for name in key)
-        latest = f"(SELECT {quote(RECORD)} FROM {self._target.keys} AS k WHERE {same})"
+        latest = f"(SELECT {quote(RECORD)} FROM {self.target.keys} AS k WHERE {same})"
         return (
             f"INSERT INTO {table} ({column_list(names)}) VALUES ({values}) "
             f"ON CONFLICT ({column_list(key)}) DO UPDATE SET {changes} "
@@ -229,7 +229,7 @@ class SqliteTransaction(ChunkTransaction):
         found: Refused = {}
         at = pl.Series("at", range(frame.height), dtype=pl.Int64)
         rows = frame.with_columns(at.alias(RECORD)).filter(~at.is_in(list(refused)))
-        for key in self._database.foreign_keys(self._target.table):
+        for key in self.database.foreign_keys(self.target.table):
             if not set(key.names) <= set(frame.columns):
                 continue
             same = " AND ".join(f"{quote(name)} = ?" for name in key.parent_names)

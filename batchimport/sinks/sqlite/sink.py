@@ -23,10 +23,10 @@ from batchimport.errors import (
 from batchimport.model import DRY_RUN
 from batchimport.sinks.base import SinkHints, SinkOptions
 from batchimport.sinks.sql.circles import ForeignKey
-from batchimport.sinks.sql.definitions import create_like, index_on
 from batchimport.sinks.sql.ledger import SqlSink
 from batchimport.sinks.sql.place import check_file, path_in
 from batchimport.sinks.sql.statements import column_list, quote
+from batchimport.sinks.sql.table import create_like, index_on
 from batchimport.sinks.sql.target import RECORD
 from batchimport.sinks.sqlite.dialect import (
     CATALOGUE,

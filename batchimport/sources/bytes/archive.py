@@ -14,6 +14,7 @@ import tarfile
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
+from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -23,7 +24,7 @@ from batchimport.errors import FatalError, UsageError, hint_for
 from batchimport.object_store import is_url, matching
 from batchimport.policy.preparing import metered
 from batchimport.sources.bytes import compression
-from batchimport.sources.bytes.file import TextFile
+from batchimport.sources.bytes.file import TextFile, closed_on_error
 from batchimport.sources.bytes.unpack import UnpackedFile, bounded, check_room
 from batchimport.sources.registry import INSIDE
 
@@ -214,11 +215,8 @@ class Archives:
             archive.close()
             hint = "import what it was exported from, or export a table of it as CSV"
             raise UsageError("is an Office document", where=archive.path, hint=hint)
-        try:
+        with closed_on_error(archive):
             name = archive.only(suffixes, is_named=is_named)
-        except BaseException:
-            archive.close()
-            raise
         member = self._member(archive, name)
         member.notes = (*member.notes, f"member of the archive: {name}")
         return member
@@ -400,7 +398,7 @@ def open_archive(file: TextFile, folder: Path | None, *, to_list: bool = False) 
         folder: Where to unpack a compressed tar.
         to_list: Only its names are wanted.
     """
-    try:
+    with closed_on_error(file):
         head = file.read_at(0, BLOCK_BYTES)
         if head.startswith(_ZIP):
             return _Zip(file)
@@ -411,15 +409,9 @@ def open_archive(file: TextFile, folder: Path | None, *, to_list: bool = False) 
         if to_list:
             return _Listed(file)
         tar = UnpackedFile(file, _decompressed(file), (), folder)
-    except BaseException:
-        file.close()
-        raise
     file.close()
-    try:
+    with closed_on_error(tar):
         return _Tar(tar)
-    except BaseException:
-        tar.close()
-        raise
 
 
 def opened_zip(file: TextFile) -> zipfile.ZipFile:
@@ -452,10 +444,8 @@ def members_of(path: str, pattern: str) -> list[str]:
     if archive is None:
         file.close()
         raise _no_archive(path)
-    try:
+    with closing(archive):
         return archive.find(pattern)
-    finally:
-        archive.close()
 
 
 class _Listed(Archive):

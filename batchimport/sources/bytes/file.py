@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from batchimport.errors import SourceChangedError, UsageError, hint_for
 
@@ -54,6 +55,20 @@ def _open(path: str) -> tuple[int, int, str]:
             hint="pipe it into `batchimport run -`, which keeps it until the job is completed",
         )
     return handle, status.st_size, f"{status.st_mtime_ns}-{status.st_ino}"
+
+
+class _Closeable(Protocol):
+    def close(self) -> None: ...
+
+
+@contextmanager
+def closed_on_error(opened: _Closeable) -> Iterator[None]:
+    """Close what was opened if an error follows."""
+    try:
+        yield
+    except BaseException:
+        opened.close()
+        raise
 
 
 def digest_of(data: bytes | memoryview) -> str:

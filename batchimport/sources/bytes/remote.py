@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from batchimport.object_store import RemoteObject, file_name
 from batchimport.policy.preparing import metered
-from batchimport.sources.bytes.file import DIGEST_DIGITS, TextFile, digest_of
+from batchimport.sources.bytes.file import DIGEST_DIGITS, TextFile, closed_on_error, digest_of
 from batchimport.sources.bytes.unpack import UnpackedFile
 
 if TYPE_CHECKING:
@@ -52,12 +52,9 @@ class RemoteFile(TextFile):
         self._remote, self._id = remote, next(_IDS)
         version = str(remote.version)
         self.modified = f"{self.size}-{version}"
-        try:
+        with closed_on_error(self):
             self.content = self._fingerprint()
             self.begin = self._after_byte_order_mark()
-        except BaseException:
-            self.close()
-            raise
         self.fingerprint = f"{self.content}-{digest_of(version.encode())}"
 
     def read_at(self, position: int, count: int) -> bytes:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Self
 
 from batchimport.errors import FatalError, UsageError
 from batchimport.policy.preparing import announce, note
+from batchimport.sources.bytes.file import closed_on_error
 from batchimport.state.files import lock_file, open_ours
 
 if TYPE_CHECKING:
@@ -95,11 +96,8 @@ class Spool:
         except OSError as error:
             raise _unwritable(error, state.path, what) from error
         spool = cls(state, path, handle, what)
-        try:
+        with closed_on_error(spool):
             fill(path, handle)
-        except BaseException:
-            spool.close()
-            raise
         return spool
 
     @property

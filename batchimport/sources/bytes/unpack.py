@@ -11,14 +11,14 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from batchimport.errors import FatalError, UsageError
 from batchimport.policy.preparing import metered
 from batchimport.sources.bytes import compression, encoding
-from batchimport.sources.bytes.file import HEAD_BYTES, TextFile
+from batchimport.sources.bytes.file import HEAD_BYTES, TextFile, closed_on_error
 from batchimport.state.files import private_directory
 
 if TYPE_CHECKING:
@@ -45,11 +45,8 @@ def open_text(
         UsageError: If it unpacks to more than 500 times its size.
         FatalError: If the archive is damaged, or there is no room for the unpacked text.
     """
-    try:
+    with closed_on_error(file):
         text = _plain(file, options, kind, folder)
-    except BaseException:
-        file.close()
-        raise
     if text is not file:
         file.close()
     return text
@@ -63,11 +60,9 @@ def on_disk(file: TextFile, folder: Path | None) -> TextFile:
     """
     if file.is_on_disk:
         return file
-    try:
+    with closing(file):
         pieces = metered(file.blocks(), f"fetching {Path(file.path).name}", file.size)
         return UnpackedFile(file, pieces, (), folder)
-    finally:
-        file.close()
 
 
 def _plain(
@@ -83,6 +78,7 @@ def _plain(
     samples = _samples(file) if packed == "none" else [_head(unpacked())]
     if options.encoding is not None:
         name = encoding.lookup(options.encoding, samples[0])
+        encoding.check_given(name, samples, options.encoding, file.path)
     else:
         first = samples[0].lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
         is_json = kind in ("json", "jsonl") or (kind is None and first in (b"{", b"["))
@@ -90,7 +86,9 @@ def _plain(
     notes = [f"compression: {packed}"] if packed != "none" else []
     pieces = unpacked()
     if name is not None:
-        notes.append(f"encoding: {name}")
+        is_doubtful = options.encoding is not None and encoding.is_utf8_too(name, samples)
+        doubt = " (the text is valid UTF-8, too)" if is_doubtful else ""
+        notes.append(f"encoding: {name}{doubt}")
         pieces = encoding.transcode(pieces, name)
     return UnpackedFile(file, pieces, notes, folder) if notes else file
 
@@ -184,13 +182,10 @@ class UnpackedFile(TextFile):
                 self._handle = os.dup(file.fileno())
         except OSError as error:
             raise _no_room(error, self.path, folder) from error
-        try:
+        with closed_on_error(self):
             self.size = self._write(bounded(pieces, origin), folder)
             self.content = self._fingerprint()
             self.begin = self._after_byte_order_mark()
-        except BaseException:
-            self.close()
-            raise
 
     def _write(self, pieces: Iterable[bytes], folder: Path | None) -> int:
         size = 0

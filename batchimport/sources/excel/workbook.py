@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchimport.errors import UsageError, hint_for
 from batchimport.sources.bytes.archive import DAMAGE, opened_zip
+from batchimport.sources.bytes.file import closed_on_error
 from batchimport.sources.bytes.unpack import bounded, check_expansion
 from batchimport.system import available_memory_bytes
 
@@ -81,11 +82,8 @@ class Workbook:
             env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             pass_fds=[int(Path(path).name)],
         )
-        try:
+        with closed_on_error(self):
             self._open(wanted)
-        except BaseException:
-            self.close()
-            raise
 
     def _open(self, wanted: str | None) -> None:
         sheets = self._ask("sheets")
