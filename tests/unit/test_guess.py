@@ -301,7 +301,7 @@ def inferred_notes(place: Path, **options: Any) -> str:
     ("text", "said"),
     [
         (TABLE + ",,\n" * 4, "without any value: 4 of 12 (they are stored; --sql 'SELECT * FROM records WHERE \"id\" IS NOT NULL'"),
-        (TABLE + ",,\nSource: x,,\n", "nothing but a first value, as footnotes have: 1, such as 'Source: x' (they are stored; --sql 'SELECT * FROM records WHERE \"name\" IS"),
+        (TABLE + ",,\nSource: x,,\n", "at the end with nothing but a first value, as footnotes have: 1, such as 'Source: x' (they are stored; --sql 'SELECT * FROM records WHERE \"name\" IS"),
         ("id,city\n1,Rome\n2,\\N\n", "column city: '\\\\N' is text (--null-string"),
     ],
 )  # fmt: skip
@@ -312,6 +312,8 @@ def test_rows_that_are_stored_but_may_not_be_meant_are_said(
     place.write_text(text, encoding="utf-8")
     assert said in inferred_notes(place)
     place.write_text(TABLE, encoding="utf-8")
+    assert not inferred_notes(place)
+    place.write_text("id,x\n" + "n,1\nm,\n" * 3 + "o,\n" + "n,1\n" * 9 + "7,\n", encoding="utf-8")
     assert not inferred_notes(place)
     place.write_text("id,name,v\n", encoding="utf-8")
     assert not inferred_notes(place)
