@@ -387,3 +387,16 @@ def test_too_many_lines_skipped_are_noticed(place: Path) -> None:
     assert "looks like data" in notes_of(place, skip_lines=3)
     assert "looks like data" not in notes_of(place, skip_lines=0)
     assert "looks like data" not in notes_of(place, skip_lines=3, has_header=True)
+
+
+def test_a_footnote_below_a_long_table_is_said(place: Path) -> None:
+    """Types are inferred from records that are spread over the file, and its end is not among them."""
+    rows = "".join(f"{at},{'x' * 200},{at}\n" for at in range(21_000))
+    for end, said in (
+        ("Source: x,,\n", "'Source: x'"),
+        (",,\n,,\n", "without any value: 2"),
+        ("", ""),
+    ):
+        place.write_text("id,name,v\n" + rows + end, encoding="utf-8")
+        assert ("at the end" in notes_of(place)) == bool(end)
+        assert said in notes_of(place)
