@@ -433,11 +433,8 @@ class RunOptions:
         check_range("--min-chunk-size", self.min_chunk_size, 1)
         check_range("--max-chunk-size", self.max_chunk_size, 1)
         if not self.max_chunk_size >= self.min_chunk_size:
-            raise UsageError(
-                f"is smaller than --min-chunk-size, which is {self.min_chunk_size:,}",
-                where="--max-chunk-size",
-                hint="give both; --chunk-size N fixes the size",
-            )
+            message = f"is smaller than --min-chunk-size, which is {self.min_chunk_size:,}"
+            raise UsageError(message, where="--max-chunk-size", hint="give both")
         check_range("--chunk-bytes", self.chunk_bytes, 1)
         check_range("--max-memory", self.max_memory_bytes, 1)
         check_range("--max-attempts", self.max_attempts, 1)

@@ -9,6 +9,7 @@ import inspect
 import sys
 import sysconfig
 import traceback
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import CodeType, ModuleType
@@ -112,8 +113,11 @@ def is_importable(thing: Any) -> bool:
 
 def digest(thing: Any) -> str:
     """Hash the source file of a function or class: changed code is another configuration."""
-    source = inspect.getsourcefile(thing)
-    return hashlib.sha256(Path(source).read_bytes() if source else b"").hexdigest()[:16]
+    with suppress(OSError, TypeError):  # what Python has built in has no file
+        return hashlib.sha256(Path(inspect.getsourcefile(thing) or "").read_bytes()).hexdigest()[
+            :16
+        ]
+    return hashlib.sha256().hexdigest()[:16]
 
 
 def own_digest(thing: Any) -> str:

@@ -371,6 +371,12 @@ def _describe(request: Request, parts: Parts) -> tuple[JobRecord, BoundTransform
     if there and not is_given and not has_records(source):
         columns = ()  # only a header, which says nothing of types: the table's own stay
     if not columns and source.count():
+        if schema.columns and (job.sql or job.transform):
+            raise UsageError(
+                "leaves no column of the records",
+                where="--sql" if job.sql else "--transform",
+                hint="return the records with their columns, such as SELECT * FROM records",
+            )
         if job.schema is None:
             raise UsageError(
                 f"no record with a key was found{_first_error(source, schema)}",

@@ -223,7 +223,7 @@ def rule_of(kind: Kind, formats: Sequence[str] = ()) -> dict[str, Any]:
 
 
 class Bare:
-    """Rows of a table that have no value, or only their first one, as footnotes have."""
+    """Rows of a table that have no value, and those at its end that have only their first one."""
 
     def __init__(self) -> None:
         self.empty, self.lonely, self._text = 0, 0, ""
@@ -233,6 +233,7 @@ class Bare:
         values = iter(record.values())
         first = next(values, None)
         if any(map(_is_filled, values)):
+            self.lonely, self._text = 0, ""
             return
         if not _is_filled(first):
             self.empty += 1
@@ -251,10 +252,13 @@ class Bare:
         if 0 < self.empty < records:
             full = [name for name in filled if filled[name] == records - self.empty]
             notes.append(f"records without any value: {self.empty:,} of {records:,}{_kept(full)}")
-        if 0 < self.lonely <= min(max(FEW, SHARE_OF_FEW * records), records / 3):
+        is_like_others = _type_of_text(self._text.strip()) in ("integer", "number")
+        if not is_like_others and 0 < self.lonely <= min(
+            max(FEW, SHARE_OF_FEW * records), records / 3
+        ):
             full = [name for name in filled if filled[name] == records - self.empty - self.lonely]
             notes.append(
-                "records with nothing but a first value, as footnotes have: "
+                "records at the end with nothing but a first value, as footnotes have: "
                 f"{self.lonely:,}, such as {self._text[:40]!r}{_kept(full)}"
             )
         return tuple(notes)

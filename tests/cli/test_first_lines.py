@@ -67,3 +67,10 @@ def test_an_envelope_is_one_record(workdir: Workdir, options: tuple[str, ...]) -
     workdir.write("a.json", b'{"status":"ok","data":[\n{"a":1},\n{"a":2}\n]}\n')
     summary = workdir.run("a.json", *options)
     assert (summary["exit_code"], summary["successful"]) == (0, 1)
+
+
+def test_a_query_without_columns_is_named(workdir: Workdir) -> None:
+    """The records are not blamed for it."""
+    workdir.write("a.csv", "id,name\n1,x\n")
+    summary = workdir.run("a.csv", "--sql", "DROP TABLE records")
+    assert (summary["exit_code"], summary["error"]) == (2, "--sql: leaves no column of the records")

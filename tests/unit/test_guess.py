@@ -368,7 +368,7 @@ def inferred_notes(place: Path, **options: Any) -> str:
     ("text", "said"),
     [
         (TABLE + ",,\n" * 4, "without any value: 4 of 12 (they are stored; --sql 'SELECT * FROM records WHERE \"id\" IS NOT NULL'"),
-        (TABLE + ",,\nSource: x,,\n", "nothing but a first value, as footnotes have: 1, such as 'Source: x' (they are stored; --sql 'SELECT * FROM records WHERE \"name\" IS"),
+        (TABLE + ",,\nSource: x,,\n", "at the end with nothing but a first value, as footnotes have: 1, such as 'Source: x' (they are stored; --sql 'SELECT * FROM records WHERE \"name\" IS"),
         ("id,city\n1,Rome\n2,\\N\n", "column city: '\\\\N' is text (--null-string"),
     ],
 )  # fmt: skip
@@ -379,6 +379,8 @@ def test_rows_that_are_stored_but_may_not_be_meant_are_said(
     place.write_text(text, encoding="utf-8")
     assert said in inferred_notes(place)
     place.write_text(TABLE, encoding="utf-8")
+    assert not inferred_notes(place)
+    place.write_text("id,x\n" + "n,1\nm,\n" * 3 + "o,\n" + "n,1\n" * 9 + "7,\n", encoding="utf-8")
     assert not inferred_notes(place)
     place.write_text("id,name,v\n", encoding="utf-8")
     assert not inferred_notes(place)
@@ -452,3 +454,16 @@ def test_too_many_lines_skipped_are_noticed(place: Path) -> None:
     assert "looks like data" in notes_of(place, skip_lines=3)
     assert "looks like data" not in notes_of(place, skip_lines=0)
     assert "looks like data" not in notes_of(place, skip_lines=3, has_header=True)
+
+
+def test_a_footnote_below_a_long_table_is_said(place: Path) -> None:
+    """Types are inferred from records that are spread over the file, and its end is not among them."""
+    rows = "".join(f"{at},{'x' * 200},{at}\n" for at in range(21_000))
+    for end, said in (
+        ("Source: x,,\n", "'Source: x'"),
+        (",,\n,,\n", "without any value: 2"),
+        ("", ""),
+    ):
+        place.write_text("id,name,v\n" + rows + end, encoding="utf-8")
+        assert ("at the end" in notes_of(place)) == bool(end)
+        assert said in notes_of(place)

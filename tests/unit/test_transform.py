@@ -13,7 +13,7 @@ import pytest
 
 from batchimport.errors import FatalError
 from batchimport.model import INDEX
-from batchimport.pipeline.transform import FrameTransform, RecordTransform
+from batchimport.pipeline.transform import FrameTransform, RecordTransform, transform_digest
 from batchimport.schema import Column, RecordSchema
 
 NAIVE = datetime(2024, 2, 3, 4, 5, 6, 7)  # noqa: DTZ001 - users have such
@@ -149,3 +149,9 @@ def test_a_column_that_comes_later_is_no_column() -> None:
     bound = transform.bind(frame(1), SCHEMA.columns)
     with pytest.raises(FatalError, match="new"):
         bound.apply(frame(2))
+
+
+def test_what_python_has_built_in_has_no_file() -> None:
+    """It is the same code in every run."""
+    assert transform_digest("os:getcwd") == transform_digest("os.path:join")
+    assert transform_digest("json:dumps") != transform_digest("os:getcwd")

@@ -427,7 +427,7 @@ def test_half_a_character_at_the_end_is_rejected(tmp_path: Path) -> None:
     assert (rows, codes(rejects)) == ([{"i": 1, "s": "a"}], ["invalid_utf8"])
 
 
-@pytest.mark.parametrize("name", ["klingon", "rot13", "base64", "idna"])
+@pytest.mark.parametrize("name", ["klingon", "rot13", "base64", "idna", "a\0"])
 def test_an_unknown_encoding_is_refused(tmp_path: Path, name: str) -> None:
     """With the names of some that there are."""
     place = tmp_path / "names.csv"

@@ -242,7 +242,7 @@ class MysqlSink(ServerSink[Session]):
                     raise UsageError(
                         f"two keys would share a column: {text_of(error)}",
                         where=self._where,
-                        hint="rename one of them with --transform or --sql",
+                        hint="rename one of them with --rename OLD=NEW",
                     ) from error
                 raise translate(error, self._where) from error
             return

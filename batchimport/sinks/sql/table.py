@@ -209,7 +209,7 @@ def match_columns(
             raise UsageError(
                 f"{taken[own.name]} and {column.name} would both go into column {own.name}",
                 where=table,
-                hint="rename one of them with --transform or --sql",
+                hint="rename one of them with --rename OLD=NEW",
             )
         taken[own.name] = column.name
     if job.on_conflict != "update":
@@ -264,7 +264,7 @@ def _refuse_shared(database: Dialect, table: str, names: Sequence[str]) -> None:
             raise UsageError(
                 f"keys that {how} would share a column: {other}, {name}",
                 where=table,
-                hint="rename one of them with --transform or --sql",
+                hint="rename one of them with --rename OLD=NEW",
             )
 
 

@@ -81,7 +81,7 @@ def lookup(name: str, head: bytes) -> str | None:
         letter = "a".encode(name)
         codecs.getincrementaldecoder(name)(_ERRORS).decode(letter, final=True)
         canonical = codecs.lookup(name).name
-    except (LookupError, UnicodeError) as error:  # some are for names of hosts only
+    except (LookupError, ValueError) as error:  # some are for names of hosts only
         raise UsageError(
             f"no such encoding: {name!r}",
             where="--encoding",

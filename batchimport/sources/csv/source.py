@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from batchimport.errors import UsageError
 from batchimport.model import EXTRA_COLUMN, Chunk, Position
 from batchimport.schema.infer import FieldNames, Words
-from batchimport.sources.base import Batch, Piece, TextSource, UnreadableRecordError
+from batchimport.sources.base import (
+    Batch,
+    Piece,
+    TextSource,
+    UnreadableRecordError,
+)
 from batchimport.sources.bytes.file import HEAD_BYTES, digest_of
 from batchimport.sources.csv.dialect import CsvFormat, detect_format
+from batchimport.sources.csv.footer import END_BYTES, LARGE_BYTES, notes_about_end
 from batchimport.sources.csv.grammar import (
     ABSENT,
     Dialect,
@@ -87,8 +94,21 @@ class DelimitedSource(TextSource):
             notes.append(f"read as one column, {self.header[0]!r}: see --delimiter and --format")
         self._header_text = self._text.read_at(start.position, self._body.position - start.position)
         self._layout = Layout(self.name, self._lines, self._fields, longest)
-        self.notes = (*self._text.notes, *form.notes, *notes)
+        self.notes = (*self._text.notes, *form.notes, *notes, *self._notes_about_end())
         self._tables: dict[RecordSchema, Table] = {}
+
+    def _notes_about_end(self) -> tuple[str, ...]:
+        """Return what users should know about the last rows of a file that no sample reads as a whole."""
+        width = len(self.header)
+        if self._text.size < LARGE_BYTES or width < 2 or self._form.dialect.is_copy:
+            return ()
+        end = self._text.read_at(self._text.size - END_BYTES, END_BYTES).partition(b"\n")[2]
+        rows = []
+        for part in filter(self._lines.is_record, self._lines.split(end)):
+            with suppress(UnicodeDecodeError, UnreadableRecordError):
+                cells = self._fields.read(without_end(part).decode())
+                rows.append([text.strip() for text, _ in cells])
+        return notes_about_end([row for row in rows if len(row) == width])
 
     @property
     def forms(self) -> tuple[Form, ...]:
