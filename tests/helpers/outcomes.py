@@ -60,8 +60,8 @@ def assert_one_outcome(
     A chunk that several sizes cut alike is read once: it is the same call.
 
     Args:
-        most: How many chunks to read, besides the whole; those are chosen at random, which costs a
-            long sweep over random files a fifth, and finds as much. None: all of them.
+        most: How many chunks to read besides the whole, chosen at random: one of them takes a long sweep
+            over random files a quarter of the time. None: all of them.
     """
     whole, *none = tiles(source, _ALL)
     assert not none
