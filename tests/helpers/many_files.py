@@ -34,7 +34,7 @@ def main(first: int, last: int) -> int:
             except Exception as error:  # noqa: BLE001 - whatever is wrong with it, the others go on
                 failed += 1
                 say(f"file {number}: {type(error).__name__}: {error}")
-            if (number + 1) % REPORT_EVERY == 0:
+            if (number + 1) % REPORT_EVERY == 0 or number + 1 == last:
                 cpu = round(time.process_time())
                 say(f"{number + 1 - first:,} files, {failed} failed, {cpu} s of CPU")
     return failed
