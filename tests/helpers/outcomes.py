@@ -57,11 +57,12 @@ def assert_one_outcome(
 ) -> None:
     """Check that no chunk size decides what becomes of a record.
 
-    A chunk that several sizes cut alike is read once: it is the same call.
+    A chunk that several sizes cut alike is read once: it is the same call, apart from the types that earlier
+    chunks have shown not to be worth a try.
 
     Args:
-        most: How many chunks to read, besides the whole; those are chosen at random, which costs a
-            long sweep over random files a fifth, and finds as much. None: all of them.
+        most: How many chunks to read besides the whole, chosen at random: one of them takes a long sweep
+            over random files a quarter of the time. None: all of them.
     """
     whole, *none = tiles(source, _ALL)
     assert not none
