@@ -263,6 +263,8 @@ class SourceOptions:
         for option, text in (("--comment", self.comment), ("--records", self.records)):
             if text == "":
                 raise UsageError("must not be empty", where=option)
+        if self.comment is not None and {"\r", "\n"} & set(self.comment):
+            raise UsageError("must not have a line end", where="--comment")
         if self.has_header and not self.header:
             raise UsageError("is the opposite of --no-header", where="--header")
         check_choice("--compression", self.compression, Compression)
@@ -338,8 +340,8 @@ class Job:
         """
         if not self.sources:
             raise UsageError("no source", where="SOURCE", hint="name a file")
-        if not self.table:
-            raise UsageError("must not be empty", where="--table")
+        if not self.table or "\0" in self.table:
+            raise UsageError("must not be empty, nor have NUL in it", where="--table")
         rules.check_texts(self)
         rules.check_names("--key", self.key)
         check_choice("--if-exists", self.if_exists, IfExists)

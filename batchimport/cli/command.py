@@ -142,7 +142,7 @@ class GroupedCommand(TyperCommand):
             error.message = _in_plain_words(error.message)
             raise
         # As it was typed: for Typer an empty path is the current directory.
-        values, _, _ = self.make_parser(ctx).parse_args(typed)
+        values, _, _ = self.make_parser(ctx).parse_args([] if ctx.resilient_parsing else typed)
         for each in self.params:
             given = values.get(str(each.name)) if each.param_type_name == "option" else None
             for text in given if isinstance(given, list) else [given]:

@@ -16,6 +16,7 @@ from batchimport.cli.options.values import Setting, convert, find
 from batchimport.errors import UsageError, did_you_mean, hint_for
 from batchimport.sinks.registry import address_of, has_secret, scheme_of
 from batchimport.sources.paths import STANDARD_INPUT
+from batchimport.state.files import read_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -82,7 +83,7 @@ class _File:
         self._folder = Path(os.path.abspath(path)).parent  # noqa: PTH100 - links stay, .. goes
         where = f"--config {path}"
         try:
-            self._text = path.read_text(encoding="utf-8")
+            self._text = read_file(path).decode()
             self._document = tomllib.loads(self._text)
         except OSError as error:
             raise UsageError(

@@ -5,7 +5,7 @@ Loads without the extra `temporal`; Temporal's client is imported when a job tur
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -198,11 +198,9 @@ def ledger_facts(job_id: str, destination: str, ledger_schema: str | None) -> Le
 @contextmanager
 def opened(destination: str, ledger_schema: str | None) -> Iterator[Sink]:
     """Open a destination that is there, and close it in the end."""
-    sink = open_sink(destination, SinkOptions(create=False, ledger_schema=ledger_schema))
-    try:
+    options = SinkOptions(create=False, ledger_schema=ledger_schema)
+    with closing(open_sink(destination, options)) as sink:
         yield sink
-    finally:
-        sink.close()
 
 
 def find_record(sink: Sink, job_id: str | None) -> JobRecord:

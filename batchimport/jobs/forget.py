@@ -6,7 +6,7 @@ table a second time.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -204,10 +204,8 @@ def _opened(place: Place, *, may_lack: bool) -> Iterator[Sink | None]:
             raise
         yield None
         return
-    try:
+    with closing(sink):
         yield sink
-    finally:
-        sink.close()
 
 
 def _is_older(when: str, age: timedelta) -> bool:

@@ -23,7 +23,7 @@ _DATABASE_FILES = ("", "-wal", "-shm", "-journal", ".wal")
 def refuse_overwriting(
     job: Job, outputs: Mapping[str, str | Path | None], read: Mapping[str, str | Path | None] = {}
 ) -> None:
-    """Check that no file to be written is a source, the destination, or another output.
+    """Check that no file to be written is a source, the destination, another output, or a directory.
 
     Files are compared, not names: a link is what it leads to.
 
@@ -40,6 +40,8 @@ def refuse_overwriting(
             taken[_of_status(os.fstat(sys.stdin.fileno()))] = "standard input"
     scheme, _, folder = job.destination.partition(":///")
     for option, path in outputs.items():
+        if path is not None and os.path.isdir(path):  # noqa: PTH112 - takes any path
+            raise UsageError("is a directory", where=f"{option} {path}", hint="name a file in it")
         if path is None or not _is_plain(path):
             continue
         key = _identity(path)

@@ -6,6 +6,7 @@ A chunk of this source is what was chosen of the rejects of one chunk in the led
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, cast
@@ -96,14 +97,11 @@ def forms_of(record: JobRecord, job: Job) -> Forms:
     if forms:
         return Forms(forms, list(accumulate(int(size) for size, _ in contents)), names)
     try:
-        source = open_source(job.sources, job.options)
-        try:
+        with closing(open_source(job.sources, job.options)) as source:
             if source.fingerprint != record.fingerprint:
                 raise SourceChangedError("is not the file that the job imported", source.name)
             ends = list(accumulate(content.size for content in source.contents))
             return Forms(source.forms, ends, names)
-        finally:
-            source.close()
     except BatchImportError as error:
         raise UsageError(
             f"an earlier version began this job, so its source is needed: {error}",

@@ -285,6 +285,12 @@ def refuse_large_blocks(source: Source, limit_bytes: int) -> None:
     Raises:
         UsageError: If so.
     """
+    if limit_bytes < BASE_BYTES:
+        raise UsageError(
+            f"{data_size(limit_bytes)} is less than Python and its libraries take",
+            where="--max-memory",
+            hint=f"raise it to {data_size(2 * BASE_BYTES)}",
+        )
     if source.block_bytes + BASE_BYTES > limit_bytes:
         raise UsageError(
             f"has a page of {data_size(source.block_bytes)} when it is decompressed, and"

@@ -155,7 +155,7 @@ def judge(batch: Batch, schema: RecordSchema) -> tuple[pl.DataFrame, list[Reject
         if any(EXTRA_COLUMN in row for row in judged_valid):
             types[EXTRA_COLUMN] = pl.String()
         more = pl.DataFrame(judged_valid, schema=types)
-        frame = pl.concat([frame, more], how="diagonal").sort(INDEX)
+        frame = pl.concat([frame, more], how="diagonal").sort(INDEX) if len(frame) else more
     if batch.valid is None:
         return frame, rejects
     if frame.is_empty() and frame.columns == batch.valid.columns:

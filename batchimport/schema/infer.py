@@ -414,7 +414,9 @@ class _Evidence:
     def _missing_numbers(self, kinds: set[str]) -> list[str]:
         """Return what stands for missing numbers; nothing if the column may not be one of numbers."""
         numbers = self.types.total()
-        are_numbers = kinds & {"integer", "number"} and kinds <= {"integer", "number", "power"}
+        are_numbers = kinds == {"integer"} or (
+            "number" in kinds and kinds <= {"integer", "number", "power"}
+        )
         is_safe = numbers >= LEAST_NUMBERS and numbers >= self.missing.total()
         return sorted(self.missing) if are_numbers and is_safe else []
 

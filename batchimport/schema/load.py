@@ -11,6 +11,7 @@ from batchimport.errors import UsageError
 from batchimport.schema import RecordSchema
 from batchimport.schema.keywords import ANNOTATIONS, KEYWORDS
 from batchimport.schema.pydantic import load_model
+from batchimport.state.files import read_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,7 +62,7 @@ def load_schema(path: Path) -> dict[str, Any]:
 def _read(path: Path, where: str) -> dict[str, Any] | bool:
     try:
         document = json.loads(
-            path.read_bytes(), object_pairs_hook=_distinct, parse_constant=_refuse_constant
+            read_file(path), object_pairs_hook=_distinct, parse_constant=_refuse_constant
         )
     except OSError as error:
         raise UsageError(f"cannot be read: {error.strerror}", where, "check the path") from error

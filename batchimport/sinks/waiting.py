@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -208,11 +208,8 @@ class _PatientSink(_Patient):
 @contextmanager
 def open_patiently(open_it: Callable[[], Sink], wait: DestinationWait) -> Iterator[Sink]:
     """Open a destination as soon as that is possible, wait for it from then on, and close it in the end."""
-    sink = wait.call(open_it, on=NOT_YET_OPEN)
-    try:
+    with closing(wait.call(open_it, on=NOT_YET_OPEN)) as sink:
         yield patient(sink, wait)
-    finally:
-        sink.close()
 
 
 def patient(sink: Sink, wait: DestinationWait) -> Sink:

@@ -29,6 +29,8 @@ Form = dict[str, Any]
 """How the records of a file are written."""
 
 SAMPLE_PLACES = 20
+LEAST_PLACES = 3
+"""A few of many small files: most records are wanted of the other files."""
 SAMPLE_CHUNK_BYTES = 1 << 22
 SMALL_BYTES = 64 * 1024 * 1024
 """How far to look whether a source has no more records than a sample wants."""
@@ -352,9 +354,10 @@ class OneFile(ABC):
         starts: Iterable[int | None] = [0]
         wanted = self.size
         if records is not None and not self._has_at_most(records):
-            places = [self.size * place // SAMPLE_PLACES for place in range(1, SAMPLE_PLACES)]
+            parts = min(SAMPLE_PLACES, max(LEAST_PLACES, records))
+            places = [self.size * place // parts for place in range(1, parts)]
             starts = [0, *map(self._next_record, places)]
-            wanted = max(1, records // SAMPLE_PLACES)
+            wanted = max(1, records // parts)
         is_first = True
         for start in starts:
             at, left = Position(start or 0), wanted if start is not None else 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import closing
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -172,10 +173,8 @@ def _open_binary(
 ) -> Source:
     if FORMATS[kind].text is None:
         return _source_of(kind, file, name, options)
-    try:
+    with closing(file):
         text = _load(FORMATS[kind].text)(file, options, folder)
-    finally:
-        file.close()
     with closed_on_error(text):
         return _source_of(kind, text, name, options)
 

@@ -64,7 +64,8 @@ def _identity(path: str) -> str:
     if path == STANDARD_INPUT or is_url(path):
         return path
     file, member = split_member(path)
-    return f"{Path(file).resolve()}{INSIDE if member else ''}{member}"
+    real = os.path.realpath(file)  # unlike `resolve`, it takes links that lead to themselves
+    return f"{real}{INSIDE if member else ''}{member}"
 
 
 def split_member(path: str) -> tuple[str, str]:
@@ -80,6 +81,8 @@ def split_member(path: str) -> tuple[str, str]:
 def _files_of(word: str) -> Iterator[str]:
     if not word:
         raise UsageError("an empty name", where="SOURCE", hint="name a file")
+    if "\0" in word:
+        raise UsageError("no file has NUL in its name", where=word, hint="check the path")
     if word == STANDARD_INPUT:
         yield word
         return

@@ -70,7 +70,7 @@ DELIMITER_NAMES = {
 """What notes call a delimiter, and `--delimiter` takes as well."""
 _BY_NAME = {name: mark for mark, name in DELIMITER_NAMES.items()}
 _ESCAPE = re.compile(
-    r"\\+(?:x([0-9A-Fa-f]{2})|u([0-9A-Fa-f]{4})|([0-3][0-7]{2})|(t))|0x([0-9A-Fa-f]{2})\Z"
+    r"\\+(?:x([0-9A-Fa-f]{2})|u([0-9A-Fa-f]{4})|([0-3][0-7]{2})|([tnr0]))|0x([0-9A-Fa-f]{2})\Z"
 )
 """One backslash, or more: what a shell or a file makes of them differs."""
 
@@ -82,7 +82,7 @@ def spelled(delimiter: str | None) -> str | None:
 
     def character(found: re.Match[str]) -> str:
         if found[4]:
-            return "\t"
+            return {"t": "\t", "n": "\n", "r": "\r", "0": "\0"}[found[4]]
         if found[3]:
             return chr(int(found[3], 8))
         return chr(int(found[1] or found[2] or found[5], 16))

@@ -71,6 +71,24 @@ def write_atomically(path: Path, parts: Iterable[bytes], *, mode: int | None = N
         ) from error
 
 
+def read_file(path: Path) -> bytes:
+    """Return the content of a file that a user names, or of `<(a command)`.
+
+    Raises:
+        OSError: If it cannot be read. A device, and a named pipe, may never end.
+    """
+    mode = path.stat().st_mode
+    is_endless = stat.S_ISCHR(mode) or (stat.S_ISFIFO(mode) and not _is_descriptor(path))
+    if is_endless:
+        raise OSError(errno.EINVAL, "a device or a named pipe")
+    return path.read_bytes()
+
+
+def _is_descriptor(path: Path) -> bool:
+    """Say whether a path is that of an open file of this process."""
+    return str(path).startswith(("/dev/fd/", "/proc/self/fd/", "/dev/stdin"))
+
+
 def private_directory(path: Path) -> None:
     """Make a folder that only this user may use; an existing one must be a folder of this user.
 

@@ -141,6 +141,8 @@ def test_an_open_database_is_refused(workdir: Workdir) -> None:
         ("duckdb:///", "three slashes"),
         ("duckdb:///nosuch/u.duckdb", "directory does not exist"),
         ("duckdb:////", "is a directory"),
+        ("duckdb:////dev/null", "is not a file"),
+        ("duckdb:///u.db?access_mode=read_only", "no parameters"),
         ("duckdb:///u.jsonl", "not a DuckDB database"),
     ],
 )

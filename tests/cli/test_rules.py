@@ -114,7 +114,11 @@ def test_no_option_is_given_an_empty_text() -> None:
 
 def test_a_job_has_a_source_and_a_table() -> None:
     """Which the command line always gives."""
-    for sources, table, where in (((), "u", "SOURCE"), (("u.jsonl",), "", "--table")):
+    for sources, table, where in (
+        ((), "u", "SOURCE"),
+        (("u.jsonl",), "", "--table"),
+        (("u.jsonl",), "a\0b", "--table"),
+    ):
         with pytest.raises(UsageError) as caught:
             Job(sources, "sqlite:///u.db", table)
         assert caught.value.where == where

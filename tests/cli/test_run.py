@@ -190,7 +190,7 @@ def test_a_header_alone_makes_an_empty_table(workdir: Workdir) -> None:
         ("u.jsonl", None, "no such file"),
         ("u.jsonl", "directory", "is a directory"),
         ("u.csv", b"PAR1abc", "Parquet"),
-        ("u.json", b'"text"', "one JSON value"),
+        ("u.json", b'"text"', "neither a JSON array"),
     ],
 )
 def test_an_invalid_source_is_one_line(

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.helpers.cli import COMMAND, ROOT, Workdir, environment
+from tests.helpers.tracing import has_stopped, wait_for
 
 HOME = "/home/ada/shop"
 """The directory that the pages show."""
@@ -143,7 +144,7 @@ class Terminal:
         arguments = shlex.split(self._own(command))[1:]
         stop = {"BATCHIMPORT_FAILPOINTS": "after-commit=stop@3"}
         process = self.workdir.start(*arguments, **self.variables, **stop)
-        os.waitpid(process.pid, os.WUNTRACED)
+        wait_for(lambda: has_stopped(process.pid))
         process.send_signal(signal.SIGINT)
         process.send_signal(signal.SIGCONT)
         out, err = process.communicate(timeout=100)

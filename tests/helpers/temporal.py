@@ -128,7 +128,11 @@ class Worker:
 
     def __init__(self, server: TemporalServer, workdir: Workdir, queue: str, **more: str) -> None:
         arguments = ("worker", "--task-queue", queue, "--max-parallel", "4")
-        self.process = workdir.start(*arguments, **server.environment(), **more)
+        # What Python itself reads acts on a process that is started anew alone.
+        start = workdir.start_anew if "PYTHONPATH" in more else workdir.start
+        self.process = start(*arguments, **server.environment(), **more)
+        assert self.process.stderr
+        assert self.process.stdout
         self.lines: list[str] = []
         self.lines.append(self.process.stderr.readline())
         assert "serving" in self.lines[0], self.lines[0] + self.process.stderr.read()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from psycopg.conninfo import conninfo_to_dict
@@ -125,3 +127,21 @@ def test_without_psycopg_only_the_scheme_is_shown() -> None:
         [sys.executable, "-c", code], check=True, capture_output=True, text=True, env=environment()
     )
     assert ended.stdout == "postgresql://…\n"
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "duckdb"])
+def test_a_database_is_a_file(tmp_path: Path, kind: str) -> None:
+    """Devices, pipes, links to themselves and parameters are refused before anything is opened."""
+    (tmp_path / "loop").symlink_to("loop")
+    os.mkfifo(tmp_path / "pipe")
+    for place, words in (
+        ("loop", "link to itself"),
+        ("pipe", "is not a file"),
+        ("no/u.db", "does not exist"),
+        ("u.db?mode=ro", "no parameters"),
+        ("../../../../../../../../dev/null", "is not a file"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            open_sink(f"{kind}:///{tmp_path}/{place}")
+    (tmp_path / "link.db").symlink_to("made.db")
+    open_sink(f"{kind}:///{tmp_path}/link.db").close()

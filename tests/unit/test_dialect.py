@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from batchimport.errors import UsageError
 from batchimport.model import SourceOptions
 from batchimport.sources.opening import open_source
 from tests.helpers.reading import Rows, codes, read_all
@@ -88,6 +89,9 @@ def test_a_delimiter_as_people_type_it(place: Path, given: str, mark: str) -> No
     """A shell hands on a backslash as it is, some files double it; a name is one of those in notes."""
     place.write_text(f"a{mark}b\nx{mark}y z\nv{mark}w\n")
     assert read_all(place, delimiter=given) == (TWO, [])
+    for no_delimiter in ("\\n", "\\r", "\\0", "\\x00", "0x0a"):
+        with pytest.raises(UsageError, match="--delimiter: cannot be"):
+            read_all(place, delimiter=no_delimiter)
 
 
 @pytest.mark.parametrize(

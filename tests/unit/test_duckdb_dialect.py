@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -15,6 +18,7 @@ from batchimport.errors import (
     UsageError,
 )
 from batchimport.sinks.duckdb.dialect import opening, reading, translate
+from tests.helpers.cli import environment
 
 LOCK = (
     'IO Error: Could not set lock on file "/d/u.duckdb": Conflicting lock is held in /usr/bin/python3 '
@@ -53,6 +57,22 @@ def test_errors_say_what_to_do(kind: Any, text: str, meaning: type, words: str) 
     assert type(found) is meaning
     assert words in found.message
     assert "LINE" not in found.message
+
+
+INTERACTIVE = """
+from pathlib import Path
+import duckdb
+from batchimport.sinks.duckdb.file import connect
+for connection in (duckdb.connect(), connect(Path("u.duckdb"), Path("u.duckdb"))):
+    print(*connection.execute("SELECT current_setting('enable_progress_bar')").fetchone())
+"""
+
+
+def test_it_draws_nothing_of_its_own(tmp_path: Path) -> None:
+    """Where Python has no script, as in a notebook, DuckDB shows a progress bar on standard output."""
+    command = [sys.executable, "-c", INTERACTIVE]
+    said = subprocess.check_output(command, cwd=tmp_path, env=environment(), text=True)
+    assert said.split() == ["True", "False"]
 
 
 def test_who_holds_the_file_is_said() -> None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from batchimport.errors import UsageError
+from batchimport.jobs.outputs import refuse_overwriting
+from batchimport.model import Job, SourceOptions
+from batchimport.schema.load import load_schema
+from batchimport.sources.opening import open_source
 from batchimport.sources.paths import find_sources, names_of, stem_of
 
 
@@ -72,3 +77,34 @@ def test_names_tell_files_apart(tmp_path: Path) -> None:
 def test_the_stem_tells_files_apart(names: list[str], stem: str) -> None:
     """Only what says how a file is written is left out; and no dot, which would name a schema."""
     assert stem_of(*names) == stem
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ("loop", "symbolic links"),
+        ("nowhere.csv", "no such file"),
+        ("/proc/cpuinfo", "a size of 0, and content"),
+    ],
+)
+def test_odd_files_are_refused_in_words(tmp_path: Path, target: str, said: str) -> None:
+    """Links that lead nowhere or to themselves, also found by a pattern; files that hide their size."""
+    link = tmp_path / "loop"
+    link.symlink_to(target)
+    assert find_sources([str(tmp_path / "*")]) == find_sources([str(link)]) == (str(link),)
+    with pytest.raises(UsageError, match=said):
+        open_source([str(link)], SourceOptions())
+
+
+def test_what_never_ends_is_not_read(tmp_path: Path) -> None:
+    """A device, and a pipe that nobody may write into."""
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(UsageError, match="cannot be read"):
+            load_schema(path)
+
+
+def test_an_output_is_no_directory(tmp_path: Path) -> None:
+    """That is known before anything is imported."""
+    with pytest.raises(UsageError, match="is a directory"):
+        refuse_overwriting(Job(("u.csv",), "sqlite:///u.db", "u"), {"--summary": tmp_path})

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from batchimport.errors import UsageError
-from batchimport.sinks.sql.definitions import index_on, table_named
 from batchimport.sinks.sql.script import statements_of
+from batchimport.sinks.sql.table import index_on, table_named
 
 TRIGGER = "CREATE TRIGGER t AFTER INSERT ON u BEGIN UPDATE u SET n = CASE WHEN 1 THEN 2 END; SELECT 1; END"
 ATOMIC = "CREATE OR REPLACE FUNCTION f() RETURNS int LANGUAGE sql BEGIN ATOMIC SELECT 1; END"

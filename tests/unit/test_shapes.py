@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from batchimport.sources import json_shapes as shapes
 from batchimport.sources.opening import open_source
 from tests.bench.make_records import make
 from tests.helpers.cli import SAMPLE
+from tests.helpers.outcomes import assert_one_outcome
 from tests.helpers.properties import tried
 from tests.helpers.reading import codes
 from tests.unit.test_verdicts import EVERY, RECORDS, documents
@@ -264,6 +266,32 @@ def jobs(draw: st.DrawFn) -> tuple[dict[str, Any], list[bytes]]:
 def test_any_lines_of_any_schema(place: Path, job: Any, limit: int) -> None:
     """Rows, rejects, their order and the digest are the same with shapes and without."""
     compare(place, *job, limit=limit)
+
+
+@tried(60)
+@given(job=jobs(), kind=st.sampled_from(["jsonl", "json"]), between=st.integers(0, 3))
+def test_any_lines_have_one_outcome(place: Path, job: Any, kind: str, between: int) -> None:
+    """The one they have when each is judged by itself, at every chunk size, with shapes and without."""
+    document, lines = job
+    path = place / f"one.{kind}"
+    if kind == "jsonl":
+        mark = (b"\n", b"\r\n", b"\n\n", b"\n \t\n")[between]
+        path.write_bytes(mark.join([b'{"first": 1}', *lines]))
+    else:
+        mark = (b",\n", b",", b" ,\r\n", b"\n,")[between]
+        path.write_bytes(b"[" + mark.join([b'{"first": 1}', *lines]) + b"]")
+    schema = RecordSchema(document)
+    for least in (1, 1 << 60):
+        shapes.shapes_of.cache_clear()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(shapes, "LEAST_LINES", least)
+            patch.setattr(shapes, "LEAST_TAKEN", 1 << 20)
+            try:
+                source = open_source([str(path)], SourceOptions())
+            except UsageError:  # bytes that end the array
+                return
+            with closing(source):
+                assert_one_outcome(source, schema)
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from contextlib import nullcontext, suppress
+from contextlib import closing, nullcontext, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -121,11 +121,10 @@ def _with_rejects(request: Request, outcome: Outcome) -> Outcome:
     except BatchImportError:
         return outcome  # this host does not reach the destination
     try:
-        rejects = export_rejects(sink, summary.job_id, path)
+        with closing(sink):
+            rejects = export_rejects(sink, summary.job_id, path)
     except BatchImportError as error:
         return replace(outcome, error=outcome.error or error)
-    finally:
-        sink.close()
     summary = replace(
         summary,
         rejects_by_code=rejects.codes,

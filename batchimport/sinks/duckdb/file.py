@@ -7,18 +7,17 @@ from contextlib import closing, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
-from urllib.parse import unquote
 
 import duckdb
 
-from batchimport.errors import FatalError, NoSuchDestinationError, UsageError
+from batchimport.errors import FatalError, UsageError
 from batchimport.sinks.duckdb.dialect import opening
+from batchimport.sinks.sql.place import check_file, path_in
 from batchimport.state.files import sync_directory, temporary_file
 
 if TYPE_CHECKING:
     import polars as pl
 
-PREFIX = "duckdb:///"
 MAGIC = b"DUCK"
 _SETTINGS: dict[str, str | bool | int | float | list[str]] = {
     "autoinstall_known_extensions": "false"  # nothing is ever fetched from the network
@@ -31,14 +30,7 @@ def path_of(address: str) -> Path:
     Raises:
         UsageError: If it names none.
     """
-    path = unquote(address.removeprefix(PREFIX))
-    if not address.startswith(PREFIX) or not path:
-        raise UsageError(
-            "a DuckDB address has three slashes and a path",
-            where=f"--to {address}",
-            hint="relative: duckdb:///users.duckdb, absolute: duckdb:////data/users.duckdb",
-        )
-    return Path(path).absolute()  # `:memory:` and the like are names of files here
+    return path_in(address, "DuckDB").absolute()  # `:memory:` and the like are names of files here
 
 
 def check_place(path: Path, *, create: bool) -> None:
@@ -48,14 +40,7 @@ def check_place(path: Path, *, create: bool) -> None:
         UsageError: If no database is or can be there.
         FatalError: If it cannot be read.
     """
-    if not create and not path.exists():
-        raise NoSuchDestinationError("no such database", where=str(path))
-    if path.is_dir() or not path.parent.is_dir():
-        raise UsageError(
-            "is a directory" if path.is_dir() else "its directory does not exist",
-            where=str(path),
-            hint="name a file in a directory that exists",
-        )
+    check_file(path, create=create)
     try:
         with path.open("rb") as file:
             head = file.read(12)
@@ -81,7 +66,8 @@ def connect(path: Path, place: Path) -> duckdb.DuckDBPyConnection:
         if not place.exists():
             create_file(place)
         connection = duckdb.connect(place, config=_SETTINGS)
-        connection.execute("SET TimeZone = 'UTC'")
+        # In a notebook or a shell it would draw on standard output, over what is shown there.
+        connection.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
     except duckdb.Error as error:
         raise opening(error, str(path)) from error
     except OSError as error:

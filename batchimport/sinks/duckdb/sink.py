@@ -34,10 +34,10 @@ from batchimport.sinks.duckdb.rows import (
     readings,
     whole_readings,
 )
-from batchimport.sinks.sql.definitions import create_like
 from batchimport.sinks.sql.ledger import SqlSink
 from batchimport.sinks.sql.statements import column_list, quote
 from batchimport.sinks.sql.store import SqlClaim, without
+from batchimport.sinks.sql.table import create_like
 from batchimport.state.files import OpenedFile
 
 if TYPE_CHECKING:

@@ -80,6 +80,10 @@ def translate(error: DriverError, path: Path) -> BatchImportError:
         )
     if "not a database" in text:
         return UsageError("is not an SQLite database", where=str(path), hint="choose another --to")
+    if "reserved for internal use" in text:
+        return UsageError(
+            "names that begin with sqlite_ are SQLite's own", "--table", hint="choose another one"
+        )
     for words, (message, hint) in _FATAL.items():
         if words in text:
             return FatalError(message, where=str(path), hint=hint)

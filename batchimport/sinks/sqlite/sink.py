@@ -9,17 +9,14 @@ from __future__ import annotations
 import threading
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote as url_quote
-from urllib.parse import unquote
 
 from adbc_driver_manager import Error as DriverError
 
 from batchimport.errors import (
     BatchImportError,
     FatalError,
-    NoSuchDestinationError,
     TransientError,
     UsageError,
 )
@@ -27,9 +24,10 @@ from batchimport.model import DRY_RUN
 from batchimport.sinks.base import SinkHints, SinkOptions
 from batchimport.sinks.sql import statements
 from batchimport.sinks.sql.circles import ForeignKey
-from batchimport.sinks.sql.definitions import create_like, index_on
 from batchimport.sinks.sql.ledger import SqlSink
+from batchimport.sinks.sql.place import check_file, path_in
 from batchimport.sinks.sql.statements import column_list, quote
+from batchimport.sinks.sql.table import create_like, index_on
 from batchimport.sinks.sql.target import RECORD
 from batchimport.sinks.sqlite.dialect import (
     CATALOGUE,
@@ -47,6 +45,7 @@ from batchimport.state.files import OpenedFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     import polars as pl
 
@@ -61,7 +60,6 @@ BUSY_SECONDS = 2
 """SQLite asks for a lock this long; then the caller waits, and says so."""
 PAGE_BYTES = 8192
 """Of a database that is made here: commits of large chunks cost a third less than with 4096."""
-PREFIX = "sqlite:///"
 _PRAGMAS = (
     f"PRAGMA busy_timeout={BUSY_SECONDS * 1000}",
     "PRAGMA foreign_keys=ON",
@@ -83,26 +81,13 @@ class SqliteSink(SqlSink):
     has_schemas = False
 
     def __init__(self, address: str, options: SinkOptions = SinkOptions()) -> None:
-        if not address.startswith(PREFIX) or len(address) == len(PREFIX):
-            raise UsageError(
-                "an SQLite address has three slashes and a path",
-                where=f"--to {address}",
-                hint="relative: sqlite:///users.db, absolute: sqlite:////data/users.db",
-            )
+        self.path = path_in(address, "SQLite")
         if options.ledger_schema:
             raise UsageError("SQLite has no schemas", where="--ledger-schema")
         super().__init__(None)
-        self.path = Path(unquote(address.removeprefix(PREFIX)))
         self._dry_run = options.dry_run
         self._lock = threading.RLock()
-        if not options.create and not self.path.exists():
-            raise NoSuchDestinationError("no such database", where=str(self.path))
-        if self.path.is_dir() or not self.path.parent.is_dir():
-            raise UsageError(
-                "is a directory" if self.path.is_dir() else "its directory does not exist",
-                where=str(self.path),
-                hint="name a file in a directory that exists",
-            )
+        check_file(self.path, create=options.create)
         if self._dry_run:
             self.hints = replace(self.hints, delivery=DRY_RUN)
         self._is_closed = False

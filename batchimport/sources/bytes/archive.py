@@ -14,6 +14,7 @@ import tarfile
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
+from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -443,10 +444,8 @@ def members_of(path: str, pattern: str) -> list[str]:
     if archive is None:
         file.close()
         raise _no_archive(path)
-    try:
+    with closing(archive):
         return archive.find(pattern)
-    finally:
-        archive.close()
 
 
 class _Listed(Archive):

@@ -24,6 +24,8 @@ BOM = b"\xef\xbb\xbf"
 
 def _meant(path: Path) -> str:
     """Return what to do about a file that is not there."""
+    if path.is_symlink():
+        return f"it is a link to {path.readlink()}, which is not there"
     if not path.parent.is_dir():
         return f"there is no folder {path.parent}"
     try:
@@ -43,7 +45,15 @@ def _open(path: str) -> tuple[int, int, str]:
     status = os.fstat(handle)
     if stat.S_ISDIR(status.st_mode):
         os.close(handle)
-        raise UsageError("is a directory", where=path, hint=f"name the files in it: {path}/*.jsonl")
+        hint = f"name the files in it: {path.rstrip('/')}/*.jsonl"
+        raise UsageError("is a directory", where=path, hint=hint)
+    if not status.st_size and os.pread(handle, 1, 0):
+        os.close(handle)
+        raise UsageError(
+            "has a size of 0, and content, like files in /proc",
+            where=path,
+            hint="pipe it into `batchimport run -`, which keeps it until the job is completed",
+        )
     return handle, status.st_size, f"{status.st_mtime_ns}-{status.st_ino}"
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -60,11 +60,9 @@ def on_disk(file: TextFile, folder: Path | None) -> TextFile:
     """
     if file.is_on_disk:
         return file
-    try:
+    with closing(file):
         pieces = metered(file.blocks(), f"fetching {Path(file.path).name}", file.size)
         return UnpackedFile(file, pieces, (), folder)
-    finally:
-        file.close()
 
 
 def _plain(

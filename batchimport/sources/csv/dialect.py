@@ -61,9 +61,10 @@ class CsvFormat:
 
     def facts(self) -> dict[str, Any]:
         """Return what the ledger keeps, so that the file is read in the same way ever after."""
-        facts = asdict(self) | {"nulls": sorted(self.nulls)}
+        facts = {each.name: getattr(self, each.name) for each in fields(self)}
         del facts["notes"]
-        return facts
+        written = {"dialect": asdict(self.dialect), "numbers": asdict(self.numbers)}
+        return facts | written | {"nulls": sorted(self.nulls)}
 
     def with_facts(self, facts: dict[str, Any]) -> CsvFormat:
         """Return the format that `facts` returned for a file, maybe in an earlier version."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise, zip_longest
 from typing import TYPE_CHECKING
 
@@ -49,7 +50,7 @@ _DIGITS = re.compile(r"[0-9]+")
 _QUOTES = "'`\""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Record:
     """A record of the head; no cells if it cannot be read."""
 
@@ -57,7 +58,7 @@ class Record:
     size: int
     lines: int
 
-    @property
+    @cached_property
     def texts(self) -> list[str]:
         """The texts of the cells, without spaces around them."""
         return [text.strip() for text, _ in self.cells]
@@ -202,9 +203,10 @@ def _may_precede(records: Sequence[Record], at: int, width: int) -> bool:
     if first.isdecimal() or (size > 2 and alike > 1):
         return False
     is_apart = at + 1 < len(records) and not records[at + 1].size
-    rows = _rows(records[at + 1 :], width)[1:]
-    is_prose = _is_prose(records[at], records[at + 1 :])
-    return sum((size != width, is_apart, is_prose, bool(_numeric_columns(rows)))) > 1
+    signs = (size != width) + is_apart + _is_prose(records[at], records[at + 1 :])
+    if signs != 1:
+        return signs > 1
+    return bool(_numeric_columns(_rows(records[at + 1 :], width)[1:]))
 
 
 def _is_prose(line: Record, below: Sequence[Record]) -> bool:
@@ -246,9 +248,13 @@ def _rows(records: Iterable[Record], width: int) -> list[list[str]]:
 
 
 def _numeric_columns(rows: Sequence[Sequence[str]]) -> list[int]:
-    """Return which columns have numbers, and nothing else but empty cells."""
-    columns = ([text for text in column if text] for column in zip(*rows, strict=True))
-    return [at for at, texts in enumerate(columns) if texts and all(map(is_number, texts))]
+    """Return which columns have numbers, and nothing else but empty cells.
+
+    Args:
+        rows: Texts without spaces around them.
+    """
+    columns = ([*filter(None, column)] for column in zip(*rows, strict=True))
+    return [at for at, texts in enumerate(columns) if texts and all(map(_NUMBER.fullmatch, texts))]
 
 
 # -- the header itself ---------------------------------------------------------------------------

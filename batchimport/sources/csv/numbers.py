@@ -105,12 +105,8 @@ def find_form(
     proven: dict[NumberForm, str] = {}
     doubtful: list[str] = []
     for name, cells in columns.items():
-        texts = [text for text in map(str.strip, cells) if text.lower() not in MISSING]
         kind = typed.get(name)
-        if kind in ("integer", "number"):
-            texts = [text for text in texts if _WRITTEN.fullmatch(text)]
-        if not texts or not all(map(_WRITTEN.fullmatch, texts)):
-            continue
+        texts = _numbers(cells, is_typed=kind in ("integer", "number"))
         if all(text.lstrip("+-").isdecimal() for text in texts):
             continue
         forms = [form for form in _forms(texts) if decimal in (None, form.decimal)]
@@ -150,6 +146,22 @@ def _choose(
             "they are text (--thousands , or --decimal ,)"
         )
     return form, tuple(notes)
+
+
+def _numbers(cells: Sequence[str], *, is_typed: bool) -> list[str]:
+    """Return what is not missing in a column, if all of that may be numbers.
+
+    Args:
+        is_typed: It is a column of numbers, whatever else is in it.
+    """
+    texts = []
+    for text in map(str.strip, cells):
+        if text.lower() not in MISSING:
+            if _WRITTEN.fullmatch(text):
+                texts.append(text)
+            elif not is_typed:
+                return []
+    return texts
 
 
 def _forms(texts: Sequence[str]) -> list[NumberForm]:

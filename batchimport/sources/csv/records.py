@@ -94,11 +94,15 @@ class QuotedLines(Lines):
             return False
         return self.keeps_blank or bool(part.strip(LINE_END))
 
-    def _may_have_comments(self, data: bytes) -> bool:
-        return bool(self._comment) and self._comment in data
+    def may_have_comments(self, data: bytes) -> bool:
+        """Say whether some line may be a comment, in data that begins with a line."""
+        comment = self._comment
+        if not comment or comment not in data:
+            return False
+        return data.startswith(comment) or any(end + comment in data for end in (b"\n", b"\r"))
 
     def _mask(self, data: bytes, *, at_end: bool) -> bytes:
-        if self._may_have_comments(data):
+        if self.may_have_comments(data):
             return self._mask_slowly(data, at_end=at_end)
         if not self._quote or self._quote not in data:
             return _with_feeds(data, at_end=at_end)
@@ -251,7 +255,7 @@ class QuotedLines(Lines):
 
     def _count_in(self, data: bytes, *, at_end: bool) -> tuple[int, int]:
         """Return how many whole records a block begins with, and their bytes; 0 if unknown."""
-        if self._may_have_comments(data):
+        if self.may_have_comments(data):
             return 0, 0
         size = len(data) if at_end else max(data.rfind(b"\n"), data.rfind(b"\r", 0, -1)) + 1
         whole = data[:size]

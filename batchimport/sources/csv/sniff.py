@@ -280,16 +280,13 @@ def _has_empty_fields_between(guess: Guess) -> bool:
 
 def _is_padded(records: Sequence[Record]) -> bool:
     """Say whether nearly all delimiters have a space after them, or before them."""
+    after = [cell for record in records for cell in record.cells[1:] if cell[0]]
+    before = [cell for record in records for cell in record.cells[:-1] if cell[0]]
     sides = (
-        [_has_space(cell, 0) for record in records for cell in record.cells[1:] if cell[0]],
-        [_has_space(cell, -1) for record in records for cell in record.cells[:-1] if cell[0]],
+        [text[0] == " " and not quoted for text, quoted in after],
+        [text[-1] == " " and not quoted for text, quoted in before],
     )
     return any(side and sum(side) >= SHARE_TO_TRUST * len(side) for side in sides)
-
-
-def _has_space(cell: Cell, at: int) -> bool:
-    text, quoted = cell
-    return not quoted and text[at] == " "
 
 
 def _is_quoted(column: Sequence[Cell]) -> bool:

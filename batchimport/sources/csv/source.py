@@ -93,7 +93,8 @@ class DelimitedSource(TextSource):
     @property
     def forms(self) -> tuple[Form, ...]:
         """The dialect, the names of the fields, and the lines that hold them."""
-        text = self._header_text.decode() or self._names_as_header()
+        # The names are valid text, comments between them may be anything.
+        text = self._header_text.decode(errors="replace") or self._names_as_header()
         form = CsvForm(self.header, self._form, self._repeated, text, trails=self._trails)
         return (form.to_dict(),)
 
@@ -126,6 +127,8 @@ class DelimitedSource(TextSource):
 
     def _skip(self, start: Position, lines: int, comment: bytes = b"") -> Position:
         """Return the position after a number of lines, and comments between them."""
+        if not lines:
+            return start
         reader, position = QuotedLines(self._text, Dialect(",", "")), start.position
         line, left = start.line, lines
         while left and position < self._text.size:
@@ -145,7 +148,9 @@ class DelimitedSource(TextSource):
         chunk = self._lines.cut(first, max(count, 1), HEAD_BYTES)
         if chunk is None or not chunk.records:
             return [], start, []
-        raw = self._text.read_at(chunk.lo, min(chunk.hi - chunk.lo, self._max_record_bytes))
+        raw = self._text.read_at(
+            chunk.lo, min(chunk.hi - chunk.lo, max(self._max_record_bytes, HEAD_BYTES))
+        )
         records = list(filter(self._lines.is_record, self._lines.split(raw)))
         where = f"{self.name}:{chunk.start.line}"
         try:
@@ -225,7 +230,8 @@ class DelimitedSource(TextSource):
         """Parse a chunk of this file by itself."""
         chunk, body, decoded = piece.chunk, piece.data[piece.begin :], None
         records = self.records_of(piece, table)
-        if len(body) <= self._max_record_bytes:  # so that none of them is too long
+        # None of them is too long, and no quote in a comment opens a field.
+        if len(body) <= self._max_record_bytes and not self._lines.may_have_comments(body):
             is_plain = self._lines.are_plain(chunk.lo + piece.begin, chunk.hi)
             decoded = table.decode_whole(body, chunk.records, is_plain=is_plain)
         accepted, deferred = decoded or table.decode(records.records, records.too_long)

@@ -285,8 +285,8 @@ class Table:
             nulls = pl.Series([None] * len(cells), dtype=column.dtype)
             return nulls, nulls.is_not_null() if column.required else None
         given = cells.get_column(self._header[column.name])
-        if column.name in self._missing:
-            given = given.set(given.is_in(list(self._missing[column.name])), None)
+        if missing := self._missing.get(column.name):
+            given = given.set(given.str.strip_chars(" \t").is_in(list(missing)), None)
         if not self._numbers.is_plain and column.kind in ("integer", "number"):
             given = self._numbers.plain_all(given)
         values, fits = typed(given, column, self._types[column.name])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
+from contextlib import closing
 from dataclasses import replace
 from datetime import date, datetime, time, timedelta
 from itertools import islice
@@ -53,14 +54,11 @@ class SheetText(UnpackedFile):
 
     def __init__(self, file: TextFile, options: SourceOptions, folder: Path | None) -> None:
         announce(f"reading {file.path.rpartition('/')[2]}", 0, file.size)
-        workbook = Workbook(file, options.sheet)
-        try:
+        with closing(Workbook(file, options.sheet)) as workbook:
             self.sheet, self.table = workbook.sheet, Table(workbook, options)
             self._after, self._surplus = [0], [0]
             pieces = metered(self._pieces(), f"reading sheet {self.sheet}")
             super().__init__(file, pieces, (*workbook.notes, *self.table.notes), folder)
-        finally:
-            workbook.close()
         self.fingerprint = self.content
 
     def _pieces(self) -> Iterator[bytes]:
