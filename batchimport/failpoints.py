@@ -29,7 +29,7 @@ POINTS = (
     "after-publishing",  # the rows of --atomic are moved; the transaction that completes is open
     "after-sql",  # --after-sql was run; that transaction is open
     "after-finish",
-    "during-export",  # before a reject is written to the rejects file
+    "during-export",  # before some rejects are written to the rejects file
     "file-written",  # checkpoint, rejects or summary: on disk under a temporary name
     "file-renamed",
 )
