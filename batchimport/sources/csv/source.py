@@ -197,7 +197,8 @@ class DelimitedSource(TextSource):
             rows = [[_name(text) for text in lines[0].split(self._form.dialect.delimiter)]]
             remarks.append("the header's quotes are out of order: its names are read as they stand")
         else:
-            if self._form.has_sure_names and len(rows[0]) == self._form.width > 1:
+            is_whole = len(rows[0]) == self._form.width > 1
+            if self._form.has_sure_names and is_whole and any(cells[0]):
                 self._repeated = cells[0]
         names, width = rows[0] if len(rows) == 1 else join_names(*rows), self._form.width
         if self._form.trails and width in (len(names), len(names) + 1):
