@@ -41,7 +41,11 @@ class MariadbServer:
             self._start(path)
 
     def _start(self, path: Path) -> None:
+        # A server that starts removes the temporary tables that it finds, those of others too.
+        own = path / "tmp"
+        own.mkdir(exist_ok=True)
         common = ["--no-defaults", f"--user={getpass.getuser()}", f"--datadir={path / 'data'}"]
+        common.append(f"--tmpdir={own}")
         subprocess.run(
             ["mariadb-install-db", *common, "--auth-root-authentication-method=normal"],
             check=True,
