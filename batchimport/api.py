@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from batchimport import importer, user_code
 from batchimport.cli.config import choose, read_config
-from batchimport.cli.notify import Notifier, perform
+from batchimport.cli.notify import Notifier
 from batchimport.cli.options import Ledger, Output, State
 from batchimport.cli.options.values import convert, find, from_environment, run_from, settings
+from batchimport.cli.perform import perform
 from batchimport.cli.recorded import Place, continued, look, look_at_all, refuse_changed, sink_of
 from batchimport.cli.replay import Mended, asked_for
 from batchimport.cli.report import data_of

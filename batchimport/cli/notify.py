@@ -1,28 +1,20 @@
-"""Work on a job, and who sees it: display, log, summary, metrics, a command of the user's (`--on-finish`)."""
+"""What others are told of a run: a command of the user's (`--on-finish`), and metrics."""
 
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from batchimport.cli.options import Output
-from batchimport.cli.request import unbegun
-from batchimport.display import open_display
 from batchimport.display.escape import safe
-from batchimport.display.log import log_to
 from batchimport.display.metrics import Metrics
 from batchimport.errors import BatchImportError, FatalError
-from batchimport.jobs.finish import Outcome
-from batchimport.jobs.identify import Request
-from batchimport.jobs.outputs import refuse_overwriting
 from batchimport.model import Summary
 from batchimport.policy.events import Event, Observer
 from batchimport.policy.stop_rules import verdict
-from batchimport.state.files import write_atomically
 
 
 class Notifier:
@@ -90,53 +82,6 @@ class Notifier:
         else:
             if ended.returncode:
                 _say(f"--on-finish ended with exit code {ended.returncode}")
-
-
-def perform(
-    work: Callable[[Observer], Outcome],
-    request: Request,
-    output: Output,
-    report: Callable[[Outcome], None],
-    read: Mapping[str, str | None],
-    *,
-    on_event: Observer = lambda _: None,
-    is_library: bool = False,
-) -> Outcome:
-    """Do work on a job with a display, a log and a summary, as they were asked for.
-
-    Args:
-        report: Prints the outcome.
-        read: Files that are read besides the sources, by the option that names them.
-        is_library: A program imports, not the command line.
-    """
-    outputs = {
-        "--rejects": request.options.rejects_path,
-        "--summary": output.summary,
-        "--log-file": output.log_file,
-        "--metrics": output.metrics,
-    }
-    notifier = Notifier(output.on_finish, output.metrics)
-    with notifier.failing(lambda: unbegun(request)):
-        refuse_overwriting(request.job, outputs, read)
-    progress = "none" if output.quiet else output.progress
-    display = open_display(progress, verbose=output.verbose, is_library=is_library)
-
-    def observe(event: Event) -> None:
-        display(event)
-        on_event(event)
-
-    with log_to(output.log_file), display:
-        outcome = work(notifier.beside(observe))
-    try:
-        if output.summary is not None:  # before standard output, which may be a closed pipe
-            body = json.dumps(outcome.summary.to_dict(), indent=1) + "\n"
-            write_atomically(output.summary, [body.encode()])
-    finally:
-        try:
-            report(outcome)
-        finally:
-            notifier.finish(outcome.summary)
-    return outcome
 
 
 def _say(text: str) -> None:

@@ -158,7 +158,7 @@ def leave_with(
         BatchImportError: The error that ended the work, for `main` to print.
         typer.Exit: Otherwise.
     """
-    from batchimport.cli.notify import perform  # noqa: PLC0415 - imports Polars
+    from batchimport.cli.perform import perform  # noqa: PLC0415 - imports Polars
 
     outcome = perform(
         work, request, output, lambda outcome: _report(outcome, output, report), read or {}

@@ -257,11 +257,16 @@ class Bare:
             max(FEW, SHARE_OF_FEW * records), records / 3
         ):
             full = [name for name in filled if filled[name] == records - self.empty - self.lonely]
-            notes.append(
-                "records at the end with nothing but a first value, as footnotes have: "
-                f"{self.lonely:,}, such as {self._text[:40]!r}{_kept(full)}"
-            )
+            notes.append(note_about_footnotes(self.lonely, self._text) + _kept(full))
         return tuple(notes)
+
+
+def note_about_footnotes(number: int, first: str) -> str:
+    """Return that the last records are probably footnotes; what becomes of them is to follow."""
+    return (
+        "records at the end with nothing but a first value, as footnotes have: "
+        f"{number:,}, such as {first[:40]!r}"
+    )
 
 
 def _kept(full: Sequence[str]) -> str:

@@ -73,6 +73,12 @@ def test_auto_cuts_wide_records_smaller(width: int) -> None:
     assert sizer.decide(IDLE).limit == min(20_000, 20_000 * WIDE_RECORD_BYTES // width)
 
 
+def test_auto_gives_large_chunks_to_a_destination_that_likes_them() -> None:
+    """What counts is the width of a record, not the bytes of a chunk that suit another destination."""
+    sizer = replace(AUTO, preferred=122_880, bytes_per_record=260)
+    assert sizer.decide(IDLE).limit == 100_000
+
+
 @pytest.mark.parametrize("sizer", [FixedSizer(5, 8), LoadSizer(1, 9, 8), AutoSizer(1, 9, 8, 5, 6)])
 def test_memory_is_short_above_nine_tenths(sizer: Sizer) -> None:
     """Whatever the sizer: at 90 % of the limit as usual, above it one chunk at a time."""

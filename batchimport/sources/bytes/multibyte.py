@@ -1,7 +1,9 @@
 """Which encodings of several bytes a character a text may be in that is not UTF-8.
 
 Bytes of one are often valid in another. What tells them apart is that people mostly write the characters
-that each standard put first, and that texts in other encodings, read by it, are mostly of the others.
+that each standard put first, and that texts in other encodings, read by it, are mostly of the others. The
+limits below were chosen so that none of 5,000 texts of 23 languages in other encodings, and none of 4,860
+damaged ones in UTF-8, is taken for one of these.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from batchimport.schema.infer import note_about_footnotes
 from batchimport.sources.csv.header import LEAST_ROWS, is_number
 
 if TYPE_CHECKING:
@@ -30,7 +31,4 @@ def notes_about_end(rows: Sequence[Sequence[str]]) -> tuple[str, ...]:
         return ()
     if not titles:
         return (f"records at the end without any value: {len(bare)} (they are stored)",)
-    what = f"{len(titles)}, such as {titles[0][:40]!r}"
-    return (
-        f"records at the end with nothing but a first value, as footnotes have: {what} (they are stored)",
-    )
+    return (f"{note_about_footnotes(len(titles), titles[0])} (they are stored)",)

@@ -279,13 +279,14 @@ def _is_like_data(names: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
     if values and _is_sequence([names[at] for at in values]):
         in_sequence = sum(_is_sequence([row[at] for at in values]) for row in rows)
         values = values if 2 * in_sequence > len(rows) else []
-    others = [row for row in rows if not _is_header_again(row, names)]
+    others = [row for row in rows if not _resembles(row, names)]
     again = [at for at in filled if any(row[at] == names[at] for row in others)]
     like_data = {*values, *(again if len(again) > 1 or values else ())}
     return bool(like_data) and 2 * len(like_data) >= len(filled)
 
 
-def _is_header_again(row: Sequence[str], names: Sequence[str]) -> bool:
+def _resembles(row: Sequence[str], names: Sequence[str]) -> bool:
+    """Say whether most cells of a row are names, as in a header that stands in the file again."""
     same = sum(map(str.__eq__, row, names))
     return same > 1 and 2 * same > len(names)
 
