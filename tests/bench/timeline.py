@@ -258,7 +258,14 @@ def main(arguments: Sequence[str]) -> int:
         destinations = Destinations(Path(folder))
         try:
             place = destinations.place(options.to)
-            command = ["run", str(getattr(source, options.format)), "--to", place.address, "--table", "users"]
+            command = [
+                "run",
+                str(getattr(source, options.format)),
+                "--to",
+                place.address,
+                "--table",
+                "users",
+            ]
             command += ["--schema", str(source.schema)] if source.schema else []
             command += ["--state-dir", f"{place.folder}/state", "--quiet", *options.options]
             code, samples = watched(command)
