@@ -296,6 +296,19 @@ def test_any_lines_have_one_outcome(place: Path, job: Any, kind: str, between: i
                 assert_one_outcome(source, schema)
 
 
+@pytest.mark.parametrize("typed", [True, False], ids=["declared", "inferred"])
+def test_a_minus_zero_has_one_outcome(place: Path, *, typed: bool) -> None:
+    """`-0` has a sign or none, however its line is decoded."""
+    path = place / "zero.jsonl"
+    path.write_bytes(b'{"a": 1.5}\n{"a": -0}\n{"a": -0}\n{"a": -0.0}')
+    document = {"properties": {"a": {"type": "number"}}}
+    schema = (
+        RecordSchema(document) if typed else RecordSchema(infer_schema([{"a": 1.5}]), inferred=True)
+    )
+    with closing(open_source([str(path)], SourceOptions())) as source:
+        assert_one_outcome(source, schema)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @settings(max_examples=20_000, deadline=None)
