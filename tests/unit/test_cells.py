@@ -318,9 +318,13 @@ later = st.sampled_from(
     quoted=st.sampled_from([False, False, True]),
     end=st.sampled_from(["\n", "\r\n"]),
 )
-@example(rows=[("0042", "1", "true"), ("1", "007.5", ""), ("1", "1", "TRUE")], quoted=False, end="\n")
+@example(
+    rows=[("0042", "1", "true"), ("1", "007.5", ""), ("1", "1", "TRUE")], quoted=False, end="\n"
+)
 @example(rows=[("+5", "1", "true"), ("1", "1e-400", "true")], quoted=False, end="\r\n")
-@example(rows=[("1", "1", "true"), ("-01", "1", "true"), ("1", "+00", "true")], quoted=True, end="\n")
+@example(
+    rows=[("1", "1", "true"), ("-01", "1", "true"), ("1", "+00", "true")], quoted=True, end="\n"
+)
 def test_what_would_have_made_a_column_text_is_no_other_value(
     rows: list[tuple[str, str, str]], quoted: bool, end: str
 ) -> None:
