@@ -226,23 +226,27 @@ def rule_of(kind: Kind, formats: Sequence[str] = ()) -> dict[str, Any]:
 
 
 class Bare:
-    """Rows of a table that have no value, and those at its end that have only their first one."""
+    """Rows of a table that have no value, and those at its end that have only their first one.
+
+    Counted among the records that types are inferred from, which end with the table's last one only if it
+    is short. The end of a long table is looked at by itself (`csv/footer.py`), and not for types: below it
+    a footnote would make the first column text.
+    """
 
     def __init__(self) -> None:
-        self.empty, self.lonely, self._text = 0, 0, ""
+        self.empty = 0
+        self._first_values: list[str] = []
 
     def add(self, record: dict[str, Any]) -> None:
         """Count a record, if it is such a row."""
         values = iter(record.values())
         first = next(values, None)
         if any(map(_is_filled, values)):
-            self.lonely, self._text = 0, ""
-            return
-        if not _is_filled(first):
+            self._first_values.clear()
+        elif not _is_filled(first):
             self.empty += 1
         elif len(record) > 1:
-            self.lonely += 1
-            self._text = self._text or str(first)
+            self._first_values.append(str(first))
 
     def notes(self, records: int, filled: dict[str, int]) -> tuple[str, ...]:
         """Return what users should know about them.
@@ -255,20 +259,27 @@ class Bare:
         if 0 < self.empty < records:
             full = [name for name in filled if filled[name] == records - self.empty]
             notes.append(f"records without any value: {self.empty:,} of {records:,}{_kept(full)}")
-        is_like_others = type_of_text(self._text.strip()) in ("integer", "number")
-        if not is_like_others and 0 < self.lonely <= min(
-            max(FEW, SHARE_OF_FEW * records), records / 3
-        ):
-            full = [name for name in filled if filled[name] == records - self.empty - self.lonely]
-            notes.append(note_about_footnotes(self.lonely, self._text) + _kept(full))
+        lonely = len(self._first_values)
+        footnotes = note_about_footnotes(self._first_values)
+        if footnotes and lonely <= min(max(FEW, SHARE_OF_FEW * records), records / 3):
+            full = [name for name in filled if filled[name] == records - self.empty - lonely]
+            notes.append(footnotes + _kept(full))
         return tuple(notes)
 
 
-def note_about_footnotes(number: int, first: str) -> str:
-    """Return that the last records are probably footnotes; what becomes of them is to follow."""
+def note_about_footnotes(first_values: Sequence[str]) -> str:
+    """Return that the last records are probably footnotes, empty if not; what becomes of them is to follow.
+
+    Args:
+        first_values: Of the records that have no other value.
+    """
+    if not first_values or any(
+        type_of_text(text.strip()) in ("integer", "number") for text in first_values
+    ):
+        return ""
     return (
         "records at the end with nothing but a first value, as footnotes have: "
-        f"{number:,}, such as {first[:40]!r}"
+        f"{len(first_values):,}, such as {first_values[0][:40]!r}"
     )
 
 
