@@ -36,7 +36,8 @@ def inferred_text(
 ) -> tuple[str, tuple[str, ...]]:
     """Return the JSON Schema of the records of some files, and what users should know about it."""
     from batchimport.jobs.start import infer  # noqa: PLC0415 - imports Polars
-    from batchimport.sources.opening import open_source  # noqa: PLC0415 - imports Polars
+    from batchimport.schema.forms import without_marks  # noqa: PLC0415 - likewise
+    from batchimport.sources.opening import open_source  # noqa: PLC0415 - likewise
 
     records = o.parse_infer_records(infer_rows)
     options = reading.options(keys)
@@ -46,8 +47,9 @@ def inferred_text(
         stack.callback(source.close)
         inferred = infer(source, records, options)
         notes = (*source.notes, *inferred.notes, *inferred.report)
-    document = dict(inferred.document)
-    document.pop("x-ignored", None)  # a note of the job to itself
+    # Who passes the schema to --schema gives the types; what is ignored is a note of the job to itself.
+    document = without_marks(inferred.document)
+    document.pop("x-ignored", None)
     return _layout(document), notes
 
 

@@ -71,7 +71,7 @@ def final_report(summary: Summary, examples: Sequence[Reject], ended_at: str | N
     if summary.status == "already_completed":
         console.print(Text(_already(summary, ended_at)), soft_wrap=True)
         return
-    words, style = _outcome(summary)
+    words, style = _outcome(summary, examples)
     is_dry = summary.delivery == DRY_RUN
     if is_dry:
         words = f"dry run, nothing is kept; a run would end: {words}"
@@ -135,11 +135,24 @@ def _already(summary: Summary, ended_at: str | None) -> str:
     return f"{text}; {rejects} {remain}: batchimport replay {summary.job_id}"
 
 
-def _outcome(summary: Summary) -> tuple[str, Style]:
+def _why_none(summary: Summary, examples: Sequence[Reject]) -> str:
+    """Say why every record is a reject, as far as that is known."""
+    in_transform = {
+        error.code: error.message
+        for reject in reversed(examples)
+        for error in reject.errors
+        if reject.stage == "transform"
+    }
+    if in_transform and summary.rejects_by_code.keys() == in_transform.keys():
+        return safe(f"every record fails in the transform: {[*in_transform.values()][-1]}", 300)
+    return "no record fits: is this the right schema?"
+
+
+def _outcome(summary: Summary, examples: Sequence[Reject]) -> tuple[str, Style]:
     """Return the text and style of the outcome; a run that stored nothing is not called complete."""
     words, style = _OUTCOMES.get(summary.status, (summary.status, QUIET))
     if summary.failed and summary.failed == summary.total_processed:
-        return f"{words.partition(':')[0]}: no record fits: is this the right schema?", TROUBLE
+        return f"{words.partition(':')[0]}: {_why_none(summary, examples)}", TROUBLE
     exceptions = {
         "the source has no record": not summary.total_processed,
         "nothing is stored, every record was filtered or left out": not summary.successful,

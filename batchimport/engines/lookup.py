@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from batchimport.model import Committed
     from batchimport.sinks.base import JobRecord, Sink
 
+MOST_SHOWN = 3
+"""Forgotten jobs that an error names."""
+
 
 def unknown(job_id: str | None, known: Sequence[str] = (), where: str = "") -> UnknownJobError:
     """Return the error for a job that the state directory does not know.
@@ -219,6 +222,13 @@ def find_record(sink: Sink, job_id: str | None) -> JobRecord:
             hint="to import its source again: batchimport run with --if-exists replace, or with "
             "--allow-duplicates",
         )
+    if job_id is None and everything and not known:
+        raise UnknownJobError(
+            f"all jobs there were forgotten: {', '.join(map(_shown, everything[: -MOST_SHOWN - 1 : -1]))}"
+            + (f" and {len(everything) - MOST_SHOWN} more" if len(everything) > MOST_SHOWN else ""),
+            where="--to",
+            hint="the rows that they stored are there",
+        )
     if not records:
         ids = [record.job_id for record in known]
         raise UnknownJobError(
@@ -227,6 +237,12 @@ def find_record(sink: Sink, job_id: str | None) -> JobRecord:
             hint=hint_for(job_id or "", ids, "check --to and --ledger-schema"),
         )
     return records[-1]
+
+
+def _shown(record: JobRecord) -> str:
+    """Return what is left to know of a forgotten job, in words."""
+    day = str(record.updated_at)[:10]
+    return f"{record.job_id} (table {record.configuration.get('table')}, last changed {day})"
 
 
 def _tallied(record: JobRecord, committed: Sequence[Committed], destination: str) -> Tally:

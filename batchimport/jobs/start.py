@@ -32,6 +32,7 @@ from batchimport.policy.preparing import announce, note
 from batchimport.policy.sizing import BASE_BYTES
 from batchimport.rules import pairs_of
 from batchimport.schema import Column, Inference, RecordSchema
+from batchimport.schema.forms import without_marks
 from batchimport.schema.infer import notes_about
 from batchimport.schema.moments import date_formats
 from batchimport.schema.pydantic import load_model
@@ -415,6 +416,8 @@ def _document(job: Job, source: ShapedSource, sink: Sink) -> tuple[dict[str, Any
     document = inferred.document
     if source.format in ("csv", "tsv") and _keeps_text(job):
         document = _as_written(document, job, sink)
+    if _keeps_text(job) and job.if_exists != "replace" and not sink.made_here(job.table):
+        document = without_marks(document, sink.columns_of(job.table))
     return document, inferred
 
 
@@ -539,6 +542,7 @@ def infer(source: ShapedSource, records: int | None, options: SourceOptions) -> 
     if options.flatten:
         document = without_outer(document)
     document = inference.with_dates(source.shape.describe(document, source.seen))
+    document = inference.marked(document, types)
     return Inferred(
         document, inference.notes(document), inference.report(document), inference.records
     )

@@ -13,6 +13,7 @@ from batchimport.schema.columns import DTYPES, Column, columns_of
 from batchimport.schema.diagnose import MALFORMED, malformed
 from batchimport.schema.errors import Explainer
 from batchimport.schema.expansion import refuse_large
+from batchimport.schema.forms import CellForm
 from batchimport.schema.infer import Inference, infer_schema, notes_about
 from batchimport.schema.numbers import INFERRED_HINT
 from batchimport.schema.patterns import LinePatterns
@@ -59,6 +60,7 @@ class RecordSchema:
         types: By column, the JSON types that its values may have.
         missing: By column, the cells of delimited text that mean null in it.
         date_formats: By column, how its dates may be written besides ISO 8601.
+        forms: By column whose type was inferred from some records, how its cells are written.
         ignored: Keys that are not imported.
         inferred: The document was inferred from some records.
         closed: A key without a column is an error.
@@ -98,6 +100,7 @@ class RecordSchema:
             name: frozenset(texts) for name, texts in _texts(document, "x-missing").items()
         }
         self.date_formats = _texts(document, "x-date-format")
+        self.forms = _forms(document, self.columns)
         words: Any = document
         ignored = words.get("x-ignored") if isinstance(words, dict) else None
         self.ignored = tuple(map(str, ignored)) if isinstance(ignored, list) else ()
@@ -173,7 +176,13 @@ class RecordSchema:
             errors = self._explainer.explain(record)
         except (RecursionError, ValueError, OverflowError) as error:
             return (FieldError("unverifiable", "", f"cannot be validated: {error}"),)
-        return tuple(map(_with_hint, errors)) if self.inferred else errors
+        return tuple(map(self._with_hint, errors)) if self.inferred else errors
+
+    def _with_hint(self, error: FieldError) -> FieldError:
+        """Say that the rule was inferred, and how to replace it."""
+        form = self.forms.get(error.field)
+        hint = form.hint(error.field) if form else INFERRED_HINT
+        return replace(error, message=f"{error.message}, {hint}")
 
 
 def _texts(document: Any, word: str) -> dict[str, tuple[str, ...]]:
@@ -186,6 +195,10 @@ def _texts(document: Any, word: str) -> dict[str, tuple[str, ...]]:
     }
 
 
-def _with_hint(error: FieldError) -> FieldError:
-    """Say that the rule was inferred, and how to replace it."""
-    return replace(error, message=f"{error.message}, {INFERRED_HINT}")
+def _forms(document: Any, columns: Sequence[Column]) -> dict[str, CellForm]:
+    """Return how the cells of columns are written whose type was inferred."""
+    properties = document.get("properties") if isinstance(document, dict) else None
+    rules = properties if isinstance(properties, dict) else {}
+    marks = {name: rule.get("x-inferred") for name, rule in rules.items() if isinstance(rule, dict)}
+    forms = {column.name: CellForm.of(column.kind, marks.get(column.name)) for column in columns}
+    return {name: form for name, form in forms.items() if form is not None}

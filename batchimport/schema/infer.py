@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from batchimport.errors import UsageError
+from batchimport.schema.forms import mark_of, spelling_of, type_of_text
 from batchimport.schema.moments import DateFormat, DateOrder
 from batchimport.schema.numbers import EXACT_IN_FLOAT, INT64, prints_alike
 
@@ -27,14 +28,6 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 WITNESSES_FOR_FORMAT = 20
 """Minimum number of values, all of the format, that make strings dates or UUIDs."""
 
-_LIKE_NUMBER = re.compile(r"[-+.0-9][-+.0-9eE]*")
-"""What all of the next three have in common: most texts are none."""
-_INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,17})")
-_DECIMAL = re.compile(r"[+-]?(0|[1-9][0-9]*)?\.[0-9]+([eE][+-]?[0-9]{1,3})?")
-_POWER = re.compile(r"[+-]?(0|[1-9][0-9]*)(\.?[eE][+-]?[0-9]{1,3}|\.)|\+[1-9][0-9]{0,17}")
-"""A number only in a column with decimals: by itself, `1e5` could be a name, `+49` a prefix, `1.` an item."""
-_BOOLEANS = ({"true", "false"}, {"True", "False"}, {"TRUE", "FALSE"})
-_BOOLEAN = frozenset[str]().union(*_BOOLEANS)
 _UUID = re.compile(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _DATE_TIME = re.compile(
@@ -54,6 +47,8 @@ NEVER_A_WORD = frozenset(
 """Those that are worth a note in a column of words, too."""
 
 LEAST_NUMBERS = 3
+TEXT: dict[str, Any] = {"type": ["string", "null"]}
+"""The rule of a column that takes any cell."""
 DEEPEST_RECORDS = 3
 """How many keys deep the records are looked for in an object that may be an envelope."""
 
@@ -72,12 +67,6 @@ _WORDS = {
     "object": "objects",
     "array": "arrays",
 }
-
-
-class Words(str):
-    """A cell that is not a number in its file, though it would be one in others."""
-
-    __slots__ = ()
 
 
 class FieldNames(dict[str, Any]):
@@ -170,6 +159,20 @@ class Inference:
             rules[name] = rules[name] | {"x-date-format": ways}
         return document | {"properties": rules}
 
+    def marked(self, document: dict[str, Any], given: Collection[str]) -> dict[str, Any]:
+        """Return a schema that says which of its types were inferred, and from how many records.
+
+        Args:
+            given: The columns whose type the user says.
+        """
+        rules = {
+            name: rule | {"x-inferred": known.mark(self.records)}
+            if (known := self._columns.get(name)) and name not in given and rule not in ({}, TEXT)
+            else rule
+            for name, rule in document["properties"].items()
+        }
+        return document | {"properties": rules}
+
     def notes(self, document: dict[str, Any]) -> tuple[str, ...]:
         """Return what users should know about a schema that was made of this one."""
         doubts = (
@@ -223,23 +226,27 @@ def rule_of(kind: Kind, formats: Sequence[str] = ()) -> dict[str, Any]:
 
 
 class Bare:
-    """Rows of a table that have no value, and those at its end that have only their first one."""
+    """Rows of a table that have no value, and those at its end that have only their first one.
+
+    Counted among the records that types are inferred from, which end with the table's last one only if it
+    is short. The end of a long table is looked at by itself (`csv/footer.py`), and not for types: below it
+    a footnote would make the first column text.
+    """
 
     def __init__(self) -> None:
-        self.empty, self.lonely, self._text = 0, 0, ""
+        self.empty = 0
+        self._first_values: list[str] = []
 
     def add(self, record: dict[str, Any]) -> None:
         """Count a record, if it is such a row."""
         values = iter(record.values())
         first = next(values, None)
         if any(map(_is_filled, values)):
-            self.lonely, self._text = 0, ""
-            return
-        if not _is_filled(first):
+            self._first_values.clear()
+        elif not _is_filled(first):
             self.empty += 1
         elif len(record) > 1:
-            self.lonely += 1
-            self._text = self._text or str(first)
+            self._first_values.append(str(first))
 
     def notes(self, records: int, filled: dict[str, int]) -> tuple[str, ...]:
         """Return what users should know about them.
@@ -252,20 +259,27 @@ class Bare:
         if 0 < self.empty < records:
             full = [name for name in filled if filled[name] == records - self.empty]
             notes.append(f"records without any value: {self.empty:,} of {records:,}{_kept(full)}")
-        is_like_others = _type_of_text(self._text.strip()) in ("integer", "number")
-        if not is_like_others and 0 < self.lonely <= min(
-            max(FEW, SHARE_OF_FEW * records), records / 3
-        ):
-            full = [name for name in filled if filled[name] == records - self.empty - self.lonely]
-            notes.append(note_about_footnotes(self.lonely, self._text) + _kept(full))
+        lonely = len(self._first_values)
+        footnotes = note_about_footnotes(self._first_values)
+        if footnotes and lonely <= min(max(FEW, SHARE_OF_FEW * records), records / 3):
+            full = [name for name in filled if filled[name] == records - self.empty - lonely]
+            notes.append(footnotes + _kept(full))
         return tuple(notes)
 
 
-def note_about_footnotes(number: int, first: str) -> str:
-    """Return that the last records are probably footnotes; what becomes of them is to follow."""
+def note_about_footnotes(first_values: Sequence[str]) -> str:
+    """Return that the last records are probably footnotes, empty if not; what becomes of them is to follow.
+
+    Args:
+        first_values: Of the records that have no other value.
+    """
+    if not first_values or any(
+        type_of_text(text.strip()) in ("integer", "number") for text in first_values
+    ):
+        return ""
     return (
         "records at the end with nothing but a first value, as footnotes have: "
-        f"{number:,}, such as {first[:40]!r}"
+        f"{len(first_values):,}, such as {first_values[0][:40]!r}"
     )
 
 
@@ -317,7 +331,7 @@ class _Evidence:
         if text and value and (marker := value.strip(" \t")) in MISSING:
             self.missing[marker] += 1
             return
-        kind = _type_of_text(value) if text else _type_of(value)
+        kind = type_of_text(value) if text else _type_of(value)
         if kind == "boolean" and text:
             self.spellings.add(value)
         if kind not in self.types:
@@ -339,7 +353,7 @@ class _Evidence:
             self.examples.setdefault("string", next(iter(self.missing)))
         kinds = set(self.types)
         if not kinds:
-            return {"type": ["string", "null"]} if text else {}
+            return dict(TEXT) if text else {}
         if self._given and (dates := self._given_dates()):
             return dates
         kinds = self._narrowed(kinds, text=text)
@@ -377,7 +391,7 @@ class _Evidence:
 
     def doubt(self, name: str, rule: dict[str, Any]) -> str:
         """Return what could not be decided about a column that became text."""
-        if rule != {"type": ["string", "null"]}:
+        if rule != TEXT:
             return ""
         ways = self._ways()
         if len(ways) > 1:
@@ -418,7 +432,13 @@ class _Evidence:
             kinds = {"number"}
         elif "power" in kinds:
             kinds = {"string"}
-        return {"string"} if text and (len(kinds) > 1 or not self._one_spelling()) else kinds
+        if text and (len(kinds) > 1 or not spelling_of(self.spellings)):
+            return {"string"}
+        return kinds
+
+    def mark(self, records: int) -> dict[str, Any]:
+        """Return how a schema says that the type was inferred from that many records."""
+        return mark_of(records, sorted(spelling_of(self.spellings) or ()) if self.spellings else ())
 
     def _missing_numbers(self, kinds: set[str]) -> list[str]:
         """Return what stands for missing numbers; nothing if the column may not be one of numbers."""
@@ -428,9 +448,6 @@ class _Evidence:
         )
         is_safe = numbers >= LEAST_NUMBERS and numbers >= self.missing.total()
         return sorted(self.missing) if are_numbers and is_safe else []
-
-    def _one_spelling(self) -> bool:
-        return any(self.spellings <= spelling for spelling in _BOOLEANS)
 
 
 def notes_about(document: dict[str, Any], given: Collection[str] = ()) -> tuple[str, ...]:
@@ -467,20 +484,6 @@ def _type_of(value: Any) -> str:
     if isinstance(value, str):
         return "string"
     return "array" if isinstance(value, list) else "object"
-
-
-def _type_of_text(value: str) -> str:
-    if isinstance(value, Words):
-        return "string"
-    number = value.strip(" \t")
-    if not _LIKE_NUMBER.fullmatch(number):
-        return "boolean" if value in _BOOLEAN else "string"
-    if _INTEGER.fullmatch(number):
-        return "integer"
-    for shape, kind in ((_DECIMAL, "number"), (_POWER, "power")):
-        if shape.fullmatch(number):
-            return kind if prints_alike(number) else "string"
-    return "string"
 
 
 def _format_of(value: str) -> str | None:

@@ -10,11 +10,11 @@ if TYPE_CHECKING:
 ANNOTATIONS = frozenset(
     {"$schema", "$id", "id", "$comment", "$defs", "definitions", "title", "description", "default"}
     | {"examples", "deprecated", "readOnly", "writeOnly"}
-    | {"x-missing", "x-date-format", "x-type", "x-ignored"}
+    | {"x-missing", "x-date-format", "x-type", "x-inferred", "x-ignored"}
 )
 """Keywords that make no value invalid. Ours are those of a property that list the cells of delimited text
-that mean null in this column, how its dates are written, and its type where no `format` says it; and that of
-a record which lists keys that are not imported."""
+that mean null in this column, how its dates are written, its type where no `format` says it, and from how
+many records this was inferred; and that of a record which lists keys that are not imported."""
 
 REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
 

@@ -45,6 +45,9 @@ _DAY, _MOMENT = "%Y-%m-%d", "%Y-%m-%dT%H:%M:%S%.f"
 _ISO_DAY = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"
 _COMPACT_DAY = r"^[0-9]{8}$"
 _ISO_TIME = r"^([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}:[0-9]{2})(:[0-9]{2}(?:\.[0-9]{1,6})?)?"
+_STRICT_TIME = (
+    r"^[0-9-]{10}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,6})?(?:Z|[+-][0-9]{2}:[0-9]{2})?$"
+)
 _OFFSET = r" ?([Zz]|[+-][0-9]{2}(?::?[0-9]{2})?)$"
 _EPOCH = r"^-?[0-9]{9,19}$"
 _EPOCH_DIGITS = ((11, 1_000_000), (14, 1000), (17, 1))
@@ -138,24 +141,42 @@ def date_formats(texts: tuple[str, ...]) -> tuple[DateFormat, ...]:
     return tuple(map(DateFormat, texts))
 
 
-def read_days(texts: pl.Series, formats: Sequence[DateFormat]) -> pl.Series:
-    """Return dates as ISO 8601; null where a text is no date."""
+def read_days(
+    texts: pl.Series, formats: Sequence[DateFormat], *, only_these: bool = False
+) -> pl.Series:
+    """Return dates as ISO 8601; null where a text is no date.
+
+    Args:
+        only_these: Nothing else becomes a date that is written otherwise: `20240131` stays a number.
+    """
     text = pl.col("text").str.strip_chars(" \t")
     compact = (
         pl.when(text.str.contains(_COMPACT_DAY)).then(text).str.to_date("%Y%m%d", strict=False)
     )
     iso = pl.when(text.str.contains(_ISO_DAY)).then(text).str.to_date(_DAY, strict=False)
     ways = [each.read(text) for each in formats if not each.has_time]
-    return _first(texts, [*ways, iso.dt.strftime(_DAY), compact.dt.strftime(_DAY)])
+    others = [] if only_these else [compact.dt.strftime(_DAY)]
+    return _first(texts, [*ways, iso.dt.strftime(_DAY), *others])
 
 
-def read_moments(texts: pl.Series, formats: Sequence[DateFormat]) -> pl.Series:
+def read_moments(
+    texts: pl.Series, formats: Sequence[DateFormat], *, only_these: bool = False
+) -> pl.Series:
     """Return points in time as ISO 8601; null where a text is none.
 
     Besides the formats and ISO 8601, those are dates (at midnight) and epochs.
+
+    Args:
+        only_these: Nothing else becomes a point in time that is written otherwise. Dates do if some
+            format is one of dates.
     """
     text = pl.col("text").str.strip_chars(" \t")
     ways = [each.read(text) for each in formats if each.has_time]
+    if only_these:
+        iso = _iso_moment(pl.when(text.str.contains(_STRICT_TIME)).then(text))
+        has_days = any(not each.has_time for each in formats)
+        days = [_midnight(read_days(texts, formats, only_these=True))] if has_days else []
+        return _first(texts, [*ways, iso, *days])
     return _first(
         texts, [*ways, _iso_moment(text), epoch(text), _midnight(read_days(texts, formats))]
     )

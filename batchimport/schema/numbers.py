@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING
 
@@ -124,9 +125,13 @@ def surely_fit(values: pl.Series, texts: pl.Series | None = None) -> pl.Series |
     Args:
         texts: The numbers as written, if no digit may be lost.
     """
-    fits = values.abs() < EXACT_IN_FLOAT
+    sizes = values.abs()
+    fits = sizes < EXACT_IN_FLOAT
     if texts is not None:
         exact = texts.str.len_bytes() <= _SURELY_EXACT
+        tiny = sizes < sys.float_info.min  # of these, a double has fewer digits, or none
+        if tiny.any():
+            exact &= ~(tiny & texts.str.contains("^[^eE]*[1-9]"))
         if not exact.all():
             exact |= values.cast(pl.String) == texts
         if not exact.all():

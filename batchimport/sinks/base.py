@@ -404,6 +404,10 @@ class Sink(Protocol):
         """Return the columns, in lower case, that hold text."""
         ...
 
+    def made_here(self, table: str) -> bool:
+        """Say whether an import has created a table: nobody else chose the types of its columns."""
+        ...
+
     def committed(self, job_id: str) -> list[Committed]:
         """Return the ledger of a job, in order of position."""
         ...

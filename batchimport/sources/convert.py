@@ -17,6 +17,7 @@ from batchimport.schema.moments import DateFormat, read_days, read_moments
 
 if TYPE_CHECKING:
     from batchimport.model import Kind
+    from batchimport.schema.forms import CellForm
 
 _INTEGER = r"^[+-]?[0-9]+(?:\.0*)?$"
 _NUMBER = r"^[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?$"
@@ -29,21 +30,24 @@ class Converter:
 
     Attributes:
         from_json: The values are JSON text; otherwise they are strings.
+        form: If the formats are only those that some records have: dates that are written otherwise
+            might be none.
     """
 
     name: str
     kind: Kind
     formats: tuple[DateFormat, ...] = ()
     from_json: bool = False
+    form: CellForm | None = None
 
     def read(self, texts: pl.Series) -> pl.Series:
         """Return values of the type; null where a text cannot be read as one."""
         if self.from_json:
             texts = texts.map_elements(_without_quotes, return_dtype=pl.String, skip_nulls=True)
         if self.kind == "date":
-            return read_days(texts, self.formats)
+            return read_days(texts, self.formats, only_these=self.form is not None)
         if self.kind == "date-time":
-            return read_moments(texts, self.formats)
+            return read_moments(texts, self.formats, only_these=self.form is not None)
         cells = texts.alias("text").to_frame()
         return cells.select(self._typed(pl.col("text"))).to_series().alias(texts.name)
 
@@ -74,9 +78,10 @@ class Converter:
             else ""
         )
         shown = str(value)[:200]
-        return FieldError(
-            "format", self.name, f"{shown!r} cannot be read as {self.kind}{hint}", shown
-        )
+        message = f"{shown!r} cannot be read as {self.kind}{hint}"
+        if self.form is not None:
+            message = f"{message}, {self.form.hint(self.name)}"
+        return FieldError("format", self.name, message, shown)
 
 
 def _without_quotes(text: str) -> str:

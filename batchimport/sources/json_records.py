@@ -6,6 +6,7 @@ Shared by all sources whose records are JSON objects; `json_decoder` is the fast
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -164,6 +165,12 @@ def decode_samples(texts: Iterable[bytes]) -> Iterator[dict[str, Any]]:
 def _explain(line: bytes, message: str) -> str:
     if "truncated" in message and b"\\u" in line:
         return "ends too soon, or has half of a surrogate pair"
+    if b"NaN" in line or b"Infinity" in line:
+        found: list[str] = []
+        with suppress(ValueError, RecursionError):
+            json.loads(line, parse_constant=found.append)
+        if found:
+            return f"{found[0]} is not a JSON number"
     message = message.removeprefix("JSON is malformed: ")
     if message.startswith("trailing characters"):
         return f"something follows the object: {message}"

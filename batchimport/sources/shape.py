@@ -255,7 +255,9 @@ def _reading(shape: Shape, schema: RecordSchema, *, is_text: bool) -> _Reading |
             converters[column.name] = Converter(column.name, kind, given, from_json=True)
         elif is_date and (column.name in schema.date_formats or shape.formats):
             given = date_formats(tuple(dict.fromkeys([*formats, *shape.formats])))
-            converters[column.name] = Converter(column.name, column.kind, given)
+            converters[column.name] = Converter(
+                column.name, column.kind, given, form=schema.forms.get(column.name)
+            )
     if shape.is_empty and not converters:
         return None
     names = {column.name: shape.old(column.name) for column in schema.columns}
@@ -288,6 +290,8 @@ def _rule(
         rule["x-type"] = column.kind
     if column.name in schema.missing:
         rule["x-missing"] = sorted(schema.missing[column.name])
+    if column.name in schema.forms:
+        rule["x-inferred"] = schema.forms[column.name].mark
     return rule
 
 

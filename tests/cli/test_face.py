@@ -160,10 +160,14 @@ def test_a_job_of_which_nothing_fits_stops_early(workdir: Workdir) -> None:
     run = ("run", "u.jsonl", "--transform", "t.py:f", "--chunk-size", 5_000, "--max-parallel", 1)
     stopped = workdir.call(*run)
     assert stopped.code == 4
-    assert "stopped: no record fits: is this the right schema?" in stopped.out
+    why = "KeyError: 'none' (t.py line 2)"
+    assert f"stopped: every record fails in the transform: {why}\n" in stopped.out
     assert "none of the first 10,000 records fits" in stopped.err
-    assert "KeyError: 'none' (t.py line 2) [transform_failed]" in stopped.out
+    assert f"{why} [transform_failed]" in stopped.out
     assert workdir.call(*run, "--max-errors", "100%").code == 3
+    workdir.write("s.json", '{"properties": {"id": {"type": "string"}}}')
+    ended = workdir.call("run", "u.jsonl", "--schema", "s.json", "--limit", 9)
+    assert "no record fits: is this the right schema?" in ended.out
 
 
 def test_nothing_stored_is_not_everything_stored(workdir: Workdir) -> None:

@@ -64,7 +64,39 @@ def test_a_type_that_was_too_narrow_is_a_reject_with_the_way_out(workdir: Workdi
     [reject] = workdir.rejects(summary)
     [error] = reject["errors"]
     assert (error["code"], error["field"], error["value"]) == ("type", "v", "x")
-    assert "--infer-rows all" in error["message"]
+    assert "inferred from 20 records; see --infer-rows all, or --type v=string" in error["message"]
+
+
+def test_a_cell_that_would_have_made_a_column_text_is_a_reject(workdir: Workdir) -> None:
+    """First seen after the sample, it must not change; a type that the user gave reads it as ever."""
+    day = "25.12.2023,31.12.2023 10:00"
+    odd = [f"0042,{day}", "1,20231205,25.12.2023 10:00", "1,25.12.2023,1700000000"]
+    workdir.write(
+        "a.csv",
+        "n,d,t\n"
+        + "".join(f"{each}\n" for each in [*[f"1,{day}"] * 3100, *odd, *[f"1,{day}"] * 2900]),
+    )
+    summary = workdir.run("a.csv", "--infer-rows", 20)
+    assert (summary["successful"], summary["failed"]) == (6000, 3)
+    for reject, name in zip(workdir.rejects(summary), "ndt", strict=True):
+        assert (
+            f"inferred from 20 records; see --infer-rows all, or --type {name}=string"
+            in reject["errors"][0]["message"]
+        )
+    again = workdir.run("a.csv", "--infer-rows", 20, "--allow-duplicates", "--job-id", "b")
+    assert again["failed"] == 1, "the type of n in this table was inferred; the others hold text"
+    query(workdir.path / "own.db", "CREATE TABLE a (n INTEGER, d TEXT, t TEXT)")
+    given = workdir.run("a.csv", "--infer-rows", 20, "--to", "sqlite:///own.db")
+    assert given["failed"] == 0
+    found = query(
+        workdir.path / "own.db",
+        "SELECT n, d, t FROM a WHERE n > 1 OR d || t <> '25.12.202331.12.2023 10:00'",
+    )
+    assert found == [
+        (42, *day.split(",")),
+        (1, "20231205", "25.12.2023 10:00"),
+        (1, "25.12.2023", "1700000000"),
+    ]
 
 
 @pytest.mark.parametrize(

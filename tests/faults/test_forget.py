@@ -47,6 +47,11 @@ def test_forgotten_at_every_point(kind: str, victim: Victim) -> None:
     assert said(victim, "forget", job, "--json").code == 0
     assert victim.destination.ending("users") == (rows, [])
     assert job not in states(victim)
+    latest = said(victim, "status", *of_ledger(victim))
+    assert (latest.code, f"all jobs there were forgotten: {job} (table users" in latest.err) == (
+        2,
+        True,
+    )
     again = call(victim.folder, *victim.words())
     assert again.code == 6
     assert f"by job {job} (just now, forgotten since)" in json.loads(again.out)["error"]

@@ -12,9 +12,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from batchimport.errors import UsageError
-from batchimport.schema import RecordSchema
-from batchimport.sources.csv.grammar import Dialect
-from batchimport.sources.csv.table import RegularForm, Table, value_of
+from batchimport.model import INDEX
+from batchimport.schema import RecordSchema, infer_schema
+from batchimport.sources.base import UnreadableRecordError
+from batchimport.sources.csv.dialect import CsvFormat
+from batchimport.sources.csv.grammar import Dialect, FieldReader
+from batchimport.sources.csv.regular import RegularForm
+from batchimport.sources.csv.table import Table, value_of
 from tests.helpers.properties import tried
 from tests.helpers.reading import codes, read_all
 
@@ -269,6 +273,104 @@ def test_polars_reads_numbers_as_we_do(types: frozenset[str]) -> None:
         for text, value in zip(texts, found, strict=True):
             if value is not None and (types == {"integer"} or abs(value) < 2**53):
                 assert value_of(text, types) == value, text
+
+
+SEEN = {"i": ["1", "-2", "30"], "n": ["1.5", "-2", "1e5"], "b": ["true", "false", "true"]}
+"""What the records looked like from which types were inferred."""
+INFERRED = RecordSchema(
+    {
+        "properties": {
+            "i": {"type": ["integer", "null"], "x-inferred": {"records": 3}},
+            "n": {"type": ["number", "null"], "x-inferred": {"records": 3}},
+            "b": {
+                "type": ["boolean", "null"],
+                "x-inferred": {"records": 3, "words": ["false", "true"]},
+            },
+        }
+    },
+    inferred=True,
+)
+later = st.sampled_from(
+    [
+        "0042",
+        "-01",
+        "+5",
+        "00",
+        "-0",
+        "0",
+        " 7 ",
+        " 007",
+        "42\n",
+        "\u00a042",
+        "1_000",
+        "\u0663",
+        "1.0",
+    ]
+    + ["007.5", "-01.5", "+2.5", "1e5", "1e0005", "1e-400", "1.23456789e-320", "5.", ".5", "1e400"]
+    + ["1234567890123456789", "12345678901234567890", "0.10000000000000000001", "9007199254740993"]
+    + ["true", "false", "True", "TRUE", " true", "yes", "t", "nan", "inf", "x", ""]
+) | st.text(alphabet="0019+-.eE ", max_size=6)
+
+
+@tried(900)
+@given(
+    rows=st.lists(st.tuples(later, later, later), min_size=1, max_size=4),
+    quoted=st.sampled_from([False, False, True]),
+    end=st.sampled_from(["\n", "\r\n"]),
+)
+@example(
+    rows=[("0042", "1", "true"), ("1", "007.5", ""), ("1", "1", "TRUE")], quoted=False, end="\n"
+)
+@example(rows=[("+5", "1", "true"), ("1", "1e-400", "true")], quoted=False, end="\r\n")
+@example(
+    rows=[("1", "1", "true"), ("-01", "1", "true"), ("1", "+00", "true")], quoted=True, end="\n"
+)
+def test_what_would_have_made_a_column_text_is_no_other_value(
+    rows: list[tuple[str, str, str]], quoted: bool, end: str
+) -> None:
+    """Where only some records were looked at: it is rejected, or stored as it is written, in any chunk."""
+    dialect = Dialect(",", '"')
+    table = Table(list(SEEN), INFERRED, CsvFormat(dialect, frozenset({""})))
+    texts = [",".join(_cell(text, quoted) for text in row) for row in rows]
+    lines = [(text + end).encode() for text in texts]
+    slow: dict[int, dict[str, Any]] = {}
+    for at, text in enumerate(texts):
+        cells = FieldReader(dialect).read(text)
+        try:
+            if INFERRED.accepts(table.values(cells)):
+                slow[at] = table.row(cells)
+        except UnreadableRecordError:
+            continue
+    for at, row in slow.items():
+        for (name, seen), text in zip(SEEN.items(), rows[at], strict=True):
+            records = [{name: each} for each in [*seen, text]]
+            kind = infer_schema(records, text=True)["properties"][name]["type"][0]
+            assert kind != "string" or str(row.get(name, "")) == text.strip(" \t"), text
+    whole = table.decode_whole(b"".join(lines), len(rows), is_plain=False)
+    for frame, deferred in filter(None, [whole, table.decode(lines, ())]):
+        assert frame.height + len(deferred) == len(rows)
+        for found in frame.to_dicts():
+            expected = slow[found.pop(INDEX)]
+            assert {name: value for name, value in found.items() if value is not None} == expected
+
+
+def test_integers_are_read_as_such_where_none_has_zeros_in_front() -> None:
+    """The size of the data proves it, of every number of digits and sign."""
+    form = RegularForm(Dialect(","), 2)
+    numbers = [
+        0,
+        7,
+        -7,
+        *(sign * 10**at + by for at in range(1, 19) for by in (-1, 0, 1) for sign in (1, -1)),
+    ]
+    clean = [f"{number},x" for number in [*numbers, 2**63 - 1, -(2**63)]]
+    for lines, end in product(
+        ([*clean, "007,x"], [*clean, "+7,x"], [*clean, "-0,x"], clean), ("\n", "\r\n")
+    ):
+        data = "".join(line + end for line in lines).encode()
+        cells = form.read_whole(data, len(lines), {"c0": pl.Int64()})
+        assert cells is not None
+        assert form.are_shortest(cells, data) is (lines == clean)
 
 
 def test_a_number_of_many_digits_is_not_read_as_a_whole(place: Path) -> None:

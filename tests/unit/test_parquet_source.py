@@ -17,8 +17,9 @@ from batchimport.display.report import reject_lines
 from batchimport.errors import FatalError, UsageError
 from batchimport.jobs.start import refuse_large_blocks
 from batchimport.model import Position, SourceOptions
+from batchimport.pipeline.chunk import judge
 from batchimport.schema import RecordSchema
-from batchimport.sources.opening import open_source
+from batchimport.sources.opening import open_source, reread
 from batchimport.sources.parquet.footer import Node
 from batchimport.sources.parquet.thrift import I32, STRUCT, decode, decode_first, encode
 from batchimport.sources.parquet.types import are_sayable, as_json, as_moments
@@ -348,6 +349,14 @@ def test_what_json_does_not_have_is_a_reject(
     assert (codes(rejects), rejects[0].byte_offset, rejects[0].line) == ([code], 1, None)
     assert json.loads(rejects[0].raw)["id"] == 2
     assert reject_lines(rejects[0])[0].startswith("a.parquet row 1 ")
+    if code == "number_out_of_range":  # nor is it null when the row is replayed as it is
+        assert rejects[0].errors[0].value == json.dumps(value)
+        schema = RecordSchema({"properties": {"id": {}, "x": {}}})
+        batch = reread({"format": "parquet"}, [rejects[0].raw], frozenset(), schema)
+        [again] = judge(batch, schema)[1]
+        assert again.errors[0].message.endswith(
+            ("NaN is not a JSON number", "Infinity is not a JSON number")
+        )
 
 
 def test_a_schema_of_the_user_judges_rows_as_json(tmp_path: Path) -> None:

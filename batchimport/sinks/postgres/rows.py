@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from batchimport.sinks.sql.dialect import Dialect
     from batchimport.sinks.sql.target import Refused, Rows, Target
 
+_WIDTH = 400
+"""Columns of a staging table: as text, more of them may not fit into a row of 8 kB, which is its limit."""
 FIRST, AFTER = "batchimport_first", "batchimport_after"
 _RANGE = f"at >= {FIRST} AND at < {AFTER}"
 _ANY = "OTHERS OR query_canceled OR assert_failure"
@@ -52,14 +54,18 @@ _NOT_THE_ROW = f"""
       RAISE;
     END IF;"""
 """Errors of the server, the connection or other transactions are raised again."""
-_FIND_COLUMN = """
+
+
+def _find_column(staging: str) -> str:
+    """Return the function that finds the column that does not take what a staged row has for it."""
+    return f"""
 CREATE OR REPLACE FUNCTION pg_temp.batchimport_column(place int, names text[], types text[])
 RETURNS text LANGUAGE plpgsql AS $batchimport$
 BEGIN
   FOR i IN 1 .. cardinality(names) LOOP
     BEGIN
       EXECUTE format('INSERT INTO pg_temp.batchimport_types (%I) SELECT c%s::%s '
-        'FROM pg_temp.batchimport_rows WHERE at = $1', names[i], i - 1, types[i]) USING place;
+        'FROM {staging} WHERE at = $1', names[i], i - 1, types[i]) USING place;
     EXCEPTION WHEN OTHERS THEN
       RETURN names[i];
     END;
@@ -236,21 +242,25 @@ class PostgresTransaction(ChunkTransaction):
         """Store all rows that the table takes."""
         target, numbers = self.target, self.numbers(frame, offset)
         self._absent = target.absent_in(frame)
-        marks = frame.select(
-            pl.when(pl.col(mark)).then(pl.lit("t")).alias(f"m{target.table_names.index(own)}")
-            for own, mark in self._absent.items()
-        )
+        bits = [pl.col(mark).cast(pl.Int8).cast(pl.String) for mark in self._absent.values()]
+        absent = frame.select(pl.concat_str(bits)).to_series() if bits else None
         frame = self._with_arrays(frame.select(target.frame_names))
         refused = _with_nul(frame)
         places = [place for place in range(frame.height) if place not in refused]
-        frame, numbers = (frame[places], numbers[places]) if refused else (frame, numbers)
-        marks = marks[places] if refused and marks.width else marks
+        staged = frame.select(
+            pl.col(name).alias(f"c{place}") for place, name in enumerate(frame.columns)
+        ).with_columns(
+            numbers.alias("number"),
+            pl.lit(None, pl.String).alias("absent") if absent is None else absent.alias("absent"),
+        )
+        if refused:
+            frame, staged = frame[places], staged[places]
         takes_copy, may_skip = self.rows(WAYS, (target.name,))[0]
         if target.on_conflict == "error" and takes_copy:
             stored = self._append(frame)
             if stored is not None:
                 return Outcomes(refused, skipped=frame.height - stored)
-        outcomes = self._isolate(frame, marks, numbers, self._way(may_skip=may_skip))
+        outcomes = self._isolate(staged, self._way(may_skip=may_skip))
         refused |= {places[place]: why for place, why in outcomes.refused.items()}
         return Outcomes(dict(sorted(refused.items())), *outcomes.counts)
 
@@ -274,39 +284,56 @@ class PostgresTransaction(ChunkTransaction):
                 return None
             raise
 
-    def _isolate(
-        self, frame: pl.DataFrame, marks: pl.DataFrame, numbers: pl.Series, way: _Way
-    ) -> Outcomes:
+    def _isolate(self, staged: pl.DataFrame, way: _Way) -> Outcomes:
         """Store the rows that the table takes, block by block.
 
         Args:
-            marks: For column `c1`, if some row lacks it, a column `m1` that is not null for those.
+            staged: The column `c1` for the second column of the table, and so on; `number`, the row's
+                record; and `absent`, a bit for each column that some record lacks.
         """
         target = self.target
-        staged = frame.select(
-            pl.col(name).alias(f"c{place}") for place, name in enumerate(frame.columns)
-        )
-        staged = staged.hstack(marks).with_row_index("at")
-        texts = ", ".join([*(f"{name} text" for name in staged.columns[1:]), "number bigint"])
-        staged = staged.with_columns(numbers.alias("number"))
         typed = ", ".join(f"{quote(own.name)} {own.type_name}" for own in self._columns)
-        self.run(f"CREATE TEMP TABLE batchimport_rows (at int PRIMARY KEY, {texts}) ON COMMIT DROP")
         self.run(f"CREATE TEMP TABLE batchimport_types ({typed}) ON COMMIT DROP")
+        pieces = self._pieces()
+        for name, columns in pieces:
+            self.run(
+                f"CREATE TEMP TABLE {name} (at int PRIMARY KEY, {', '.join(columns.values())}) "
+                "ON COMMIT DROP"
+            )
         # What is wrong with the statement itself, such as a missing right, is no row's fault.
         self.run(f"EXPLAIN {self._insert()} {self._conflict()}")
-        self.run(_FIND_COLUMN)
+        self.run(_find_column(self._staging()))
         self.run(_isolate_function(way))
-        self.insert("pg_temp.batchimport_rows", staged)
+        staged = staged.with_row_index("at")
+        for name, columns in pieces:
+            self.insert(f"pg_temp.{name}", staged.select("at", *columns))
         # Staged text is cast to types without their lengths, which the assignment then checks.
         types = [own.base for own in self._columns]
         found = self.rows(
             "SELECT * FROM pg_temp.batchimport_isolate(?, ?, ?)",
-            (frame.height, target.table_names, types),
+            (staged.height, target.table_names, types),
         )
-        self.run("DROP TABLE pg_temp.batchimport_rows, pg_temp.batchimport_types")
+        names = ["batchimport_types", *(name for name, _ in pieces)]
+        self.run(f"DROP TABLE {', '.join(f'pg_temp.{name}' for name in names)}")
         refused: Refused = {row[0]: [reason(*row[4:])] for row in found if row[0] is not None}
         blocks = [row[1:4] for row in found if row[0] is None]
         return Outcomes(refused, *(int(sum(counts)) for counts in zip(*blocks, strict=True)))
+
+    def _pieces(self) -> list[tuple[str, dict[str, str]]]:
+        """Return the staging tables, each with the definitions of its columns; the first has those of all."""
+        pieces = []
+        for start in range(0, len(self._columns), _WIDTH):
+            places = range(start, min(start + _WIDTH, len(self._columns)))
+            columns = {f"c{place}": f"c{place} text" for place in places}
+            if not start:
+                columns |= {"number": "number bigint", "absent": "absent varbit"}
+            pieces.append((f"batchimport_rows{start // _WIDTH}", columns))
+        return pieces
+
+    def _staging(self) -> str:
+        """Return the staging tables as one, in SQL."""
+        first, *others = (f"pg_temp.{name} AS {name}" for name, _ in self._pieces())
+        return first + "".join(f" JOIN {other} USING (at)" for other in others)
 
     def _insert(self, condition: str = "") -> str:
         """Return the statement that inserts staged rows as values of the table's columns.
@@ -314,17 +341,22 @@ class PostgresTransaction(ChunkTransaction):
         Where a record lacks a key, what the row has is inserted again: it is updated to itself, and a
         column that must not be null is not.
         """
-        typed = {own.name: f"c{at}::{own.base}" for at, own in enumerate(self._columns)}
-        same = " AND ".join(f"o.{quote(name)} = {typed[name]}" for name in self.target.key)
-        casts = ", ".join(
-            f"CASE WHEN m{at} IS NULL THEN {typed[own.name]} ELSE "
-            f"(SELECT o.{quote(own.name)} FROM {self.target.name} AS o WHERE {same}) END"
-            if own.name in self._absent
-            else typed[own.name]
+        # With their table: beside the user's, which may have a column `c1`, too.
+        typed = {
+            own.name: f"batchimport_rows{at // _WIDTH}.c{at}::{own.base}"
             for at, own in enumerate(self._columns)
+        }
+        same = " AND ".join(f"o.{quote(name)} = {typed[name]}" for name in self.target.key)
+        bits = {name: f"get_bit(absent, {at})" for at, name in enumerate(self._absent)}
+        casts = ", ".join(
+            f"CASE WHEN {bits[own.name]} = 0 THEN {typed[own.name]} ELSE "
+            f"(SELECT o.{quote(own.name)} FROM {self.target.name} AS o WHERE {same}) END"
+            if own.name in bits
+            else typed[own.name]
+            for own in self._columns
         )
         names = column_list(self.target.table_names)
-        staged = f"SELECT {casts} FROM pg_temp.batchimport_rows"
+        staged = f"SELECT {casts} FROM {self._staging()}"
         return f"INSERT INTO {self.target.name} ({names}) {staged} {condition}"
 
     def _conflict(self) -> str:
@@ -360,7 +392,7 @@ class PostgresTransaction(ChunkTransaction):
         record = quote(RECORD)
         first = (
             f"WITH first AS (INSERT INTO {target.keys} AS k ({column_list([*key, RECORD])}) "
-            f"SELECT {key_casts}, number FROM pg_temp.batchimport_rows WHERE {_RANGE} "
+            f"SELECT {key_casts}, number FROM {self._staging()} WHERE {_RANGE} "
             f"ON CONFLICT ({column_list(key)}) DO UPDATE "
             f"SET {record} = excluded.{record} WHERE k.{record} < excluded.{record} "
             f"RETURNING {record} AS number)"

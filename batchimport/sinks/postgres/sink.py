@@ -68,7 +68,7 @@ class PostgresSink(ServerSink[psycopg.Connection]):
 
     types = TYPES
     longest_name = 63
-    most_columns = 1598  # and two of the table in which refused rows are found
+    most_columns = 1600
     emptying = "TRUNCATE"
     adding = "ADD COLUMN IF NOT EXISTS"
 

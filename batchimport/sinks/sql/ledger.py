@@ -138,6 +138,11 @@ class SqlSink(Dialect, statements.KeepsRejects):
         """Return the columns, in lower case, that hold text."""
         return frozenset(own.name.lower() for own in self.columns(table) if own.family == "text")
 
+    def made_here(self, table: str) -> bool:
+        """Say whether a job of the ledger has created a table; an earlier version may not have noted it."""
+        is_known = self._has_ledger() and not self.missing_columns(LEDGER_TABLES[0])
+        return is_known and self.made_table(table)
+
     def _has_ledger(self) -> bool:
         # The last one that is made: a database that commits each of them may have only the first.
         return self.exists(self.in_ledger(LEDGER_TABLES[-1]))

@@ -1,11 +1,14 @@
-"""Find footnotes at the end of a long table, which is not among the records that types are inferred from."""
+"""Find footnotes at the end of a long table, which is not among the records that types are inferred from.
+
+Those of a short one are counted by `schema.infer.Bare`, with the columns that would leave them out.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from batchimport.schema.infer import note_about_footnotes
-from batchimport.sources.csv.header import LEAST_ROWS, is_number
+from batchimport.sources.csv.header import LEAST_ROWS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,8 +30,9 @@ def notes_about_end(rows: Sequence[Sequence[str]]) -> tuple[str, ...]:
             break
         bare.append(row[0])
     titles = [text for text in reversed(bare) if text]
-    if len(rows) - len(bare) < LEAST_ROWS or not bare or any(map(is_number, titles)):
+    if len(rows) - len(bare) < LEAST_ROWS or not bare:
         return ()
-    if not titles:
-        return (f"records at the end without any value: {len(bare)} (they are stored)",)
-    return (f"{note_about_footnotes(len(titles), titles[0])} (they are stored)",)
+    note = f"records at the end without any value: {len(bare)}"
+    if titles:
+        note = note_about_footnotes(titles)
+    return (f"{note} (they are stored)",) if note else ()

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from batchimport.errors import UsageError
 from batchimport.model import EXTRA_COLUMN, Chunk, Position
-from batchimport.schema.infer import FieldNames, Words
+from batchimport.schema.forms import Words
+from batchimport.schema.infer import FieldNames
 from batchimport.sources.base import (
     Batch,
     Piece,

@@ -14,7 +14,6 @@ import operator
 import re
 from collections import deque
 from functools import partial
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -32,12 +31,12 @@ from batchimport.sources.csv.grammar import (
     Dialect,
     FieldReader,
     fitted,
-    has_lone_cr,
     is_header_again,
     without_end,
     write_plainly,
 )
 from batchimport.sources.csv.numbers import PLAIN_NUMBERS
+from batchimport.sources.csv.regular import RegularForm
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -74,6 +73,7 @@ class Table:
         self._header = {name: f"c{at}" for at, name in enumerate(header)}
         self._nulls, self._dialect = form.nulls, form.dialect
         self._missing = schema.missing
+        self._forms = schema.forms
         self._columns = schema.columns
         self._types = schema.types
         self._extra = [name for name in header if name not in self._types]
@@ -86,9 +86,11 @@ class Table:
             self._header[column.name]: column.dtype
             for column in self._columns
             if column.name in self._header and readable(column)
+            if column.kind == "integer" or column.name not in schema.forms
             if form.numbers.is_plain or column.kind == "boolean"
             if form.nulls == {""} and column.name not in schema.missing
         }
+        self._short = {self._header[name] for name in schema.forms if name in self._header}
 
     def values(self, cells: list[Cell]) -> dict[str, Any]:
         """Return a record as JSON values.
@@ -102,10 +104,20 @@ class Table:
         for name, text in self._texts(cells).items():
             types = self._types.get(name)
             if text is not None:
-                record[name] = value_of(text, types, self._numbers) if name in self._types else text
+                record[name] = (
+                    value_of(text, types, self._numbers) if self._may_be_typed(name, text) else text
+                )
             elif name in self._required and (types is None or "null" in types):
                 record[name] = None
         return record
+
+    def _may_be_typed(self, name: str, text: str) -> bool:
+        """Say whether a cell may become another value than a string."""
+        form = self._forms.get(name)
+        if form is None or form.kind not in WRITTEN:
+            return name in self._types
+        plain = text if form.kind == "boolean" else self._numbers.plain(text)
+        return plain is not None and form.takes(plain)
 
     def row(self, cells: list[Cell]) -> dict[str, Any]:
         """Return a valid record as one value per column, plus `_extra` if any.
@@ -162,17 +174,30 @@ class Table:
         """
         if self._is_closed or not self._dialect.is_plain:
             return None
-        cells = self._regular.read_whole(data, count, self._read_as, is_plain=is_plain)
-        # A null may be an empty cell or one that is not of the type: read its column as text instead.
-        with_nulls = [name for name in self._read_as if cells is None or cells[name].null_count()]
-        if with_nulls:
-            types = {name: self._read_as[name] for name in self._read_as if name not in with_nulls}
+        types = self._read_as
+        while True:
             cells = self._regular.read_whole(data, count, types, is_plain=is_plain)
-            if cells is not None:  # later chunks are probably alike: do not try these types again
-                self._read_as = types
+            unsure = set(types) if cells is None else self._unsure(cells, types, data)
+            if not unsure:
+                break
+            types = {name: types[name] for name in types if name not in unsure}
         if cells is None:
             return None
+        self._read_as = types  # later chunks are probably alike: do not try the others again
         return self._accept(cells, pl.int_range(count, dtype=pl.UInt32, eager=True), count)
+
+    def _unsure(
+        self, cells: pl.DataFrame, types: Mapping[str, pl.DataType], data: bytes
+    ) -> set[str]:
+        """Return the columns that must be read as text to be sure of what they hold.
+
+        A null may be an empty cell or one that is not of the type; an integer may have zeros in front.
+        """
+        unsure = {name for name in types if cells[name].null_count()}
+        short = self._short.intersection(types)
+        if not unsure and short and not self._regular.are_shortest(cells, data):
+            unsure = short
+        return unsure
 
     def decode(
         self, records: Sequence[bytes], without: Collection[int]
@@ -289,11 +314,21 @@ class Table:
             given = given.set(given.str.strip_chars(" \t").is_in(list(missing)), None)
         if not self._numbers.is_plain and column.kind in ("integer", "number"):
             given = self._numbers.plain_all(given)
-        values, fits = typed(given, column, self._types[column.name])
+        values, fits = self._typed(given, column)
         if column.required and not column.nullable and given.null_count():
             there = given.is_not_null()
             fits = there if fits is None else fits & there
         return values, fits
+
+    def _typed(self, cells: pl.Series, column: Column) -> tuple[pl.Series, pl.Series | None]:
+        form = self._forms.get(column.name)
+        if form is not None and column.kind == "boolean":
+            return form.booleans(cells)
+        values, fits = typed(cells, column, self._types[column.name])
+        if form is None or column.kind not in WRITTEN or cells.dtype != pl.String:
+            return values, fits
+        taken = form.surely_takes(cells)
+        return values, taken if fits is None else fits if taken is None else fits & taken
 
     def empty(self) -> pl.DataFrame:
         """Return a frame without records."""
@@ -319,136 +354,10 @@ def _as_stored(column: Column, text: str, types: Types, numbers: NumberForm) -> 
     return value
 
 
-# -- regular records, by Polars ------------------------------------------------------------------
-
-PLACEHOLDER = "\x01"
-MISTAKEN_STARTS = (b"x", b"(", b"\x1f", b"\xef")
-"""Polars would decompress data that begins like this (`x^` is zlib), or strip it as a byte order mark;
-an empty record is put in front."""
-NO_TYPES: Mapping[str, pl.DataType] = MappingProxyType({})
-
-
-class RegularForm:
-    """Recognises regular records, and has Polars read them.
-
-    A record is regular if its quotes are in order and it has exactly `width` fields.
-    """
-
-    def __init__(self, dialect: Dialect, width: int) -> None:
-        self._dialect, self._width = dialect, width
-        comma = re.escape(dialect.delimiter)
-        self._quoted = dialect.plain_quoted() if dialect.quotechar else ""
-        self._misplaced = f"[^{comma}]{PLACEHOLDER}|{PLACEHOLDER}[^{comma}]"
-        self._in_order = dialect.plain_records() if dialect.quotechar else ""
-
-    def find(self, records: Sequence[bytes], without: Collection[int]) -> pl.Series:
-        """Return the indices of the regular records."""
-        lines = _texts(records).str.strip_suffix("\n").str.strip_suffix("\r")
-        quote, delimiter = self._dialect.quotechar, self._dialect.delimiter
-        regular = lines.is_not_null()
-        if quote and lines.str.contains(quote, literal=True).any():
-            regular &= ~lines.str.contains(PLACEHOLDER, literal=True)
-            lines = lines.str.replace_all(self._quoted, PLACEHOLDER)
-            regular &= ~lines.str.contains(quote, literal=True)
-            regular &= ~lines.str.contains(self._misplaced)
-        regular &= lines.str.count_matches(delimiter, literal=True) == self._width - 1
-        index = regular.fill_null(value=False).arg_true().cast(pl.UInt32)
-        return index.filter(~index.is_in(list(without))) if without else index
-
-    def read(self, records: Sequence[bytes], regular: pl.Series) -> pl.DataFrame | None:
-        """Return the cells of regular records, null where they are empty and not quoted.
-
-        None if Polars does not read as many records and fields.
-        """
-        chosen = records
-        if len(regular) != len(records):
-            chosen = [records[at] for at in regular]
-        if not chosen:
-            return None
-        data = b"".join(chosen)
-        if b"\r" in data:  # Polars does not know lines that end with CR alone
-            data = b"".join([without_end(record) + b"\n" for record in chosen])
-        return self._parsed(data, len(chosen))
-
-    def read_whole(
-        self, data: bytes, count: int, types: Mapping[str, pl.DataType], *, is_plain: bool = False
-    ) -> pl.DataFrame | None:
-        """Return the cells of records that are all regular; None if some may not be.
-
-        Args:
-            types: Columns to read as something else than text. In text, null is an empty cell; in
-                other types Polars also reads spaces and empty quotes as null.
-            is_plain: Every record is known to be one line with its quotes in order.
-        """
-        if not data.endswith(b"\n"):
-            data += b"\n"  # without it, polars 2.1 forgives one empty field too many
-        mark = self._dialect.quotechar.encode()
-        has_quotes = bool(mark) and mark in data
-        if not is_plain and not self._is_in_order(data, has_quotes=has_quotes):
-            return None
-        cells = self._parsed(data, count, types, has_quotes=has_quotes)
-        return cells if cells is not None and self._is_full(cells, data) else None
-
-    def _is_in_order(self, data: bytes, *, has_quotes: bool) -> bool:
-        """Say whether all quotes are in order, and no CR stands alone."""
-        if not has_quotes:
-            return not has_lone_cr(data)
-        text = _texts([data])
-        return not text.null_count() and bool(text.str.contains(self._in_order).item())
-
-    def _is_full(self, cells: pl.DataFrame, data: bytes) -> bool:
-        """Say whether no record has too few fields; Polars raises for those that have too many."""
-        if not cells.width or not cells.to_series(-1).null_count():
-            return True
-        delimiter, mark = self._dialect.delimiter.encode(), self._dialect.quotechar.encode()
-        unquoted = data.split(mark)[::2] if mark and mark in data else [data]
-        delimiters = sum(piece.count(delimiter) for piece in unquoted)
-        return delimiters == len(cells) * (self._width - 1)
-
-    def _parsed(
-        self,
-        data: bytes,
-        count: int,
-        types: Mapping[str, pl.DataType] = NO_TYPES,
-        *,
-        has_quotes: bool = True,
-    ) -> pl.DataFrame | None:
-        names = [f"c{at}" for at in range(self._width)]
-        begins = int(data.startswith(MISTAKEN_STARTS))
-        if begins:
-            data = (self._dialect.delimiter * (self._width - 1) + "\n").encode() + data
-        try:
-            cells = pl.read_csv(
-                data,
-                has_header=False,
-                schema={name: types.get(name, pl.String()) for name in names},
-                separator=self._dialect.delimiter,
-                quote_char=self._dialect.quotechar
-                if has_quotes and self._dialect.quotechar
-                else None,
-            ).slice(begins)
-        except pl.exceptions.PolarsError:
-            return None
-        return cells if cells.shape == (count, self._width) else None
-
-
-def _texts(records: Sequence[bytes]) -> pl.Series:
-    """Return records as strings; null for those that are not UTF-8."""
-    try:
-        return pl.Series(records, dtype=pl.Binary).cast(pl.String)
-    except pl.exceptions.PolarsError:
-        return pl.Series([_text(record) for record in records], dtype=pl.String)
-
-
-def _text(record: bytes) -> str | None:
-    try:
-        return record.decode()
-    except UnicodeDecodeError:
-        return None
-
-
 # -- cells ---------------------------------------------------------------------------------------
 
+WRITTEN = frozenset({"integer", "number", "boolean"})
+"""Kinds of columns whose cells become another value than their text."""
 _NUMBER = r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?"
 _number = re.compile(_NUMBER).fullmatch
 _json_number = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?").fullmatch

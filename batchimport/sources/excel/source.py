@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from batchimport.schema.infer import Moment, Words
+from batchimport.schema.forms import Words
+from batchimport.schema.infer import Moment
 from batchimport.sources.csv.dialect import CsvFormat
 from batchimport.sources.csv.grammar import Dialect
 from batchimport.sources.csv.source import DelimitedSource

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -202,6 +203,7 @@ class ParquetSource(OneFile):
             row = texts.row(at, named=True) if texts.width else {}
             row |= {name: values[at] for name, values in invalid.items() if at in values}
             lines[at] = json.dumps(row, ensure_ascii=False).encode(errors="surrogateescape")
+            errors[at] = [_with_value(error, row.get(error.field)) for error in errors[at]]
         for name, texts_of_json in json_columns.items():
             _insert(lines, name, texts_of_json, errors, invalid.get(name, {}))
         return lines, errors
@@ -306,6 +308,14 @@ def _insert(
                 errors.setdefault(at, []).append(error)
         line = lines[at]
         lines[at] = line[:-1] + (b"," if len(line) > 2 else b"") + key + value + b"}"
+
+
+def _with_value(error: FieldError, shown: Any) -> FieldError:
+    """Return an error with the value, which JSON may not have: NaN as a string, not as null."""
+    if error.value is not None:
+        return error
+    text = shown if isinstance(shown, str) else json.dumps(shown, ensure_ascii=False)
+    return replace(error, value=text[:200])
 
 
 def _damaged(name: str, lo: int, hi: int, reason: str) -> FatalError:
