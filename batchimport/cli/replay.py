@@ -65,7 +65,7 @@ def replay(
     output: o.Output,
     state: o.State,
 ) -> None:
-    """Process the rejects of a job again, once the schema, transform or data are mended."""
+    """Process the rejects of a job again, once the schema, transform or data are fixed."""
     from batchimport.display.report import replay_report  # noqa: PLC0415 - imports Rich
     from batchimport.replay import replay_rejects  # noqa: PLC0415 - imports Polars
 

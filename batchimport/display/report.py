@@ -116,7 +116,7 @@ def _print_next(console: Console, summary: Summary) -> None:
         job = summary.job_id
         lines = [
             f"next: batchimport rejects {job}",
-            f"once the schema, transform or data are mended: batchimport replay {job}",
+            f"once the schema, transform or data are fixed: batchimport replay {job}",
         ]
     else:
         lines = []

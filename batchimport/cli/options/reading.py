@@ -24,7 +24,7 @@ class Keys:
 
     rename: Annotated[
         list[str] | None,
-        Option(metavar="OLD=NEW", help="Call a key otherwise; may be repeated."),
+        Option(metavar="OLD=NEW", help="Rename a key; may be repeated."),
     ] = None
     columns: Annotated[
         str | None,
@@ -132,13 +132,13 @@ class Reading:
         ),
     ] = None
     comment: Annotated[
-        str | None, Option(metavar="TEXT", help="CSV: a line that begins with it is no record.")
+        str | None, Option(metavar="TEXT", help="CSV: skip lines that begin with this.")
     ] = None
     ragged: Annotated[
         Ragged | None,
         Option(
-            help="CSV: pad: a record with too few fields has null in the others, and empty ones too "
-            "many are dropped. Default: reject."
+            help="CSV: pad: missing fields are null, and surplus fields are dropped if they are empty. "
+            "Default: reject."
         ),
     ] = None
     sheet: Annotated[
