@@ -371,6 +371,7 @@ def inferred_notes(place: Path, **options: Any) -> str:
         (TABLE + ",,\n" * 4, "without any value: 4 of 12 (they are stored; --sql 'SELECT * FROM records WHERE \"id\" IS NOT NULL'"),
         (TABLE + ",,\nSource: x,,\n", "at the end with nothing but a first value, as footnotes have: 1, such as 'Source: x' (they are stored; --sql 'SELECT * FROM records WHERE \"name\" IS"),
         ("id,city\n1,Rome\n2,\\N\n", "column city: '\\\\N' is text (--null-string"),
+        ("id,name,v\n,,kg\n" + TABLE.partition("\n")[2], "of numbers, as units are (v 'kg'): --type v=number makes it a reject"),
     ],
 )  # fmt: skip
 def test_rows_that_are_stored_but_may_not_be_meant_are_said(
