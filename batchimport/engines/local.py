@@ -199,7 +199,7 @@ class LocalEngine:
     async def _import_together(self, chunk: Chunk, parts: Sequence[Chunk], turn: _Turn) -> bool:
         began = time.monotonic()
         try:
-            result = await self._attempt(chunk, parts, 1, turn)
+            result = await self._attempt(chunk, parts, 1, turn, is_last=True)
         except StoreSeparatelyError:
             return False
         except Exception as error:  # noqa: BLE001 - what it means, the attempts of the parts decide
@@ -216,7 +216,8 @@ class LocalEngine:
                 self._observer(ChunkStarted(chunk, self._work.source.file_at(chunk.lo)))
             began = time.monotonic()
             try:
-                self._finished(await self._with_retries(chunk, turn), began)
+                is_last = are_stored and chunk is chunks[-1]
+                self._finished(await self._with_retries(chunk, turn, is_last=is_last), began)
             except Exception as error:  # noqa: BLE001 - the stop rule decides what an error means
                 self._failed(chunk, error)
                 are_stored = False
@@ -226,7 +227,7 @@ class LocalEngine:
         self._observer(ChunkFinished(result, time.monotonic() - began))
         self._stop(self._stop_rule.finished(result))
 
-    async def _with_retries(self, chunk: Chunk, turn: _Turn) -> ChunkResult:
+    async def _with_retries(self, chunk: Chunk, turn: _Turn, *, is_last: bool) -> ChunkResult:
         def announce(state: RetryCallState) -> None:
             error = state.outcome.exception() if state.outcome else None
             seconds = state.next_action.sleep if state.next_action else 0.0
@@ -235,16 +236,20 @@ class LocalEngine:
         async for attempt in attempts(self._options, sleep=self._pause, before_sleep=announce):
             with attempt:
                 number = attempt.retry_state.attempt_number
-                return await self._attempt(chunk, (chunk,), number, turn)
+                return await self._attempt(chunk, (chunk,), number, turn, is_last=is_last)
         raise TransientError("no attempt was made")  # tenacity returns or raises before
 
     async def _attempt(
-        self, chunk: Chunk, parts: Sequence[Chunk], number: int, turn: _Turn
+        self, chunk: Chunk, parts: Sequence[Chunk], number: int, turn: _Turn, *, is_last: bool
     ) -> ChunkResult:
         """Run one attempt; after a timeout, its thread stops before it stores.
 
         The time that it waits for its turn does not count: else one slow chunk would time out those
         behind it.
+
+        Args:
+            is_last: Nothing else comes in this turn: once it is committed, the thread lets the next
+                one in by itself, for the event loop would take a while to hear of it.
         """
         cancelled = threading.Event()
         limit = self._options.chunk_timeout_seconds
@@ -255,15 +260,13 @@ class LocalEngine:
             turn.wait(lambda: cancelled.is_set() or self._given_up.is_set())
             timer.start()
 
-        work = asyncio.get_running_loop().run_in_executor(
-            self._pool,
-            process_chunk,
-            self._work,
-            chunk,
-            number,
-            before_store,
-            parts,
-        )
+        def process() -> ChunkResult:
+            result = process_chunk(self._work, chunk, number, before_store, parts)
+            if is_last:
+                turn.end(is_given_up=False)
+            return result
+
+        work = asyncio.get_running_loop().run_in_executor(self._pool, process)
         try:
             while (left := timer.left()) > 0:
                 await asyncio.wait({work}, timeout=min(left, SECONDS_BETWEEN_TIMERS))

@@ -22,7 +22,7 @@ from batchimport.sources.base import (
     too_long,
     unreadable,
 )
-from batchimport.sources.json_decoder import decode_raw, repeated_keys
+from batchimport.sources.json_decoder import decode_raw, is_read_as_text, repeated_keys
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
@@ -133,6 +133,8 @@ def _convert(column: Column, raw: msgspec.Raw) -> Any:
         return text
     if column.kind not in ("integer", "number"):
         return msgspec.json.decode(raw)
+    if text == "-0" and not is_read_as_text(column):
+        text = "0"  # the decoder of chunks takes it for an integer, which has no sign
     value = integer_of(text, column) if column.kind == "integer" else number_of(text, column)
     if isinstance(value, FieldError):
         raise UnreadableRecordError(value)

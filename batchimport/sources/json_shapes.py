@@ -37,8 +37,11 @@ LEAST_LINES = 2000
 """Fewer lines cost less to decode one by one than patterns cost to be made."""
 LEAST_TAKEN = 2
 """A pattern must match one in this many of the lines that have its order of keys."""
+_PIECE = 20_000
+"""Lines that are decoded at a time: what is freed after some is taken again for the next ones, which
+keeps a large chunk in the memory of a small one, but for its values."""
 _SAMPLE = 500
-"""Lines of a chunk that are looked at for new shapes."""
+"""Lines of a piece that are looked at for new shapes."""
 _RARE = 100
 """A shape is learned if one line in this many has it. Lines are looked at for shapes if as many are left."""
 _MOST_TRIED = 100
@@ -151,21 +154,29 @@ class Shapes:
         Args:
             lines: Null where a line is not to be looked at.
         """
-        chunk = _Chunk(lines, self._columns)
+        rows, left = zip(
+            *(self._decode(lines, at) for at in range(0, max(1, len(lines)), _PIECE)), strict=True
+        )
+        return pl.concat(rows), pl.concat(left)
+
+    def _decode(self, lines: pl.Series, offset: int) -> tuple[pl.DataFrame, pl.Series]:
+        """Decode the lines from an offset on, one piece of them."""
+        lines = lines.slice(offset, _PIECE)
+        piece = _Piece(lines, offset, self._columns)
         known = self._known
-        chunk.take(known)
-        left = int(chunk.left.sum())
+        piece.take(known)
+        left = int(piece.left.sum())
         if left > self._enough * len(lines):
-            learned = self._learn(lines.filter(chunk.left), known)
+            learned = self._learn(lines.filter(piece.left), known)
             if new := [pattern for pattern in learned if pattern not in known]:
-                chunk.take(new)
-                left = int(chunk.left.sum())
+                piece.take(new)
+                left = int(piece.left.sum())
             else:  # bad records, mostly: look again when there are more of them
                 self._enough = 2 * left / len(lines)
         with self._lock:
             self._seen += len(lines)
             self._taken += len(lines) - left
-        return chunk.rows(), chunk.left
+        return piece.rows(), piece.left
 
     def _learn(self, lines: pl.Series, known: tuple[LinePattern, ...]) -> tuple[LinePattern, ...]:
         """Learn the shapes that are most frequent in some lines; return all that are known.
@@ -209,17 +220,20 @@ class Shapes:
             self._known = tuple(known)
 
 
-class _Chunk:
+class _Piece:
     """Lines on their way through the shapes.
+
+    Args:
+        offset: Index of the first line in its chunk.
 
     Attributes:
         left: Lines that no shape has taken yet.
     """
 
-    def __init__(self, lines: pl.Series, columns: tuple[Column, ...]) -> None:
-        self._lines = lines
-        self._columns = columns
-        self._index = pl.int_range(len(lines), dtype=pl.UInt32, eager=True).alias(INDEX)
+    def __init__(self, lines: pl.Series, offset: int, columns: tuple[Column, ...]) -> None:
+        self._lines, self._offset, self._columns = lines, offset, columns
+        end = offset + len(lines)
+        self._index = pl.int_range(offset, end, dtype=pl.UInt32, eager=True).alias(INDEX)
         self._with_key: dict[str, pl.Series] = {}
         self._frames: list[pl.DataFrame] = []
         self.left = _all_true(len(lines))
@@ -261,7 +275,7 @@ class _Chunk:
         if not fits.all():
             frame = frame.filter(fits)
         self._frames.append(frame)
-        self.left = self.left.scatter(frame.get_column(INDEX), values=False)
+        self.left = self.left.scatter(frame.get_column(INDEX) - self._offset, values=False)
 
     def rows(self) -> pl.DataFrame:
         """Return the rows of all lines that were taken, in order."""

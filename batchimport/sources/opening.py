@@ -13,7 +13,12 @@ from typing import TYPE_CHECKING, Any
 from batchimport.errors import UsageError
 from batchimport.object_store import is_url
 from batchimport.sources.bytes.archive import Archives, is_workbook, open_bytes
-from batchimport.sources.bytes.compression import check_is_begun, compression_of, plain_name
+from batchimport.sources.bytes.compression import (
+    check_is_begun,
+    check_is_unpacked,
+    compression_of,
+    plain_name,
+)
 from batchimport.sources.bytes.file import HEAD_BYTES, closed_on_error
 from batchimport.sources.bytes.unpack import on_disk, open_text
 from batchimport.sources.detect import check_is_meant, check_is_text, format_of_text
@@ -126,6 +131,8 @@ def _open_file(
     text = open_text(file, options, kind, unpack_into)
     with closed_on_error(text):
         head = text.read_at(0, HEAD_BYTES)
+        if options.compression != "none":
+            check_is_unpacked(head, path)
         check_is_text(path, kind or "text", _without_controls(head, options.delimiter))
         kind = "json" if options.records else _decide(path, head, kind, options)
         _check_fits(name, kind, options)

@@ -13,6 +13,7 @@ import io
 import json
 import random
 import sys
+from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ LAST = ("Müller", "O'Neill", "García", "Øster", "Иванова", "田中", "
 CITIES = ("Köln", "São Paulo", "東京", "Kraków", "Reykjavík", "Montréal", "Nairobi", "Αθήνα")
 PLANS = ("free", "plus", "team", "enterprise")
 TAGS = ("beta", "newsletter", "vip", "ops", "früh", "🚀", 'quoted "tag"', "a, b")
+DAYS = tuple(f"{date(2023, 1, 1) + timedelta(n):%m-%d}" for n in range(365))
+"""Of any year, so without 29 February."""
 COLUMNS = (
     "id", "email", "name", "age", "score", "active", "plan", "signup_date", "created_at",
     "external_id", "phone", "address", "tags",
@@ -41,8 +44,8 @@ def user(number: int, random_: random.Random) -> dict[str, Any]:
         "score": round(pick() * 100, 2),
         "active": pick() < 0.7,
         "plan": PLANS[int(pick() * len(PLANS))],
-        "signup_date": f"20{10 + int(pick() * 15)}-{1 + int(pick() * 12):02}-{1 + int(pick() * 28):02}",
-        "created_at": f"2024-{1 + int(pick() * 12):02}-03T{int(pick() * 24):02}:15:{int(pick() * 60):02}Z",
+        "signup_date": f"20{10 + int(pick() * 15)}-{DAYS[int(pick() * len(DAYS))]}",
+        "created_at": f"2024-{DAYS[int(pick() * len(DAYS))]}T{int(pick() * 24):02}:15:{int(pick() * 60):02}Z",
         "external_id": f"{int(pick() * 2**32):08x}-0000-4000-8000-{number:012x}",
     }
     if pick() < 0.6:  # else the key is missing

@@ -245,6 +245,7 @@ def main(arguments: Sequence[str]) -> int:
     add("--records", type=int, default=200_000)
     add("--to", choices=("sqlite", "postgresql", "duckdb", "parquet"), default="sqlite")
     add("--source", choices=("users", "records", "wide", "heavy"), default="users")
+    add("--format", choices=("jsonl", "csv"), default="jsonl", help="of the source")
     add("--data", metavar="DIR", help="keep the source here for the next time")
     add("options", nargs="*", help="options of `batchimport run`, after --")
     options = parser.parse_args(arguments)
@@ -257,7 +258,14 @@ def main(arguments: Sequence[str]) -> int:
         destinations = Destinations(Path(folder))
         try:
             place = destinations.place(options.to)
-            command = ["run", str(source.jsonl), "--to", place.address, "--table", "users"]
+            command = [
+                "run",
+                str(getattr(source, options.format)),
+                "--to",
+                place.address,
+                "--table",
+                "users",
+            ]
             command += ["--schema", str(source.schema)] if source.schema else []
             command += ["--state-dir", f"{place.folder}/state", "--quiet", *options.options]
             code, samples = watched(command)

@@ -141,6 +141,24 @@ def patched(path: Path, at: int, value: int) -> None:
     path.write_bytes(data)
 
 
+def test_what_is_packed_twice_is_named(tmp_path: Path) -> None:
+    """An archive in an archive, and what was compressed twice, is not taken for damaged text."""
+    inner = zipped(tmp_path / "in.zip", {"a.csv": b"a,b\n1,2\n"}).read_bytes()
+    twice = gzip.compress(gzip.compress(b"a,b\n1,2\n"))
+    packed = [
+        *(
+            zipped(tmp_path / f"{at}.zip", {name: inner})
+            for at, name in enumerate(["a.zip", "a.csv"])
+        ),
+        tarred(tmp_path / "x.tar", {"in.zip": inner}),
+        tmp_path / "a.csv.gz",
+    ]
+    packed[-1].write_bytes(twice)
+    for path in packed:
+        with pytest.raises(BatchImportError, match=r"is (zip|gzip) data once more"):
+            ids_of([str(path)])
+
+
 def test_methods_that_are_not_read_are_named(tmp_path: Path) -> None:
     """Encryption, and what other programs compress with."""
     for at, value, said in ((0, 1, "is encrypted"), (2, 9, "deflate64"), (2, 97, "number 97")):

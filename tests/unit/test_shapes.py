@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+from calendar import isleap
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -294,6 +296,19 @@ def test_any_lines_have_one_outcome(place: Path, job: Any, kind: str, between: i
                 assert_one_outcome(source, schema)
 
 
+@pytest.mark.parametrize("typed", [True, False], ids=["declared", "inferred"])
+def test_a_minus_zero_has_one_outcome(place: Path, *, typed: bool) -> None:
+    """`-0` has a sign or none, however its line is decoded."""
+    path = place / "zero.jsonl"
+    path.write_bytes(b'{"a": 1.5}\n{"a": -0}\n{"a": -0}\n{"a": -0.0}')
+    document = {"properties": {"a": {"type": "number"}}}
+    schema = (
+        RecordSchema(document) if typed else RecordSchema(infer_schema([{"a": 1.5}]), inferred=True)
+    )
+    with closing(open_source([str(path)], SourceOptions())) as source:
+        assert_one_outcome(source, schema)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @settings(max_examples=20_000, deadline=None)
@@ -377,6 +392,20 @@ def test_good_records_are_taken_and_bad_ones_are_not(place: Path) -> None:
     assert len(accepted) == len(rows)
 
 
+@pytest.mark.parametrize("year", [1900, 2000, 2023, 2024])
+def test_every_day_of_the_calendar_but_one_is_taken(year: int) -> None:
+    """A date is taken if and only if it exists, apart from 29 February, which the validator judges."""
+    days = [f"{year}-{month:02}-{day:02}" for month in range(14) for day in range(33)]
+    columns = {"day": {"format": "date"}, "at": {"format": "date-time"}}
+    document = {"properties": {name: {"type": "string", **rule} for name, rule in columns.items()}}
+    lines = [f'{{"day": "{day}", "at": "{day}T00:00:00Z"}}'.encode() for day in days]
+    known = {f"{date(year, 1, 1) + timedelta(n)}" for n in range(366 if isleap(year) else 365)} - {
+        f"{year}-02-29"
+    }
+    is_taken = taken(document, lines)
+    assert {day for day, is_one in zip(days, is_taken, strict=True) if is_one} == known
+
+
 def test_a_nested_shape_of_its_own() -> None:
     """Objects that nest deeper than patterns go are taken if their keys come in order."""
     line = b'{"a": {"b": {"c": [{"d": 1}], "e": {"f": [1, "x"]}}, "g": null}}'
@@ -425,9 +454,9 @@ def test_a_shape_that_comes_later_is_not_taken_for_more_bad_lines() -> None:
 def test_good_lines_without_a_shape_are_found_after_bad_ones(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No pattern takes day 31; where the typed decoder has seen bad lines only, it tries few chunks."""
+    """No pattern takes 29 February; where the typed decoder has seen bad lines only, it tries few chunks."""
     document = {"properties": {"day": {"type": "string", "format": "date"}}}
-    good, bad, late = (b'{"day": "2024-05-%b"}' % day for day in (b"01", b"41", b"31"))
+    good, bad, late = (b'{"day": "2024-02-%b"}' % day for day in (b"01", b"41", b"29"))
     lines = [good, good, bad, good] + 20 * [good, good, late, good]
     rows, rejects, _ = compare(place, document, lines, 4)
     assert (len(rows), [reject.raw for reject in rejects]) == (84, [bad])

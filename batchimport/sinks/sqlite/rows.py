@@ -120,7 +120,9 @@ class SqliteTransaction(ChunkTransaction):
         orphans: Refused = {}
         while True:
             self.run("SAVEPOINT rows")
-            places = [place for place in range(frame.height) if place not in orphans]
+            places: Sequence[int] = range(frame.height)
+            if orphans:
+                places = [place for place in places if place not in orphans]
             outcomes = (
                 self._store(frame[places], numbers[places])
                 if orphans

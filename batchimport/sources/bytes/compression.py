@@ -110,13 +110,26 @@ def compression_of(head: bytes) -> str | None:
     return next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)
 
 
+def check_is_unpacked(head: bytes, path: str) -> None:
+    """Check that what came out of an archive, or was decompressed, is not packed once more.
+
+    Raises:
+        FatalError: If it is.
+    """
+    packed = _MAGIC | _ARCHIVE_MAGIC
+    inner = next((kind for magic, kind in packed.items() if head.startswith(magic)), None)
+    if inner is not None and _CONTROL.search(head):
+        hint = "unpack the outer one first"
+        raise FatalError(f"what is packed in it is {inner} data once more", where=path, hint=hint)
+
+
 def check_is_begun(head: bytes, name: str, path: str) -> None:
     """Check that a file is not what is left of an archive, cut within its first bytes.
 
     Called unless `--compression` says what it is. A text with the name of an archive is a text.
 
     Args:
-        head: Its first bytes, which are no archive's; all of them if there are few.
+        head: Its first bytes; all of them if there are few.
 
     Raises:
         FatalError: If it is.
@@ -134,7 +147,7 @@ def check_is_begun(head: bytes, name: str, path: str) -> None:
         raise FatalError(f"is empty, so it is no {kind} file", where=path, hint=hint)
     if magic.get(kind, b"").startswith(head):
         raise _damaged(f"the {kind} data ends too soon", path, 0)
-    if has_controls:
+    if has_controls and not head.startswith(magic.get(kind, b"\0")):
         hint = "get the file again; if it is text: --compression none"
         raise FatalError(f"is not {kind}, as its name says, and not text", where=path, hint=hint)
 
