@@ -452,14 +452,33 @@ def _as_written(document: dict[str, Any], job: Job, sink: Sink) -> dict[str, Any
     """
     texts = sink.text_columns(job.table) if job.if_exists != "replace" else frozenset()
     is_made = job.if_exists == "replace" or not sink.columns_of(job.table)
+    dates = _written_dates(job, sink)
     rules = {
         name: {"type": ["string", "null"]}
-        if (name.lower() in texts and not _is_asked(name, rule, job.options))
+        if (
+            (name.lower() in texts and not _is_asked(name, rule, job.options))
+            and not ("x-date-format" in rule and name in dates)
+        )
         or (is_made and name in job.key and "number" in rule.get("type", ()))
         else rule
         for name, rule in document.get("properties", {}).items()
     }
     return document | {"properties": rules}
+
+
+def _written_dates(job: Job, sink: Sink) -> frozenset[str]:
+    """Return the columns of a table that was made here whose text is dates, as earlier imports read them."""
+    if job.if_exists == "replace" or not sink.made_here(job.table):
+        return frozenset()
+    earlier = (
+        record.columns for record in sink.jobs() if record.configuration.get("table") == job.table
+    )
+    return frozenset(
+        column.name
+        for columns in earlier
+        for column in columns
+        if column.kind in ("date", "date-time")
+    )
 
 
 def _is_asked(name: str, rule: dict[str, Any], options: SourceOptions) -> bool:

@@ -120,12 +120,14 @@ class Inference:
         self._given = tuple(each.text for each in formats)
         self.records = 0
         self._bare = Bare()
+        self._first: dict[str, Any] = {}
         self._inside: list[tuple[str, int]] = []
         for record in records:
             if not isinstance(record, FieldNames):
                 self.records += 1
                 if text:
                     self._bare.add(record)
+                    self._first = self._first or record
                 else:
                     self._inside = list(_arrays_in(record, "")) if self.records == 1 else []
             for name, value in record.items():
@@ -186,7 +188,29 @@ class Inference:
             f"the only record has an array of {count:,} objects: --records {path} imports them"
             for path, count in self._inside
         )
-        return (*notes_about(document, self._given), *doubts, *bare, *inside)
+        return (
+            *notes_about(document, self._given),
+            *doubts,
+            *self._units(document),
+            *bare,
+            *inside,
+        )
+
+    def _units(self, document: dict[str, Any]) -> Iterator[str]:
+        """Yield what to know of a first record that alone has text in columns of numbers: units, perhaps."""
+        rules = document["properties"]
+        units = {
+            name: value
+            for name, value in self._first.items()
+            if rules.get(name) == TEXT and self._columns[name].has_one_text(value)
+        }
+        if units:
+            shown = ", ".join(f"{name} {value[:20]!r}" for name, value in [*units.items()][:3])
+            way = quote(f"{next(iter(units))}=number")
+            yield (
+                f"the first record has text in {'a column' if len(units) == 1 else f'{len(units)} columns'} "
+                f"of numbers, as units are ({shown}): --type {way} makes it a reject"
+            )
 
     def report(self, document: dict[str, Any]) -> tuple[str, ...]:
         """Return a line for each column of such a schema: name, type, why, nulls."""
@@ -435,6 +459,12 @@ class _Evidence:
         if text and (len(kinds) > 1 or not spelling_of(self.spellings)):
             return {"string"}
         return kinds
+
+    def has_one_text(self, value: Any) -> bool:
+        """Say whether all values are numbers, except for this one."""
+        others = self.types.total() - 1
+        numbers = self.types["integer"] + self.types["number"]
+        return self.examples.get("string") == value and numbers == others >= LEAST_NUMBERS
 
     def mark(self, records: int) -> dict[str, Any]:
         """Return how a schema says that the type was inferred from that many records."""

@@ -84,7 +84,9 @@ def test_a_cell_that_would_have_made_a_column_text_is_a_reject(workdir: Workdir)
             in reject["errors"][0]["message"]
         )
     again = workdir.run("a.csv", "--infer-rows", 20, "--allow-duplicates", "--job-id", "b")
-    assert again["failed"] == 1, "the type of n in this table was inferred; the others hold text"
+    assert again["failed"] == 3, "what a table that was made here holds was inferred"
+    stored = query(workdir.path / "a.db", "SELECT DISTINCT d, t FROM a")
+    assert stored == [("2023-12-25", "2023-12-31T10:00:00")], "later files as the first one"
     query(workdir.path / "own.db", "CREATE TABLE a (n INTEGER, d TEXT, t TEXT)")
     given = workdir.run("a.csv", "--infer-rows", 20, "--to", "sqlite:///own.db")
     assert given["failed"] == 0

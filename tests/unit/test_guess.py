@@ -371,6 +371,7 @@ def inferred_notes(place: Path, **options: Any) -> str:
         (TABLE + ",,\n" * 4, "without any value: 4 of 12 (they are stored; --sql 'SELECT * FROM records WHERE \"id\" IS NOT NULL'"),
         (TABLE + ",,\nSource: x,,\n", "at the end with nothing but a first value, as footnotes have: 1, such as 'Source: x' (they are stored; --sql 'SELECT * FROM records WHERE \"name\" IS"),
         ("id,city\n1,Rome\n2,\\N\n", "column city: '\\\\N' is text (--null-string"),
+        ("id,name,v\n,,kg\n" + TABLE.partition("\n")[2], "of numbers, as units are (v 'kg'): --type v=number makes it a reject"),
     ],
 )  # fmt: skip
 def test_rows_that_are_stored_but_may_not_be_meant_are_said(
@@ -394,6 +395,11 @@ def test_rows_that_are_stored_but_may_not_be_meant_are_said(
         ("| id | name | v |\n|---|:--:|--:|\n" + "".join(f"| {at} | n{at} | {at}.5 |\n" for at in range(8)), "line of dashes"),
         (TABLE.replace(",", "::"), "delimiter: '::'"),
         (TABLE.replace(",", "§"), "delimiter: '§'"),
+        (TABLE.replace(",", "|~|"), "delimiter: '|~|'"),
+        (TABLE.replace(",", "~|~"), "delimiter: '~|~'"),
+        (TABLE.replace(",", "<>"), "delimiter: '<>'"),
+        (TABLE.replace(",", "||"), "delimiter: '||'"),
+        (TABLE.replace(",", "§§"), "delimiter: '§§'"),
         ("sep=;\n" + TABLE, "delimiter: comma"),
         ("A long title, with commas, in it.\n" + TABLE, "not part of the table: 1"),
         ("\ufeff\ufeff" + TABLE.replace("name", "\u200bname\u200b"), ""),
@@ -405,6 +411,21 @@ def test_a_table_is_read_in_spite_of_its_dress(place: Path, text: str, note: str
     rows, rejects = read_all(place)
     assert (TAKEN in rows, len(rows), rejects) == (True, 8, [])
     assert note in notes_of(place)
+
+
+def test_signs_around_a_delimiter_may_be_of_the_fields(place: Path) -> None:
+    """Brackets, currencies, missing values and paths are no part of a delimiter."""
+    for text, names in (
+        ("[a],[b]\n[1],[2]\n[3],[4]\n", ["[a]", "[b]"]),
+        ("a$,b$,c\n1$,2$,3\n4$,5$,6\n", ["a$", "b$", "c"]),
+        ("1,-,2\n3,-,4\n5,-,6\n", ["1", "-", "2"]),
+        ("a|b|c\n1|~|2\n1|~|3\n", ["a", "b", "c"]),
+        ("//a//b\n//c//d\n//c//e\n", ["//a//b"]),
+    ):
+        place.write_text(text, encoding="utf-8")
+        source = open_source([str(place)], SourceOptions())
+        source.close()
+        assert list(source.headers.values()) == [names]
 
 
 @pytest.mark.parametrize("limit", [1, 1000])

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from batchimport.errors import UsageError
@@ -161,6 +161,13 @@ joints = st.sampled_from([",", ", ", ",\n", ",\n  ", "\n,", " "])
     other=joints,
     ends=st.sampled_from(["[]", "[\n\n]", "[", "[]x", "  "]),
     size=st.tuples(st.integers(1, 4), st.integers(1, 60), st.integers(1, 40)),
+)
+@example(  # a separator inside of an element, and a comma that is none between two others
+    texts=[*['{"id": 1}'] * 3, "{", '{"id": 4,\n"any": "\\""}', '{"id": 1}', '{"id": 1}'],
+    joint=",\n",
+    other=",",
+    ends="[]",
+    size=(2, 35, 40),
 )
 def test_chunks_of_any_size_give_the_same_elements(
     place: Path,

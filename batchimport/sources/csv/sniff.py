@@ -16,6 +16,7 @@ from batchimport.sources.base import UnreadableRecordError
 from batchimport.sources.csv.grammar import Dialect, FieldReader
 from batchimport.sources.csv.header import (
     LEAST_ROWS,
+    MISSING,
     SHARE_TO_TRUST,
     Header,
     Record,
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 DELIMITERS = (",", ";", "\t", "|", "^", "~", "\x01", "\x1f", ":", " ")
 """In order of preference; the last two are frequent in prose, need more evidence, and are taken only if
 none before them fits."""
-MAY_BE_DOUBLED = ("\t", "|", ":")
+MAY_BE_DOUBLED = ("\t", "|", ":", "~", "^")
 """Every second field is empty if such a delimiter is doubled and read as a single one."""
 
 NamesAre = Literal["found", "first", "none"]
@@ -46,8 +47,12 @@ TEXT_QUOTES = {"\t": (1, 0.25), "": (3, 1.0)}
 """By delimiter (all others: ""), how many records must be unreadable, and how many for each one with
 quotes that can be read, to take quotes for text. Those who write tabs often do not know of quotes."""
 
-_RARE_DELIMITER = re.compile(r"[§¦¬¤¶‖•\x02-\x08\x0e\x14\x1c-\x1e]|\\t|([:;,|~^#$%&*])\1+")
+_RARE_DELIMITER = re.compile(r"([§¦¬¤¶‖•\x02-\x08\x0e\x14\x1c-\x1e])\1*|\\t|([:;,|~^#$%&*])\2+")
 r"""A delimiter that few use: a sign that is in no word, `\t` as it is typed, or a sign repeated."""
+_SEVERAL_SIGNS = re.compile(r"""(?:[^\w "'\\\r\n]|_){2,5}""")
+"""What may be a delimiter of several signs, such as `|~|` or `<>`."""
+_IN_WORDS = frozenset("-_./")
+"""Signs that are in paths and names."""
 
 _FREQUENT_IN_TEXT = (":", " ")
 _LINE_END = re.compile(r"\r\n?|\n")
@@ -172,19 +177,51 @@ def _otherwise_delimited(head: str, best: Guess, names: NamesAre, *, is_whole: b
 
     One that few use is taken only if nothing else fits, and if it makes one width of all lines.
     """
+    first = next(filter(str.strip, _LINE_END.split(head)), "")
+    for signs, _ in Counter(_SEVERAL_SIGNS.findall(first)).most_common(2):
+        if best.fits and not _explains(best, signs):
+            continue
+        found = look_at(head, Dialect(signs), names, is_whole=is_whole)
+        if best.fits:  # then as often as the delimiter that was found
+            is_sure = signs.count(best.dialect.delimiter) * (found.width - 1) == best.width - 1
+        else:
+            is_sure = found.width > 2 and not _IN_WORDS.issuperset(signs)
+        if is_sure and _is_table_throughout(found):
+            return found
     if _has_empty_fields_between(best):
         doubled = replace(best.dialect, delimiter=best.dialect.delimiter * 2)
         return look_at(head, doubled, names, is_whole=is_whole)
     if best.fits:
         return best
-    first = next(filter(str.strip, _LINE_END.split(head)), "")
     for delimiter in dict.fromkeys(match[0] for match in _RARE_DELIMITER.finditer(first)):
         found = look_at(head, Dialect(delimiter), names, is_whole=is_whole)
-        is_alike = all(len(record.cells) == found.width for record in found.records if record.size)
         is_rare = len(delimiter) == 1 or found.width > 2 or found.quoted or found.numbers
-        if found.width > 1 and is_alike and is_rare and len(found.rows) >= LEAST_ROWS:
+        if _is_table_throughout(found) and is_rare:
             return found
     return best
+
+
+def _is_table_throughout(found: Guess) -> bool:
+    """Say whether all lines have one width."""
+    is_alike = all(len(record.cells) == found.width for record in found.records if record.size)
+    return found.width > 1 and is_alike and len(found.rows) >= LEAST_ROWS
+
+
+def _explains(best: Guess, signs: str) -> bool:
+    """Say whether the delimiter is several signs, and not only the one of them that was found.
+
+    That one is between the others (`~|~`), unless these enclose all fields; or they are between it
+    (`|~|`), unless they say that a cell is empty (`,-,`). What is on one side of it alone may be a part of
+    each cell, such as a currency.
+    """
+    parts = signs.split(best.dialect.delimiter)
+    between, before, after = set(parts[1:-1]) - {""}, parts[0], parts[-1]
+    if between or len(parts) == 1:
+        return bool(between) and between.isdisjoint(MISSING)
+    lines = [record.texts for record in best.records if record.cells]
+    return bool(before and after) and not all(
+        texts[0].startswith(after) and texts[-1].endswith(before) for texts in lines
+    )
 
 
 def look_at(head: str, dialect: Dialect, names: NamesAre, *, is_whole: bool) -> Guess:

@@ -38,6 +38,7 @@ _comma = re.compile(rb",[ \t\r\n]*+").match
 _space_and_comma = re.compile(rb"[ \t\r\n,\x1e]*+").match
 """What may be between values one after the other, with the record separators of RFC 7464."""
 _decode_array = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_decode_singles = msgspec.json.Decoder(list[tuple[msgspec.Raw]]).decode
 
 COUNTED_NESTING = 3
 """Depth of brackets in an object that the count sees; the size of its pattern doubles with each."""
@@ -420,12 +421,13 @@ def _decode(data: bytes, begin: int, spans: Spans) -> None:
 
 
 def _are_elements(data: bytes, starts: list[int], ends: list[int]) -> bool:
-    """Say whether all parts are JSON values."""
+    """Say whether each part is one JSON value."""
     parts = [data[start:end] for start, end in zip(starts, ends, strict=True)]
-    try:
-        return len(_decode_array(b"[" + b",".join(parts) + b"]")) == len(parts)
+    try:  # in an array each, so that no two parts make a value together
+        _decode_singles(b"[[" + b"],[".join(parts) + b"]]")
     except (msgspec.DecodeError, RecursionError):
         return False
+    return True
 
 
 def _matches(data: bytes, pattern: str) -> bool:
