@@ -34,7 +34,9 @@ MOST_PIECES = 24
 _FAST_SHAPES = 4
 """Those that are learned first are in more and faster pieces."""
 LEAST_LINES = 2000
-"""Fewer lines cost less to decode one by one than patterns cost to be made."""
+"""Fewer lines, in all, cost less to decode one by one than patterns cost to be made."""
+LEAST_AT_ONCE = 500
+"""Fewer lines of one chunk cost less to decode one by one than a call for each value of a pattern."""
 LEAST_TAKEN = 2
 """A pattern must match one in this many of the lines that have its order of keys."""
 _PIECE = 20_000
@@ -116,18 +118,19 @@ class Shapes:
         self._lock = threading.Lock()
         self._known: tuple[LinePattern, ...] = ()
         self._tried: set[Keys] = set()
-        self._seen = self._taken = 0
+        self._asked = self._seen = self._taken = 0
         self._enough = 1 / _RARE
         self._pause = 0
 
     def suit(self, lines: int) -> bool:
         """Return whether a chunk with this many lines should be decoded by shapes.
 
-        Where keys come in any order, or values nest deeply, most lines have no shape that is known:
+        Chunks are small where records are wide: then the first ones are decoded without. Where keys come in any order, or values nest deeply, most lines have no shape that is known:
         then shapes are given up.
         """
+        self._asked += lines  # by several threads: roughly is enough
         pays = self._seen < _TRIAL or self._taken * _LEAST_SHARE >= self._seen
-        return pays and lines >= LEAST_LINES
+        return pays and self._asked >= LEAST_LINES and lines >= min(LEAST_AT_ONCE, LEAST_LINES)
 
     def try_rest(self) -> bool:
         """Say whether the typed decoder should try the lines of a chunk that no shape takes.

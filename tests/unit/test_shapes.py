@@ -425,6 +425,14 @@ def test_lines_are_not_cut_until_one_is_asked_for(tmp_path: Path) -> None:
         assert "lines" not in vars(batch.raw_records)
 
 
+def test_small_chunks_are_decoded_by_shapes_once_patterns_pay() -> None:
+    """Chunks of wide records are small; a source that is small has no patterns made."""
+    shape = shapes.Shapes(RecordSchema({"properties": {"a": {"type": "integer"}}}))
+    lines = shapes.LEAST_LINES // 2
+    assert [shape.suit(lines) for _ in range(3)] == [False, True, True]
+    assert not shape.suit(shapes.LEAST_AT_ONCE - 1)
+
+
 def test_shapes_are_given_up_where_they_do_not_pay() -> None:
     """Keys in ever other orders; few patterns are made, and soon no line is tried."""
     names = [f"k{at}" for at in range(40)]
