@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
     from batchimport.model import Kind
 
+WRITTEN = frozenset({"integer", "number", "boolean"})
+"""Kinds of columns whose cells become another value than their text."""
+
 _LIKE_NUMBER = re.compile(r"[-+.0-9][-+.0-9eE]*")
 """What all of the next three have in common: most texts are none."""
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,17})")
