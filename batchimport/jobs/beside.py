@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from batchimport.policy.preparing import note
 from batchimport.rules import pairs_of
 from batchimport.schema.forms import WRITTEN, without_marks
 from batchimport.schema.infer import TEXT, kind_in_words
@@ -60,8 +61,12 @@ def _as_written(
             is_new and name in job.key and "number" in rule.get("type", ())
         ):
             rules[name] = dict(TEXT)
-        elif rule == TEXT and not _is_asked(name, rule, job.options):
-            rules[name] = numbers.get(name, rule)
+        elif rule == TEXT and name in numbers and not _is_asked(name, rule, job.options):
+            kind = kind_in_words(numbers[name])
+            note(f"column {name}: {kind}, as in the table; texts, also 007, are rejected")
+            rules[name] = numbers[name] | {
+                "x-inferred": numbers[name]["x-inferred"] | {"table": True}
+            }
         else:
             rules[name] = rule
     return document | {"properties": rules}
