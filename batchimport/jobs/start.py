@@ -16,6 +16,7 @@ from batchimport.errors import (
     UsageError,
     did_you_mean,
 )
+from batchimport.jobs.beside import beside_table
 from batchimport.jobs.identify import (
     identify,
     new_job_id,
@@ -30,9 +31,7 @@ from batchimport.pipeline.chunk import Work, judge
 from batchimport.pipeline.transform import Identity
 from batchimport.policy.preparing import announce, note
 from batchimport.policy.sizing import BASE_BYTES
-from batchimport.rules import pairs_of
 from batchimport.schema import Column, Inference, RecordSchema
-from batchimport.schema.forms import without_marks
 from batchimport.schema.infer import notes_about
 from batchimport.schema.moments import date_formats
 from batchimport.schema.pydantic import load_model
@@ -414,10 +413,8 @@ def _document(job: Job, source: ShapedSource, sink: Sink) -> tuple[dict[str, Any
     records = None if job.new_columns == "add" else job.infer_records
     inferred = infer(source, records, job.options)
     document = inferred.document
-    if source.format in ("csv", "tsv") and _keeps_text(job):
-        document = _as_written(document, job, sink)
-    if _keeps_text(job) and job.if_exists != "replace" and not sink.made_here(job.table):
-        document = without_marks(document, sink.columns_of(job.table))
+    if _keeps_text(job):
+        document = beside_table(document, job, sink, is_text=source.format in ("csv", "tsv"))
     return document, inferred
 
 
@@ -443,48 +440,6 @@ def _suggest_table(job: Job, sink: Sink) -> None:
     near = did_you_mean(job.table, [name for name in names if name.translate(_NO_DIGITS) != own])
     if near is not None:
         note(f"table {job.table} is new; did you mean --table {near}?")
-
-
-def _as_written(document: dict[str, Any], job: Job, sink: Sink) -> dict[str, Any]:
-    """Return an inferred schema of cells in which those that stay as they are written are strings.
-
-    They go to a column of text, or are the key of a table that is made: 1.1 and 1.10 are two keys.
-    """
-    texts = sink.text_columns(job.table) if job.if_exists != "replace" else frozenset()
-    is_made = job.if_exists == "replace" or not sink.columns_of(job.table)
-    dates = _written_dates(job, sink)
-    rules = {
-        name: {"type": ["string", "null"]}
-        if (
-            (name.lower() in texts and not _is_asked(name, rule, job.options))
-            and not ("x-date-format" in rule and name in dates)
-        )
-        or (is_made and name in job.key and "number" in rule.get("type", ()))
-        else rule
-        for name, rule in document.get("properties", {}).items()
-    }
-    return document | {"properties": rules}
-
-
-def _written_dates(job: Job, sink: Sink) -> frozenset[str]:
-    """Return the columns of a table that was made here whose text is dates, as earlier imports read them."""
-    if job.if_exists == "replace" or not sink.made_here(job.table):
-        return frozenset()
-    earlier = (
-        record.columns for record in sink.jobs() if record.configuration.get("table") == job.table
-    )
-    return frozenset(
-        column.name
-        for columns in earlier
-        for column in columns
-        if column.kind in ("date", "date-time")
-    )
-
-
-def _is_asked(name: str, rule: dict[str, Any], options: SourceOptions) -> bool:
-    """Say whether the user named the type of a column, or how its dates are written."""
-    has_type = name in pairs_of("--type", options.types)
-    return has_type or not set(rule.get("x-date-format", ())).isdisjoint(options.date_formats)
 
 
 def _refuse_other_header(

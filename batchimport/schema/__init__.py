@@ -100,7 +100,7 @@ class RecordSchema:
             name: frozenset(texts) for name, texts in _texts(document, "x-missing").items()
         }
         self.date_formats = _texts(document, "x-date-format")
-        self.forms = _forms(document, self.columns)
+        self.forms = _forms(document, self.columns) if inferred else {}
         words: Any = document
         ignored = words.get("x-ignored") if isinstance(words, dict) else None
         self.ignored = tuple(map(str, ignored)) if isinstance(ignored, list) else ()

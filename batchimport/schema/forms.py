@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
     from batchimport.model import Kind
 
+WRITTEN = frozenset({"integer", "number", "boolean"})
+"""Kinds of columns whose cells become another value than their text."""
+
 _LIKE_NUMBER = re.compile(r"[-+.0-9][-+.0-9eE]*")
 """What all of the next three have in common: most texts are none."""
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,17})")
@@ -68,13 +71,15 @@ def spelling_of(cells: Collection[str]) -> frozenset[str] | None:
     return next((words for words in SPELLINGS if words.issuperset(cells)), None)
 
 
-def mark_of(records: int, words: Sequence[str] = ()) -> dict[str, Any]:
+def mark_of(records: int, words: Sequence[str] = (), *, in_table: bool = False) -> dict[str, Any]:
     """Return what a schema says of a column whose type was inferred from that many records.
 
     Args:
         words: How true and false are spelled in it.
+        in_table: By an earlier import, which made the table.
     """
-    return {"records": records} | ({"words": list(words)} if words else {})
+    more = {"words": list(words)} if words else {}
+    return {"records": records, **more, **({"table": True} if in_table else {})}
 
 
 def without_marks(document: dict[str, Any], given: Collection[str] | None = None) -> dict[str, Any]:
@@ -99,30 +104,35 @@ class CellForm:
     Attributes:
         records: Number of records that were looked at.
         words: How true and false are spelled in a column of these.
+        in_table: The records were those of an earlier import, which made the table.
     """
 
     kind: Kind
     records: int
     words: tuple[str, ...] = ()
+    in_table: bool = False
 
     @property
     def mark(self) -> dict[str, Any]:
         """The form as a schema has it."""
-        return mark_of(self.records, self.words)
+        return mark_of(self.records, self.words, in_table=self.in_table)
 
     def hint(self, name: str) -> str:
         """Return what to say of a value that does not fit the column."""
+        why = f"as was inferred from {self.records:,} records"
+        if self.in_table:
+            way = quote(f"{name}={self.kind}")
+            return f"{why} by the import that made the table; --type {way} reads it as that"
         way = quote(f"{name}={'json' if self.kind == 'json' else 'string'}")
-        return (
-            f"as was inferred from {self.records:,} records; see --infer-rows all, or --type {way}"
-        )
+        return f"{why}; see --infer-rows all, or --type {way}"
 
     @staticmethod
     def of(kind: Kind, mark: Any) -> CellForm | None:
         """Return the form that a schema says; None if it says none."""
         if not isinstance(mark, dict) or not isinstance(mark.get("records"), int):
             return None
-        return CellForm(kind, mark["records"], tuple(map(str, mark.get("words", ()))))
+        words = tuple(map(str, mark.get("words", ())))
+        return CellForm(kind, mark["records"], words, in_table=mark.get("table") is True)
 
     def takes(self, text: str) -> bool:
         """Say whether a cell would not have made the column text, or is stored as it is written.

@@ -87,6 +87,11 @@ def test_a_cell_that_would_have_made_a_column_text_is_a_reject(workdir: Workdir)
     assert again["failed"] == 3, "what a table that was made here holds was inferred"
     stored = query(workdir.path / "a.db", "SELECT DISTINCT d, t FROM a")
     assert stored == [("2023-12-25", "2023-12-31T10:00:00")], "later files as the first one"
+    workdir.write("b.csv", f"n,d,t\n0042,{day}\n43,{day}\n")
+    later = workdir.run("b.csv", "--to", "sqlite:///a.db", "--table", "a")
+    [reject] = workdir.rejects(later)
+    assert later["successful"] == 1, "nor in a later file"
+    assert "by the import that made the table; --type n=integer" in reject["errors"][0]["message"]
     query(workdir.path / "own.db", "CREATE TABLE a (n INTEGER, d TEXT, t TEXT)")
     given = workdir.run("a.csv", "--infer-rows", 20, "--to", "sqlite:///own.db")
     assert given["failed"] == 0

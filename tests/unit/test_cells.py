@@ -371,6 +371,15 @@ def test_integers_are_read_as_such_where_none_has_zeros_in_front() -> None:
         cells = form.read_whole(data, len(lines), {"c0": pl.Int64()})
         assert cells is not None
         assert form.are_shortest(cells, data) is (lines == clean)
+    for numbers in (
+        range(70_000),
+        range(70_000, -1, -7),
+    ):  # of nothing but integers, in several pieces
+        data = "".join(f"{number}\n" for number in numbers).encode()
+        alone = RegularForm(Dialect(","), 1)
+        cells = alone.read_whole(data, len(numbers), {"c0": pl.Int64()})
+        assert cells is not None
+        assert alone.are_shortest(cells, data)
 
 
 def test_a_number_of_many_digits_is_not_read_as_a_whole(place: Path) -> None:

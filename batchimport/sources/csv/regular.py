@@ -108,8 +108,9 @@ class RegularForm:
             cells: Those of the data, without nulls in columns that are not text.
         """
         numbers = [column for column in cells if column.dtype == pl.Int64]
-        texts = cells.select(pl.sum_horizontal(pl.lit(0), pl.col(pl.String).str.len_bytes().sum()))
-        known = int(texts.item()) + sum(map(_least_bytes, numbers)) + len(cells) * self._width
+        texts = cells.select(pl.col(pl.String).str.len_bytes().sum())
+        in_texts = sum(texts.row(0)) if texts.width else 0
+        known = in_texts + sum(map(_least_bytes, numbers)) + len(cells) * self._width
         size = len(data) + (not data.endswith(b"\n"))
         return known == size or (data.endswith(b"\r\n") and known + data.count(b"\r") == size)
 

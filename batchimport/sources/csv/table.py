@@ -22,6 +22,7 @@ import polars as pl
 from batchimport.model import EXTRA_COLUMN, INDEX, FieldError
 from batchimport.schema import type_name
 from batchimport.schema.booleans import FALSE, TRUE
+from batchimport.schema.forms import WRITTEN
 from batchimport.schema.numbers import integer_of, number_of, numbers_of
 from batchimport.sources.base import UnreadableRecordError, unreadable
 from batchimport.sources.csv.grammar import (
@@ -356,8 +357,6 @@ def _as_stored(column: Column, text: str, types: Types, numbers: NumberForm) -> 
 
 # -- cells ---------------------------------------------------------------------------------------
 
-WRITTEN = frozenset({"integer", "number", "boolean"})
-"""Kinds of columns whose cells become another value than their text."""
 _NUMBER = r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?"
 _number = re.compile(_NUMBER).fullmatch
 _json_number = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?").fullmatch
