@@ -28,7 +28,8 @@ CASES: list[tuple[str, str, list[tuple[Any, Any]]]] = [
         "string",
         "INTEGER",
         [("1", 1), (" 2 ", 2), ("+3", 3), ("4.0", 4), ("5.", 5), ("abc", BAD), ("1.5", BAD)]
-        + [("", BAD), ("1e3", BAD), ("9" * 30, BAD), ("0x1", BAD), ("-7", -7), ("-0.00", 0)],
+        + [("", BAD), ("9" * 30, BAD), ("0x1", BAD), ("-7", -7), ("-0.00", 0)]
+        + [("1e3", 1000), (" -1.5E1", -15), ("1e-1", BAD), ("1e17", BAD), ("1e400", BAD)],
     ),
     ("number", "INTEGER", [(1.0, 1), (1.5, BAD), (-2.0, -2), (1e300, BAD)]),
     ("number", "BIGINT", [(2.0**53, 2**53), (2.0**63, BAD), (-(2.0**63), -(2**63))]),
@@ -47,6 +48,13 @@ CASES: list[tuple[str, str, list[tuple[Any, Any]]]] = [
         + [("01/02/2024", BAD), ("31.12.2023", BAD), ("1-2-24", BAD)],
     ),
     ("integer", "DATE", [(20240131, "2024-01-31")]),
+    (
+        "json",
+        "INTEGER",
+        [("12", 12), ('"12"', 12), ('" 7 "', 7), ("2.0", 2), ('"\\u0031"', 1)]
+        + [(bad, BAD) for bad in ('"abc"', '"\\u00e9"', '""', "true", "1.5", "[1]", '{"a":1}')],
+    ),
+    ("json", "BOOLEAN", [("true", True), ('"no"', False), ("1", True), ("2", BAD), ("[]", BAD)]),
 ]
 
 
@@ -59,7 +67,7 @@ def test_cells_are_read_by_the_type_of_their_column(
 ) -> None:
     """A cell that cannot be read rejects its record alone, and names the column."""
     database.run(f"CREATE TABLE users (id INTEGER, v {declared})")
-    columns = (Column("id", "integer"), Column("v", kind))
+    columns = (Column("id", "integer"), Column("v", kind, inferred=True))
     sink, claim = database.claimed(columns=columns)
     given = [{"id": at, "v": cell} for at, (cell, _) in enumerate(cells)]
     for first in range(0, len(given), size):
@@ -161,6 +169,18 @@ def test_keys_that_differ_as_text_are_two(database: Store, workdir: Workdir) -> 
     workdir.run("users.csv", "--to", database.address, "--key", "sec")
     database.open()
     assert database.rows("sec, title") == [("1.1", "a"), ("1.10", "b"), ("1.2", "c")]
+
+
+def test_json_of_several_types_is_read_by_the_column(database: Store, workdir: Workdir) -> None:
+    """Neither a string nor an object among numbers refuses the job."""
+    database.run("CREATE TABLE users (id INTEGER, n INTEGER)")
+    database.close()
+    lines = ['{"id":1,"n":5}', '{"id":2,"n":"6"}', '{"id":3,"n":"abc"}', '{"id":4,"n":[7]}']
+    (workdir.path / "users.jsonl").write_text("\n".join(lines))
+    summary = workdir.run("users.jsonl", "--to", database.address)
+    assert [reject["line"] for reject in workdir.rejects(summary)] == [3, 4]
+    database.open()
+    assert database.rows("id, n") == [(1, 5), (2, 6)]
 
 
 def test_one_bad_cell_rejects_one_record(database: Store, workdir: Workdir) -> None:

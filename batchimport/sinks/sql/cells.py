@@ -14,6 +14,7 @@ import polars as pl
 from batchimport.model import FieldError
 from batchimport.schema.booleans import read_words
 from batchimport.schema.moments import epoch
+from batchimport.schema.numbers import EXACT_IN_FLOAT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from batchimport.sinks.sql.target import Family, Refused, TableColumn
 
 _INTEGER = r"^[+-]?[0-9]+(?:\.0*)?$"
+_POWER = r"^[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][+-]?[0-9]+$"
 _NUMBER = r"^[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?$"
 _NUMBERS = r"^\s*[0-9]{1,2}[./-][0-9]{1,2}[./-][0-9]{2,4}"
 _HINT = "; say how it is written: --date-format"
@@ -62,7 +64,17 @@ def read(
 def _integer(text: pl.Expr) -> pl.Expr:
     text = text.str.strip_chars()
     digits = text.str.replace(r"\.0*$", "").str.strip_prefix("+")
-    return pl.when(text.str.contains(_INTEGER)).then(digits).cast(pl.Int64, strict=False)
+    plain = pl.when(text.str.contains(_INTEGER)).then(digits).cast(pl.Int64, strict=False)
+    power = pl.when(text.str.contains(_POWER)).then(text).cast(pl.Float64, strict=False)
+    is_exact = power.abs() < EXACT_IN_FLOAT
+    return pl.coalesce(plain, _whole(pl.when(is_exact).then(power)))
+
+
+def _scalar(raw: pl.Expr) -> pl.Expr:
+    """Return JSON values as text: strings without quotes, numbers and booleans; null for the others."""
+    is_string = raw.str.starts_with('"')
+    string = pl.when(is_string).then(raw).str.json_decode(pl.String)
+    return pl.when(is_string).then(string).when(~raw.str.contains(r"^[\[{]")).then(raw)
 
 
 def _whole(number: pl.Expr) -> pl.Expr:
@@ -128,3 +140,13 @@ _READERS: dict[tuple[Kind, Family], tuple[Kind, Callable[[pl.Expr], pl.Expr]]] =
 }
 """By the kind of a frame's column and what the table's column holds: the kind it then has, and how.
 What is not here fits, or is the database's to read."""
+
+
+def _of_json(family: Family) -> tuple[Kind, Callable[[pl.Expr], pl.Expr]]:
+    kind, read_text = _READERS["string", family]
+    return kind, lambda raw: read_text(_scalar(raw))
+
+
+READ_FROM_JSON: frozenset[Family] = frozenset({"integer", "number", "boolean"})
+"""What a column holds that takes JSON values of several types: each that can be read so."""
+_READERS |= {("json", family): _of_json(family) for family in READ_FROM_JSON}

@@ -16,6 +16,7 @@ from batchimport.errors import (
 )
 from batchimport.model import EXTRA_COLUMN
 from batchimport.schema import Column
+from batchimport.sinks.sql.cells import READ_FROM_JSON
 from batchimport.sinks.sql.target import Target
 
 if TYPE_CHECKING:
@@ -345,6 +346,8 @@ def _refuse_missing(table: str, missing: Sequence[str], known: Sequence[str]) ->
 def _check_fit(table: str, column: Column, own: TableColumn) -> None:
     if own.is_generated:
         reason = "is generated and takes no values"
+    elif column.kind == "json" and column.inferred and own.family in READ_FROM_JSON:
+        return  # values of several types: each that cannot be read so is a reject
     elif not own.takes(column.kind):
         reason = f"of type {own.type_name} cannot take {column.kind} values"
     else:
