@@ -63,7 +63,7 @@ def _as_written(
             rules[name] = dict(TEXT)
         elif rule == TEXT and name in numbers and not _is_asked(name, rule, job.options):
             kind = kind_in_words(numbers[name])
-            note(f"column {name}: {kind}, as in the table; texts, also 007, are rejected")
+            note(f"column {name}: {kind}, as in the table; strings, also 007, are rejected")
             rules[name] = numbers[name] | {
                 "x-inferred": numbers[name]["x-inferred"] | {"table": True}
             }

@@ -57,15 +57,15 @@ FEW, SHARE_OF_FEW = 3, 0.05
 WIDEST_NAME = 30
 _FORMATTED = ("date", "date-time", "uuid")
 _WORDS = {
-    "integer": "integers",
-    "long": "integers beyond 53 bits",
-    "huge": "numbers beyond 64 bits",
-    "number": "decimals",
-    "power": "numbers such as +5, 1e5 or 5.",
+    "integer": "integer",
+    "long": "integer beyond 53 bits",
+    "huge": "number beyond 64 bits",
+    "number": "decimal",
+    "power": "number such as +5, 1e5 or 5.",
     "boolean": "true or false",
-    "string": "texts",
-    "object": "objects",
-    "array": "arrays",
+    "string": "string",
+    "object": "object",
+    "array": "array",
 }
 
 
@@ -435,14 +435,12 @@ class _Evidence:
     def why(self, records: int, kind: str) -> str:
         """Return what was seen, the most frequent first, with an example of the rarest."""
         words = (
-            _WORDS | {"string": {"uuid": "UUIDs"}.get(kind, f"{kind}s")}
-            if kind in _FORMATTED
-            else _WORDS
+            _WORDS | {"string": {"uuid": "UUID"}.get(kind, kind)} if kind in _FORMATTED else _WORDS
         )
         seen = self.types.most_common()
         if not seen:
             return f"{records:,} null"
-        parts = [f"{count:,} {words[each]}" for each, count in seen]
+        parts = [_counted(count, words[each]) for each, count in seen]
         if len(seen) > 1:
             parts[-1] += f", such as {str(self.examples[seen[-1][0]])[:40]!r}"
         nulls = records - self.types.total()
@@ -478,6 +476,12 @@ class _Evidence:
         )
         is_safe = numbers >= LEAST_NUMBERS and numbers >= self.missing.total()
         return sorted(self.missing) if are_numbers and is_safe else []
+
+
+def _counted(count: int, words: str) -> str:
+    """Return a number of values; of several words, the first one says what they are."""
+    noun, *others = words.split(" ")
+    return " ".join([f"{count:,}", noun if count == 1 or noun == "true" else f"{noun}s", *others])
 
 
 def notes_about(document: dict[str, Any], given: Collection[str] = ()) -> tuple[str, ...]:

@@ -304,7 +304,7 @@ def test_the_report_says_why_a_column_has_its_type(write: Any) -> None:
     source.close()
     assert report == (
         "id  integer    3 integers",
-        "n   string     1 decimals, 1 texts, such as 'abc', 1 null",
+        "n   string     1 decimal, 1 string, such as 'abc', 1 null",
         "d   date       3 dates",
     )
 
