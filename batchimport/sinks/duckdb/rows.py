@@ -157,27 +157,28 @@ def make_whole(target: Target, frame: pl.DataFrame, view: str) -> str:
         view: The frame as SQL sees it; values that do not fit their columns become null.
     """
     absent, own = target.absent_in(frame), target.table_names
-    keys = [f"c{own.index(name)}" for name in target.key]
+    keys = [f"given.c{own.index(name)}" for name in target.key]
     casts = ", ".join(
         f"TRY({value.cast}) AS c{place}" for place, value in enumerate(readings(target).values())
     )
+    # A column of the user's may be called `c0`, too: hence `given`.
     values = ", ".join(
-        f"CASE WHEN NOT m{place} THEN c{place} WHEN {_any_null(keys)} THEN NULL "
-        f"ELSE coalesce(last_value(CASE WHEN NOT m{place} THEN {{'value': c{place}}} END IGNORE NULLS) "
-        f"OVER same, {{'value': o.{quote(name)}}}).value END AS c{place}"
+        f"CASE WHEN NOT given.m{place} THEN given.c{place} WHEN {_any_null(keys)} THEN NULL "
+        f"ELSE coalesce(last_value(CASE WHEN NOT given.m{place} THEN {{'value': given.c{place}}} END "
+        f"IGNORE NULLS) OVER same, {{'value': o.{quote(name)}}}).value END AS c{place}"
         if name in absent
-        else f"c{place}"
+        else f"given.c{place}"
         for place, name in enumerate(own)
     )
     joined = " AND ".join(
         f"o.{quote(name)} = {key}" for name, key in zip(target.key, keys, strict=True)
     )
-    marks = "".join(f", m{own.index(name)}" for name in absent)
+    marks, record = "".join(f", m{own.index(name)}" for name in absent), quote(RECORD)
     return (
         f"CREATE OR REPLACE TEMP TABLE {WHOLE.partition('.')[2]} AS "
-        f"WITH given AS (SELECT {quote(RECORD)}, {casts}{marks} FROM {view}) "
-        f"SELECT {quote(RECORD)}, {values} FROM given LEFT JOIN {target.name} AS o ON {joined} "
-        f"WINDOW same AS (PARTITION BY {', '.join(keys)} ORDER BY {quote(RECORD)} "
+        f"WITH given AS (SELECT {record}, {casts}{marks} FROM {view}) "
+        f"SELECT given.{record}, {values} FROM given LEFT JOIN {target.name} AS o ON {joined} "
+        f"WINDOW same AS (PARTITION BY {', '.join(keys)} ORDER BY given.{record} "
         "ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)"
     )
 
