@@ -462,7 +462,8 @@ class _Evidence:
         """Say whether all values are numbers, except for this one."""
         others = self.types.total() - 1
         numbers = self.types["integer"] + self.types["number"]
-        return self.examples.get("string") == value and numbers == others >= LEAST_NUMBERS
+        is_text = value is not None and self.examples.get("string") == value
+        return is_text and numbers == others >= LEAST_NUMBERS
 
     def mark(self, records: int) -> dict[str, Any]:
         """Return how a schema says that the type was inferred from that many records."""
