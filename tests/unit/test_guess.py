@@ -386,7 +386,7 @@ def test_rows_that_are_stored_but_may_not_be_meant_are_said(
     assert not inferred_notes(place)
     place.write_text("id,name,v\n", encoding="utf-8")
     assert not inferred_notes(place)
-    place.write_text("id,v\n1,-\n2,7\n3,8\n4,9\n5,true\n", encoding="utf-8")
+    place.write_text("id,v\n1,\n2,7\n3,8\n4,9\n5,true\n", encoding="utf-8")
     assert "as units are" not in inferred_notes(place)
 
 
