@@ -60,7 +60,7 @@ def test_failed_at_system_calls(kind: str, victim: Victim, whole: Ending) -> Non
             failures += ended.code == 1
             if ended.code != 1:
                 break
-    assert failures >= 3 or kind not in FAILING
+    assert failures >= 2 or kind not in FAILING, "how many more depends on how far each one came"
     assert victim.end() == whole
 
 
