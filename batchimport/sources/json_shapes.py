@@ -125,8 +125,9 @@ class Shapes:
     def suit(self, lines: int) -> bool:
         """Return whether a chunk with this many lines should be decoded by shapes.
 
-        Chunks are small where records are wide: then the first ones are decoded without. Where keys come in any order, or values nest deeply, most lines have no shape that is known:
-        then shapes are given up.
+        Chunks are small where records are wide: then the first ones are decoded without. Where keys
+        come in any order, or values nest deeply, most lines have no shape that is known: then shapes
+        are given up.
         """
         self._asked += lines  # by several threads: roughly is enough
         pays = self._seen < _TRIAL or self._taken * _LEAST_SHARE >= self._seen
