@@ -28,7 +28,7 @@ _LIKE_NUMBER = re.compile(r"[-+.0-9][-+.0-9eE]*")
 """What all of the next three have in common: most texts are none."""
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,17})")
 _DECIMAL = re.compile(r"[+-]?(0|[1-9][0-9]*)?\.[0-9]+([eE][+-]?[0-9]+)?")
-_POWER = re.compile(r"[+-]?(0|[1-9][0-9]*)(\.?[eE][+-]?[0-9]+|\.)|\+[1-9][0-9]{0,17}")
+_POWER = re.compile(r"[+-]?(0|[1-9][0-9]*)(\.?[eE][+-]?[0-9]+|\.)|\+(0|[1-9][0-9]{0,17})")
 """A number only in a column with decimals: by itself, `1e5` could be a name, `+49` a prefix, `1.` an item."""
 _AS_STORED = re.compile(r"-?(0|[1-9][0-9]*)")
 """An integer that is written as it is stored, however long it is."""

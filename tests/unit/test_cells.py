@@ -321,6 +321,7 @@ later = st.sampled_from(
 @example(
     rows=[("0042", "1", "true"), ("1", "007.5", ""), ("1", "1", "TRUE")], quoted=False, end="\n"
 )
+@example(rows=[("1", "+0", "true"), ("+0", "1", "true")], quoted=False, end="\n")
 @example(rows=[("+5", "1", "true"), ("1", "1e-400", "true")], quoted=False, end="\r\n")
 @example(
     rows=[("1", "1", "true"), ("-01", "1", "true"), ("1", "+00", "true")], quoted=True, end="\n"
