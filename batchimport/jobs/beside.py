@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchimport.policy.preparing import note
 from batchimport.rules import pairs_of
-from batchimport.schema.forms import WRITTEN, without_marks
+from batchimport.schema.forms import WRITTEN, as_of_table, without_marks
 from batchimport.schema.infer import TEXT, kind_in_words
 
 if TYPE_CHECKING:
@@ -64,9 +64,7 @@ def _as_written(
         elif rule == TEXT and name in numbers and not _is_asked(name, rule, job.options):
             kind = kind_in_words(numbers[name])
             note(f"column {name}: {kind}, as in the table; strings, also 007, are rejected")
-            rules[name] = numbers[name] | {
-                "x-inferred": numbers[name]["x-inferred"] | {"table": True}
-            }
+            rules[name] = as_of_table(numbers[name])
         else:
             rules[name] = rule
     return document | {"properties": rules}

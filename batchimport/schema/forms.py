@@ -82,6 +82,11 @@ def mark_of(records: int, words: Sequence[str] = (), *, in_table: bool = False) 
     return {"records": records, **more, **({"table": True} if in_table else {})}
 
 
+def as_of_table(rule: dict[str, Any]) -> dict[str, Any]:
+    """Return the rule of a column as one that was inferred by an earlier import, which made the table."""
+    return rule | {"x-inferred": rule["x-inferred"] | {"table": True}}
+
+
 def without_marks(document: dict[str, Any], given: Collection[str] | None = None) -> dict[str, Any]:
     """Return a schema that does not say that the types of some columns were inferred.
 
