@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from batchimport.sinks.base import Sink
 from batchimport.sinks.mysql.sink import MysqlSink
 from batchimport.sinks.postgres import sink as postgres_sink
 from batchimport.sinks.postgres.sink import PostgresSink
+from batchimport.sinks.sqlite.checkpoints import LEAST_BYTES
 from batchimport.testing.sinks import SINK_CHECKS, SinkPlace
 from tests.helpers.cli import environment
 from tests.helpers.postgres import PostgresServer, execute, fetch
@@ -622,6 +623,30 @@ def test_a_file_of_the_user_keeps_its_journal_mode(tmp_path: Path, mode: str) ->
     with closing(sqlite3.connect(path)) as own:
         assert own.execute("PRAGMA journal_mode").fetchall() == [(mode,)]
         assert own.execute("SELECT count(*) FROM users").fetchall() == [(2,)]
+
+
+def test_what_is_committed_to_sqlite_is_soon_in_the_file(tmp_path: Path) -> None:
+    """A thread of its own brings it there, long before SQLite would, which waits for 8 MB."""
+    store = Store("sqlite", f"sqlite:///{tmp_path / 'users.db'}")
+    sink: Any
+    sink, claim = store.claimed()
+    claim.store(a_request(chunk(0, 2), rows(0, 1)))
+    sink._checkpoints.wait()
+    assert _rows_without_the_log(tmp_path) is None, "two rows are not worth a checkpoint"
+    many = range(2, 2 + LEAST_BYTES // 100)
+    long = [row | {"name": "n" * 100} for row in rows(*many)]
+    claim.store(a_request(chunk(2, len(many)), long))
+    sink._checkpoints.wait()
+    assert _rows_without_the_log(tmp_path) == many.stop
+    store.close()
+
+
+def _rows_without_the_log(folder: Path) -> int | None:
+    """Return the number of rows in the database file alone; None if the table is not in it."""
+    (folder / "copy.db").write_bytes((folder / "users.db").read_bytes())
+    with closing(sqlite3.connect(folder / "copy.db")) as copy, suppress(sqlite3.OperationalError):
+        return int(copy.execute("SELECT count(*) FROM users").fetchone()[0])
+    return None
 
 
 # -- what only files have ----------------------------------------------------------------------

@@ -76,7 +76,11 @@ class _Table:
 
 
 class SqliteTransaction(ChunkTransaction):
-    """A chunk in the transaction of the one connection."""
+    """A chunk in the transaction of the one connection.
+
+    Attributes:
+        bytes_stored: Size of its rows.
+    """
 
     def __init__(
         self, database: Dialect, job: JobRecord, target: Target, connection: Connection
@@ -90,6 +94,7 @@ class SqliteTransaction(ChunkTransaction):
                 (target.table,),
             )
         )
+        self.bytes_stored = 0
         self._request: StoreRequest | None = None
 
     def begin(self, request: StoreRequest) -> bool:
@@ -117,6 +122,7 @@ class SqliteTransaction(ChunkTransaction):
         absent = target.absent_in(frame)
         names |= {mark: ABSENT + own for own, mark in absent.items()}
         frame = frame.select([*target.frame_names, *absent.values()]).rename(names)
+        self.bytes_stored = int(frame.estimated_size())
         orphans: Refused = {}
         while True:
             self.run("SAVEPOINT rows")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote as url_quote
 
@@ -29,6 +30,7 @@ from batchimport.sinks.sql.place import check_file, path_in
 from batchimport.sinks.sql.statements import column_list, quote
 from batchimport.sinks.sql.table import create_like, index_on
 from batchimport.sinks.sql.target import RECORD
+from batchimport.sinks.sqlite.checkpoints import Checkpoints
 from batchimport.sinks.sqlite.dialect import (
     CATALOGUE,
     FOREIGN_KEYS,
@@ -91,8 +93,10 @@ class SqliteSink(SqlSink):
         if self._dry_run:
             self.hints = replace(self.hints, delivery=DRY_RUN)
         self._is_closed = False
+        place = self._place(options)
+        self._checkpoints = Checkpoints(place)
         with _translated(self.path):
-            self._connection = Connection(self._place(options))
+            self._connection = Connection(place)
         try:
             self._set_up()
         except BatchImportError:
@@ -261,6 +265,7 @@ class SqliteSink(SqlSink):
             self.run(begin)
             try:
                 yield
+                self._checkpoints.wait()
                 self.run(commit)
             except BaseException:
                 for statement in undo:
@@ -276,8 +281,17 @@ class SqliteSink(SqlSink):
     ) -> Iterator[SqliteTransaction]:
         """Begin a transaction for one chunk; SQLite cannot limit the time of a statement."""
         del seconds
-        with self.transaction():
-            yield SqliteTransaction(self, job, target, self)
+        with self._lock:  # until the checkpoint is under way: another thread may close the database
+            with self.transaction():
+                chunk = SqliteTransaction(self, job, target, self)
+                yield chunk
+            if self._has_log:
+                self._checkpoints.after_commit(chunk.bytes_stored)
+
+    @cached_property
+    def _has_log(self) -> bool:
+        """Whether commits go into a log, from which checkpoints bring them into the file."""
+        return not self._dry_run and self.rows("PRAGMA journal_mode") == [("wal",)]
 
     def stands(self) -> bool:
         """Say whether the transaction is still open: an error of a statement may have ended it."""
@@ -342,6 +356,7 @@ class SqliteSink(SqlSink):
         try:
             if not self._is_closed:
                 self._is_closed = True
+                self._checkpoints.close()
                 with _translated(self.path):
                     self._connection.close()
         finally:

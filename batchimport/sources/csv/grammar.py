@@ -170,6 +170,7 @@ class FieldReader:
         self._escaped = re.compile(pairs[0]) if pairs else None
         self._dialect = dialect
         self._read_bare = _copied if dialect.is_copy else self._bare
+        self._is_literal = not (dialect.is_copy or dialect.skipinitialspace or escape)
 
     def read(self, record: str) -> list[Cell]:
         """Return the fields of a record, which comes without its line end.
@@ -178,7 +179,10 @@ class FieldReader:
             UnreadableRecordError: If its quotes are out of order.
         """
         if self._is_bare(record):
-            return list(map(self._read_bare, record.split(self._dialect.delimiter)))
+            fields = record.split(self._dialect.delimiter)
+            if self._is_literal:
+                return [(text, False) for text in fields]
+            return list(map(self._read_bare, fields))
         cells: list[Cell] = []
         at = 0
         while True:

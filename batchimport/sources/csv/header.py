@@ -280,7 +280,9 @@ def _is_like_data(names: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
         in_sequence = sum(_is_sequence([row[at] for at in values]) for row in rows)
         values = values if 2 * in_sequence > len(rows) else []
     others = [row for row in rows if not _resembles(row, names)]
-    again = [at for at in filled if any(row[at] == names[at] for row in others)]
+    again = [
+        at for at, cells in enumerate(zip(*others, strict=True)) if names[at] and names[at] in cells
+    ]
     like_data = {*values, *(again if len(again) > 1 or values else ())}
     return bool(like_data) and 2 * len(like_data) >= len(filled)
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from batchimport.model import Kind
 
 _MARKS = (",", ".", "'", " ", "_", "\u00a0", "\u202f", "\u2019")
-_WRITTEN = re.compile(rf"[+-]?[0-9]*(?:[{''.join(_MARKS)}][0-9]+)*")
+_WRITTEN = re.compile(rf"[+-]?[0-9]*(?:[{''.join(_MARKS)}][0-9]+)*(?<=[0-9])")
 
 
 @dataclass(frozen=True)
@@ -156,11 +156,10 @@ def _numbers(cells: Sequence[str], *, is_typed: bool) -> list[str]:
     """
     texts = []
     for text in map(str.strip, cells):
-        if text.lower() not in MISSING:
-            if _WRITTEN.fullmatch(text):
-                texts.append(text)
-            elif not is_typed:
-                return []
+        if _WRITTEN.fullmatch(text):
+            texts.append(text)
+        elif not is_typed and text.lower() not in MISSING:
+            return []
     return texts
 
 

@@ -56,7 +56,12 @@ _IN_WORDS = frozenset("-_./")
 
 _FREQUENT_IN_TEXT = (":", " ")
 _LINE_END = re.compile(r"\r\n?|\n")
-_MAYBE_SINGLE_QUOTE = re.compile(r"(?:^|\t|[^\w\s])[ ]?'|'(?:\t|[^\w\s]|$)", re.MULTILINE)
+_WRITTEN_LINE = re.compile(r"[^\r\n]+")
+_MAYBE_SINGLE_QUOTE = re.compile(
+    r"'(?:(?=\t|[^\w\s]|$)|(?<=^')|(?<=^ ')|(?<=\t')|(?<=\t ')|(?<=[^\w\s]')|(?<=[^\w\s] '))",
+    re.MULTILINE,
+)
+"""The quote itself comes first, so that only quotes are looked at."""
 
 
 _NO_HEADER = Header(Record((), 0, 0))
@@ -72,12 +77,11 @@ class Guess:
         share: How much of the text is in records of one width, 0 to 1.
         width: That width; 0 if there are no records.
         header_fits: The header has that width, too.
-        quoted: Share of the cells that are quoted, 0 to 1.
         is_even: All records below the header have that width.
         trails: All of them also end with a delimiter.
         header: Where the names are.
         rows: The records below the header.
-        regular: The records of that width; `cells`: what is in them, apart from empty cells.
+        regular: The records of that width.
         records: All records.
     """
 
@@ -85,14 +89,22 @@ class Guess:
     share: float = 0.0
     width: int = 0
     header_fits: bool = False
-    quoted: float = 0.0
     is_even: bool = False
     trails: bool = False
     header: Header = _NO_HEADER
     rows: Sequence[Record] = ()
     regular: Sequence[Record] = ()
-    cells: Sequence[Cell] = ()
     records: Sequence[Record] = ()
+
+    @cached_property
+    def cells(self) -> Sequence[Cell]:
+        """What is in the regular records, apart from empty cells."""
+        return [cell for record in self.regular for cell in record.cells if cell[0]]
+
+    @cached_property
+    def quoted(self) -> float:
+        """Share of the cells that are quoted, 0 to 1."""
+        return sum(quoted for _, quoted in self.cells) / max(1, len(self.cells))
 
     @cached_property
     def quotes_columns(self) -> bool:
@@ -177,7 +189,7 @@ def _otherwise_delimited(head: str, best: Guess, names: NamesAre, *, is_whole: b
 
     One that few use is taken only if nothing else fits, and if it makes one width of all lines.
     """
-    first = next(filter(str.strip, _LINE_END.split(head)), "")
+    first = next((line[0] for line in _WRITTEN_LINE.finditer(head) if line[0].strip()), "")
     for signs, _ in Counter(_SEVERAL_SIGNS.findall(first)).most_common(2):
         if best.fits and not _explains(best, signs):
             continue
@@ -260,7 +272,9 @@ def _records(head: str, dialect: Dialect, *, is_whole: bool) -> Iterator[Record]
             return
         at = match.end()
         text = match[0].rstrip("\r\n")
-        lines = len(_LINE_END.findall(match[0]))
+        lines = len(match[0]) - len(text)
+        if lines > 1 or "\n" in text or "\r" in text:
+            lines = len(_LINE_END.findall(match[0]))
         if not text:
             yield Record((), 0, lines)
             continue
@@ -281,7 +295,6 @@ def _judge(dialect: Dialect, records: list[Record], names: NamesAre) -> Guess:
         return Guess(dialect)
     width = max(sizes, key=lambda width: (sizes[width], width))
     regular = [record for record in records if len(record.cells) == width]
-    cells = [cell for record in regular for cell in record.cells if cell[0]]
     if names == "none":
         header = Header(regular[0], records=0)
     else:
@@ -293,7 +306,6 @@ def _judge(dialect: Dialect, records: list[Record], names: NamesAre) -> Guess:
         share=sizes[width] / total,
         width=width,
         header_fits=len(header.first.cells) == width,
-        quoted=sum(quoted for _, quoted in cells) / max(1, len(cells)),
         is_even=not unreadable and all(len(record.cells) == width for record in rows),
         trails=width > 1
         and len(rows) > 0
@@ -301,7 +313,6 @@ def _judge(dialect: Dialect, records: list[Record], names: NamesAre) -> Guess:
         header=header,
         rows=rows,
         regular=regular,
-        cells=cells,
         records=records,
     )
 
