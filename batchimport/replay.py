@@ -219,7 +219,7 @@ class _Replay:
         committed = sink.committed(record.job_id)
         if not choice.records:
             return _Ready(record, choice, source, committed)
-        missing = missing_rows(record, sink, sink.jobs())
+        missing = missing_rows(record, committed, sink, sink.jobs())
         refuse_missing(missing if missing and missing.are_all else None, job.table)
         refuse_stored_rejects(record, job, sink)
         in_force, schema, transform = prepare(

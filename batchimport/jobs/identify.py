@@ -30,6 +30,7 @@ from batchimport.jobs.stored import (
     refuse_missing,
     refuse_stored_content,
     same_table,
+    stored_in,
 )
 from batchimport.model import (
     Job,
@@ -211,9 +212,9 @@ class _Search:
         ):
             grown = _grown(self._request, self._source, self._sink)
             if grown is not None:
-                refuse_missing(
-                    missing_rows(grown, self._sink, self._jobs, is_growing=True), self._job.table
-                )
+                committed = self._sink.committed(grown.job_id)
+                missing = missing_rows(grown, committed, self._sink, self._jobs, is_growing=True)
+                refuse_missing(missing, self._job.table)
                 if not grown.columns:  # it had no records: no column was known, no row was stored
                     return Found(instead_of=(grown,), jobs=self._jobs)
                 return Found(grown, jobs=self._jobs)
@@ -294,11 +295,12 @@ class _Search:
 
     def _check_known(self, latest: JobRecord) -> None:
         """Refuse to go on with a job whose rows, source or configuration are not what they were."""
-        refuse_missing(missing_rows(latest, self._sink, self._jobs), self._job.table)
+        committed = self._sink.committed(latest.job_id)
+        refuse_missing(missing_rows(latest, committed, self._sink, self._jobs), self._job.table)
         if latest.state == "completed":
             return
         _check_unchanged(latest, self._job, self._source)
-        if not _stored_rows(latest, self._sink) and not latest.configuration.get(DUPLICATES):
+        if not stored_in(committed) and not latest.configuration.get(DUPLICATES):
             self._refuse_stored(latest)  # as if it began now
 
     def _refuse_stored(self, *apart_from: JobRecord) -> None:
@@ -489,19 +491,16 @@ def _check_restart(
     job = request.job
     if not sink.hints.rows_outlive_the_ledger or request.allow_duplicates:
         return
-    stored = 0 if STAGED in record.configuration else _stored_rows(record, sink)
+    committed = sink.committed(record.job_id)
+    stored = 0 if STAGED in record.configuration else stored_in(committed)
     if not stored or job.if_exists in ("truncate", "replace"):
         return
-    missing = missing_rows(record, sink, jobs)
+    missing = missing_rows(record, committed, sink, jobs)
     if missing is None or not missing.are_all:
         raise UsageError(
             f"{job.table} holds {counted(stored, 'row')} of this job: add --if-exists replace",
             hint="or --allow-duplicates, to store them once more",
         )
-
-
-def _stored_rows(record: JobRecord, sink: Sink) -> int:
-    return sum(row.successful for row in sink.committed(record.job_id))
 
 
 def verify_unchanged(source: Source, committed: Sequence[Committed]) -> None:

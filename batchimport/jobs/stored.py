@@ -32,7 +32,7 @@ from batchimport.sources.opening import open_source
 from batchimport.sources.paths import is_kept
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from batchimport.model import Job
     from batchimport.sinks.base import JobRecord, Sink
@@ -186,7 +186,7 @@ class _Comparison:
             is_whole &= file.record.is_over
             is_whole &= not file.record.configuration.get("limit")
             subject = self._name if is_whole else f"the beginning of {self._name}"
-            self._refuse(file, sum(row.successful for row in rows), subject)
+            self._refuse(file, stored_in(rows), subject)
 
     @property
     def _name(self) -> str:
@@ -215,7 +215,7 @@ class _Comparison:
                     f"`batchimport resume {record.job_id}`",
                 )
             stored = _chunks_of(file, self._sink, self._content.size)
-            rows = sum(row.successful for row in stored)
+            rows = stored_in(stored)
         if not rows:
             return  # nothing of it is in the table, and its process has ended
         hint = self._ways_out(record)
@@ -253,7 +253,7 @@ def refuse_stored_rejects(record: JobRecord, job: Job, sink: Sink) -> None:
         is_same = other.job_id != record.job_id and not own.isdisjoint(_contents_of(other))
         if not is_same or other.configuration.get(DUPLICATES):
             continue
-        stored = sum(row.successful for row in sink.committed(other.job_id))
+        stored = stored_in(sink.committed(other.job_id))
         if stored:
             raise AlreadyStoredError(
                 f"job {other.job_id} has imported the same content since: {counted(stored, 'row')}",
@@ -380,18 +380,28 @@ class Missing:
     are_all: bool
 
 
+def stored_in(committed: Iterable[Committed]) -> int:
+    """Return how many records the chunks of a ledger have stored."""
+    return sum(row.successful for row in committed)
+
+
 def missing_rows(
-    record: JobRecord, sink: Sink, records: Sequence[JobRecord], *, is_growing: bool = False
+    record: JobRecord,
+    committed: Sequence[Committed],
+    sink: Sink,
+    records: Sequence[JobRecord],
+    *,
+    is_growing: bool = False,
 ) -> Missing | None:
     """Return what is missing of the rows that a job stored; None if they are there, as far as known.
 
     Args:
+        committed: The job's ledger.
         records: All jobs of the destination.
         is_growing: New records are to be added: others may have taken rows away meanwhile.
     """
-    committed = sink.committed(record.job_id)
     imported = sum(row.chunk.records for row in committed)
-    stored = sum(row.successful for row in committed)
+    stored = stored_in(committed)
     if record.state == "completed" and imported < (record.total_items or 0):
         left = f"only {imported:,} of the {record.total_items:,} records of job {record.job_id}"
         return Missing(f"{left} are left: files are gone", are_all=not imported)

@@ -97,15 +97,18 @@ def test_a_second_signal_ends_at_once(big: Workdir) -> None:
     """With 130, and nothing is half stored."""
     points = "before-commit=stop,after-commit=stop"
     process = big.start("run", "u.jsonl", "--chunk-size", 10_000, BATCHIMPORT_FAILPOINTS=points)
-    for _ in range(2):
-        wait_for(lambda: has_stopped(process.pid))
-        process.send_signal(signal.SIGINT)
-        process.send_signal(signal.SIGCONT)
-        wait_for(lambda: not has_stopped(process.pid))
+    database = big.path / "u.db"
+    wait_for(lambda: has_stopped(process.pid))
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGCONT)
+    wait_for(lambda: query(database, "SELECT 1 FROM u") != [])  # so it is at the second point, soon
+    wait_for(lambda: has_stopped(process.pid))
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGCONT)
     process.communicate()
     assert process.returncode in (130, 5)  # 5 if it was done before the second one came
     assert big.run("u.jsonl")["status"] == "completed"
-    assert query(big.path / "u.db", "SELECT count(DISTINCT id) FROM u") == [(RECORDS,)]
+    assert query(database, "SELECT count(DISTINCT id) FROM u") == [(RECORDS,)]
 
 
 def test_the_display_fits_eighty_columns(big: Workdir) -> None:

@@ -13,12 +13,14 @@ import resource
 import signal
 import sys
 import threading
+import weakref
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -77,6 +79,8 @@ class Started:
         call = replace(call, variables={**SERVERS, **call.variables})
         self._process = _context.Process(target=_child, args=(call, breaks.made, given, out, err))
         self._process.start()
+        # A test that failed may have left it stopped; at the exit it would be waited for.
+        weakref.finalize(self, _kill, self._process)
         for pipe in (given, out, err):
             pipe.close()
         self.pid = int(self._process.pid or 0)
@@ -126,9 +130,10 @@ class Started:
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
 
-    def __del__(self) -> None:
-        if hasattr(self, "returncode"):  # a test that failed may have left it stopped
-            self.kill()
+
+def _kill(process: BaseProcess) -> None:
+    if process.exitcode is None:
+        process.kill()
 
 
 def _stream(pipe: Connection) -> TextIO:

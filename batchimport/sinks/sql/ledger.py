@@ -87,7 +87,7 @@ class SqlSink(Dialect, statements.KeepsRejects):
             f"FROM {self.tables.chunks} WHERE job_id = ? ORDER BY lo",
             (job_id,),
         )
-        return [statements.committed(row) for row in rows]
+        return statements.all_committed(rows)
 
     def first_chunks(self) -> dict[str, Committed]:
         """Return the chunk at position 0 of each job that has one, by the job's id."""

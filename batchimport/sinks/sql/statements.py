@@ -86,6 +86,7 @@ CHUNK_COLUMNS = (
     "job_id, lo, hi, first_record, records, first_line, next_line, successful, failed, filtered, "
     "digest, epoch, attempt, committed_at"
 )
+_CHUNK_NAMES = CHUNK_COLUMNS.split(", ")
 OUTCOME_COLUMNS = ("updated", "ignored", "skipped")
 ADDED_COLUMNS = {LEDGER_TABLES[0]: ("made_table",), LEDGER_TABLES[1]: OUTCOME_COLUMNS}
 """What a ledger that an earlier version created gets when a job is claimed: null for its rows.
@@ -272,11 +273,10 @@ def chunk_values(
 
 def chunks_frame(rows: Sequence[tuple[Any, ...]]) -> pl.DataFrame:
     """Return ledger rows of chunks as a frame with the columns of `CHUNK_COLUMNS`."""
-    names = CHUNK_COLUMNS.split(", ")
     return pl.DataFrame(
         [
             pl.Series(name, values)
-            for name, values in zip(names, zip(*rows, strict=True), strict=True)
+            for name, values in zip(_CHUNK_NAMES, zip(*rows, strict=True), strict=True)
         ]
     )
 
@@ -288,15 +288,30 @@ def committed(row: Sequence[Any]) -> Committed:
         FatalError: If it cannot be read.
     """
     with _reading(row, LEDGER_TABLES[1]):
-        if not all(isinstance(number, int) for number in (*row[1:10], *row[11:13])):
-            raise ValueError(row)
-        start = Position(row[1], row[3], row[5])
-        end = Position(row[2], row[3] + row[4], row[6])
-        facts: dict[str, Any] = {
-            name: count or 0 for name, count in zip(OUTCOME_COLUMNS, row[14:17], strict=False)
-        }
-        facts |= {"epoch": row[11], "attempt": row[12], "committed_at": str(row[13])}
-        return Committed(Chunk(start, end), row[7], row[8], row[9], row[10], **facts)
+        return _committed(row)
+
+
+def all_committed(rows: Sequence[Sequence[Any]]) -> list[Committed]:
+    """Return the committed chunks of some rows, of which there may be a hundred thousand.
+
+    Raises:
+        FatalError: If one cannot be read.
+    """
+    try:
+        return [_committed(row) for row in rows]
+    except _UNREADABLE:
+        return [committed(row) for row in rows]  # which one is it?
+
+
+def _committed(row: Sequence[Any]) -> Committed:
+    _, *counts, digest, epoch, attempt, at = row[: len(_CHUNK_NAMES)]
+    lo, hi, first, records, line, next_line, *results = counts
+    if {*map(type, counts), type(epoch), type(attempt)} != {int}:
+        raise ValueError(row)
+    chunk = Chunk(Position(lo, first, line), Position(hi, first + records, next_line))
+    outcomes = [count or 0 for count in row[len(_CHUNK_NAMES) :]] or (0, 0, 0)
+    facts = (*results, digest, *outcomes, epoch, attempt, str(at))
+    return Committed(chunk, *facts)
 
 
 def rejects_frame(job_id: str, rejects: Sequence[Reject]) -> pl.DataFrame:
