@@ -6,26 +6,17 @@ import gc
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Annotated, Any
+from functools import cache
+from importlib import import_module
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command
 
 from batchimport import __version__, failpoints
-from batchimport.cli import (
-    forget,
-    init,
-    jobs,
-    rejects,
-    replay,
-    report,
-    resume,
-    run,
-    schema,
-    status,
-    worker,
-)
 from batchimport.cli.command import GroupedCommand, as_command
 from batchimport.display.escape import safe
 from batchimport.errors import (
@@ -65,11 +56,28 @@ def safe_errors() -> Iterator[None]:
         raise
 
 
+class _Built(Mapping[str, TyperCommand]):
+    """The commands by name; each is imported and built when it is asked for, since `run` needs but one."""
+
+    def __getitem__(self, name: str) -> TyperCommand:
+        return _build(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(EXAMPLES)
+
+    def __len__(self) -> int:
+        return len(EXAMPLES)
+
+
 class Commands(TyperGroup):
     """The commands; one that does not exist is answered with the one that was probably meant.
 
     What was typed does not act on the terminal that shows an error.
     """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.commands = _Built()  # type: ignore[assignment]  # nobody adds one
 
     def make_context(self, *arguments: Any, **options: Any) -> Any:
         """Parse the options before the command."""
@@ -129,11 +137,6 @@ EXAMPLES = {
         "batchimport replay users-1a2b3c4d --from edited.jsonl --where field=age",
         "batchimport replay users-1a2b3c4d --sql 'SELECT *, lower(email) AS email FROM records'",
     ),
-    "init": (
-        "batchimport init users.jsonl",
-        "batchimport init users.csv --to postgresql://db/shop --key id -o users.toml",
-        "batchimport run --config job.toml",
-    ),
     "report": (
         "batchimport report users-1a2b3c4d",
         "batchimport report users-1a2b3c4d -o last-night.html --to postgresql://db/shop",
@@ -143,6 +146,11 @@ EXAMPLES = {
         "batchimport schema users.jsonl > users.schema.json",
         "batchimport schema 'logs/*.csv' --delimiter ';'",
         "batchimport schema users.jsonl --infer-rows all",
+    ),
+    "init": (
+        "batchimport init users.jsonl",
+        "batchimport init users.csv --to postgresql://db/shop --key id -o users.toml",
+        "batchimport run --config job.toml",
     ),
     "forget": (
         "batchimport forget users-1a2b3c4d",
@@ -160,7 +168,7 @@ EXAMPLES = {
         "batchimport worker --task-queue nightly --max-memory 2GB",
     ),
 }
-"""What the help of each command ends with."""
+"""The commands in the order of the help, and what the help of each ends with."""
 
 YOUNG_OBJECTS = 50_000
 """New objects after which Python looks for garbage: with its 700, that takes 5 % of a run with rejects."""
@@ -175,14 +183,21 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (
-    *(run.run, resume.resume, status.status, jobs.jobs),
-    *(rejects.rejects, replay.replay, report.report, schema.schema, init.init),
-    *(forget.forget, forget.prune, worker.worker),
-):
-    examples = "\n".join(f"  {line}" for line in EXAMPLES[command.__name__])
-    epilog = f"\b\nExamples:\n{examples}"
-    app.command(command.__name__, cls=GroupedCommand, epilog=epilog)(as_command(command))
+
+
+@cache
+def _build(name: str) -> TyperCommand:
+    """Return a command; `prune` is in the module of `forget`, the others are in one of their name.
+
+    Raises:
+        KeyError: If there is none of this name.
+    """
+    examples = "\n".join(f"  {line}" for line in EXAMPLES[name])
+    module = import_module(f"batchimport.cli.{'forget' if name == 'prune' else name}")
+    one = typer.Typer(add_completion=False, rich_markup_mode=None)
+    decorate = one.command(name, cls=GroupedCommand, epilog=f"\b\nExamples:\n{examples}")
+    decorate(as_command(getattr(module, name)))
+    return cast("TyperCommand", get_command(one))
 
 
 def _print_version(wanted: bool) -> None:
