@@ -221,7 +221,12 @@ class _Call:
         """Open the destination; one that is gone, with a job's rows in it, is not made again."""
         request, job = self._request, self._request.job
         stored = 0 if request.restart else remembered_rows(request, self._job_id)
-        options = SinkOptions(not stored, job.ledger_schema, request.options.dry_run)
+        options = SinkOptions(
+            not stored,
+            job.ledger_schema,
+            request.options.dry_run,
+            request.options.max_memory_bytes,
+        )
         try:
             return open_sink(job.destination, options)
         except NoSuchDestinationError as error:

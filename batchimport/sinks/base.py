@@ -58,11 +58,13 @@ class SinkOptions:
         create: Create the database if it does not exist.
         ledger_schema: Schema of the ledger's tables; None for the default schema.
         dry_run: Do everything as usual, but undo it when the sink is closed.
+        max_memory_bytes: What the user said that the process may use; None: nothing was said.
     """
 
     create: bool = True
     ledger_schema: str | None = None
     dry_run: bool = False
+    max_memory_bytes: int | None = None
 
 
 CONTENTS, BEGAN_EMPTY, DUPLICATES = "contents", "began_empty", "allow_duplicates"

@@ -47,6 +47,18 @@ def test_the_sample_is_what_sqlite_gets(workdir: Workdir) -> None:
     assert (again["status"], again["exit_code"]) == ("already_completed", 3)
 
 
+def test_duckdb_shares_the_memory_limit(workdir: Workdir) -> None:
+    """It would fill 80 % of the machine with blocks that it has written, whatever was said."""
+    limits = []
+    for number, said in enumerate([[], ["--max-memory", "1GB"]]):
+        statement = "CREATE TABLE memory AS SELECT current_setting('memory_limit') AS allowed"
+        options = ["--to", f"duckdb:///{number}.duckdb", "--before-sql", statement, *said]
+        workdir.run(SAMPLE / "users.jsonl", *SCHEMA, *options)
+        limits += fetch(workdir.path / f"{number}.duckdb", "SELECT allowed FROM memory")
+    assert limits[1] == ("476.8 MiB",)  # half of 10⁹ bytes
+    assert limits[0] != limits[1]
+
+
 def test_a_table_with_constraints_receives_exactly_what_it_can_hold(workdir: Workdir) -> None:
     """Every other record is in the rejects, with code, column and DuckDB's words."""
     path = workdir.path / "p.duckdb"

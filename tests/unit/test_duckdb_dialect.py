@@ -48,6 +48,12 @@ LOCK = (
         (duckdb.IOException, LOCK, DestinationLockedError, "another process"),
         (duckdb.CatalogException, "Catalog Error: no schema", UsageError, "no schema"),
         (duckdb.OutOfMemoryException, "Out of Memory Error: 1 GB", FatalError, "1 GB"),
+        (
+            duckdb.TransactionException,
+            "TransactionContext Error: Failed to commit: failed to allocate data of size 64.0 KiB",
+            FatalError,
+            "allocate",
+        ),
         (duckdb.FatalException, "FATAL Error: database is invalid", FatalError, "invalid"),
     ],
 )

@@ -89,8 +89,10 @@ class OpenJobs:
         self,
         environment: Mapping[str, str] = os.environ,
         tell: Callable[[str], None] = lambda _: None,
+        max_memory_bytes: int | None = None,
     ) -> None:
         self._environment, self._tell = environment, tell
+        self._max_memory_bytes = max_memory_bytes
         self._lock = threading.Lock()
         self._open: dict[tuple[str, int], OpenJob] = {}
         self._waits: dict[tuple[str, int], DestinationWait] = {}
@@ -165,7 +167,12 @@ class OpenJobs:
         refuse_other_host(ref.destination, ref.starter_host)
         address = self.address(ref.destination)
         with ExitStack() as stack:
-            sink = open_sink(address, SinkOptions(create=False, ledger_schema=ref.ledger_schema))
+            options = SinkOptions(
+                create=False,
+                ledger_schema=ref.ledger_schema,
+                max_memory_bytes=self._max_memory_bytes,
+            )
+            sink = open_sink(address, options)
             stack.callback(sink.close)
             sink = patient(sink, wait)
             record = _record_of(sink, ref)

@@ -66,7 +66,7 @@ async def serve(
     activity.logger.setLevel(logging.ERROR)  # an error is one line by `tell`, without traceback
     client = await connect(options)
     await check_namespace(client)
-    jobs = OpenJobs(tell=tell)
+    jobs = OpenJobs(tell=tell, max_memory_bytes=max_memory_bytes)
     address = client.service_client.config.target_host
     with ThreadPoolExecutor(max_parallel + 4, thread_name_prefix="chunk") as pool:
         reader = WorkerReader(LoadReader(max_memory_bytes), max_parallel)

@@ -65,7 +65,9 @@ def translate(error: duckdb.Error, where: str) -> BatchImportError:
         return DataError(text)
     if "No space left" in text:  # a COMMIT says so, too
         return FatalError("the disk is full", where=where, hint="make room, then run again")
-    if isinstance(error, duckdb.TransactionException) and "Could not write" not in text:
+    is_memory = isinstance(error, duckdb.OutOfMemoryException) or " allocate " in text
+    is_passing = isinstance(error, duckdb.TransactionException) and "Could not write" not in text
+    if is_passing and not is_memory:
         return TransientError(text, where=where)
     if "Could not set lock" in text:
         return DestinationLockedError(
@@ -75,9 +77,8 @@ def translate(error: duckdb.Error, where: str) -> BatchImportError:
         )
     if isinstance(error, duckdb.CatalogException):
         return UsageError(f"DuckDB says: {text}", where=where, hint="choose another --table")
-    is_memory = isinstance(error, duckdb.OutOfMemoryException)
-    hint = "a smaller --chunk-size needs less memory" if is_memory else None
-    return FatalError(f"DuckDB says: {text}", where=where, hint=hint)
+    hint = "a smaller --chunk-size needs less memory; of --max-memory, DuckDB may use half"
+    return FatalError(f"DuckDB says: {text}", where=where, hint=hint if is_memory else None)
 
 
 def opening(error: duckdb.Error, where: str) -> BatchImportError:

@@ -52,12 +52,16 @@ def check_place(path: Path, *, create: bool) -> None:
         raise UsageError("is not a DuckDB database", where=str(path), hint="choose another --to")
 
 
-def connect(path: Path, place: Path) -> duckdb.DuckDBPyConnection:
+def connect(
+    path: Path, place: Path, max_memory_bytes: int | None = None
+) -> duckdb.DuckDBPyConnection:
     """Open a database; times without a zone are UTC.
 
     Args:
         path: As the user knows it, for messages.
         place: Where it is, which differs in a dry run.
+        max_memory_bytes: What the process may use, of which DuckDB gets half: it keeps all blocks
+            that it has written, up to its limit of 80 % of the machine's memory.
 
     Raises:
         BatchImportError: If it cannot be opened.
@@ -65,7 +69,8 @@ def connect(path: Path, place: Path) -> duckdb.DuckDBPyConnection:
     try:
         if not place.exists():
             create_file(place)
-        connection = duckdb.connect(place, config=_SETTINGS)
+        limit = {"memory_limit": f"{max_memory_bytes // 2000}KB"} if max_memory_bytes else {}
+        connection = duckdb.connect(place, config=_SETTINGS | limit)
         # In a notebook or a shell it would draw on standard output, over what is shown there.
         connection.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
     except duckdb.Error as error:

@@ -77,7 +77,8 @@ class DuckdbSink(SqlSink):
         if options.dry_run:
             self._scratch = Scratch(self.path)
             self.hints = replace(self.hints, delivery=DRY_RUN)
-        self._connection = connect(self.path, self._scratch.path if self._scratch else self.path)
+        place = self._scratch.path if self._scratch else self.path
+        self._connection = connect(self.path, place, options.max_memory_bytes)
         self._opened_file = OpenedFile(self._scratch.path if self._scratch else self.path)
 
     def create_ledger(self) -> None:
