@@ -77,7 +77,7 @@ def translate(error: duckdb.Error, where: str) -> BatchImportError:
         )
     if isinstance(error, duckdb.CatalogException):
         return UsageError(f"DuckDB says: {text}", where=where, hint="choose another --table")
-    hint = "a smaller --chunk-size needs less memory; of --max-memory, DuckDB may use half"
+    hint = "raise --max-memory, of which DuckDB may use half, or lower --chunk-size"
     return FatalError(f"DuckDB says: {text}", where=where, hint=hint if is_memory else None)
 
 
