@@ -145,12 +145,15 @@ def bad(share: float, goal: float | None, bench: Bench) -> Case:
     return compared(f"{share:.0%} bad records into SQLite", "sqlite", none, mine, clean)
 
 
-def small_files(bench: Bench) -> Case:
+def small_files(bench: Bench, *, csv: bool = False) -> Case:
     source = bench.data.users(bench.records)
+    source = replace(source, jsonl=source.csv) if csv else source
     number = min(SMALL_FILES, bench.records // 2)
-    many = imported(source, name=f"{number:,} files", files=bench.data.split(source, number))
+    files = bench.data.split(source.jsonl, bench.records, number)
+    many = imported(source, name=f"{number:,} files", files=files)
     one = imported(source, name="one file")
-    return compared("many small files as one job into SQLite", "sqlite", source, many, one)
+    title = f"many small files{' of CSV' * csv} as one job into SQLite"
+    return compared(title, "sqlite", source, many, one)
 
 
 def compressed(bench: Bench) -> Case:
@@ -249,7 +252,11 @@ def growth_of_ledger(bench: Bench) -> Case:
 def growth_of_files(bench: Bench) -> Case:
     few, many = bench.data.users(bench.share(10)), bench.data.users(bench.records)
     number = min(5_000, bench.records // 2)
-    names = bench.data.split(few, number // 10), bench.data.split(many, number)
+    split = bench.data.split
+    names = (
+        split(few.jsonl, few.facts.rows, number // 10),
+        split(many.jsonl, many.facts.rows, number),
+    )
     return grown("ten times the files into SQLite", "sqlite", few, many, files=names)
 
 
@@ -306,6 +313,7 @@ CASES: dict[str, Builder] = {
     "bad-5": partial(bad, 0.05, 1.25),
     "bad-50": partial(bad, 0.5, None),
     "small-files": small_files,
+    "small-files-csv": partial(small_files, csv=True),
     "compressed": compressed,
     "reading": reading,
     "start-run": start_run,

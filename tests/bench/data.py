@@ -139,17 +139,18 @@ class Data:
                     shutil.copyfileobj(plain, packed)
         return Source(paths[0], paths[1], source.columns, source.schema, source.facts)
 
-    def split(self, source: Source, files: int) -> str:
-        """Cut the JSON Lines of a source into files; return their pattern."""
-        folder = self._folder / f"{source.jsonl.stem}-in-{files}"
-        share, rest = divmod(source.facts.rows, files)
+    def split(self, path: Path, records: int, files: int) -> str:
+        """Cut JSON Lines, or CSV whose header each part begins with; return the parts' pattern."""
+        folder = self._folder / f"{path.name}-in-{files}"
+        share, rest = divmod(records, files)
         if not folder.exists():
             folder.mkdir()
-            with source.jsonl.open("rb") as lines:
+            with path.open("rb") as lines:
+                header = next(lines) if path.suffix == ".csv" else b""
                 for number in range(files):
-                    part = folder / f"part-{number:06}.jsonl"
-                    part.write_bytes(b"".join(islice(lines, share + (number < rest))))
-        return f"{folder}/*.jsonl"
+                    part = folder / f"part-{number:06}{path.suffix}"
+                    part.write_bytes(header + b"".join(islice(lines, share + (number < rest))))
+        return f"{folder}/*{path.suffix}"
 
     def _made(
         self,

@@ -191,13 +191,18 @@ def test_sources_are_made_once(tmp_path: Path) -> None:
     assert len(first[4].jsonl.read_text().splitlines()[0]) > 9_900
 
 
-def test_a_source_is_split_whole(tmp_path: Path) -> None:
-    """The files of a split source, in their order, are the source."""
+@pytest.mark.parametrize("csv", [False, True])
+def test_a_source_is_split_whole(tmp_path: Path, *, csv: bool) -> None:
+    """The files of a split source, in their order, are the source; each begins with its header."""
     source = Data(tmp_path).users(50)
-    pattern = Path(Data(tmp_path).split(source, 7))
+    path = source.csv if csv else source.jsonl
+    pattern = Path(Data(tmp_path).split(path, 50, 7))
     files = sorted(pattern.parent.glob(pattern.name))
     assert len(files) == 7
-    assert b"".join(file.read_bytes() for file in files) == source.jsonl.read_bytes()
+    header = path.read_bytes().partition(b"\n")[0] + b"\n" if csv else b""
+    assert all(file.read_bytes().startswith(header) for file in files)
+    parts = b"".join(file.read_bytes().removeprefix(header) for file in files)
+    assert header + parts == path.read_bytes()
 
 
 # -- the timeline ---------------------------------------------------------------------------------
