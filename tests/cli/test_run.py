@@ -158,6 +158,24 @@ def test_restart_duplicates_nothing_unless_asked(workdir: Workdir) -> None:
     assert workdir.run("u.jsonl", "--limit", 2)["exit_code"] == 6
 
 
+@pytest.mark.parametrize(
+    ("options", "is_analyzed"),
+    [
+        (["--key", "id"], True),
+        ([], False),  # SQLite would count all rows, and learn nothing else
+        (["--analyze"], True),
+        (["--key", "id", "--no-analyze"], False),
+    ],
+)
+def test_a_new_table_is_analyzed_if_it_has_indexes(
+    workdir: Workdir, options: list[str], *, is_analyzed: bool
+) -> None:
+    """What SQLite has learned is in a table of its own."""
+    workdir.run(SAMPLE / "users.jsonl", "--schema", SAMPLE / "users.schema.json", *options)
+    found = "SELECT count(*) FROM sqlite_schema WHERE name = 'sqlite_stat1'"
+    assert query(workdir.path / "users.db", found) == [(int(is_analyzed),)]
+
+
 def test_a_limit_is_a_job_of_its_own(workdir: Workdir) -> None:
     """Only the first records, and a completed job."""
     workdir.lines("u.jsonl", numbered(50))

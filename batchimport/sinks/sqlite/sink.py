@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 
     import polars as pl
 
+    from batchimport.model import Job
     from batchimport.schema import Column
     from batchimport.sinks.base import JobRecord
     from batchimport.sinks.sql.target import Rows, Target
@@ -238,6 +239,14 @@ class SqliteSink(SqlSink):
             (table,),
         )
         return [(quote(name), sql) for name, sql in rows if index_on(sql, "i", "t") is None]
+
+    def analyze_for(self, job: Job) -> None:
+        """Let SQLite look at a table that has indexes; of another one it would count all rows.
+
+        Nothing else would be learned of that, so it is done only if it was asked for.
+        """
+        if job.analyze or self.rows("SELECT 1 FROM pragma_index_list(?)", (job.table,)):
+            super().analyze_for(job)
 
     def analyze(self, table: str) -> None:
         """Let SQLite look at a table: at a part of each index, for a whole one takes long."""
