@@ -69,10 +69,11 @@ def connect(
     try:
         if not place.exists():
             create_file(place)
-        limit = {"memory_limit": f"{max_memory_bytes // 2000}KB"} if max_memory_bytes else {}
-        connection = duckdb.connect(place, config=_SETTINGS | limit)
+        connection = duckdb.connect(place, config=_SETTINGS)
         # In a notebook or a shell it would draw on standard output, over what is shown there.
         connection.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
+        if max_memory_bytes:  # not by the configuration, which all connections of a process share
+            connection.execute(f"SET memory_limit = '{max_memory_bytes // 2000}KB'")
     except duckdb.Error as error:
         raise opening(error, str(path)) from error
     except OSError as error:
