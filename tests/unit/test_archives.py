@@ -155,7 +155,7 @@ def test_what_is_packed_twice_is_named(tmp_path: Path) -> None:
     ]
     packed[-1].write_bytes(twice)
     for path in packed:
-        with pytest.raises(BatchImportError, match=r"is (zip|gzip) data once more"):
+        with pytest.raises(BatchImportError, match=r"is packed twice: in it is (zip|gzip) data"):
             ids_of([str(path)])
 
 

@@ -54,7 +54,8 @@ def read(
         for place in (values.is_null() & cells.is_not_null()).arg_true():
             shown = str(cells[place])[:200]
             hint = _HINT if own.family in ("date", "timestamp", "instant") else ""
-            message = f"{shown!r} cannot be read as {own.type_name}{hint}"
+            written = shown if column.kind == "json" else repr(shown)  # JSON has its own quotes
+            message = f"{written} cannot be read as {own.type_name}{hint}"
             refused.setdefault(place, []).append(FieldError("type", own.name, message, shown))
         frame = frame.with_columns(values)
         pairs.append((replace(column, kind=kind), own))

@@ -120,7 +120,7 @@ def check_is_unpacked(head: bytes, path: str) -> None:
     inner = next((kind for magic, kind in packed.items() if head.startswith(magic)), None)
     if inner is not None and _CONTROL.search(head):
         hint = "unpack the outer one first"
-        raise FatalError(f"what is packed in it is {inner} data once more", where=path, hint=hint)
+        raise FatalError(f"is packed twice: in it is {inner} data", where=path, hint=hint)
 
 
 def check_is_begun(head: bytes, name: str, path: str) -> None:
