@@ -365,8 +365,8 @@ class SqliteSink(SqlSink):
         try:
             if not self._is_closed:
                 self._is_closed = True
-                self._checkpoints.close()
                 with _translated(self.path):
+                    self._checkpoints.close()
                     self._connection.close()
         finally:
             self._lock.release()
