@@ -578,6 +578,7 @@ def test_sigint_in_a_statement_of_sqlite_is_pythons(tmp_path: Path) -> None:
 import os, signal, sys, threading
 from batchimport.sinks import open_sink
 sink = open_sink(sys.argv[1])
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored, if a script runs this beside it
 threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
 many = "WITH RECURSIVE s(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s LIMIT 9000000)"
 try:
