@@ -77,7 +77,7 @@ def translate(error: duckdb.Error, where: str) -> BatchImportError:
         )
     if isinstance(error, duckdb.CatalogException):
         return UsageError(f"DuckDB says: {text}", where=where, hint="choose another --table")
-    hint = "raise --max-memory, of which DuckDB may use half, or lower --chunk-size"
+    hint = "lower --chunk-size, or raise --max-memory if it was given: DuckDB may use half of it"
     return FatalError(f"DuckDB says: {text}", where=where, hint=hint if is_memory else None)
 
 

@@ -129,7 +129,7 @@ class MysqlTransaction(ChunkTransaction):
             f"SELECT {columns} FROM {chunks} WHERE job_id = ? AND lo >= ? AND lo < ? AND hi > ?",
             (job_id, first, chunk.hi, chunk.lo),
         )
-        return list(map(statements.committed, found))
+        return statements.all_committed(found)
 
     # -- rows ----------------------------------------------------------------------------------
 

@@ -435,7 +435,7 @@ class ChunkTransaction(ABC):
         columns = f"{statements.CHUNK_COLUMNS}, {', '.join(OUTCOME_COLUMNS)}"
         query = statements.overlapping(self.tables.chunks, self.job.job_id, chunk, columns)
         rows = self.rows(*query)
-        return list(map(statements.committed, rows))
+        return statements.all_committed(rows)
 
     def insert_rejects(self, request: StoreRequest, outcomes: Outcomes) -> ChunkResult:
         """Insert the rejects of all stages, and correct the counts of the ledger row."""

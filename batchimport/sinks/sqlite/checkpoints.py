@@ -60,6 +60,5 @@ class Checkpoints:
         with suppress(DriverError):
             if self._connection is None:
                 self._connection = Connection(self._address)
-            self._connection.rows(
-                "PRAGMA wal_checkpoint(PASSIVE)"
-            )  # the only kind that waits for nobody
+            # PASSIVE is the only kind that waits for nobody.
+            self._connection.rows("PRAGMA wal_checkpoint(PASSIVE)")
